@@ -1,0 +1,254 @@
+"""Convert: a flat graph of TF ops becomes a graph of torch ops, one small converter per TF op.
+
+The registry `CONVERTERS` is filled by the files in `porting/converters/`. A converter's signature is the op's schema: after the
+emitter `t` its positional parameters are the op's operands, its keyword-only ones the attributes, with TensorFlow's defaults.
+An operand annotated `int`, `bool`, `float`, `bytes`, `tuple` or `np.ndarray` must be a constant; one annotated `Sizes` is a list of
+integers, some of which may be known at run time only. An attribute that no parameter reads is an error, unless it only
+repeats a dtype or steers TensorFlow's execution.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from porting import sizes
+from porting.emitter import Emitter
+from porting.errors import PortingError
+from porting.saved_model import Function, FunctionRef, SavedModel
+from porting.simplify import as_graph, flatten, function_references
+from porting.values import Constant, Resource, Sizes, Value, constant
+from torch_towers.errors import TorchTowersError
+from torch_towers.graph import Graph, Node
+
+Converter = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A converter: the function, its schema, and the names of the op's output arguments in order."""
+
+    function: Converter
+    signature: inspect.Signature
+    hints: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    ignores: frozenset[str]
+    refuses: str
+
+
+CONVERTERS: dict[str, Entry] = {}
+
+EXECUTION_ATTRS = frozenset(
+    "container shared_name N use_inter_op_parallelism parallel_iterations config config_proto executor_type swap_memory "
+    "use_cudnn_on_gpu use_locking validate_shape validate_indices is_constant stop_on_exception sloppy".split()
+)
+"""Attributes that steer how TensorFlow runs an op, not what it computes."""
+
+
+def converter(*ops: str, outputs: Sequence[str] = (), ignores: Iterable[str] = (), refuses: str = "") -> Callable[[Converter], Converter]:
+    """Registers a function as the converter of `ops`.
+
+    `outputs` names the output arguments of ops that have several ("values", "indices"); an argument that is a list of
+    tensors is given back as a list. `ignores` names attributes that do not change the numbers. `refuses` says, for
+    docs/ops.md, what the converter does not take.
+    """
+
+    def add(function: Converter) -> Converter:
+        hints = typing.get_type_hints(function)
+        entry = Entry(function, inspect.signature(function), hints, tuple(outputs), frozenset(ignores), refuses)
+        for name in ops:
+            if name in CONVERTERS:
+                raise ValueError(f"{name!r} has two converters")
+            CONVERTERS[name] = entry
+        return function
+
+    return add
+
+
+def load_converters() -> None:
+    """Fills the registry from every file in `porting/converters/`."""
+    from porting import converters
+
+    for file in pkgutil.iter_modules(converters.__path__):
+        importlib.import_module(f"{converters.__name__}.{file.name}")
+
+
+class Context:
+    """What one port shares: the SavedModel, the store of weights and constants, and what has been used of it."""
+
+    def __init__(self, model: SavedModel) -> None:
+        load_converters()
+        self.model = model
+        self.store: dict[str, Any] = {}
+        self.weights: dict[str, str] = {}  # variable key -> name of the weight
+        self.tables: dict[str, str] = {}  # table key -> name of the module
+
+
+def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
+    """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
+    missing = unsupported(graph, context.model.functions)
+    if missing:
+        raise PortingError(missing)
+    emitter = ConvertingEmitter(graph, context)
+    return emitter.graph(emitter.run(graph, {})), emitter
+
+
+def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
+    """One sentence that lists every op without converter, with counts and first uses; empty where there is none."""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for node in all_nodes(graph, functions):
+        if node.op not in CONVERTERS:
+            counts[node.op] += 1
+            first.setdefault(node.op, node.name)
+    if not counts:
+        return ""
+    listed = ", ".join(f"{op} (x{count})" for op, count in sorted(counts.items()))
+    uses = "".join(f"\n  first use: {first[op]}  ({op})" for op in sorted(counts))
+    verb = "op has" if len(counts) == 1 else "ops have"
+    return f"{len(counts)} {verb} no converter: {listed}{uses}"
+
+
+def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
+    """The nodes of a flat graph, and the flattened nodes of every branch and loop body that it names."""
+    found: list[Node] = []
+    pending, seen = list(graph.nodes), set[str]()
+    while pending:
+        node = pending.pop(0) if len(pending) < 64 else pending.pop()
+        found.append(node)
+        for reference in function_references(node):
+            if reference.name in functions and reference.name not in seen:
+                seen.add(reference.name)
+                function = functions[reference.name]
+                pending += flatten(as_graph(function), functions, controls=function.control_outputs, stack=(reference.name,)).nodes
+    return found
+
+
+class ConvertingEmitter(Emitter):
+    """An emitter that walks a TF graph. Converters of branches and loops use it to convert their bodies."""
+
+    def __init__(self, graph: Graph, context: Context, **shared: Any) -> None:
+        super().__init__(graph.inputs, store=context.store, **shared)
+        self.context = context
+        self.functions = context.model.functions
+
+    def run(self, graph: Graph, given: Mapping[str, Any], stack: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Converts every node of `graph`; `given` holds what its inputs are, where they are known. Gives its outputs."""
+        self.stack = stack
+        env: dict[str, Any] = {}
+        for spec in graph.inputs:
+            env[spec.name] = [given[spec.name] if spec.name in given else self.value(spec.name, spec.dtype, spec.shape)]
+        for node in graph.nodes:
+            self.scope = node.name
+            try:
+                env[node.name] = self._convert(node, [_look_up(ref, env) for ref in node.inputs])
+            except TorchTowersError:
+                raise
+            except Exception as error:
+                raise PortingError(f"{node.op} {node.name!r} could not be converted: {type(error).__name__}: {error}") from error
+        return {name: _look_up(ref, env) for name, ref in graph.outputs.items()}
+
+    def _convert(self, node: Node, operands: list[Any]) -> Any:
+        folded = sizes.fold(self, node, operands)
+        if folded is not None:
+            return [folded]
+        entry = CONVERTERS[node.op]
+        result = entry.function(self, *_operands(node, entry, operands), **_attributes(node, entry))
+        return _results(result, entry)
+
+    def body(self, reference: FunctionRef, operands: Sequence[Any]) -> Graph:
+        """The function of a branch or loop as a graph of torch ops with one input per operand.
+
+        Operands that are resources are bound at port time; all others become the graph's inputs.
+        """
+        function = self.functions[reference.name]
+        if reference.name in self.stack:
+            raise PortingError(f"function {reference.name!r} calls itself: recursion cannot be ported")
+        stack = (*self.stack, reference.name)
+        flat = flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=stack)
+        given = {spec.name: operand for spec, operand in zip(flat.inputs, operands, strict=True) if isinstance(operand, Resource)}
+        inner = ConvertingEmitter(
+            Graph(tuple(spec for spec in flat.inputs if spec.name not in given), (), {}), self.context, namer=self.names
+        )
+        inner.modules = self.modules
+        graph = inner.graph(inner.run(flat, given, stack))
+        return graph
+
+
+def _look_up(reference: str, env: Mapping[str, Any]) -> Any:
+    name, _, rest = reference.partition(":")
+    results = env[name]
+    if isinstance(results, dict):  # the op names its output arguments
+        argument, _, index = rest.rpartition(":")
+        if argument:
+            found = results[argument]
+            return found[int(index)] if isinstance(found, list) else found
+        flat = [item for value in results.values() for item in (value if isinstance(value, list) else [value])]
+        return flat[int(rest or 0)]
+    return results[int(rest.rpartition(":")[2] or 0)]
+
+
+def _results(result: Any, entry: Entry) -> Any:
+    if entry.outputs:
+        values = result if isinstance(result, tuple) else (result,)
+        return dict(zip(entry.outputs, values, strict=True))
+    return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
+def _operands(node: Node, entry: Entry, operands: list[Any]) -> list[Any]:
+    parameters = [p for p in entry.signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)][1:]
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in entry.signature.parameters.values())
+    if len(operands) < len(parameters) or (len(operands) > len(parameters) and not variadic):
+        raise PortingError(f"{node.op} {node.name!r} has {len(operands)} operands; its converter takes {len(parameters)}")
+    named = [(p.name, entry.hints.get(p.name)) for p in parameters]
+    named += [("", None)] * (len(operands) - len(named))
+    return [_as_annotated(node, name, hint, operand) for (name, hint), operand in zip(named, operands, strict=True)]
+
+
+def _as_annotated(node: Node, name: str, hint: Any, operand: Any) -> Any:
+    if hint is Sizes:
+        return sizes.as_sizes(operand)
+    if hint not in (int, float, bool, bytes, np.ndarray) and typing.get_origin(hint) is not tuple:
+        return operand
+    array = _constant_array(operand)
+    if array is None:
+        where = getattr(operand, "ref", "an earlier node")
+        raise PortingError(f"{node.op} {node.name!r}: operand `{name}` must be a constant, but {where!r} computes it")
+    if hint is np.ndarray:
+        return array
+    if typing.get_origin(hint) is tuple:
+        return tuple(array.reshape(-1).tolist())
+    return array.reshape(()).item() if array.size == 1 else array.tolist()
+
+
+def _constant_array(operand: Any) -> np.ndarray[Any, Any] | None:
+    if isinstance(operand, Sizes):
+        items = operand.items
+        return items.astype(np.int64) if all(isinstance(item, int) for item in items.reshape(-1).tolist()) else None
+    if isinstance(operand, Constant):
+        return operand.array.numpy() if isinstance(operand.array, torch.Tensor) else operand.array
+    return None
+
+
+def _attributes(node: Node, entry: Entry) -> dict[str, Any]:
+    taken: dict[str, Any] = {}
+    catches_all = any(p.kind is p.VAR_KEYWORD for p in entry.signature.parameters.values())
+    for name, value in node.attrs.items():
+        parameter = entry.signature.parameters.get(name)
+        if catches_all or (parameter is not None and parameter.kind is parameter.KEYWORD_ONLY):
+            taken[name] = value
+        elif not (name.startswith(("_", "T")) or name in EXECUTION_ATTRS or name in entry.ignores):
+            raise PortingError(f"{node.op} {node.name!r}: the attribute `{name}` = {value!r} is not read by its converter")
+    return taken
+
+
+__all__ = ["CONVERTERS", "Constant", "Context", "ConvertingEmitter", "Sizes", "Value", "constant", "convert", "converter"]

@@ -1,0 +1,365 @@
+"""Emitter: what a converter writes with. `t.gather(x, ids, axis=0)` appends one node of the torch graph and gives its value.
+
+What can be known at port time is: an op whose operands are all constants is run at once, equal nodes are written once, and
+dtypes and shapes are found by running the op itself on meta tensors, at two sets of sizes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from porting.errors import PortingError
+from porting.names import Namer, clean
+from porting.values import Constant, Operand, Sizes, Value, constant
+from torch_towers import layers as _layers  # noqa: F401  (fills MODULES)
+from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
+from torch_towers.dtypes import TORCH_DTYPES, dtype_name
+from torch_towers.graph import Graph, ModuleSpec, Node, Size, TensorSpec, node_of, references
+from torch_towers.registry import MODULES, OPS, Number, Op
+
+FOLD_LIMIT = 1 << 22  # elements: a constant larger than this is left to be computed at run time
+_PROBES = ((3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41), (43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97))
+
+
+class Emitter:
+    """Collects the nodes of one graph. `store` gathers constants, `scope` is the TensorFlow node being converted."""
+
+    def __init__(self, inputs: Sequence[TensorSpec], *, store: dict[str, Any] | None = None, namer: Namer | None = None):
+        self.inputs = tuple(inputs)
+        self.store: dict[str, Any] = {} if store is None else store
+        self.modules: dict[str, ModuleSpec] = {}
+        self.nodes: list[Node] = []
+        self.scope = ""
+        self.names = namer or Namer()
+        self._node_names = Namer()
+        self._written: dict[Any, Any] = {}
+        self._size_of: dict[str, Value] = {}
+        self._held: dict[int, tuple[str, Any]] = {}
+        self._symbols = 0
+        for spec in self.inputs:
+            self._node_names(spec.name)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Any op of the closed table by its name."""
+        if name not in OPS:
+            raise AttributeError(f"torch_towers.ops has no op {name!r}")
+        return lambda *operands, **attrs: self.call(name, *operands, **attrs)
+
+    # -- writing nodes ------------------------------------------------------------------------------------------------
+
+    def call(self, name: str, *operands: Any, **attrs: Any) -> Any:
+        """Writes one op, or runs it now where every operand is a constant. Gives a value, or a tuple of values."""
+        entry = OPS[name]
+        attrs = {key: _plain(value) for key, value in attrs.items()}
+        specs = self._infer(entry, operands, attrs)
+        if entry.name not in UNFOLDABLE and _all_constant(operands) and not any(isinstance(v, Graph) for v in attrs.values()):
+            if specs is None or all(_small(spec[1]) for spec in specs):
+                return _fold(entry, operands, attrs)
+        inputs = self._arguments(entry, operands)
+        return self._write(name, inputs, attrs, specs, clean(self.scope) if self.scope else name)
+
+    def module(self, kind: str, name: str, args: Mapping[str, Any], *operands: Any) -> Any:
+        """Writes a call of a module of the closed table. Equal (kind, name) pairs are one module."""
+        if self.modules.setdefault(name, ModuleSpec(kind, dict(args))) != ModuleSpec(kind, dict(args)):
+            raise PortingError(f"two different modules want the name {name!r}")
+        specs = self._infer(MODULES[kind], operands, dict(args))
+        inputs = tuple(self.operand(value) for value in operands)
+        return self._write("module", inputs, {"module": name}, specs, name)
+
+    def parameter(self, name: str, dtype: str, shape: Sequence[int]) -> Value:
+        """The weight called `name`; whoever emits it puts it into the store."""
+        return self._write("parameter", (), {"tensor": name}, [(dtype, tuple(shape))], name)
+
+    def operand(self, value: Any) -> Any:
+        """`value` as the input of a node: a reference, or a literal. Constants are put into the store."""
+        if isinstance(value, Value):
+            return value.ref
+        if isinstance(value, Sizes):
+            return self.tensor(value).ref
+        if isinstance(value, Constant):
+            return self._store_constant(value).ref
+        if isinstance(value, (tuple, list)):
+            return tuple(self.operand(item) for item in value)  # type: ignore[reportUnknownVariableType]
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        raise PortingError(f"{self.scope!r}: {type(value).__name__} cannot be the operand of an op")
+
+    def tensor(self, value: Operand) -> Value | Constant:
+        """`value` as a tensor: sizes are made into one."""
+        if isinstance(value, Sizes):
+            items = value.items.reshape(-1).tolist()
+            if all(isinstance(item, int) for item in items):
+                return Constant(torch.tensor(value.items.tolist(), dtype=TORCH_DTYPES[value.dtype]))
+            return self.sizes_tensor(*items, dtype=value.dtype, scalar=value.items.ndim == 0)
+        if isinstance(value, (Value, Constant)):
+            return value
+        raise PortingError(f"{self.scope!r}: expected a tensor, found {value!r}")
+
+    def graph(self, outputs: Mapping[str, Any]) -> Graph:
+        """The graph written so far, with what no output needs left out (checks stay)."""
+        refs = {name: self.operand(value) for name, value in outputs.items()}
+        for name, ref in refs.items():
+            if not isinstance(ref, str):
+                refs[name] = self._store_constant(constant(ref)).ref
+        needed = {node_of(ref) for ref in refs.values()}
+        kept: list[Node] = []
+        for node in reversed(self.nodes):
+            if node.name in needed or node.op in EFFECTS:
+                needed |= {node_of(ref) for ref in references(node.inputs)}
+                kept.append(node)
+        used = {str(node.attrs["module"]) for node in kept if node.op == "module"}
+        modules = {name: spec for name, spec in self.modules.items() if name in used}
+        return Graph(self.inputs, tuple(reversed(kept)), refs, modules)
+
+    def _write(self, op: str, inputs: tuple[Any, ...], attrs: dict[str, Any], specs: Any, wanted: str) -> Any:
+        key = (op, _key(inputs), _key(tuple(sorted(attrs.items(), key=lambda item: item[0]))))
+        if op not in EFFECTS and key in self._written:
+            return self._written[key]
+        name = self._node_names(wanted)
+        self.nodes.append(Node(name, op, inputs, attrs))
+        if specs is None:
+            specs = [(None, None)]
+        if len(specs) == 1 and not (op in OPS and OPS[op].hints.get("return") is tuple):
+            result: Any = self.value(name, *specs[0])
+        else:
+            result = tuple(self.value(f"{name}:{i}", *spec) for i, spec in enumerate(specs))
+        self._written[key] = result
+        return result
+
+    def value(self, ref: str, dtype: str | None, shape: tuple[Size, ...] | None) -> Value:
+        """A value whose unknown dimensions get names of their own."""
+        if shape is None:
+            return Value(ref, dtype, None)
+        named = tuple(self._symbol() if axis is None else axis for axis in shape)
+        value = Value(ref, dtype, named)
+        for axis in named:
+            if isinstance(axis, str):
+                self._size_of.setdefault(axis, value)
+        return value
+
+    def sizes(self, value: Value | Constant | Sizes) -> list[int | Value]:
+        """The dimensions of `value`, each an integer or a run-time size. The rank must be known."""
+        assert value.shape is not None
+        return [self._dimension(size) for size in value.shape]
+
+    def _dimension(self, size: Size) -> int | Value:
+        if isinstance(size, int):
+            return size
+        assert isinstance(size, str)
+        source = self._size_of[size]
+        assert source.shape is not None
+        return self.size(source, axis=source.shape.index(size))
+
+    def _symbol(self) -> str:
+        self._symbols += 1
+        return f"?{self._symbols}"
+
+    def _store_constant(self, value: Constant) -> Value:
+        held = self._held.get(id(value.array))
+        if held is None:
+            name = self.names(f"{clean(self.scope)}.constant" if self.scope else "constant")
+            self.store[name] = value.array
+            held = self._held[id(value.array)] = (name, value.array)  # keeps the array alive, so that its id stays its own
+        return self._write("constant", (), {"tensor": held[0]}, [(value.dtype, value.shape)], held[0])
+
+    def _arguments(self, entry: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
+        """The inputs of a node: literals where the op takes them, references elsewhere."""
+        parameters = _positional(entry, len(operands))
+        arguments: list[Any] = []
+        for (name, hint), operand in zip(parameters, operands, strict=True):
+            if isinstance(operand, Constant) and operand.shape == () and operand.dtype != "string" and _takes_literal(hint):
+                arguments.append(operand.python())
+            elif isinstance(operand, Sizes) and operand.shape == () and hint is int:
+                arguments.append(self.operand(operand.items.item()))
+            else:
+                arguments.append(self.operand(operand))
+        return tuple(arguments)
+
+    # -- what is known beforehand -------------------------------------------------------------------------------------
+
+    def _infer(self, entry: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> list[tuple[Any, Any]] | None:
+        """The dtype and shape of each result, or None where nothing is known."""
+        if entry.infer is not None:
+            return list(entry.infer(*[_spec(operand) for operand in operands], **attrs))
+        if entry.stage == "host":
+            return None
+        symbols = list(dict.fromkeys(_symbols(operands)))
+        for sizes in (_distinct(symbols), _equal(symbols)):
+            probes = [_probe(entry, operands, attrs, sizing) for sizing in sizes]
+            if all(probe is not None for probe in probes):
+                return _merge(probes, sizes)
+        return None
+
+
+EFFECTS = frozenset({"check"})
+"""Ops that stay although nothing uses their results: TensorFlow's assertions."""
+UNFOLDABLE = EFFECTS | {"size"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(item) for item in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _key(value: Any) -> Any:
+    """A hashable stand-in for operands and attributes, in which 1, 1.0, True and -0.0, 0.0 differ."""
+    if isinstance(value, tuple):
+        return tuple(_key(item) for item in value)
+    if isinstance(value, Graph):
+        return id(value)
+    return (type(value).__name__, repr(value) if isinstance(value, float) else value)
+
+
+def _all_constant(operands: Sequence[Any]) -> bool:
+    return all(
+        _all_constant(operand) if isinstance(operand, (tuple, list))
+        else not isinstance(operand, Value) and not (isinstance(operand, Sizes) and _dynamic(operand))
+        for operand in operands
+    )
+
+
+def _dynamic(sizes: Sizes) -> bool:
+    return any(isinstance(item, Value) for item in sizes.items.reshape(-1).tolist())
+
+
+def _small(shape: Any) -> bool:
+    total = 1
+    for size in shape or ():
+        total *= size if isinstance(size, int) else 1
+    return total <= FOLD_LIMIT
+
+
+def _fold(entry: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    with torch.no_grad():
+        result = entry.function(*[_concrete(operand, hint) for operand, (_, hint) in
+                                  zip(operands, _positional(entry, len(operands)), strict=True)], **attrs)
+    return tuple(constant(item) for item in result) if isinstance(result, tuple) else constant(result)
+
+
+def _concrete(operand: Any, hint: Any) -> Any:
+    if isinstance(operand, (tuple, list)):
+        return tuple(_concrete(item, hint) for item in operand)
+    if isinstance(operand, Sizes):
+        items = operand.items.tolist()
+        return items if hint is int else torch.tensor(items, dtype=TORCH_DTYPES[operand.dtype])
+    if isinstance(operand, Constant):
+        return operand.python() if hint is int and operand.shape == () else operand.array
+    return operand
+
+
+def _positional(entry: Op, count: int) -> list[tuple[str, Any]]:
+    """The names and annotations of the first `count` operands of an op."""
+    found: list[tuple[str, Any]] = []
+    for name, parameter in entry.signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            found += [(name, entry.hints.get(name))] * (count - len(found))
+        elif parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            found.append((name, entry.hints.get(name)))
+    return found[:count]
+
+
+def _takes_literal(hint: Any) -> bool:
+    return hint is int or hint == Number or (hint is not None and set(typing.get_args(Number)) <= set(typing.get_args(hint)))
+
+
+def _spec(operand: Any) -> Any:
+    if isinstance(operand, (tuple, list)):
+        return tuple(_spec(item) for item in operand)
+    if isinstance(operand, (Value, Constant, Sizes)):
+        return (operand.dtype, operand.shape)
+    return (type(operand).__name__, ())
+
+
+def _symbols(operands: Sequence[Any]) -> list[str]:
+    found: list[str] = []
+    for operand in operands:
+        if isinstance(operand, (tuple, list)):
+            found += _symbols(operand)
+        elif isinstance(operand, Value) and operand.dtype == "size":
+            found.append(operand.ref)
+        elif isinstance(operand, Sizes):
+            found += _symbols(operand.items.reshape(-1).tolist())
+        elif isinstance(operand, Value) and operand.shape is not None:
+            found += [size for size in operand.shape if isinstance(size, str)]
+    return found
+
+
+def _distinct(symbols: list[str]) -> list[dict[str, int]]:
+    """Two sizings in which every free size is another prime, so that a size of the result tells where it comes from."""
+    if len(symbols) > len(_PROBES[0]):
+        return _equal(symbols)
+    return [dict(zip(symbols, probe, strict=False)) for probe in _PROBES]
+
+
+def _equal(symbols: list[str]) -> list[dict[str, int]]:
+    """Two sizings in which all free sizes are equal, for ops that join tensors whose sizes are equal by the model's nature."""
+    return [{symbol: probe[0] for symbol in symbols} for probe in _PROBES]
+
+
+def _probe(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int]) -> Any:
+    """Runs the op on meta tensors of one sizing; None where that is impossible."""
+    try:
+        metas = [_meta(operand, hint, sizing) for operand, (_, hint) in
+                 zip(operands, _positional(entry, len(operands)), strict=True)]
+        extra = {"device": torch.device("meta")} if entry.takes_device else {}
+        with torch.no_grad():
+            result = entry.function(*metas, **attrs, **extra)
+    except Exception:  # noqa: BLE001  whatever goes wrong on meta tensors, it only means that nothing is known
+        return None
+    results = result if isinstance(result, tuple) else (result,)
+    if not all(isinstance(item, torch.Tensor) for item in results):
+        return None
+    return [(dtype_name(item), tuple(item.shape)) for item in results]
+
+
+class _Unknown(Exception):
+    """An operand of which too little is known to stand in for it."""
+
+
+def _meta(operand: Any, hint: Any, sizing: dict[str, int]) -> Any:
+    if isinstance(operand, (tuple, list)):
+        return tuple(_meta(item, hint, sizing) for item in operand)
+    if isinstance(operand, Sizes):
+        items = [_meta(item, int, sizing) for item in operand.items.reshape(-1).tolist()]
+        tensor = torch.tensor(items, dtype=TORCH_DTYPES[operand.dtype]).reshape(operand.shape)
+        return tensor.item() if hint is int else tensor
+    if isinstance(operand, Constant):
+        if not isinstance(operand.array, torch.Tensor):
+            raise _Unknown
+        if operand.shape == () and _takes_literal(hint):
+            return operand.python()
+        return operand.array.to("meta") if operand.array.numel() > 64 else operand.array
+    if isinstance(operand, Value):
+        if operand.dtype == "size":
+            return sizing[operand.ref]
+        if operand.shape is None or operand.dtype not in TORCH_DTYPES:
+            raise _Unknown
+        shape = [sizing[size] if isinstance(size, str) else size for size in operand.shape]
+        return torch.empty(typing.cast(Any, shape), dtype=TORCH_DTYPES[operand.dtype], device="meta")
+    return operand
+
+
+def _merge(probes: list[Any], sizings: list[dict[str, int]]) -> list[tuple[Any, Any]] | None:
+    """What two probes agree on: equal sizes are fixed, sizes that follow a symbol carry its name, others are unknown."""
+    merged: list[tuple[Any, Any]] = []
+    for (dtype, first), (_, second) in zip(*probes, strict=True):
+        if len(first) != len(second):
+            merged.append((dtype, None))
+            continue
+        merged.append((dtype, tuple(_merged_size(a, b, sizings) for a, b in zip(first, second, strict=True))))
+    return merged
+
+
+def _merged_size(a: int, b: int, sizings: list[dict[str, int]]) -> Size:
+    if a == b:
+        return a
+    if len(set(sizings[0].values())) != len(sizings[0]):
+        return None  # all sizes were probed as equal: which one this is cannot be told
+    return next((name for name in sizings[0] if (sizings[0][name], sizings[1][name]) == (a, b)), None)

@@ -1,0 +1,203 @@
+"""Simplify: one entry of a SavedModel as one flat graph of TF ops: functions inlined, unreachable nodes left out, sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from porting.errors import CorruptModelError, PortingError
+from porting.saved_model import AttrPlaceholder, Function, FunctionRef
+from torch_towers.graph import Graph, Node, node_of
+
+CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"})
+EFFECTS = frozenset({"Assert"})
+"""Ops kept for their effect: TensorFlow refuses the input that they refuse."""
+SIDE_EFFECTS = ("Assign", "ResourceApply", "ResourceScatter", "Write", "Save", "PyFunc", "EagerPyFunc", "Send", "Enqueue")
+"""Beginnings of the names of ops that change something: kept, so that the porter refuses them by name."""
+
+
+def flatten(
+    graph: Graph, functions: Mapping[str, Function], *, controls: Iterable[str] = (), stack: tuple[str, ...] = ()
+) -> Graph:
+    """`graph` with every call replaced by the nodes of its function, pruned to outputs and effects, in topological order.
+
+    `controls` name nodes that run whatever the outputs need (a function's control outputs); `stack` the functions around.
+    Control inputs are gone from the result. Errors: a function that calls itself, a reference to a missing node, a cycle.
+    """
+    inliner = _Inliner(functions, {spec.name for spec in graph.inputs})
+    inliner.expand(graph.nodes, stack)
+    outputs = {name: inliner.resolve(ref) for name, ref in graph.outputs.items()}
+    executed = inliner.executed([*graph.outputs.values(), *controls])
+    effects = [name for name in executed if has_effect(inliner.nodes[name], functions)]
+    nodes = _sorted(inliner, [*map(node_of, outputs.values()), *effects])
+    return Graph(graph.inputs, tuple(nodes), outputs)
+
+
+def as_graph(function: Function) -> Graph:
+    """The body of a function as a graph of its own, still with its calls."""
+    return Graph(function.inputs, function.nodes, dict(function.outputs))
+
+
+def has_effect(node: Node, functions: Mapping[str, Function]) -> bool:
+    """True for assertions, for ops that change something, and for branches and loops that hold one of them."""
+    pending, seen = [node], set[str]()
+    while pending:
+        current = pending.pop()
+        if current.op in EFFECTS or (current.op.startswith(SIDE_EFFECTS) and current.op != "Assert"):
+            return True
+        if current is node and current.op not in BRANCHES:
+            return False
+        for reference in function_references(current):
+            if reference.name not in seen and reference.name in functions:
+                seen.add(reference.name)
+                pending += functions[reference.name].nodes
+    return False
+
+
+def function_references(node: Node) -> list[FunctionRef]:
+    """The functions that `node` names in its attributes."""
+    found: list[FunctionRef] = []
+    for value in node.attrs.values():
+        found += [item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, FunctionRef)]
+    return found
+
+
+class _Inliner:
+    """Replaces calls by bodies. Names inside a body are prefixed with the call's name, as TensorFlow's own inliner does."""
+
+    def __init__(self, functions: Mapping[str, Function], inputs: set[str]) -> None:
+        self.functions = functions
+        self.inputs = inputs
+        self.nodes: dict[str, Node] = {}
+        self._alias: dict[str, str] = {}  # an argument of a function -> what the call passes
+        self._calls: dict[str, tuple[Function, str, Node]] = {}  # a call -> its function, the prefix of its nodes, itself
+
+    def expand(self, nodes: Iterable[Node], stack: tuple[str, ...]) -> None:
+        pending = [(node, stack) for node in nodes]
+        while pending:
+            node, around = pending.pop()
+            name = self._callee(node)
+            if name is None:
+                self.nodes[node.name] = node
+            elif name in around:
+                cycle = " -> ".join((*around[around.index(name) :], name))
+                raise PortingError(f"function {name!r} calls itself ({cycle}): recursion cannot be ported")
+            else:
+                pending += [(inner, (*around, name)) for inner in self._inline(node, self.functions[name])]
+
+    def _callee(self, node: Node) -> str | None:
+        if node.op in self.functions:
+            return node.op
+        if node.op not in CALLS:
+            return None
+        name = node.attrs["f"].name
+        if name not in self.functions:
+            raise CorruptModelError(f"{node.name!r} calls the function {name!r}, which the SavedModel does not hold")
+        return name
+
+    def _inline(self, call: Node, function: Function) -> list[Node]:
+        prefix = f"{call.name}/"
+        data = [ref for ref in call.inputs if not ref.startswith("^")]
+        if len(data) != len(function.inputs):
+            raise CorruptModelError(
+                f"{call.name!r} passes {len(data)} operands to the function {function.name!r}, which takes {len(function.inputs)}"
+            )
+        for spec, ref in zip(function.inputs, data, strict=True):
+            self._alias[prefix + spec.name] = ref
+        self._calls[call.name] = (function, prefix, call)
+        attrs = {**call.attrs, **(call.attrs["f"].attrs if "f" in call.attrs else {})}
+        return [_placed(node, prefix, attrs) for node in function.nodes]
+
+    def resolve(self, reference: str) -> str:
+        """Where the value of `reference` is really computed: an op's output or an input of the graph."""
+        seen: set[str] = set()
+        while True:
+            name, _, rest = reference.partition(":")
+            if name in self.inputs or name in self.nodes:
+                return reference
+            if reference in seen:
+                raise CorruptModelError(f"{reference!r} is its own input: the graph has a cycle")
+            seen.add(reference)
+            if name in self._alias:
+                reference = self._alias[name]
+            elif name in self._calls:
+                function, prefix, _ = self._calls[name]
+                reference = prefix + function.outputs[_output_index(function, rest, name)][1]
+            else:
+                raise CorruptModelError(f"{reference!r} is used, but no node of the graph computes it")
+
+    def executed(self, roots: Iterable[str]) -> list[str]:
+        """The nodes that TensorFlow runs for `roots`: everything upstream, by data or control, calls' own effects included."""
+        pending, seen, names = list(roots), set[str](), list[str]()
+        while pending:
+            name = node_of(pending.pop().lstrip("^"))
+            if name in seen or name in self.inputs:
+                continue
+            seen.add(name)
+            if name in self._alias:
+                pending.append(self._alias[name])
+            elif name in self._calls:
+                function, prefix, call = self._calls[name]
+                pending += [prefix + ref for _, ref in function.outputs]
+                pending += [prefix + control for control in function.control_outputs]
+                pending += [ref for ref in call.inputs if ref.startswith("^")]
+            elif name in self.nodes:
+                names.append(name)
+                pending += self.nodes[name].inputs
+            else:
+                raise CorruptModelError(f"{name!r} is used, but no node of the graph computes it")
+        return names
+
+
+def _placed(node: Node, prefix: str, attrs: Mapping[str, Any]) -> Node:
+    """A node of a function's body where the call stands: prefixed, its attribute placeholders filled in."""
+    filled = {key: _fill(value, attrs, node) for key, value in node.attrs.items()}
+    inputs = tuple(f"^{prefix}{ref[1:]}" if ref.startswith("^") else prefix + ref for ref in node.inputs)
+    return Node(prefix + node.name, node.op, inputs, filled)
+
+
+def _fill(value: Any, attrs: Mapping[str, Any], node: Node) -> Any:
+    if not isinstance(value, AttrPlaceholder):
+        return value
+    if value.name not in attrs:
+        raise CorruptModelError(f"{node.name!r}: the attribute ${value.name} is not given by the call")
+    return attrs[value.name]
+
+
+def _output_index(function: Function, rest: str, call: str) -> int:
+    """"2" and "output:2" (a call op) are positions; "identity:0" (a function called by its name) names the output."""
+    argument, _, index = rest.rpartition(":")
+    names = [name for name, _ in function.outputs]
+    position = names.index(argument) if argument in names and argument != "output" else int(index or 0)
+    if position >= len(names):
+        raise CorruptModelError(f"output {position} of the call {call!r} is used, but {function.name!r} has {len(names)}")
+    return position
+
+
+def _sorted(inliner: _Inliner, roots: Iterable[str]) -> list[Node]:
+    """The nodes that `roots` need by data, each after its operands. Control inputs are dropped, calls resolved."""
+    ordered: list[Node] = []
+    state: dict[str, int] = {}  # 1: its operands are being placed, 2: placed
+    pending = list(roots)
+    resolved: dict[str, Node] = {}
+    while pending:
+        name = pending[-1]
+        if name in inliner.inputs or state.get(name) == 2:
+            pending.pop()
+        elif state.get(name) == 1:
+            pending.pop()
+            state[name] = 2
+            ordered.append(resolved[name])
+        else:
+            node = inliner.nodes[name]
+            inputs = tuple(inliner.resolve(ref) for ref in node.inputs if not ref.startswith("^"))
+            state[name] = 1
+            resolved[name] = replace(node, inputs=inputs)
+            for ref in inputs:
+                operand = node_of(ref)
+                if state.get(operand) == 1:
+                    raise CorruptModelError(f"the graph has a cycle through {name!r} and {operand!r}")
+                pending.append(operand)
+    return ordered

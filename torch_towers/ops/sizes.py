@@ -1,0 +1,90 @@
+"""Sizes: the dimensions of tensors, as Python integers (symbolic ones under `torch.compile`), and arithmetic on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_towers.dtypes import torch_dtype
+from torch_towers.registry import Strings, elementwise, op, returns
+
+_SIZE = returns(("size", ()))
+
+
+def as_sizes(sizes: Sequence[Any]) -> list[int]:
+    """Sizes given as integers, or as one integer tensor that the graph computed: a list of integers."""
+    if len(sizes) == 1 and isinstance(sizes[0], Tensor) and sizes[0].ndim == 1:
+        return [int(size) for size in sizes[0].tolist()]
+    return [int(size) if isinstance(size, Tensor) else size for size in sizes]
+
+
+@op(infer=_SIZE)
+def size(x: Tensor | Strings, *, axis: int) -> int:
+    """The length of one axis. Source: tf.raw_ops.Shape."""
+    return x.shape[axis]
+
+
+@op(infer=_SIZE)
+def size_add(a: int, b: int) -> int:
+    """`a + b` of two sizes."""
+    return a + b
+
+
+@op(infer=_SIZE)
+def size_sub(a: int, b: int) -> int:
+    """`a - b` of two sizes."""
+    return a - b
+
+
+@op(infer=_SIZE)
+def size_mul(a: int, b: int) -> int:
+    """`a * b` of two sizes."""
+    return a * b
+
+
+@op(infer=_SIZE)
+def size_floordiv(a: int, b: int) -> int:
+    """`a // b` of two sizes, rounded down as `tf.raw_ops.FloorDiv` does."""
+    return a // b
+
+
+@op(infer=_SIZE)
+def size_max(a: int, b: int) -> int:
+    """The larger of two sizes."""
+    return max(a, b)
+
+
+@op(infer=_SIZE)
+def size_min(a: int, b: int) -> int:
+    """The smaller of two sizes."""
+    return min(a, b)
+
+
+def _sizes_tensor(*specs: Any, dtype: str, scalar: bool = False) -> list[Any]:
+    return [(dtype, () if scalar else (len(specs),))]
+
+
+@op(infer=_sizes_tensor)
+def sizes_tensor(*sizes: int, dtype: str, scalar: bool = False, device: torch.device | None = None) -> Tensor:
+    """Sizes as a tensor: `n integers -> [n]`, or `1 integer -> []` where `scalar`."""
+    values = torch.tensor(sizes, dtype=torch_dtype(dtype), device=device)
+    return values[0] if scalar else values
+
+
+def _shape_spec(x: Any, *, dtype: str) -> list[Any]:
+    return [(dtype, (None if x[1] is None else len(x[1]),))]
+
+
+@op(infer=_shape_spec)
+def shape(x: Tensor | Strings, *, dtype: str) -> Tensor:
+    """The shape of `x` as a tensor: `[...] -> [rank]`. Source: tf.raw_ops.Shape, where the rank is not known beforehand."""
+    return torch.tensor(x.shape, dtype=torch_dtype(dtype))
+
+
+@op(infer=elementwise())
+def identity(x: Any) -> Any:
+    """`x` itself."""
+    return x
