@@ -15,10 +15,10 @@ HERE = Path(__file__).parent
 COLUMNS = ["name", "section", "size", "description", "tags"]
 
 # Parts of programs rather than programs.
-DULL_SECTIONS = set(
-    "libs libdevel oldlibs debug doc localization metapackages tasks introspection kernel fonts "
-    "perl haskell rust golang javascript java ruby gnu-r php ocaml lisp cli-mono zope".split()
-)
+DULL_SECTIONS = """
+libs libdevel oldlibs debug doc localization metapackages tasks introspection kernel fonts perl haskell rust golang
+javascript java ruby gnu-r php ocaml lisp cli-mono zope
+"""
 DULL_NAME = re.compile(
     r"^(lib(?!reoffice)|task-|education-|node-|golang-|linux-|gir1\.2-|forensics-|med-|debian-|ruby-|gcc-|g\+\+-|gnat-|gdc-|gobjc|gm2-|cpp-|"
     r"binutils-|llvm-|clang-|fpc-|lazarus-|lcl-|firmware-|hunspell-|aspell-|myspell-|mythes-|hyphen-|wireless-regdb|elpa-|vim-|asterisk-|"
@@ -27,10 +27,15 @@ DULL_NAME = re.compile(
     r"all|full|meta|java|help|module-.*|i18n|lang|themes?|backend-.*|plugin-.*|cross.*|dummy|runtime|nox|tiny|cli-.*|assets|levels|music|maps|"
     r"resources|helper|wordlist|support|gtk|gnome|kde|qt|sysv|udeb|agent.*|driver.*|mysql|pgsql|sqlite3?)$"
 )
-DULL_TEXT = re.compile(r"transitional|dummy package|metapackage|meta-package|debug symbols|for cross compil|development files", re.I)
+DULL_TEXT = re.compile(
+    r"transitional|dummy package|metapackage|meta-package|debug symbols|for cross compil|development files",
+    re.IGNORECASE,
+)
 
 # Facets of the tags that say what a program is for; the others say how it is made.
-USEFUL_FACETS = set("admin biology devel field game hardware mail network office science security sound use video web works-with".split())
+USEFUL_FACETS = (
+    "admin biology devel field game hardware mail network office science security sound use video web works-with"
+)
 DULL_TAGS = {"devel::library", "devel::packaging", "works-with::TODO", "field::TODO"}
 
 
@@ -52,7 +57,11 @@ def all_tags(package: dict[str, str]) -> list[str]:
 
 
 def useful_tags(package: dict[str, str]) -> list[str]:
-    return [t for t in all_tags(package) if t.split("::")[0] in USEFUL_FACETS and t not in DULL_TAGS and "TODO" not in t]
+    return [
+        t
+        for t in all_tags(package)
+        if t.split("::")[0] in USEFUL_FACETS.split() and t not in DULL_TAGS and "TODO" not in t
+    ]
 
 
 def mentions(packages: list[dict[str, str]]) -> collections.Counter[str]:
@@ -71,12 +80,14 @@ def is_program(package: dict[str, str]) -> bool:
     tags = all_tags(package)
     if DULL_NAME.search(package["Package"]) or DULL_TEXT.search(package["Description"]):
         return False
-    if "role::program" in tags and ("scope::application" in tags or "scope::utility" in tags or "devel::debugger" in tags):
+    if "role::program" in tags and (
+        "scope::application" in tags or "scope::utility" in tags or "devel::debugger" in tags
+    ):
         return True
     section = package["Section"].split("/")[-1]
     if section == "python":  # nearly all modules: only what calls itself a program
         return re.search(r"debugger|editor|shell|IDE|profiler|linter", package["Description"]) is not None
-    return section not in DULL_SECTIONS
+    return section not in DULL_SECTIONS.split()
 
 
 def rank(package: dict[str, str], known: collections.Counter[str]) -> float:
@@ -94,7 +105,13 @@ def rank(package: dict[str, str], known: collections.Counter[str]) -> float:
 
 def long_descriptions(names: list[str]) -> dict[str, str]:
     """name -> the long description, in paragraphs."""
-    text = subprocess.run(["apt-cache", "-o", "Acquire::Languages=en", "show", "--no-all-versions", *names], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ["apt-cache", "-o", "Acquire::Languages=en", "show", "--no-all-versions", *names],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout
     found: dict[str, str] = {}
     for stanza in text.split("\n\n"):
         package = fields(stanza)
@@ -118,7 +135,9 @@ def main() -> None:
     parser.add_argument("--description", type=int, default=190, help="longest description, in characters")
     options = parser.parse_args()
 
-    index = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
+    index = subprocess.run(
+        ["apt-cache", "dumpavail"], capture_output=True, text=True, encoding="utf-8", check=True
+    ).stdout
     by_name = {p["Package"]: p for p in map(fields, index.split("\n\n")) if "Package" in p and "Description" in p}
     known = mentions(list(by_name.values()))
     programs = [p for p in by_name.values() if is_program(p)]

@@ -4,8 +4,8 @@
 TensorFlow with Keras 3 and takes a few minutes on two cores.
 
 A pair is a package and words drawn from its own metadata: its tags ("editing", "image"), description and name. The loss
-is the in-batch softmax: the other packages of the batch are the negatives. The tags are queries only, never features, so
-what the towers learn is to tell from a description what a program is for.
+is the in-batch softmax: the other packages of the batch are the negatives, but for those that have every word of
+the query. The tags are queries only, never features: the towers learn to tell from a description what a program is for.
 """
 
 import csv
@@ -19,9 +19,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
 
 HERE = Path(__file__).parent
 SEED = 2
@@ -30,16 +30,18 @@ SUMMARY_WORDS = 10  # the description begins with its summary
 WORD_DIM = 32
 VOCABULARY = 4000
 DIM = 64
-BATCH = 512
+BATCH = 1024
 EPOCHS = 30
 QUERIES = 12  # a package and epoch
-TEMPERATURE = 0.1
-STOP_WORDS = set(
-    "a about all also an and any are as at based be been but by can could do does each etc for from has have if in into "
-    "is it its like may more most no not of on one or other out package packages provides so some such than that the their them "
-    "then there these they this to up use used uses using various very was well were when where which while will with "
-    "within without you your program programs todo software tool tools application simple".split()
-)
+TEMPERATURE = 0.16
+LEARNING_RATE = 3e-3
+STOP_WORDS = """
+a about all also an and any are as at based be been but by can could do does each etc for from has have if in
+into  is it its like may more most no not of on one or other out package packages provides so some such than
+that the their them  then there these they this to up use used uses using various very was well were when
+where which while will with  within without you your program programs todo software tool tools application
+simple
+"""
 
 
 def read_packages() -> dict[str, np.ndarray]:
@@ -56,7 +58,7 @@ def words(text: str) -> list[str]:
 
 @keras.saving.register_keras_serializable("packages")
 def standardize(text):
-    """Lower case, words between single spaces, their endings off: an editor is for editing, "compress" is "compression".
+    """Lower case, single spaces between words, their endings off: "editor" is "editing", "compress" is "compression".
 
     The first word is there in every text, so that none is empty (the mean of no words is NaN).
     """
@@ -87,7 +89,7 @@ def build_towers(packages: dict[str, np.ndarray]) -> tuple[keras.Model, keras.Mo
         return keras.layers.UnitNormalization(name="embedding")(x)
 
     text = keras.Input((), dtype="string", name="text")
-    query = keras.Model({"text": text}, head(mean(embed(vectorize(text))), 64), name="query")
+    query = keras.Model({"text": text}, head(mean(embed(vectorize(text))), 128), name="query")
 
     name = keras.Input((), dtype="string", name="name")
     section = keras.Input((), dtype="string", name="section")
@@ -110,27 +112,28 @@ def build_towers(packages: dict[str, np.ndarray]) -> tuple[keras.Model, keras.Mo
         keras.layers.Reshape((1,))(log_size(keras.ops.log1p(size))),
     ]
     inputs = {"name": name, "section": section, "description": description, "size": size}
-    return query, keras.Model(inputs, head(keras.layers.Concatenate()(features), 96), name="candidate")
+    return query, keras.Model(inputs, head(keras.layers.Concatenate()(features), 192), name="candidate")
 
 
 def draw_pairs(packages: dict[str, np.ndarray], rng: random.Random) -> tuple[list[str], list[str], list[int]]:
-    """One epoch of queries, of descriptions (some without the words of the query), and of the packages they belong to."""
+    """One epoch: queries, descriptions (some without the words of the query), and the packages they belong to."""
+    dull = set(STOP_WORDS.split())
     pairs = []
     rows = zip(packages["name"], packages["description"], packages["tags"], strict=True)
     for i, (name, description, tags) in enumerate(rows):
-        told = [w for w in words(description) if w not in STOP_WORDS and not w.isdigit()]
-        facets = [[w for w in words(tag.split("::", 1)[1]) if w not in STOP_WORDS] for tag in tags.split()]
-        summary = [w for w in words(description.split(". ")[0]) if w not in STOP_WORDS]
+        spoken = [w for w in words(description) if w not in dull and not w.isdigit()]
+        facets = [[w for w in words(tag.split("::", 1)[1]) if w not in dull] for tag in tags.split()]
+        summary = [w for w in words(description.split(". ")[0]) if w not in dull]
         for _ in range(QUERIES):
             kind = rng.random()
             if kind < 0.3 and facets:
                 chosen = [w for facet in rng.sample(facets, min(len(facets), rng.randint(1, 3))) for w in facet]
-                if rng.random() < 0.5 and told:
-                    chosen.append(rng.choice(told))
+                if rng.random() < 0.5 and spoken:
+                    chosen.append(rng.choice(spoken))
             elif kind < 0.8 and summary:
                 chosen = rng.sample(summary, min(len(summary), rng.randint(1, 4)))
-            elif kind < 0.95 and told:
-                chosen = rng.sample(told, min(len(told), rng.randint(1, 4)))
+            elif kind < 0.95 and spoken:
+                chosen = rng.sample(spoken, min(len(spoken), rng.randint(1, 4)))
             else:
                 chosen = words(name)
             if not chosen:
@@ -144,16 +147,21 @@ def draw_pairs(packages: dict[str, np.ndarray], rng: random.Random) -> tuple[lis
     return queries, shown, owners
 
 
-def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.ndarray]) -> None:
-    optimizer = keras.optimizers.Adam(2e-3)
-    variables = list({id(v): v for v in query.trainable_variables + candidate.trainable_variables}.values())
-    optimizer.build(variables)
-    vectorize = query.get_layer("words")
+def words_known(vectorize: keras.layers.TextVectorization, packages: dict[str, np.ndarray]) -> np.ndarray:
+    """[packages, words of the vocabulary]: 1 where the package has the word, in any column."""
     known = np.zeros((len(packages["name"]), VOCABULARY), np.float32)
     place = {word: i for i, word in enumerate(vectorize.get_vocabulary())}
     for row, text in zip(known, standardize(tf.constant(all_words(packages))).numpy(), strict=True):
         row[[place.get(word.decode(), 1) for word in text.split()]] = 1
-    known = tf.constant(known[:, 2:])
+    return known[:, 2:]  # without the padding and the unknown
+
+
+def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.ndarray]) -> None:
+    optimizer = keras.optimizers.Adam(LEARNING_RATE)
+    variables = list({id(v): v for v in query.trainable_variables + candidate.trainable_variables}.values())
+    optimizer.build(variables)
+    vectorize = query.get_layer("words")
+    known = tf.constant(words_known(vectorize, packages))
 
     @tf.function(reduce_retracing=True)
     def step(batch):
@@ -163,7 +171,7 @@ def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.nda
             logits = tf.matmul(q, c, transpose_b=True) / TEMPERATURE
             # A package that has every word of the query is no negative of it.
             asked = tf.math.bincount(vectorize(batch["query"]), minlength=VOCABULARY, binary_output=True, axis=-1)
-            asked = tf.cast(asked[:, 2:], tf.float32)  # without the padding and the unknown
+            asked = tf.cast(asked[:, 2:], tf.float32)
             hits = tf.matmul(asked, tf.gather(known, batch["owner"]), transpose_b=True)
             fits = tf.cast(hits >= tf.reduce_sum(asked, axis=1, keepdims=True), tf.float32)
             logits -= 1e9 * fits * (1 - tf.eye(tf.shape(q)[0]))
@@ -174,7 +182,7 @@ def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.nda
 
     rng = random.Random(SEED)
     for epoch in range(EPOCHS):
-        optimizer.learning_rate = 2e-3 * (1 - epoch / EPOCHS) + 1e-4
+        optimizer.learning_rate = LEARNING_RATE * (1 - epoch / EPOCHS) + 1e-4
         queries, shown, owners = draw_pairs(packages, rng)
         columns = {key: packages[key][owners] for key in ("name", "section", "size")}
         columns |= {"name": columns["name"].astype(str), "section": columns["section"].astype(str)}
@@ -185,7 +193,7 @@ def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.nda
 
 
 def show_answers(packages: dict[str, np.ndarray]) -> None:
-    """The answers of the SavedModels just written: every package scored, the five best shown."""
+    """The answers of the SavedModels just written: every package scored, the ten best shown."""
     serve_query = tf.saved_model.load(str(HERE / "query_model")).signatures["serving_default"]
     serve_candidate = tf.saved_model.load(str(HERE / "candidate_model")).signatures["serving_default"]
     texts = (HERE / "queries.txt").read_text(encoding="utf-8").splitlines()
@@ -199,6 +207,7 @@ def show_answers(packages: dict[str, np.ndarray]) -> None:
 
 def main() -> None:
     keras.utils.set_random_seed(SEED)
+    tf.config.experimental.enable_op_determinism()
     packages = read_packages()
     query, candidate = build_towers(packages)
     train(query, candidate, packages)
