@@ -63,6 +63,12 @@ def size_min(a: int, b: int) -> int:
     return min(a, b)
 
 
+@op(stage="early", infer=_SIZE)
+def element(x: Tensor, *, index: tuple[int, ...]) -> int:
+    """One element of an integer tensor as a size."""
+    return int(x[index])
+
+
 def _sizes_tensor(*specs: Any, dtype: str, scalar: bool = False) -> list[Any]:
     return [(dtype, () if scalar else (len(specs),))]
 
