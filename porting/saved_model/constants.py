@@ -1,0 +1,83 @@
+"""The few ops between a constant and the variable or table it fills, evaluated without executing the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from porting.errors import CorruptModelError, PortingError
+from porting.saved_model.calls import Bodies, Scope, Site, data_inputs, output_index
+from porting.saved_model.decode import decode_tensor
+from porting.saved_model.dtypes import dtype_of
+
+_MAX_ELEMENTS = 1 << 28
+
+
+class Constants:
+    """Evaluates references to numpy arrays, strings to object arrays of bytes."""
+
+    def __init__(self, bodies: Bodies, restore: Callable[[str], np.ndarray]) -> None:
+        """`restore` gives the tensor of a checkpoint key."""
+        self._bodies = bodies
+        self._restore = restore
+        self._restored: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
+
+    def value(self, scope: Scope, reference: str, depth: int = 0) -> np.ndarray:
+        """The value of `reference` in `scope`. Raises PortingError where it depends on more than constants and the checkpoint."""
+        site = self._bodies.origin(scope, reference)
+        node = site.node
+        if node is None or depth > 50:
+            raise PortingError(f"{self._bodies.where}: '{reference}' is not a constant, so what it fills is unknown")
+        where = f"{self._bodies.where}: node '{node.name}' ({node.op})"
+
+        def operand(index: int) -> np.ndarray:
+            operands = data_inputs(node)
+            if index >= len(operands):
+                raise PortingError(f"{where}: {len(operands)} operands, expected more than {index}")
+            return self.value(site.scope, operands[index], depth + 1)
+
+        if node.op == "Const":
+            value = decode_tensor(node.attr["value"].tensor, where)
+            if not isinstance(value, np.ndarray):
+                raise PortingError(
+                    f"{where}: a constant of a dtype that numpy lacks, which is not supported in a table"
+                )
+            return value
+        if node.op == "RestoreV2":
+            return self._restore(self.restored_key(site)[0])
+        if node.op == "Cast":
+            numpy_dtype = dtype_of(node.attr["DstT"].type, where).numpy
+            if numpy_dtype is not None and numpy_dtype != object:
+                return operand(0).astype(numpy_dtype)
+        if node.op == "Range":
+            start, limit, delta = (operand(i) for i in range(3))
+            if delta.item() != 0 and abs((limit.item() - start.item()) / delta.item()) < _MAX_ELEMENTS:
+                return np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+        if node.op == "Reshape":
+            return operand(0).reshape([int(size) for size in operand(1).reshape(-1)])
+        if node.op == "ExpandDims":
+            return np.expand_dims(operand(0), int(operand(1).item()))
+        raise PortingError(
+            f"{where}: computes what fills a variable or table; only constants, Cast, Range, Reshape and the checkpoint are followed"
+        )
+
+    def restored_key(self, site: Site) -> tuple[str, str]:
+        """(checkpoint key, slice specification) of an output of a RestoreV2 node. The specification is "" for a whole tensor."""
+        where = f"{self._bodies.where}: node '{site.node.name}' (RestoreV2)"
+        operands = data_inputs(site.node)
+        index = output_index(site.output)
+        if len(operands) != 3:
+            raise CorruptModelError(f"{where}: {len(operands)} operands, expected 3")
+        cache_key = (id(site.scope), site.node.name)
+        if cache_key not in self._restored:
+            self._restored[cache_key] = (
+                self.value(site.scope, operands[1]).reshape(-1),
+                self.value(site.scope, operands[2]).reshape(-1),
+            )
+        names, slices = self._restored[cache_key]
+        if index >= len(names) or index >= len(slices):
+            raise CorruptModelError(
+                f"{where}: output {index}, expected fewer than the {len(names)} tensors that it restores"
+            )
+        return names[index].decode("utf-8", "surrogateescape"), slices[index].decode("utf-8", "surrogateescape")
