@@ -48,13 +48,31 @@ class Entry:
 CONVERTERS: dict[str, Entry] = {}
 
 EXECUTION_ATTRS = frozenset(
-    "container shared_name N use_inter_op_parallelism parallel_iterations config config_proto executor_type swap_memory "
-    "use_cudnn_on_gpu use_locking validate_shape validate_indices is_constant stop_on_exception sloppy".split()
+    [
+        "container",
+        "shared_name",
+        "N",
+        "use_inter_op_parallelism",
+        "parallel_iterations",
+        "config",
+        "config_proto",
+        "executor_type",
+        "swap_memory",
+        "use_cudnn_on_gpu",
+        "use_locking",
+        "validate_shape",
+        "validate_indices",
+        "is_constant",
+        "stop_on_exception",
+        "sloppy",
+    ]
 )
 """Attributes that steer how TensorFlow runs an op, not what it computes."""
 
 
-def converter(*ops: str, outputs: Sequence[str] = (), ignores: Iterable[str] = (), refuses: str = "") -> Callable[[Converter], Converter]:
+def converter(
+    *ops: str, outputs: Sequence[str] = (), ignores: Iterable[str] = (), refuses: str = ""
+) -> Callable[[Converter], Converter]:
     """Registers a function as the converter of `ops`.
 
     `outputs` names the output arguments of ops that have several ("values", "indices"); an argument that is a list of
@@ -129,7 +147,9 @@ def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
             if reference.name in functions and reference.name not in seen:
                 seen.add(reference.name)
                 function = functions[reference.name]
-                pending += flatten(as_graph(function), functions, controls=function.control_outputs, stack=(reference.name,)).nodes
+                pending += flatten(
+                    as_graph(function), functions, controls=function.control_outputs, stack=(reference.name,)
+                ).nodes
     return found
 
 
@@ -154,7 +174,9 @@ class ConvertingEmitter(Emitter):
             except TorchTowersError:
                 raise
             except Exception as error:
-                raise PortingError(f"{node.op} {node.name!r} could not be converted: {type(error).__name__}: {error}") from error
+                raise PortingError(
+                    f"{node.op} {node.name!r} could not be converted: {type(error).__name__}: {error}"
+                ) from error
         return {name: _look_up(ref, env) for name, ref in graph.outputs.items()}
 
     def _convert(self, node: Node, operands: list[Any]) -> Any:
@@ -175,7 +197,11 @@ class ConvertingEmitter(Emitter):
             raise PortingError(f"function {reference.name!r} calls itself: recursion cannot be ported")
         stack = (*self.stack, reference.name)
         flat = flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=stack)
-        given = {spec.name: operand for spec, operand in zip(flat.inputs, operands, strict=True) if isinstance(operand, Resource)}
+        given = {
+            spec.name: operand
+            for spec, operand in zip(flat.inputs, operands, strict=True)
+            if isinstance(operand, Resource)
+        }
         inner = ConvertingEmitter(
             Graph(tuple(spec for spec in flat.inputs if spec.name not in given), (), {}), self.context, namer=self.names
         )
@@ -205,10 +231,14 @@ def _results(result: Any, entry: Entry) -> Any:
 
 
 def _operands(node: Node, entry: Entry, operands: list[Any]) -> list[Any]:
-    parameters = [p for p in entry.signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)][1:]
+    parameters = [
+        p for p in entry.signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
+    ][1:]
     variadic = any(p.kind is p.VAR_POSITIONAL for p in entry.signature.parameters.values())
     if len(operands) < len(parameters) or (len(operands) > len(parameters) and not variadic):
-        raise PortingError(f"{node.op} {node.name!r} has {len(operands)} operands; its converter takes {len(parameters)}")
+        raise PortingError(
+            f"{node.op} {node.name!r} has {len(operands)} operands; its converter takes {len(parameters)}"
+        )
     named = [(p.name, entry.hints.get(p.name)) for p in parameters]
     named += [("", None)] * (len(operands) - len(named))
     return [_as_annotated(node, name, hint, operand) for (name, hint), operand in zip(named, operands, strict=True)]
@@ -247,8 +277,20 @@ def _attributes(node: Node, entry: Entry) -> dict[str, Any]:
         if catches_all or (parameter is not None and parameter.kind is parameter.KEYWORD_ONLY):
             taken[name] = value
         elif not (name.startswith(("_", "T")) or name in EXECUTION_ATTRS or name in entry.ignores):
-            raise PortingError(f"{node.op} {node.name!r}: the attribute `{name}` = {value!r} is not read by its converter")
+            raise PortingError(
+                f"{node.op} {node.name!r}: the attribute `{name}` = {value!r} is not read by its converter"
+            )
     return taken
 
 
-__all__ = ["CONVERTERS", "Constant", "Context", "ConvertingEmitter", "Sizes", "Value", "constant", "convert", "converter"]
+__all__ = [
+    "CONVERTERS",
+    "Constant",
+    "Context",
+    "ConvertingEmitter",
+    "Sizes",
+    "Value",
+    "constant",
+    "convert",
+    "converter",
+]

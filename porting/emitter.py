@@ -30,7 +30,9 @@ _PROBES = ((3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41), (43, 47, 53, 59, 61, 6
 class Emitter:
     """Collects the nodes of one graph. `store` gathers constants, `scope` is the TensorFlow node being converted."""
 
-    def __init__(self, inputs: Sequence[TensorSpec], *, store: dict[str, Any] | None = None, namer: Namer | None = None):
+    def __init__(
+        self, inputs: Sequence[TensorSpec], *, store: dict[str, Any] | None = None, namer: Namer | None = None
+    ):
         self.inputs = tuple(inputs)
         self.store: dict[str, Any] = {} if store is None else store
         self.modules: dict[str, ModuleSpec] = {}
@@ -41,7 +43,10 @@ class Emitter:
         self._written: dict[Any, Any] = {}
         self._size_of: dict[str, Value] = {}
         self._held: dict[int, tuple[str, Any]] = {}
+        self._symbol_of: dict[str, str] = {}  # a `size` node -> the free size that it reads
+        self._expressions: dict[str, tuple[str, tuple[Any, ...]]] = {}  # a `size_add`, ... node -> what it computes
         self._symbols = 0
+        self.known: dict[str, Value] = {}  # reference -> what is known of the value
         for spec in self.inputs:
             self._node_names(spec.name)
 
@@ -58,7 +63,11 @@ class Emitter:
         entry = OPS[name]
         attrs = {key: _plain(value) for key, value in attrs.items()}
         specs = self._infer(entry, operands, attrs)
-        if entry.name not in UNFOLDABLE and _all_constant(operands) and not any(isinstance(v, Graph) for v in attrs.values()):
+        if (
+            entry.name not in UNFOLDABLE
+            and _all_constant(operands)
+            and not any(isinstance(v, Graph) for v in attrs.values())
+        ):
             if specs is None or all(_small(spec[1]) for spec in specs):
                 return _fold(entry, operands, attrs)
         inputs = self._arguments(entry, operands)
@@ -125,20 +134,21 @@ class Emitter:
         self.nodes.append(Node(name, op, inputs, attrs))
         if specs is None:
             specs = [(None, None)]
-        if len(specs) == 1 and not (op in OPS and OPS[op].hints.get("return") is tuple):
+        if len(specs) == 1 and not (op in OPS and typing.get_origin(OPS[op].hints.get("return")) is tuple):
             result: Any = self.value(name, *specs[0])
         else:
             result = tuple(self.value(f"{name}:{i}", *spec) for i, spec in enumerate(specs))
+        if op.startswith("size_"):  # a computed size is a symbol of its own: shapes may name it
+            self._expressions[name] = (op, inputs)
+            self._size_of[name] = result
         self._written[key] = result
         return result
 
     def value(self, ref: str, dtype: str | None, shape: tuple[Size, ...] | None) -> Value:
         """A value whose unknown dimensions get names of their own."""
-        if shape is None:
-            return Value(ref, dtype, None)
-        named = tuple(self._symbol() if axis is None else axis for axis in shape)
-        value = Value(ref, dtype, named)
-        for axis in named:
+        named = None if shape is None else tuple(self._symbol() if axis is None else axis for axis in shape)
+        value = self.known[ref] = Value(ref, dtype, named)
+        for axis in named or ():
             if isinstance(axis, str):
                 self._size_of.setdefault(axis, value)
         return value
@@ -153,8 +163,16 @@ class Emitter:
             return size
         assert isinstance(size, str)
         source = self._size_of[size]
+        if source.dtype == "size":
+            return source
         assert source.shape is not None
-        return self.size(source, axis=source.shape.index(size))
+        found = self.size(source, axis=source.shape.index(size))
+        self._symbol_of[found.ref] = size
+        return found
+
+    def symbol(self, item: int | Value) -> Size:
+        """A size as shapes name it: an integer, or the symbol of a run-time size."""
+        return self._symbol_of.get(item.ref, item.ref) if isinstance(item, Value) else item
 
     def _symbol(self) -> str:
         self._symbols += 1
@@ -165,7 +183,10 @@ class Emitter:
         if held is None:
             name = self.names(f"{clean(self.scope)}.constant" if self.scope else "constant")
             self.store[name] = value.array
-            held = self._held[id(value.array)] = (name, value.array)  # keeps the array alive, so that its id stays its own
+            held = self._held[id(value.array)] = (
+                name,
+                value.array,
+            )  # keeps the array alive, so that its id stays its own
         return self._write("constant", (), {"tensor": held[0]}, [(value.dtype, value.shape)], held[0])
 
     def _arguments(self, entry: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
@@ -173,7 +194,12 @@ class Emitter:
         parameters = _positional(entry, len(operands))
         arguments: list[Any] = []
         for (name, hint), operand in zip(parameters, operands, strict=True):
-            if isinstance(operand, Constant) and operand.shape == () and operand.dtype != "string" and _takes_literal(hint):
+            if (
+                isinstance(operand, Constant)
+                and operand.shape == ()
+                and operand.dtype in _LITERALS
+                and _takes_literal(hint)
+            ):
                 arguments.append(operand.python())
             elif isinstance(operand, Sizes) and operand.shape == () and hint is int:
                 arguments.append(self.operand(operand.items.item()))
@@ -190,11 +216,31 @@ class Emitter:
         if entry.stage == "host":
             return None
         symbols = list(dict.fromkeys(_symbols(operands)))
-        for sizes in (_distinct(symbols), _equal(symbols)):
+        leaves = list(dict.fromkeys(leaf for symbol in symbols for leaf in self._leaves(symbol)))
+        for free in (_distinct(leaves), _equal(leaves)):
+            sizes = [{**sizing, **{symbol: self._evaluate(symbol, sizing) for symbol in symbols}} for sizing in free]
             probes = [_probe(entry, operands, attrs, sizing) for sizing in sizes]
             if all(probe is not None for probe in probes):
-                return _merge(probes, sizes)
+                return _merge(probes, sizes, len(set(free[0].values())) == len(leaves))
         return None
+
+    def _leaves(self, symbol: str) -> list[str]:
+        """The free sizes that a size is computed from."""
+        if symbol in self._symbol_of:
+            return self._leaves(self._symbol_of[symbol])
+        if symbol in self._expressions:
+            return [
+                leaf for item in self._expressions[symbol][1] if isinstance(item, str) for leaf in self._leaves(item)
+            ]
+        return [symbol]
+
+    def _evaluate(self, symbol: str, sizing: Mapping[str, int]) -> int:
+        if symbol in sizing:
+            return sizing[symbol]
+        if symbol in self._symbol_of:
+            return self._evaluate(self._symbol_of[symbol], sizing)
+        name, items = self._expressions[symbol]
+        return OPS[name].function(*[self._evaluate(item, sizing) if isinstance(item, str) else item for item in items])
 
 
 EFFECTS = frozenset({"check"})
@@ -219,7 +265,8 @@ def _key(value: Any) -> Any:
 
 def _all_constant(operands: Sequence[Any]) -> bool:
     return all(
-        _all_constant(operand) if isinstance(operand, (tuple, list))
+        _all_constant(operand)
+        if isinstance(operand, (tuple, list))
         else not isinstance(operand, Value) and not (isinstance(operand, Sizes) and _dynamic(operand))
         for operand in operands
     )
@@ -238,8 +285,13 @@ def _small(shape: Any) -> bool:
 
 def _fold(entry: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:
     with torch.no_grad():
-        result = entry.function(*[_concrete(operand, hint) for operand, (_, hint) in
-                                  zip(operands, _positional(entry, len(operands)), strict=True)], **attrs)
+        result = entry.function(
+            *[
+                _concrete(operand, hint)
+                for operand, (_, hint) in zip(operands, _positional(entry, len(operands)), strict=True)
+            ],
+            **attrs,
+        )
     return tuple(constant(item) for item in result) if isinstance(result, tuple) else constant(result)
 
 
@@ -265,8 +317,15 @@ def _positional(entry: Op, count: int) -> list[tuple[str, Any]]:
     return found[:count]
 
 
+_LITERALS = frozenset(name for name in TORCH_DTYPES if not name.startswith("complex"))
+
+
 def _takes_literal(hint: Any) -> bool:
-    return hint is int or hint == Number or (hint is not None and set(typing.get_args(Number)) <= set(typing.get_args(hint)))
+    return (
+        hint is int
+        or hint == Number
+        or (hint is not None and set(typing.get_args(Number)) <= set(typing.get_args(hint)))
+    )
 
 
 def _spec(operand: Any) -> Any:
@@ -300,27 +359,42 @@ def _distinct(symbols: list[str]) -> list[dict[str, int]]:
 
 def _equal(symbols: list[str]) -> list[dict[str, int]]:
     """Two sizings in which all free sizes are equal, for ops that join tensors whose sizes are equal by the model's nature."""
-    return [{symbol: probe[0] for symbol in symbols} for probe in _PROBES]
+    return [dict.fromkeys(symbols, probe[0]) for probe in _PROBES]
 
 
 def _probe(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int]) -> Any:
     """Runs the op on meta tensors of one sizing; None where that is impossible."""
     try:
-        metas = [_meta(operand, hint, sizing) for operand, (_, hint) in
-                 zip(operands, _positional(entry, len(operands)), strict=True)]
+        metas = [
+            _meta(operand, hint, sizing)
+            for operand, (_, hint) in zip(operands, _positional(entry, len(operands)), strict=True)
+        ]
         extra = {"device": torch.device("meta")} if entry.takes_device else {}
         with torch.no_grad():
             result = entry.function(*metas, **attrs, **extra)
-    except Exception:  # noqa: BLE001  whatever goes wrong on meta tensors, it only means that nothing is known
+    except Exception:
         return None
     results = result if isinstance(result, tuple) else (result,)
     if not all(isinstance(item, torch.Tensor) for item in results):
         return None
-    return [(dtype_name(item), tuple(item.shape)) for item in results]
+    moves_strings = any(dtype == "string" for dtype in _dtypes(operands))
+    return [
+        ("string" if moves_strings and item.dtype == torch.int8 else dtype_name(item), tuple(item.shape))
+        for item in results
+    ]
+
+
+def _dtypes(operands: Sequence[Any]) -> list[str | None]:
+    nested = [operand if isinstance(operand, (tuple, list)) else (operand,) for operand in operands]
+    return [getattr(item, "dtype", None) for items in nested for item in items]
 
 
 class _Unknown(Exception):
     """An operand of which too little is known to stand in for it."""
+
+
+_STRING_STAND_IN = torch.int8
+"""What strings are on the meta device: an op that moves strings gives this dtype back."""
 
 
 def _meta(operand: Any, hint: Any, sizing: dict[str, int]) -> Any:
@@ -332,34 +406,35 @@ def _meta(operand: Any, hint: Any, sizing: dict[str, int]) -> Any:
         return tensor.item() if hint is int else tensor
     if isinstance(operand, Constant):
         if not isinstance(operand.array, torch.Tensor):
-            raise _Unknown
+            return torch.empty(operand.shape, dtype=_STRING_STAND_IN, device="meta")
         if operand.shape == () and _takes_literal(hint):
             return operand.python()
         return operand.array.to("meta") if operand.array.numel() > 64 else operand.array
     if isinstance(operand, Value):
         if operand.dtype == "size":
             return sizing[operand.ref]
-        if operand.shape is None or operand.dtype not in TORCH_DTYPES:
+        dtype = _STRING_STAND_IN if operand.dtype == "string" else TORCH_DTYPES.get(operand.dtype or "")
+        if operand.shape is None or dtype is None:
             raise _Unknown
         shape = [sizing[size] if isinstance(size, str) else size for size in operand.shape]
-        return torch.empty(typing.cast(Any, shape), dtype=TORCH_DTYPES[operand.dtype], device="meta")
+        return torch.empty(typing.cast(Any, shape), dtype=dtype, device="meta")
     return operand
 
 
-def _merge(probes: list[Any], sizings: list[dict[str, int]]) -> list[tuple[Any, Any]] | None:
+def _merge(probes: list[Any], sizings: list[dict[str, int]], distinct: bool) -> list[tuple[Any, Any]] | None:
     """What two probes agree on: equal sizes are fixed, sizes that follow a symbol carry its name, others are unknown."""
     merged: list[tuple[Any, Any]] = []
     for (dtype, first), (_, second) in zip(*probes, strict=True):
         if len(first) != len(second):
             merged.append((dtype, None))
             continue
-        merged.append((dtype, tuple(_merged_size(a, b, sizings) for a, b in zip(first, second, strict=True))))
+        merged.append((dtype, tuple(_merged_size(a, b, sizings, distinct) for a, b in zip(first, second, strict=True))))
     return merged
 
 
-def _merged_size(a: int, b: int, sizings: list[dict[str, int]]) -> Size:
+def _merged_size(a: int, b: int, sizings: list[dict[str, int]], distinct: bool) -> Size:
     if a == b:
         return a
-    if len(set(sizings[0].values())) != len(sizings[0]):
+    if not distinct:
         return None  # all sizes were probed as equal: which one this is cannot be told
     return next((name for name in sizings[0] if (sizings[0][name], sizings[1][name]) == (a, b)), None)

@@ -14,7 +14,17 @@ CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"})
 EFFECTS = frozenset({"Assert"})
 """Ops kept for their effect: TensorFlow refuses the input that they refuse."""
-SIDE_EFFECTS = ("Assign", "ResourceApply", "ResourceScatter", "Write", "Save", "PyFunc", "EagerPyFunc", "Send", "Enqueue")
+SIDE_EFFECTS = (
+    "Assign",
+    "ResourceApply",
+    "ResourceScatter",
+    "Write",
+    "Save",
+    "PyFunc",
+    "EagerPyFunc",
+    "Send",
+    "Enqueue",
+)
 """Beginnings of the names of ops that change something: kept, so that the porter refuses them by name."""
 
 
@@ -72,7 +82,9 @@ class _Inliner:
         self.inputs = inputs
         self.nodes: dict[str, Node] = {}
         self._alias: dict[str, str] = {}  # an argument of a function -> what the call passes
-        self._calls: dict[str, tuple[Function, str, Node]] = {}  # a call -> its function, the prefix of its nodes, itself
+        self._calls: dict[
+            str, tuple[Function, str, Node]
+        ] = {}  # a call -> its function, the prefix of its nodes, itself
 
     def expand(self, nodes: Iterable[Node], stack: tuple[str, ...]) -> None:
         pending = [(node, stack) for node in nodes]
@@ -167,12 +179,14 @@ def _fill(value: Any, attrs: Mapping[str, Any], node: Node) -> Any:
 
 
 def _output_index(function: Function, rest: str, call: str) -> int:
-    """"2" and "output:2" (a call op) are positions; "identity:0" (a function called by its name) names the output."""
+    """ "2" and "output:2" (a call op) are positions; "identity:0" (a function called by its name) names the output."""
     argument, _, index = rest.rpartition(":")
     names = [name for name, _ in function.outputs]
     position = names.index(argument) if argument in names and argument != "output" else int(index or 0)
     if position >= len(names):
-        raise CorruptModelError(f"output {position} of the call {call!r} is used, but {function.name!r} has {len(names)}")
+        raise CorruptModelError(
+            f"output {position} of the call {call!r} is used, but {function.name!r} has {len(names)}"
+        )
     return position
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,13 +21,14 @@ import pytest
 import torch
 
 from porting.convert import Context, convert
-from porting.saved_model import graph_of
+from porting.saved_model import SavedModel, protos
 from porting.simplify import flatten
 from torch_towers.dtypes import TORCH_DTYPES
-from torch_towers.graph import TensorSpec
 from torch_towers.program import Program
 
-tf: Any = pytest.importorskip("tensorflow", reason="TensorFlow is the witness of these tests: install the extra [parity]")
+tf: Any = pytest.importorskip(
+    "tensorflow", reason="TensorFlow is the witness of these tests: install the extra [parity]"
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def check_case(row: Case) -> None:
     feeds = dict(_ungrouped(fed))
     batches = [feeds]
     if row.batched and row.free:
-        batches.append({name: np.concatenate([value, value]) if np.ndim(value) else value for name, value in feeds.items()})
+        batches.append(
+            {name: np.concatenate([value, value]) if np.ndim(value) else value for name, value in feeds.items()}
+        )
     check_function(build, batches, ulp=row.ulp, absolute=row.absolute, free=row.free)
 
 
@@ -86,7 +89,9 @@ def check_function(function: Callable[..., Any], batches: Sequence[Mapping[str, 
     concrete = trace(function, arrays[0], free=free)
     program = port(concrete, list(arrays[0]))
     for batch in arrays:
-        expected = [to_numpy(item) for item in _flat(concrete(**{name: tf.constant(value) for name, value in batch.items()}))]
+        expected = [
+            to_numpy(item) for item in _flat(concrete(**{name: tf.constant(value) for name, value in batch.items()}))
+        ]
         found = list(run(program, batch).values())
         assert len(found) == len(expected), f"{len(found)} outputs, TensorFlow has {len(expected)}"
         for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
@@ -106,26 +111,27 @@ def trace(function: Callable[..., Any], arrays: Mapping[str, np.ndarray], *, fre
 
 def port(concrete: Any, names: Sequence[str]) -> Program:
     """The port of a concrete function without captures."""
-    inputs = {name: tensor for name, tensor in zip(sorted(names), _by_name(concrete, sorted(names)), strict=True)}
-    specs = [
-        TensorSpec(name, inputs[name].dtype.name, None if inputs[name].shape.rank is None else tuple(inputs[name].shape.as_list()))
-        for name in names
-    ]
-    outputs = {f"output_{i}": tensor.name for i, tensor in enumerate(concrete.outputs)}
-    graph, functions = graph_of(
-        concrete.graph.as_graph_def().SerializeToString(),
-        specs, {name: inputs[name].name for name in names}, outputs,
-    )  # fmt: skip
-    model = SimpleNamespace(functions=functions, variables={}, tables={})
-    context = Context(model)  # type: ignore[arg-type]
-    torch_graph, _ = convert(flatten(graph, functions), context)
-    return Program(torch_graph, context.store)
+    model = saved_model_of(concrete, names)
+    context = Context(model)
+    graph, _ = convert(flatten(model.graph("traced"), model.functions), context)
+    return Program(graph, context.store)
 
 
-def _by_name(concrete: Any, names: Sequence[str]) -> list[Any]:
-    found = {tensor.op.get_attr("_user_specified_name").decode() if "_user_specified_name" in tensor.op.node_def.attr else tensor.op.name: tensor
-             for tensor in concrete.inputs}  # fmt: skip
-    return [found[name] for name in names]
+def saved_model_of(concrete: Any, names: Sequence[str]) -> SavedModel:
+    """A concrete function as a SavedModel in memory, with the signature "traced"."""
+    meta = tf.compat.v1.MetaGraphDef(graph_def=concrete.graph.as_graph_def())
+    signature = meta.signature_def["traced"]
+    tensors = {tensor.op.name: tensor for tensor in concrete.inputs}
+    for name in names:
+        _describe(signature.inputs[name], tensors[name])
+    for i, tensor in enumerate(concrete.outputs):
+        _describe(signature.outputs[f"output_{i:03d}"], tensor)
+    return SavedModel(Path("traced"), protos.parse("MetaGraphDef", meta.SerializeToString(), "traced"), [()], None)
+
+
+def _describe(info: Any, tensor: Any) -> None:
+    info.name, info.dtype = tensor.name, tensor.dtype.as_datatype_enum
+    info.tensor_shape.CopyFrom(tensor.shape.as_proto())
 
 
 def run(program: Program, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -147,12 +153,13 @@ def as_array(value: Any) -> np.ndarray:
     """Python values as arrays; strings become object arrays of bytes, floats float32."""
     if isinstance(value, np.ndarray) and value.dtype.kind not in "SU":
         return value
-    array = np.asarray(value)
-    if array.dtype.kind in "SUO":
+    array = np.asarray(value, dtype=object)
+    items = array.reshape(-1).tolist()
+    if any(isinstance(item, (str, bytes)) for item in items):
         flat = np.empty(array.size, object)
-        items = np.asarray(value, dtype=object).reshape(-1).tolist()
         flat[:] = [item.encode() if isinstance(item, str) else item for item in items]
         return flat.reshape(array.shape)
+    array = np.asarray(value)
     if array.dtype == np.float64 and not isinstance(value, np.ndarray):
         return array.astype(np.float32)
     return array
@@ -183,18 +190,24 @@ def assert_equal(ours: Any, theirs: np.ndarray, *, ulp: float = 0, absolute: flo
     mine, theirs = np.atleast_1d(mine), np.atleast_1d(theirs)
     if not ulp and not absolute:
         same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
-        signs = np.isnan(mine) | (np.signbit(mine.real.astype(np.float64)) == np.signbit(theirs.real.astype(np.float64)))
+        signs = np.isnan(mine) | (
+            np.signbit(mine.real.astype(np.float64)) == np.signbit(theirs.real.astype(np.float64))
+        )
         assert np.all(same & signs), f"{what}: {mine!r}, TensorFlow has {theirs!r}"
         return
     wide, wide_theirs = mine.astype(np.complex128 if mine.dtype.kind == "c" else np.float64), theirs.astype(
         np.complex128 if mine.dtype.kind == "c" else np.float64)  # fmt: skip
     finite = np.isfinite(wide_theirs)
-    assert np.array_equal(wide[~finite], wide_theirs[~finite], equal_nan=True), f"{what}: {mine!r}, TensorFlow has {theirs!r}"
+    assert np.array_equal(wide[~finite], wide_theirs[~finite], equal_nan=True), (
+        f"{what}: {mine!r}, TensorFlow has {theirs!r}"
+    )
     spacing = np.spacing(np.maximum(np.abs(theirs[finite].real), np.finfo(theirs.dtype).tiny)).astype(np.float64)
     difference = np.abs(wide[finite] - wide_theirs[finite])
     allowed = np.maximum(ulp * spacing, absolute)
     worst = float((difference - allowed).max()) if difference.size else 0.0
-    assert worst <= 0, f"{what}: off by {float((difference / spacing).max()):.1f} ulp: {mine!r}, TensorFlow has {theirs!r}"
+    assert worst <= 0, (
+        f"{what}: off by {float((difference / spacing).max()):.1f} ulp: {mine!r}, TensorFlow has {theirs!r}"
+    )
 
 
 def _flat(result: Any) -> list[Any]:

@@ -142,7 +142,9 @@ def _module_step(
     entry = MODULES[spec.type]
     if isinstance(entry.function, type) and issubclass(entry.function, nn.Module):
         path = name.split(".")
-        return lambda root, env: _descend(root, path)(*operands(env))  # looked up at each call: a user may swap the layer
+        return lambda root, env: _descend(root, path)(
+            *operands(env)
+        )  # looked up at each call: a user may swap the layer
     hosted = entry.function(**resolve(entry, spec.args, store))
     return lambda root, env: hosted(*operands(env))
 

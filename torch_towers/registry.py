@@ -68,7 +68,7 @@ def module(*, stage: Stage = "tensor", infer: Infer | None = None, name: str | N
 
 def _register(table: dict[str, Op], stage: Stage, infer: Infer | None, name: str | None) -> Callable[[F], F]:
     def add(function: F) -> F:
-        key = name or str(getattr(function, "__name__"))
+        key = name or str(function.__name__)
         if key in table:
             raise ValueError(f"{key!r} is registered twice")
         target = function.__init__ if inspect.isclass(function) else function

@@ -126,4 +126,3 @@ def check(t: Emit, condition: Any, *data: Any) -> list[Operand]:
         raise PortingError(f"the assertion {t.scope!r} never holds: TensorFlow would refuse every input")
     t.check(condition, *data)
     return []
-

@@ -1,0 +1,34 @@
+# make demo    ports the demo's two SavedModels, checks the numbers against TensorFlow's, and answers queries
+# make test    sets everything up and runs the tests        make lint    ruff and pyright
+# make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
+# make bench   compares speed with TensorFlow and ONNX Runtime, side by side
+
+PYTHON ?= python3.11
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+export TORCH_TOWERS_CORPUS ?= $(wildcard ../shared/savedmodels)
+
+.PHONY: demo test test-runtime lint corpus bench docs clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-parity.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q -c constraints.txt torch
+	$(RUN) -m pip install -q -c constraints.txt -r requirements-parity.txt -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(RUN) examples/packages/demo.py
+
+test: $(VENV)/.installed
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+
+corpus: $(VENV)/.installed
+	$(RUN) -m tests.corpus.table
+
+clean:
+	rm -rf $(VENV) .venv-runtime build *.egg-info

@@ -1,0 +1,235 @@
+"""Parity: how far the port is from TensorFlow, and whether that is rounding.
+
+For every float output three numbers stand together, over the same inputs: the port's error and TensorFlow's own error, both
+against a float64 run from the same weights and ids, and the distance between the two. The port passes where its error is no
+larger than TensorFlow's (ratio of RMS errors at most `RATIO`, with a floor of a few ulp) and where TensorFlow's distance from
+the float64 run is rounding too: a port that computes something else carries its mistake into its own float64 run, and shows
+there. Integers, booleans and strings are equal to the bit. Ids that a ranking returns may change places only where their
+scores tie within the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+RATIO = 1.25
+FLOOR_ULP = 4.0  # a port within this many ulp of the float64 run passes whatever the ratio: both are as good as exact
+ROUNDING = 2e-5  # TensorFlow's RMS error relative to the output's RMS: float32 towers measure 1e-8 to 5e-6; a wrong epsilon 1e-3
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass
+class OutputParity:
+    """What was compared of one output."""
+
+    name: str
+    dtype: str
+    values: int = 0
+    equal: int = 0  # values equal to the bit
+    ties: int = 0  # ids that changed places with one of equal score
+    error: float = 0.0  # RMS of port - float64
+    tensorflow_error: float = 0.0  # RMS of TensorFlow - float64
+    distance: float = 0.0  # RMS of port - TensorFlow
+    worst: float = 0.0  # max of |port - TensorFlow|
+    scale: float = 0.0  # RMS of the output
+    ulp: float = 0.0  # RMS of the spacing of floats at the output's values
+    passed: bool = True
+    reason: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """The port's RMS error over TensorFlow's; 1 where both are exact."""
+        if self.tensorflow_error == 0.0:
+            return 1.0 if self.error == 0.0 else float("inf")
+        return self.error / self.tensorflow_error
+
+
+@dataclass
+class ParityReport:
+    """What was compared of one tower, with what, and how far apart it was."""
+
+    compared_with: str  # "TensorFlow 2.21.0", "recorded outputs", "nothing"
+    batches: int = 0
+    rows: int = 0
+    refused: int = 0  # batches that TensorFlow refused, and the port too
+    outputs: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])
+    failures: list[str] = field(default_factory=list[str])
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures and all(output.passed for output in self.outputs.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for parity.json."""
+        outputs = {name: {**asdict(output), "ratio": _finite(output.ratio)} for name, output in self.outputs.items()}
+        return {**asdict(self), "outputs": outputs, "passed": self.passed}
+
+    def lines(self) -> list[str]:
+        """The report for people, a line an output."""
+        if self.compared_with == "nothing":
+            return ["  not compared: TensorFlow is not installed here, and no recorded outputs were given"]
+        lines = [f"  compared with {self.compared_with} on {self.rows} rows in {self.batches} batches" + (
+            f"; {self.refused} more refused by both" if self.refused else "")]  # fmt: skip
+        for output in self.outputs.values():
+            lines.append(f"  {'ok  ' if output.passed else 'FAIL'} {output.name}: {describe(output)}")
+        return lines + [f"  FAIL {failure}" for failure in self.failures]
+
+
+def describe(output: OutputParity) -> str:
+    """One output in a sentence."""
+    if not output.dtype.startswith(("float", "bfloat", "complex")):
+        ties = f", {output.ties} of equal score in another place" if output.ties else ""
+        return f"{output.equal} of {output.values} {output.dtype} values equal to the bit{ties}{_because(output)}"
+    return (
+        f"RMS error {output.error:.2e}, TensorFlow's own {output.tensorflow_error:.2e} (ratio {output.ratio:.2f}), "
+        f"apart {output.distance:.2e}, at most {output.worst:.2e}, of values around {output.scale:.2g}{_because(output)}"
+    )
+
+
+def _because(output: OutputParity) -> str:
+    return f": {output.reason}" if output.reason else ""
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def compare(
+    port: Sequence[Any], tensorflow: Sequence[Any], exact: Sequence[Any], *, compared_with: str
+) -> ParityReport:
+    """The report over batches. Each batch is a dict of arrays by output name, or the message (str) of a refusal.
+
+    `exact` is the float64 run of the same batches.
+    """
+    report = ParityReport(compared_with)
+    kept: list[tuple[Arrays, Arrays, Arrays]] = []
+    for ours, theirs, reference in zip(port, tensorflow, exact, strict=True):
+        if isinstance(ours, str) or isinstance(theirs, str):
+            _compare_refusals(report, ours, theirs)
+        else:
+            kept.append((ours, theirs, reference))
+    report.batches = len(kept)
+    report.rows = sum(_rows(theirs) for _, theirs, _ in kept)
+    if not kept:
+        report.failures.append("no batch was answered, so nothing was compared: give examples with --inputs")
+        return report
+    for name in kept[0][1]:
+        triples = [(ours.get(name), theirs[name], reference.get(name)) for ours, theirs, reference in kept]
+        report.outputs[name] = _compare_output(name, triples)
+    for output in report.outputs.values():
+        if not output.passed and not output.dtype.startswith("float"):
+            _forgive_ties(output, [(ours, theirs) for ours, theirs, _ in kept])
+    return report
+
+
+def _compare_refusals(report: ParityReport, ours: Any, theirs: Any) -> None:
+    if isinstance(ours, str) and isinstance(theirs, str):
+        report.refused += 1
+    elif isinstance(ours, str):
+        report.failures.append(f"the port refuses what TensorFlow answers: {ours}")
+    else:
+        report.failures.append(f"the port answers what TensorFlow refuses: {theirs}")
+
+
+def _rows(arrays: Arrays) -> int:
+    return max((array.shape[0] if array.ndim else 1 for array in arrays.values()), default=0)
+
+
+def _compare_output(name: str, triples: Sequence[tuple[Any, np.ndarray[Any, Any], Any]]) -> OutputParity:
+    theirs = [triple[1] for triple in triples]
+    output = OutputParity(name, "string" if theirs[0].dtype == object else theirs[0].dtype.name)
+    for ours, expected, _ in triples:
+        problem = _mismatch(ours, expected)
+        if problem:
+            output.passed, output.reason = False, problem
+            return output
+    ours = _flat([triple[0] for triple in triples])
+    expected = _flat(theirs)
+    output.values = expected.size
+    output.equal = int(np.count_nonzero(_same(ours, expected)))
+    if expected.dtype.kind not in "fc":
+        output.passed = output.equal == output.values
+        output.reason = "" if output.passed else _first_difference(ours, expected)
+        return output
+    _measure(output, ours, expected, _flat([triple[2] for triple in triples]))
+    return output
+
+
+def _mismatch(ours: Any, expected: np.ndarray[Any, Any]) -> str:
+    if ours is None:
+        return "the port does not give it"
+    if ours.shape != expected.shape:
+        return f"its shape is {list(ours.shape)}, TensorFlow's {list(expected.shape)}"
+    if ours.dtype != expected.dtype:
+        return f"its dtype is {ours.dtype}, TensorFlow's {expected.dtype}"
+    return ""
+
+
+def _flat(arrays: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    return np.concatenate([array.reshape(-1) for array in arrays])
+
+
+def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return (a == b) | ((a != a) & (b != b))
+
+
+def _first_difference(ours: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> str:
+    at = int(np.flatnonzero(ours != expected)[0])
+    return f"the first difference is {ours[at]!r} for TensorFlow's {expected[at]!r}"
+
+
+def _measure(
+    output: OutputParity, ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]
+) -> None:
+    finite = np.isfinite(theirs)
+    if not np.array_equal(ours[~finite], theirs[~finite], equal_nan=True):
+        output.passed, output.reason = False, "NaN or infinities stand in other places than in TensorFlow's"
+        return
+    wide, wide_theirs = ours[finite].astype(np.float64), theirs[finite].astype(np.float64)
+    exact = exact[finite].astype(np.float64)
+    output.error = _rms(wide - exact)
+    output.tensorflow_error = _rms(wide_theirs - exact)
+    output.distance = _rms(wide - wide_theirs)
+    output.worst = float(np.abs(wide - wide_theirs).max(initial=0.0))
+    output.scale = _rms(exact)
+    output.ulp = _rms(np.spacing(np.abs(theirs[finite])).astype(np.float64))
+    if output.tensorflow_error > ROUNDING * output.scale + FLOOR_ULP * output.ulp:
+        output.passed = False
+        output.reason = f"TensorFlow is {output.tensorflow_error / output.scale:.1e} of the values away from the float64 run: that is not rounding"
+    elif output.error > RATIO * output.tensorflow_error + FLOOR_ULP * output.ulp:
+        output.passed, output.reason = (
+            False,
+            f"the port's error is {output.ratio:.2f} times TensorFlow's, more than {RATIO}",
+        )
+
+
+def _rms(values: np.ndarray[Any, Any]) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def _forgive_ties(output: OutputParity, batches: Sequence[tuple[Arrays, Arrays]]) -> None:
+    """Passes ids of a ranking that changed places only where the scores (an equally shaped float output) tie within the error."""
+    ties = 0
+    for ours, theirs in batches:
+        if output.name not in ours or ours[output.name].shape != theirs[output.name].shape:
+            return
+        swapped = ours[output.name] != theirs[output.name]
+        scores = next(
+            (array for array in theirs.values() if array.dtype.kind == "f" and array.shape == swapped.shape), None
+        )
+        if scores is None or scores.ndim == 0:
+            return
+        bound = 8 * np.spacing(np.abs(scores).max(initial=0.0))
+        gaps = np.abs(np.diff(scores, axis=-1)) <= bound
+        edge = np.zeros((*scores.shape[:-1], 1), bool)
+        last = np.abs(scores - scores[..., -1:]) <= bound  # the last place may go to one that TensorFlow left out
+        tied = np.concatenate([gaps, edge], -1) | np.concatenate([edge, gaps], -1) | last
+        if np.any(swapped & ~tied):
+            return
+        ties += int(np.count_nonzero(swapped))
+    output.ties, output.passed, output.reason = ties, True, ""

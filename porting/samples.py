@@ -1,0 +1,134 @@
+"""Samples: inputs made from the graph itself, on which port and TensorFlow are compared.
+
+Keys of the tables that an input reaches and unknown ones, empty and non-ASCII strings, bucket edges, ids at both ends of a
+table, zeros and extremes, at several batch sizes, one of them of rows that TensorFlow may refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from porting.saved_model import SavedModel
+from torch_towers.graph import Graph, Node, TensorSpec, node_of
+
+BATCH_SIZES = (1, 2, 7, 33)
+LENGTH = 5  # elements along a free inner axis
+_STRINGS = [b"", b" ", b"a", b"the quick brown fox", b"Hello, World!", "naïve café Ünïcødé".encode(), "日本語 テスト".encode(),
+            "Ωmega ΣΊΣΥΦΟΣ".encode(), b"1,000.5", b"a_b-c", b"\xff\xfe bad utf-8", b"tab\tnew\nline", b"UPPER lower", b"42", "😀 emoji".encode(),
+            b"x" * 70, b"  two  spaces  "]  # fmt: skip
+_FLOATS = [0.0, 1.0, -1.0, 0.5, 3.25, -2.75, 1e-3, 100.0, -1e3, 1e4]
+
+
+@dataclass
+class _Reach:
+    """What the values of one input meet on their way through the graph."""
+
+    tables: list[str] = field(default_factory=list[str])
+    edges: list[float] = field(default_factory=list[float])
+    rows: list[int] = field(default_factory=list[int])  # sizes of the tables that its values index
+
+
+def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Batches of inputs for the flat TF graph of one entry. The first rows are the likely values, unknown ones follow."""
+    rng = np.random.default_rng(seed)
+    reaches = {spec.name: _reach(spec.name, graph, model) for spec in graph.inputs}
+    pools = {spec.name: _pool(spec, reaches[spec.name], model) for spec in graph.inputs}
+    return [
+        {spec.name: _draw(spec, pools[spec.name], size, rng) for spec in graph.inputs}
+        for size in BATCH_SIZES
+    ]  # fmt: skip
+
+
+def _pool(spec: TensorSpec, reach: _Reach, model: SavedModel) -> list[Any]:
+    """Values worth trying for one input."""
+    keys = [key for name in reach.tables for key in _some_keys(model, name)]
+    if spec.dtype == "string":
+        known = [key for key in keys if isinstance(key, bytes)]
+        numbers = [str(key).encode() for key in keys if not isinstance(key, bytes)]
+        phrases = [b" ".join(known[i : i + 4]) for i in range(0, min(len(known), 40), 4)]
+        return known + numbers + phrases + _STRINGS
+    if spec.dtype == "bool":
+        return [False, True]
+    numbers = [float(key) for key in keys if not isinstance(key, bytes)]
+    edges = [
+        near for edge in reach.edges for near in (edge, np.nextafter(np.float32(edge), np.float32(-np.inf)), edge + 1)
+    ]
+    if spec.dtype.startswith("float"):
+        return [*numbers, *edges, *_FLOATS]
+    if reach.rows:
+        top = min(reach.rows)
+        return sorted({0, 1 % top, top // 2, top - 1, *(int(n) for n in numbers if 0 <= n < top)})
+    return [*(int(n) for n in (*numbers, *edges)), 0, 1, 2, 3, 7, 42]
+
+
+def _some_keys(model: SavedModel, name: str, count: int = 40) -> list[Any]:
+    keys = model.tables[name].keys.reshape(-1)
+    step = max(1, len(keys) // count)
+    return keys[::step][:count].tolist()
+
+
+def _draw(spec: TensorSpec, pool: list[Any], size: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    shape = tuple(_axis(axis, i, size) for i, axis in enumerate(spec.shape if spec.shape is not None else (None,)))
+    count = int(np.prod(shape)) if shape else 1
+    picks = rng.permutation(len(pool))[: min(count, len(pool))]
+    picks = np.concatenate([picks, rng.integers(0, len(pool), count - len(picks))])
+    if spec.dtype == "string":
+        flat = np.empty(count, object)
+        flat[:] = [pool[i] for i in picks]
+        return flat.reshape(shape)
+    return np.asarray([pool[i] for i in picks]).astype(spec.dtype).reshape(shape)
+
+
+def _axis(size: Any, index: int, batch: int) -> int:
+    if isinstance(size, int):
+        return size
+    return batch if index == 0 else LENGTH
+
+
+def _reach(name: str, graph: Graph, model: SavedModel) -> _Reach:
+    """Walks forward from one input as long as its values are still themselves, or pieces of them."""
+    reach = _Reach()
+    nodes = {node.name: node for node in graph.nodes}
+    values = {name}
+    for node in graph.nodes:
+        carried = [i for i, ref in enumerate(node.inputs) if node_of(ref) in values]
+        if not carried:
+            continue
+        if node.op.startswith("LookupTableFind"):
+            table = _ancestor(node.inputs[0], nodes, "table")
+            reach.tables += [table] if table else []
+        elif node.op == "Bucketize":
+            reach.edges += [float(edge) for edge in node.attrs["boundaries"]]
+        elif node.op in ("GatherV2", "ResourceGather", "Gather") and 1 in carried:
+            variable = _ancestor(node.inputs[0], nodes, "variable")
+            reach.rows += [model.variables[variable].shape[0]] if variable and model.variables[variable].shape else []
+        elif node.op not in _ENDS:
+            values.add(node.name)
+    return reach
+
+
+_ENDS = frozenset(
+    {"MatMul", "BiasAdd", "Shape", "StringToHashBucketFast", "StringToHashBucketStrong", "Equal", "NotEqual", "Less"}
+)
+
+
+def _ancestor(ref: str, nodes: Mapping[str, Node], attribute: str) -> str | None:
+    """The variable or table that `ref` comes from through nodes that only pass it on."""
+    node = nodes.get(node_of(ref))
+    while node is not None and attribute not in node.attrs:
+        node = nodes.get(node_of(node.inputs[0])) if node.inputs else None
+    return None if node is None else str(node.attrs[attribute])
+
+
+def from_reference(arrays: Mapping[str, np.ndarray[Any, Any]], signature: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recorded inputs and outputs of one signature: arrays named `<signature>|in|<input>` and `<signature>|out|<output>`."""
+    split = {"in": {}, "out": {}}
+    for name, array in arrays.items():
+        parts = name.split("|")
+        if len(parts) == 3 and parts[0] == signature and parts[1] in split:
+            split[parts[1]][parts[2]] = array
+    return split["in"], split["out"]

@@ -1,0 +1,190 @@
+"""Split: a tower's graph is cut into what the host does before the tensors, the encoder, and what the host does after.
+
+The cut is where the last string or table value becomes a number. What decides which id a value is (bucketize, a float made
+an id) and what has a size that depends on values also goes before the encoder, so that the encoder is tensors with a free
+batch size, and compiles and exports whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from porting.names import identifier
+from porting.values import Value
+from torch_towers.dtypes import FLOATS
+from torch_towers.graph import Graph, Node, TensorSpec, node_of, references
+from torch_towers.program import walk
+from torch_towers.registry import MODULES, OPS, Stage
+
+SOURCES = frozenset({"parameter", "constant"})
+"""Nodes without operands: each part that uses one has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The three graphs of a tower. `postprocess` is None where the encoder's outputs are the tower's."""
+
+    preprocess: Graph
+    encoder: Graph
+    postprocess: Graph | None
+
+
+def split(graph: Graph, known: Mapping[str, Value]) -> Parts:
+    """`graph` in three parts. `known` tells dtypes and shapes of its values, as the emitter found them."""
+    parts = _parts(graph, known)
+    border = _Border(graph, known, parts)
+    return Parts(border.cut("preprocess"), border.cut("encoder"), border.cut_postprocess())
+
+
+def _parts(graph: Graph, known: Mapping[str, Value]) -> dict[str, str]:
+    """Where each node runs: "preprocess", "encoder" or "postprocess"."""
+    weighted, after, before = set[str](), set[str](), set[str]()
+    for node in graph.nodes:
+        operands = [node_of(ref) for ref in references(node.inputs)]
+        if _is_weight(node, known) or any(_is_weight(inner, known) for inner in _inner(node)):
+            weighted.add(node.name)
+        if not weighted.isdisjoint(operands):
+            weighted.add(node.name)
+        stage = _stage(node, graph, known)
+        if not after.isdisjoint(operands) or (stage == "host" and node.name in weighted):
+            after.add(node.name)
+        elif stage == "host" or (stage == "early" and node.name not in weighted):
+            before.add(node.name)
+    for node in reversed(graph.nodes):
+        if node.name in before:
+            before |= {node_of(ref) for ref in references(node.inputs)}
+    return {
+        node.name: "postprocess" if node.name in after else "preprocess" if node.name in before else "encoder"
+        for node in graph.nodes
+        if node.op not in SOURCES
+    }
+
+
+def _is_weight(node: Node, known: Mapping[str, Value]) -> bool:
+    return node.op == "parameter" and (known[node.name].dtype in FLOATS if node.name in known else True)
+
+
+def _inner(node: Node) -> list[Node]:
+    return [inner for value in node.attrs.values() if isinstance(value, Graph) for inner in walk(value)]
+
+
+def _stage(node: Node, graph: Graph, known: Mapping[str, Value]) -> Stage:
+    if node.op in SOURCES:
+        return "tensor"
+    stages = {_own_stage(inner, graph) for inner in (node, *_inner(node)) if inner.op not in SOURCES}
+    touched = [node.name, f"{node.name}:0", *references(node.inputs)]
+    if "host" in stages or any(ref in known and known[ref].dtype == "string" for ref in touched):
+        return "host"
+    return "early" if "early" in stages else "tensor"
+
+
+def _own_stage(node: Node, graph: Graph) -> Stage:
+    if node.op == "module":
+        return MODULES[graph.modules[str(node.attrs["module"])].type].stage
+    return OPS[node.op].stage
+
+
+class _Border:
+    """What crosses from one part to the next, and under which names."""
+
+    def __init__(self, graph: Graph, known: Mapping[str, Value], parts: Mapping[str, str]) -> None:
+        self.graph, self.known, self.parts = graph, known, parts
+        self.nodes = {node.name: node for node in graph.nodes}
+        self.inputs = {spec.name: spec for spec in graph.inputs}
+        self.names: dict[str, str] = {}
+        self._taken = {*graph.outputs, *self.inputs, *self.nodes}
+        self.outputs = {name: self._part_of_output(ref) for name, ref in graph.outputs.items()}
+        self.crossing = {part: self._crossing(part) for part in ("encoder", "postprocess")}
+
+    def part_of(self, ref: str) -> str:
+        name = node_of(ref)
+        return "preprocess" if name in self.inputs else self.parts.get(name, "")
+
+    def _part_of_output(self, ref: str) -> str:
+        """An output that the preprocessing alone computes is given by the encoder if it is a tensor, else by the host after."""
+        part = self.part_of(ref)
+        if part == "postprocess" or (self.known[ref].dtype in ("string", "variant") if ref in self.known else False):
+            return "postprocess"
+        if part == "" and self.nodes[node_of(ref)].op == "constant":
+            return "postprocess" if ref in self.known and self.known[ref].dtype == "string" else "encoder"
+        return "encoder"
+
+    def _crossing(self, part: str) -> list[str]:
+        """The references that `part` takes from the parts before it."""
+        found: dict[str, None] = {}
+        for node in self.graph.nodes:
+            if self.parts.get(node.name) == part:
+                found.update(dict.fromkeys(references(node.inputs)))
+        found.update({ref: None for name, ref in self.graph.outputs.items() if self.outputs[name] == part})
+        return [ref for ref in found if self.part_of(ref) not in (part, "")]
+
+    def name(self, ref: str) -> str:
+        """The name under which `ref` crosses: the input's own, or one made of the node's."""
+        if ref not in self.names:
+            wanted = identifier(ref.replace(".", "_").replace(":", "_"))
+            name, count = wanted, 1
+            while name in self._taken and name != ref:
+                count += 1
+                name = f"{wanted}_{count}"
+            self._taken.add(name)
+            self.names[ref] = name
+        return self.names[ref]
+
+    def cut(self, part: str) -> Graph:
+        """The graph of one part."""
+        inputs = self.graph.inputs if part == "preprocess" else tuple(self._spec(ref) for ref in self.crossing[part])
+        renamed = {} if part == "preprocess" else {ref: self.name(ref) for ref in self.crossing[part]}
+        own = [node for node in self.graph.nodes if self.parts.get(node.name) == part]
+        outputs = self._outputs(part, renamed)
+        nodes = [Node(node.name, node.op, _renamed(node.inputs, renamed), node.attrs) for node in own]
+        needed = {node_of(ref) for node in nodes for ref in references(node.inputs)} | {
+            node_of(ref) for ref in outputs.values()
+        }
+        sources = [node for node in self.graph.nodes if node.op in SOURCES and node.name in needed]
+        nodes = _without_clashes([*sources, *nodes], {spec.name for spec in inputs})
+        used = {str(node.attrs["module"]) for node in nodes if node.op == "module"}
+        return Graph(inputs, tuple(nodes), outputs, {name: self.graph.modules[name] for name in used})
+
+    def cut_postprocess(self) -> Graph | None:
+        graph = self.cut("postprocess")
+        return graph if graph.nodes or graph.outputs else None
+
+    def _outputs(self, part: str, renamed: Mapping[str, str]) -> dict[str, str]:
+        outputs = {
+            name: _rename(ref, renamed) for name, ref in self.graph.outputs.items() if self.outputs[name] == part
+        }
+        later = ["encoder", "postprocess"] if part == "preprocess" else ["postprocess"] if part == "encoder" else []
+        for ref in (ref for other in later for ref in self.crossing[other]):
+            if self.part_of(ref) == part:
+                outputs.setdefault(self.name(ref), ref)
+        return outputs
+
+    def _spec(self, ref: str) -> TensorSpec:
+        value = self.known.get(ref)
+        shape = (
+            None
+            if value is None or value.shape is None
+            else tuple(s if isinstance(s, int) else None for s in value.shape)
+        )
+        return TensorSpec(self.name(ref), (value.dtype if value else None) or "float32", shape)
+
+
+def _rename(ref: str, renamed: Mapping[str, str]) -> str:
+    return renamed.get(ref, ref)
+
+
+def _renamed(operands: Iterable[object], renamed: Mapping[str, str]) -> tuple[object, ...]:
+    return tuple(
+        _renamed(operand, renamed) if isinstance(operand, tuple)  # type: ignore[reportUnknownArgumentType]
+        else _rename(operand, renamed) if isinstance(operand, str)
+        else operand
+        for operand in operands
+    )  # fmt: skip
+
+
+def _without_clashes(nodes: list[Node], inputs: set[str]) -> list[Node]:
+    clash = next((node.name for node in nodes if node.name in inputs), None)
+    if clash is not None:
+        raise AssertionError(f"{clash!r} is both a node and an input of one part")
+    return nodes
