@@ -23,12 +23,14 @@ import torch
 
 from porting import sizes
 from porting.emitter import Emitter
-from porting.errors import PortingError
+from porting.errors import CorruptModelError, PortingError
+from porting.names import clean
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.simplify import as_graph, flatten, function_references
 from porting.values import Constant, Resource, Sizes, Value, constant
 from torch_towers.errors import TorchTowersError
-from torch_towers.graph import Graph, Node
+from torch_towers.graph import Graph, Node, TensorSpec
+from torch_towers.registry import OPS
 
 Converter = Callable[..., Any]
 
@@ -143,6 +145,7 @@ def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
     while pending:
         node = pending.pop(0) if len(pending) < 64 else pending.pop()
         found.append(node)
+        pending += [inner for value in node.attrs.values() if isinstance(value, Graph) for inner in value.nodes]
         for reference in function_references(node):
             if reference.name in functions and reference.name not in seen:
                 seen.add(reference.name)
@@ -160,6 +163,7 @@ class ConvertingEmitter(Emitter):
         super().__init__(graph.inputs, store=context.store, **shared)
         self.context = context
         self.functions = context.model.functions
+        self.stack: tuple[str, ...] = ()
 
     def run(self, graph: Graph, given: Mapping[str, Any], stack: tuple[str, ...] = ()) -> dict[str, Any]:
         """Converts every node of `graph`; `given` holds what its inputs are, where they are known. Gives its outputs."""
@@ -187,27 +191,56 @@ class ConvertingEmitter(Emitter):
         result = entry.function(self, *_operands(node, entry, operands), **_attributes(node, entry))
         return _results(result, entry)
 
-    def body(self, reference: FunctionRef, operands: Sequence[Any]) -> Graph:
-        """The function of a branch or loop as a graph of torch ops with one input per operand.
+    # -- bodies of branches and loops -------------------------------------------------------------------------------------
 
-        Operands that are resources are bound at port time; all others become the graph's inputs.
-        """
-        function = self.functions[reference.name]
-        if reference.name in self.stack:
-            raise PortingError(f"function {reference.name!r} calls itself: recursion cannot be ported")
-        stack = (*self.stack, reference.name)
-        flat = flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=stack)
-        given = {
-            spec.name: operand
-            for spec, operand in zip(flat.inputs, operands, strict=True)
-            if isinstance(operand, Resource)
-        }
-        inner = ConvertingEmitter(
-            Graph(tuple(spec for spec in flat.inputs if spec.name not in given), (), {}), self.context, namer=self.names
-        )
-        inner.modules = self.modules
-        graph = inner.graph(inner.run(flat, given, stack))
-        return graph
+    def flat(self, body: FunctionRef | Graph) -> Graph:
+        """The body of a branch or loop as a flat graph of TF ops."""
+        if isinstance(body, Graph):
+            return body
+        if body.name not in self.functions:
+            raise CorruptModelError(f"{self.scope!r} calls the function {body.name!r}, which the SavedModel does not hold")
+        if body.name in self.stack:
+            raise PortingError(f"function {body.name!r} calls itself: recursion cannot be ported")
+        function = self.functions[body.name]
+        return flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name))
+
+    def inline(self, body: FunctionRef | Graph, operands: Sequence[Any]) -> list[Any]:
+        """Converts the nodes of a body right here, on `operands`. Gives its results."""
+        flat = self.flat(body)
+        stack, scope = self.stack, self.scope
+        given = {spec.name: operand for spec, operand in zip(flat.inputs, operands, strict=True)}
+        results = self.run(flat, given, (*stack, body.name) if isinstance(body, FunctionRef) else stack)
+        self.stack, self.scope = stack, scope
+        return list(results.values())
+
+    def nested(self, inputs: Sequence[TensorSpec]) -> ConvertingEmitter:
+        """An emitter for a graph inside this one: names, modules and stored constants are shared."""
+        inner = ConvertingEmitter(Graph(tuple(inputs), (), {}), self.context, namer=self.names)
+        inner.modules, inner._held = self.modules, self._held
+        inner.stack, inner.scope = self.stack, self.scope
+        inner._symbols = self._symbols
+        return inner
+
+    def write_call(self, name: str, operands: Sequence[Any], specs: Sequence[Any], **attrs: Any) -> Any:
+        """Writes an op of which the caller knows what its results are."""
+        return self._write(name, self._arguments(OPS[name], operands), attrs, list(specs), clean(self.scope) or name)
+
+    def fresh_symbol(self) -> str:
+        """The name of a size that nothing else is known of."""
+        return self._symbol()
+
+    def snapshot(self) -> Callable[[], None]:
+        """Remembers what the port has stored so far. The function given back takes everything later away again."""
+        names = self.names
+        owners = [vars(self.context), vars(names), {"modules": self.modules, "held": self._held}]
+        saved = [(value, value.copy()) for owner in owners for value in owner.values() if isinstance(value, (dict, set))]
+
+        def undo() -> None:
+            for live, old in saved:
+                live.clear()
+                live.update(old)
+
+        return undo
 
 
 def _look_up(reference: str, env: Mapping[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from torch_towers import layers as _layers  # noqa: F401  (fills MODULES)
 from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
 from torch_towers.dtypes import TORCH_DTYPES, dtype_name
 from torch_towers.graph import Graph, ModuleSpec, Node, Size, TensorSpec, node_of, references
+from torch_towers.program import walk
 from torch_towers.registry import MODULES, OPS, Number, Op
 
 FOLD_LIMIT = 1 << 22  # elements: a constant larger than this is left to be computed at run time
@@ -68,7 +69,7 @@ class Emitter:
             and _all_constant(operands)
             and not any(isinstance(v, Graph) for v in attrs.values())
         ):
-            if specs is None or all(_small(spec[1]) for spec in specs):
+            if specs is None or all(_small(spec[1]) and spec[0] != "variant" for spec in specs):
                 return _fold(entry, operands, attrs)
         inputs = self._arguments(entry, operands)
         return self._write(name, inputs, attrs, specs, clean(self.scope) if self.scope else name)
@@ -119,12 +120,13 @@ class Emitter:
         needed = {node_of(ref) for ref in refs.values()}
         kept: list[Node] = []
         for node in reversed(self.nodes):
-            if node.name in needed or node.op in EFFECTS:
+            if node.name in needed or has_effect(node):
                 needed |= {node_of(ref) for ref in references(node.inputs)}
                 kept.append(node)
-        used = {str(node.attrs["module"]) for node in kept if node.op == "module"}
+        graph = Graph(self.inputs, tuple(reversed(kept)), refs)
+        used = {str(node.attrs["module"]) for node in walk(graph) if node.op == "module"}
         modules = {name: spec for name, spec in self.modules.items() if name in used}
-        return Graph(self.inputs, tuple(reversed(kept)), refs, modules)
+        return Graph(graph.inputs, graph.nodes, graph.outputs, modules)
 
     def _write(self, op: str, inputs: tuple[Any, ...], attrs: dict[str, Any], specs: Any, wanted: str) -> Any:
         key = (op, _key(inputs), _key(tuple(sorted(attrs.items(), key=lambda item: item[0]))))
@@ -246,6 +248,12 @@ class Emitter:
 EFFECTS = frozenset({"check"})
 """Ops that stay although nothing uses their results: TensorFlow's assertions."""
 UNFOLDABLE = EFFECTS | {"size"}
+
+
+def has_effect(node: Node) -> bool:
+    """True for checks, and for branches and loops that hold one."""
+    bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
+    return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)
 
 
 def _plain(value: Any) -> Any:

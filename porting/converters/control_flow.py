@@ -1,0 +1,243 @@
+"""Branches and loops, with their bodies converted to graphs of torch ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from porting.convert import ConvertingEmitter, converter
+from porting.errors import PortingError
+from porting.sizes import vector
+from porting.values import Constant, Sizes, Value
+from torch_towers.graph import Graph, TensorSpec, node_of, references
+from torch_towers.ops.control_flow import holds
+
+Emit = ConvertingEmitter
+_PASSIVE = frozenset({"Const", "Identity", "NoOp", "Assert"})
+"""Ops that can neither fail nor cost: a failed assertion's message may be put together beforehand."""
+_MAX_ROUNDS = 8
+
+
+@converter("If", "StatelessIf", ignores=("output_shapes",))
+def if_(t: Emit, predicate: Any, *operands: Any, then_branch: Any, else_branch: Any) -> list[Any]:
+    if isinstance(predicate, Sizes) and all(isinstance(item, int) for item in predicate.items.reshape(-1).tolist()):
+        predicate = t.tensor(predicate)
+    if isinstance(predicate, Constant):
+        return t.inline(then_branch if holds(predicate.array) else else_branch, operands)
+    return branch(t, t.tensor(predicate), operands, then_branch, else_branch)
+
+
+@converter("Case", "StatelessCase", ignores=("output_shapes",))
+def case(t: Emit, index: Any, *operands: Any, branches: Any) -> list[Any]:
+    """A chain of `cond`s; an index out of range takes the last branch."""
+    if isinstance(index, Constant):
+        number = int(index.python())
+        return t.inline(branches[number if 0 <= number < len(branches) else -1], operands)
+    return _case(t, t.tensor(index), operands, tuple(branches), 0)
+
+
+def _case(t: Emit, index: Any, operands: Sequence[Any], branches: tuple[Any, ...], number: int) -> list[Any]:
+    if len(branches) == 1:
+        return t.inline(branches[0], operands)
+    rest = branches[1:]
+
+    def otherwise(inner: Emit, values: Sequence[Any]) -> list[Any]:
+        return _case(inner, values[0], values[1:], rest, number + 1)
+
+    def chosen(inner: Emit, values: Sequence[Any]) -> list[Any]:
+        return inner.inline(branches[0], values[1:])
+
+    return _branch(t, t.equal(index, number), [index, *operands], chosen, otherwise)
+
+
+def branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> list[Any]:
+    """A `cond` node, or less: an assertion guarded by its own condition is a check, and what both branches pass on is itself."""
+    if _guards_assertion(t, predicate, operands, then_branch, else_branch):
+        t.inline(else_branch, operands)
+        return t.inline(then_branch, operands)
+    return _branch(
+        t, predicate, operands, lambda inner, values: inner.inline(then_branch, values), lambda inner, values: inner.inline(else_branch, values)
+    )
+
+
+def _guards_assertion(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> bool:
+    """True for `if not p: Assert(p, ...)`, as tf.debugging writes it: nothing happens in the one branch, a check of p in the other."""
+    then, otherwise = t.flat(then_branch), t.flat(else_branch)
+    if any(node.op not in _PASSIVE or node.op == "Assert" for node in then.nodes) or any(node.op not in _PASSIVE for node in otherwise.nodes):
+        return False
+    known = {spec.name: operand for spec, operand in zip(otherwise.inputs, operands, strict=True)}
+    asserts = [node for node in otherwise.nodes if node.op == "Assert"]
+    for node in otherwise.nodes:
+        if node.op == "Identity":
+            known[node.name] = known.get(node_of(node.inputs[0]))
+    # Both branches give the same where the results are the operands themselves, and the check holds where they part.
+    return bool(asserts) and isinstance(predicate, Value) and all(known.get(node_of(node.inputs[0])) is predicate for node in asserts)
+
+
+def _branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> list[Any]:
+    frame = Frame(t)
+    given = [frame.bind(operand, f"operand_{i}") for i, operand in enumerate(operands)]
+    bodies = [frame.emitter(), frame.emitter()]
+    results = [write(inner, given) for write, inner in zip((then_branch, else_branch), bodies, strict=True)]
+    kept: list[int] = []
+    values: list[Any] = []
+    for i, (then, otherwise) in enumerate(zip(*results, strict=True)):
+        same = frame.outer(then) if then is otherwise or (isinstance(then, Value) and then == otherwise) else None
+        values.append(same)
+        if same is None:
+            kept.append(i)
+    specs = [_joined(t, frame, results[0][i], results[1][i]) for i in kept]
+    graphs = [inner.graph({f"output_{i}": result[i] for i in kept}) for inner, result in zip(bodies, results, strict=True)]
+    if not kept and not any(graph.nodes for graph in graphs):
+        return values
+    graphs, outer = frame.pruned(graphs)
+    found = t.write_call("cond", [predicate, *outer], specs, then_branch=graphs[0], else_branch=graphs[1])
+    for i, value in zip(kept, found, strict=True):
+        values[i] = value
+    return values
+
+
+@converter("While", "StatelessWhile", ignores=("output_shapes", "maximum_iterations"))
+def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
+    flat = t.flat(body)
+    invariant = [_passes_on(flat, i) for i in range(len(operands))]
+    changing = [i for i, fixed in enumerate(invariant) if not fixed]
+    start = {i: _start(t, operands[i]) for i in changing}
+    known = {i: (start[i].dtype, start[i].shape) for i in changing}
+    for _ in range(_MAX_ROUNDS):
+        undo = t.snapshot()
+        frame = Frame(t)
+        given = [frame.argument(start[i], known[i], f"variable_{i}") if i in start else None for i in range(len(operands))]
+        given = [frame.bind(operand, f"operand_{i}") if given[i] is None else given[i] for i, operand in enumerate(operands)]
+        inner = frame.emitter()
+        results = inner.inline(body, given)
+        found = {i: _joined(t, frame, given[i], results[i]) for i in changing}
+        if found == known:
+            break
+        undo()
+        known = found
+    else:
+        raise PortingError(f"{t.scope!r}: the shapes of the loop's variables do not settle")
+    test = frame.emitter()
+    graphs = [
+        test.graph({"output": test.inline(cond, given)[0]}),
+        inner.graph({f"output_{i}": results[i] for i in changing}),
+    ]
+    graphs, outer = frame.pruned(graphs, keep=len(changing))
+    specs = [(dtype, shape) for dtype, shape in known.values()]
+    values = t.write_call("while_loop", outer, specs, cond=graphs[0], body=graphs[1], carried=len(changing))
+    after = dict(zip(changing, values, strict=True))
+    return [after.get(i, operand) for i, operand in enumerate(operands)]
+
+
+def _passes_on(body: Graph, position: int) -> bool:
+    """True where the body gives its operand `position` back as it is."""
+    nodes = {node.name: node for node in body.nodes}
+    reference = list(body.outputs.values())[position]
+    while (name := node_of(reference)) in nodes and nodes[name].op == "Identity":
+        reference = nodes[name].inputs[0]
+    return name == body.inputs[position].name
+
+
+def _start(t: Emit, operand: Any) -> Value | Constant:
+    """What a loop's variable begins with."""
+    if isinstance(operand, (Value, Constant, Sizes)):
+        return t.tensor(operand)
+    raise PortingError(f"{t.scope!r}: the loop changes {operand!r}, which must be known beforehand; only tensors may change in a loop")
+
+
+def _joined(t: Emit, frame: Frame, first: Any, second: Any) -> tuple[Any, Any]:
+    """What is known of a value that is either of two: sizes that both share and that mean something outside the body."""
+    dtypes = {_tensor_like(t, value).dtype for value in (first, second)}
+    known = dtypes - {None}
+    if len(known) > 1:
+        raise PortingError(f"{t.scope!r}: a result is {' in one body and '.join(sorted(map(str, known)))} in the other")
+    shapes = [value.shape for value in (first, second)]
+    dtype = next(iter(known), None)
+    if any(shape is None for shape in shapes) or len(shapes[0]) != len(shapes[1]):
+        return dtype, None
+    return dtype, tuple(a if a == b and (isinstance(a, int) or a in frame.symbols) else None for a, b in zip(*shapes, strict=True))
+
+
+def _tensor_like(t: Emit, value: Any) -> Any:
+    if isinstance(value, (Value, Constant, Sizes)):
+        return value
+    raise PortingError(f"{t.scope!r}: a branch or loop gives back {value!r}, which must be known beforehand")
+
+
+@dataclass
+class _Input:
+    outer: Any
+    inner: Value
+
+
+class Frame:
+    """The operands of a branch or loop, outside and inside: what is known at port time is bound, the rest becomes an input."""
+
+    def __init__(self, t: Emit) -> None:
+        self.t = t
+        self.inputs: list[_Input] = []
+        self.symbols: set[Any] = set()  # named sizes that mean the same outside
+
+    def emitter(self) -> Emit:
+        """An emitter for one body, with all inputs known so far."""
+        specs = tuple(TensorSpec(item.inner.ref, item.inner.dtype or "", item.inner.shape) for item in self.inputs)
+        inner = self.t.nested(specs)
+        for item in self.inputs:
+            inner.value(item.inner.ref, item.inner.dtype, item.inner.shape)
+        return inner
+
+    def bind(self, operand: Any, name: str) -> Any:
+        """What stands for `operand` inside: itself where it is known at port time, else an input."""
+        if isinstance(operand, Sizes):
+            items = [
+                self._add(item, f"{name}_{i}", item.dtype, item.shape) if isinstance(item, Value) else item
+                for i, item in enumerate(operand.items.reshape(-1).tolist())
+            ]
+            return Sizes(vector(items).reshape(operand.items.shape), operand.dtype)
+        if isinstance(operand, Value):
+            self.symbols |= set(operand.shape or ())
+            return self._add(operand, name, operand.dtype, operand.shape)
+        return operand
+
+    def argument(self, start: Any, known: tuple[Any, Any], name: str) -> Value:
+        """The input that begins with `start`, of which only `known` stays true."""
+        dtype, shape = known
+        self.symbols |= {size for size in shape or () if isinstance(size, str)}
+        return self._add(start, name, dtype, shape)
+
+    def _add(self, outer: Any, name: str, dtype: str | None, shape: Any) -> Value:
+        named = None if shape is None else tuple(self.t.fresh_symbol() if size is None else size for size in shape)
+        value = Value(name, dtype, named)
+        self.inputs.append(_Input(outer, value))
+        return value
+
+    def outer(self, value: Any) -> Any:
+        """What a value inside is outside, where it is an operand; None elsewhere."""
+        if isinstance(value, Value):
+            return next((item.outer for item in self.inputs if item.inner == value), None)
+        return value
+
+    def pruned(self, graphs: Sequence[Graph], keep: int = 0) -> tuple[list[Graph], list[Any]]:
+        """`graphs` without the inputs that none of them uses (the first `keep` stay), and the operands that are left."""
+        used: set[str] = set()
+        for graph in graphs:
+            used |= {node_of(ref) for ref in graph.outputs.values()}
+            used |= {node_of(ref) for node in graph.nodes for ref in references(node.inputs)}
+        kept = [item for i, item in enumerate(self.inputs) if i < keep or item.inner.ref in used]
+        names = {item.inner.ref for item in kept}
+        trimmed = [
+            Graph(tuple(spec for spec in graph.inputs if spec.name in names), graph.nodes, graph.outputs, graph.modules) for graph in graphs
+        ]
+        return trimmed, [item.outer for item in kept]
+
+
+@converter("BranchIndex")
+def branch_index(t: Emit, predicate: Any) -> Any:
+    """Which of two branches ran, the second result of a TF1 Merge. porting.control_flow_v1 writes this op, TensorFlow has none."""
+    if isinstance(predicate, Constant):
+        return Constant(torch.tensor(int(holds(predicate.array)), dtype=torch.int32))
+    return t.branch_index(predicate)

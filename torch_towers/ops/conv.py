@@ -1,0 +1,240 @@
+"""Convolutions and pools, in TensorFlow's layouts: `[batch, *space, channels]`, or channels first; kernels `[*space, in, out]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torch_towers.registry import Spec, op
+
+Padding = str | tuple[tuple[int, int], ...]
+"""`"SAME"`, `"VALID"`, or (before, after) for each spatial axis."""
+
+_CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSE: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_MAX_POOL: dict[int, Any] = {2: F.max_pool2d, 3: F.max_pool3d}
+_AVG_POOL: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+def _reach(kernel: int, dilation: int) -> int:
+    """How many input positions one output position looks at, holes included."""
+    return (kernel - 1) * dilation + 1
+
+
+def _margins(sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int], padding: Padding) -> list[tuple[int, int]]:
+    """What is added before and after each spatial axis. SAME puts the odd one behind, and depends on the input's size."""
+    if isinstance(padding, tuple):
+        return list(padding)
+    if padding == "VALID":
+        return [(0, 0)] * len(reach)
+    margins: list[tuple[int, int]] = []
+    for size, need, stride in zip(sizes, reach, strides, strict=True):
+        outputs = (size + stride - 1) // stride
+        total = max((outputs - 1) * stride + need - size, 0)
+        margins.append((total // 2, total - total // 2))
+    return margins
+
+
+def _pad(x: Tensor, margins: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """`x` with its last axes padded; a negative margin cuts off."""
+    flat = [size for margin in reversed(margins) for size in margin]
+    return F.pad(x, flat, value=value) if any(not isinstance(size, int) or size for size in flat) else x
+
+
+def _out_size(size: Any, reach: int, stride: int, padding: Padding, axis: int) -> int | None:
+    if not isinstance(size, int):
+        return None
+    if padding == "SAME":
+        return -(-size // stride)
+    before, after = padding[axis] if isinstance(padding, tuple) else (0, 0)
+    return max((size + before + after - reach) // stride + 1, 0)
+
+
+def _spec(x: Spec, reach: Sequence[Any], strides: Sequence[int], padding: Padding, channels: Any, channels_last: bool) -> list[Spec]:
+    """What is known of the result: the batch is the input's, spatial sizes follow from the input's."""
+    if x[1] is None or any(not isinstance(size, int) for size in reach):
+        return [(x[0], (None,) * (len(reach) + 2))]
+    space = x[1][1:-1] if channels_last else x[1][2:]
+    sizes = tuple(_out_size(size, *rest, padding, axis) for axis, (size, *rest) in enumerate(zip(space, reach, strides, strict=True)))
+    return [(x[0], (x[1][0], *sizes, channels) if channels_last else (x[1][0], channels, *sizes))]
+
+
+def _infer_conv(
+    x: Spec, weight: Spec, *, strides: Any, padding: Any, dilations: Any, channels_last: bool, depthwise: bool = False
+) -> list[Spec]:
+    if weight[1] is None:
+        return [(x[0], None)]
+    *space, inputs, outputs = weight[1]
+    channels = outputs
+    if depthwise:
+        channels = inputs * outputs if isinstance(inputs, int) and isinstance(outputs, int) else None
+    reach = [_reach(k, d) if isinstance(k, int) else None for k, d in zip(space, dilations, strict=True)]
+    return _spec(x, reach, strides, padding, channels, channels_last)
+
+
+@op(infer=_infer_conv)
+def conv(
+    x: Tensor, weight: Tensor, *, strides: tuple[int, ...], padding: Padding, dilations: tuple[int, ...], channels_last: bool,
+    depthwise: bool = False,
+) -> Tensor:  # fmt: skip
+    """Convolution over 1 to 3 spatial axes: `[batch, *space, in], [*kernel, in / groups, out] -> [batch, *space', out]`.
+
+    `depthwise`: every channel has kernels of its own, `[*kernel, in, multiplier] -> [..., in * multiplier]`.
+    Source: tf.raw_ops.Conv2D, Conv3D, DepthwiseConv2dNative.
+    """
+    rank = len(strides)
+    kernel = list(weight.shape[:rank])
+    if channels_last:
+        x = x.movedim(-1, 1)
+    if depthwise:
+        groups = x.shape[1]
+        weight = weight.movedim((-2, -1), (0, 1)).reshape(-1, 1, *kernel)
+    else:
+        groups = x.shape[1] // weight.shape[-2]
+        weight = weight.movedim((-1, -2), (0, 1))
+    reach = [_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
+    x = _pad(x, _margins(x.shape[2:], reach, strides, padding))
+    y = _CONVOLVE[rank](x, weight, stride=strides, dilation=dilations, groups=groups)
+    return y.movedim(1, -1) if channels_last else y
+
+
+def _infer_transposed(x: Spec, weight: Spec, *sizes: Any, channels_last: bool, **attrs: Any) -> list[Spec]:
+    return [(x[0], None if weight[1] is None else (None,) * len(weight[1]))]
+
+
+@op(infer=_infer_transposed)
+def conv_transpose(
+    x: Tensor, weight: Tensor, *sizes: int, strides: tuple[int, ...], padding: Padding, dilations: tuple[int, ...],
+    channels_last: bool,
+) -> Tensor:  # fmt: skip
+    """Transposed convolution: `[batch, *space, out], [*kernel, in, out] -> [batch, *sizes, in]`, `sizes` the result's space.
+
+    It is the gradient of `conv`: SAME cuts the margins off that the convolution would have added.
+    Source: tf.raw_ops.Conv2DBackpropInput, Conv3DBackpropInputV2.
+    """
+    rank = len(strides)
+    reach = [_reach(k, d) for k, d in zip(weight.shape[:rank], dilations, strict=True)]
+    if channels_last:
+        x = x.movedim(-1, 1)
+    y = _TRANSPOSE[rank](x, weight.movedim((-1, -2), (0, 1)), stride=strides, dilation=dilations)
+    margins = _margins(sizes, reach, strides, padding)
+    y = _pad(y, [(-before, size - full + before) for (before, _), size, full in zip(margins, sizes, y.shape[2:], strict=True)])
+    return y.movedim(1, -1) if channels_last else y
+
+
+def _infer_pool(x: Spec, *, size: Any, strides: Any, padding: Any, channels_last: bool) -> list[Spec]:
+    channels = None if x[1] is None else x[1][-1] if channels_last else x[1][1]
+    return _spec(x, size, strides, padding, channels, channels_last)
+
+
+@op(infer=_infer_pool)
+def max_pool(x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool) -> Tensor:
+    """The largest value of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins never win.
+
+    Source: tf.raw_ops.MaxPool, MaxPool3D.
+    """
+    rank = len(size)
+    if channels_last:
+        x = x.movedim(-1, 1)
+    lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+    x = _pad(x, _margins(x.shape[2:], size, strides, padding), lowest)
+    if x.is_floating_point():
+        y = _MAX_POOL[rank](x, size, strides)
+    else:  # PyTorch pools no integers
+        y = x
+        for axis in range(rank):
+            y = y.unfold(axis + 2, size[axis], strides[axis])
+        y = y.amax(tuple(range(-rank, 0)))
+    return y.movedim(1, -1) if channels_last else y
+
+
+@op(infer=_infer_pool)
+def avg_pool(x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool) -> Tensor:
+    """The mean of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins are not counted.
+
+    Source: tf.raw_ops.AvgPool, AvgPool3D.
+    """
+    pool = _AVG_POOL[len(size)]
+    if channels_last:
+        x = x.movedim(-1, 1)
+    margins = _margins(x.shape[2:], size, strides, padding)
+    y = pool(_pad(x, margins), size, strides, divisor_override=1)
+    counts = pool(_pad(torch.ones_like(x[:1, :1]), margins), size, strides, divisor_override=1)
+    y = y / counts
+    return y.movedim(1, -1) if channels_last else y
+
+
+# -- space, depth and batch ---------------------------------------------------------------------------------------------
+
+
+@op()
+def depth_to_space(x: Tensor, *, block: int, channels_last: bool) -> Tensor:
+    """Channels as blocks of pixels: `[batch, h, w, block * block * dim] -> [batch, h * block, w * block, dim]`.
+
+    Source: tf.raw_ops.DepthToSpace.
+    """
+    if not channels_last:
+        x = x.movedim(1, -1)
+    batch, height, width, depth = x.shape
+    y = x.reshape(batch, height, width, block, block, depth // (block * block)).permute(0, 1, 3, 2, 4, 5)
+    y = y.reshape(batch, height * block, width * block, depth // (block * block))
+    return y if channels_last else y.movedim(-1, 1)
+
+
+@op()
+def space_to_depth(x: Tensor, *, block: int, channels_last: bool) -> Tensor:
+    """Blocks of pixels as channels: `[batch, h, w, dim] -> [batch, h / block, w / block, block * block * dim]`.
+
+    Source: tf.raw_ops.SpaceToDepth.
+    """
+    if not channels_last:
+        x = x.movedim(1, -1)
+    batch, height, width, depth = x.shape
+    y = x.reshape(batch, height // block, block, width // block, block, depth).permute(0, 1, 3, 2, 4, 5)
+    y = y.reshape(batch, height // block, width // block, block * block * depth)
+    return y if channels_last else y.movedim(-1, 1)
+
+
+def _infer_blocks(x: Spec, *sizes: Any, block: tuple[int, ...]) -> list[Spec]:
+    return [(x[0], None if x[1] is None else (*[None] * (len(block) + 1), *x[1][len(block) + 1 :]))]
+
+
+@op(infer=_infer_blocks)
+def space_to_batch(x: Tensor, *paddings: int, block: tuple[int, ...]) -> Tensor:
+    """Every block-th pixel as an image of its own: `[batch, *space, ...] -> [batch * blocks, *space / block, ...]`.
+
+    `paddings` are before and after of each spatial axis, one by one. Source: tf.raw_ops.SpaceToBatchND.
+    """
+    rank = len(block)
+    pairs = [(int(paddings[2 * i]), int(paddings[2 * i + 1])) for i in range(rank)]
+    x = _pad(x, [*pairs, *[(0, 0)] * (x.ndim - rank - 1)])
+    batch, space, rest = x.shape[0], x.shape[1 : rank + 1], x.shape[rank + 1 :]
+    split = [part for size, b in zip(space, block, strict=True) for part in (size // b, b)]
+    y = x.reshape(batch, *split, *rest)
+    inner, outer = [2 * i + 2 for i in range(rank)], [2 * i + 1 for i in range(rank)]
+    y = y.permute(*inner, 0, *outer, *range(2 * rank + 1, y.ndim))
+    return y.reshape(-1 if batch else 0, *[size // b for size, b in zip(space, block, strict=True)], *rest)
+
+
+@op(infer=_infer_blocks)
+def batch_to_space(x: Tensor, *crops: int, block: tuple[int, ...]) -> Tensor:
+    """The inverse of `space_to_batch`: `[batch * blocks, *space, ...] -> [batch, *space * block - crops, ...]`.
+
+    Source: tf.raw_ops.BatchToSpaceND.
+    """
+    rank = len(block)
+    blocks = 1
+    for b in block:
+        blocks *= b
+    batch, space, rest = x.shape[0] // blocks, x.shape[1 : rank + 1], x.shape[rank + 1 :]
+    y = x.reshape(*block, batch, *space, *rest)
+    order = [rank, *[axis for i in range(rank) for axis in (rank + 1 + i, i)], *range(2 * rank + 1, y.ndim)]
+    y = y.permute(*order).reshape(batch, *[size * b for size, b in zip(space, block, strict=True)], *rest)
+    for axis in range(rank):
+        start, stop = int(crops[2 * axis]), y.shape[axis + 1] - int(crops[2 * axis + 1])
+        y = y.narrow(axis + 1, start, stop - start)
+    return y
