@@ -308,7 +308,7 @@ def _attributes(node: Node, entry: Entry) -> dict[str, Any]:
     for name, value in node.attrs.items():
         parameter = entry.signature.parameters.get(name)
         if catches_all or (parameter is not None and parameter.kind is parameter.KEYWORD_ONLY):
-            taken[name] = value
+            taken[name] = value.decode() if isinstance(value, bytes) and entry.hints.get(name) is str else value
         elif not (name.startswith(("_", "T")) or name in EXECUTION_ATTRS or name in entry.ignores):
             raise PortingError(
                 f"{node.op} {node.name!r}: the attribute `{name}` = {value!r} is not read by its converter"
