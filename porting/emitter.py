@@ -135,8 +135,8 @@ class Emitter:
         name = self._node_names(wanted)
         self.nodes.append(Node(name, op, inputs, attrs))
         if specs is None:
-            specs = [(None, None)]
-        if len(specs) == 1 and not (op in OPS and typing.get_origin(OPS[op].hints.get("return")) is tuple):
+            specs = [(None, None)] * _result_count(op)
+        if len(specs) == 1 and not _gives_tuple(op):
             result: Any = self.value(name, *specs[0])
         else:
             result = tuple(self.value(f"{name}:{i}", *spec) for i, spec in enumerate(specs))
@@ -254,6 +254,15 @@ def has_effect(node: Node) -> bool:
     """True for checks, and for branches and loops that hold one."""
     bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
     return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)
+
+
+def _result_count(op: str) -> int:
+    """How many results an op is annotated to give: 2 for `-> tuple[Tensor, Tensor]`."""
+    return len(typing.get_args(OPS[op].hints["return"])) if _gives_tuple(op) else 1
+
+
+def _gives_tuple(op: str) -> bool:
+    return op in OPS and typing.get_origin(OPS[op].hints.get("return")) is tuple
 
 
 def _plain(value: Any) -> Any:
