@@ -1,0 +1,244 @@
+"""TensorFlow's process: the one file that imports tensorflow. `porting.oracle` starts it and asks it.
+
+It reads one JSON request a line and writes one JSON answer a line; arrays travel in the files that the request names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager import context, execute
+from tensorflow.python.framework import op_def_registry
+from tensorflow.python.saved_model import loader_impl
+
+from porting.arrays import load_arrays, save_arrays
+from porting.oracle import Arrays, of_batch
+from porting.saved_model import FunctionRef, SavedModel, read
+from porting.simplify import flatten
+from torch_towers.graph import Node
+
+with contextlib.suppress(ImportError):
+    import tensorflow_text  # noqa: F401  (registers its ops)
+
+
+def serve() -> None:
+    """Answers requests until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever TensorFlow prints must not end up among the answers
+    runners: dict[tuple[Any, ...], Any] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = _answer(request, runners)
+        except Exception as error:
+            answer = {"error": _sentence(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dict[str, Any]:
+    key = (request["model"], tuple(request["tags"]), request["entry"], request.get("values", False))
+    if key not in runners:
+        runners[key] = (_node_runner if key[3] else _runner)(*key[:3])
+    arrays = load_arrays(Path(request["inputs"]))
+    outputs: dict[str, np.ndarray[Any, Any]] = {}
+    errors: list[str | None] = []
+    for i in range(request["count"]):
+        try:
+            result = runners[key](of_batch(arrays, i))
+            outputs.update({f"{i}|{name}": value for name, value in result.items()})
+            errors.append(None)
+        except Exception as error:
+            errors.append(_sentence(error))
+    save_arrays(Path(request["outputs"]), outputs)
+    return {"errors": errors, "version": tf.__version__}
+
+
+def _sentence(error: Exception) -> str:
+    message = str(getattr(error, "message", None) or error).strip()
+    return f"{type(error).__name__}: {message.splitlines()[0] if message else ''}"
+
+
+def _runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
+    """A function from named arrays to named arrays: the signature in a session, as TensorFlow Serving runs it, or a function."""
+    graph = tf.Graph()
+    session = tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1))
+    with graph.as_default():
+        meta = tf.compat.v1.saved_model.load(session, list(tags), model)
+    if entry not in meta.signature_def:
+        session.close()
+        return _function_runner(model, tags, entry)
+    signature = meta.signature_def[entry]
+    feeds = {name: tensor for key, info in signature.inputs.items() for name, tensor in _tensors(key, info)}
+    fetches = {name: tensor for key, info in signature.outputs.items() for name, tensor in _tensors(key, info)}
+
+    def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        fed = {feeds[name]: array for name, array in arrays.items()}
+        return {name: _array(value) for name, value in session.run(fetches, fed).items()}
+
+    return run
+
+
+def _tensors(key: str, info: Any) -> list[tuple[str, str]]:
+    """The tensors of one signature entry: itself, or the components of a sparse or composite one."""
+    kind = info.WhichOneof("encoding")
+    if kind == "coo_sparse":
+        sparse = info.coo_sparse
+        return [
+            (f"{key}/indices", sparse.indices_tensor_name),
+            (f"{key}/values", sparse.values_tensor_name),
+            (f"{key}/dense_shape", sparse.dense_shape_tensor_name),
+        ]
+    if kind == "composite_tensor":
+        return [(f"{key}/{i}", part.name) for i, part in enumerate(info.composite_tensor.components)]
+    return [(key, info.name)]
+
+
+def _function_runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
+    """A restored function by its dotted path and the number of its trace: `query_model.__call__`, `tokenize#1`."""
+    path, _, trace = entry.partition("#")
+    function = loaded = tf.saved_model.load(model, tags=list(tags) or None)
+    for part in path.split("."):
+        function = getattr(function, part) if part != "__call__" else function.__call__
+    concrete = function.concrete_functions[int(trace or 0)]
+    specs = tf.nest.flatten(concrete.structured_input_signature, expand_composites=True)
+    specs = [spec for spec in specs if isinstance(spec, tf.TensorSpec)]
+
+    def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        assert loaded is not None  # the concrete function does not keep its captures alive
+        tensors = [tf.constant(array, spec.dtype) for array, spec in zip(arrays.values(), specs, strict=True)]
+        results = tf.nest.flatten(concrete._call_flat(tensors, concrete.captured_inputs), expand_composites=True)
+        return {str(i): _array(value.numpy()) for i, value in enumerate(results)}
+
+    return run
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, bytes):
+        array = np.empty((), object)
+        array[()] = value
+        return array
+    array = np.asarray(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+# -- op by op -------------------------------------------------------------------------------------------------------------
+
+
+def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
+    """A function from named inputs to the first result of every node, each op run by its own kernel."""
+    model = read(path, tags=list(tags) or None, verify=False)
+    flat = flatten(model.graph(entry), model.functions)
+    for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == set(model.tags):
+            for function in meta_graph.graph_def.library.function:
+                context.context().add_function_def(function)
+
+    def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        results: dict[str, list[Any]] = {
+            spec.name: [tf.constant(arrays[spec.name], spec.dtype)] for spec in flat.inputs
+        }
+        shown: dict[str, np.ndarray[Any, Any]] = {}
+        for node in flat.nodes:
+            try:
+                results[node.name] = _execute(node, [_result(ref, results, flat_nodes) for ref in node.inputs], model)
+            except tf.errors.OpError:
+                break
+            first = results[node.name][0] if results[node.name] else None
+            if first is not None and first.dtype not in (tf.resource, tf.variant):
+                shown[node.name] = _array(first.numpy())
+        return shown
+
+    flat_nodes = {node.name: node for node in flat.nodes}
+    return run
+
+
+def _result(ref: str, results: Mapping[str, list[Any]], nodes: Mapping[str, Node]) -> Any:
+    name, _, rest = ref.partition(":")
+    argument, _, index = rest.rpartition(":")
+    offset = _offset(nodes[name], argument) if argument else 0
+    return results[name][offset + int(index or 0)]
+
+
+def _offset(node: Node, argument: str) -> int:
+    """How many results stand before those of the output argument `argument`."""
+    before = 0
+    for arg in op_def_registry.get(node.op).output_arg:
+        if arg.name == argument:
+            break
+        before += _length(arg, node)
+    return before
+
+
+def _length(arg: Any, node: Node) -> int:
+    if arg.type_list_attr:
+        return len(node.attrs[arg.type_list_attr])
+    return int(node.attrs[arg.number_attr]) if arg.number_attr else 1
+
+
+def _execute(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
+    if "variable" in node.attrs:
+        value = tf.constant(model.variables[node.attrs["variable"]].numpy())
+        if node.op != "VarHandleOp":
+            return [value]
+        variable = tf.Variable(value)
+        _KEPT.append(variable)
+        return [variable.handle]
+    if "table" in node.attrs:
+        return [_table(model, node.attrs["table"])]
+    if node.op == "Const":
+        return [tf.constant(node.attrs["value"])]
+    definition = op_def_registry.get(node.op)
+    attrs = [item for attr in definition.attr for item in (attr.name, _attr(attr, node))]
+    count = sum(_length(arg, node) for arg in definition.output_arg)
+    results = execute.quick_execute(node.op, count, operands, tuple(attrs), context.context())
+    return list(results or [])
+
+
+_KEPT: list[Any] = []  # variables and tables live as long as the process
+
+
+def _table(model: SavedModel, key: str) -> Any:
+    table = model.tables[key]
+    initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(table.keys), tf.constant(table.values))
+    default = "" if initializer.value_dtype == tf.string else -1
+    _KEPT.append(tf.lookup.StaticHashTable(initializer, default))
+    return _KEPT[-1].resource_handle
+
+
+def _attr(attr: Any, node: Node) -> Any:
+    """An attribute as TensorFlow's eager runtime takes it; the op's default where the node has none."""
+    if attr.name not in node.attrs:
+        return _default(attr)
+    value = node.attrs[attr.name]
+    if attr.type == "type":
+        return tf.as_dtype(value).as_datatype_enum
+    if attr.type == "list(type)":
+        return [tf.as_dtype(item).as_datatype_enum for item in value]
+    if isinstance(value, FunctionRef):
+        return value
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _default(attr: Any) -> Any:
+    value = attr.default_value
+    kind = value.WhichOneof("value")
+    if kind == "list":
+        return [
+            item
+            for items in (value.list.s, value.list.i, value.list.f, value.list.b, value.list.type)
+            for item in items
+        ]
+    return getattr(value, kind) if kind else None
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,129 @@
+"""Ports one tower: an entry of a SavedModel becomes a preprocessor, an encoder and, where strings come last, a postprocessor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_towers.tower import Tower, TowerSpec
+
+from porting.convert import Context, convert
+from porting.errors import PortingError
+from porting.lift import lift
+from porting.saved_model import SavedModel
+from porting.simplify import flatten
+from porting.split import SOURCES, Parts, split
+from porting.values import Value
+from torch_towers.dtypes import FLOATS
+from torch_towers.graph import Graph, Size, TensorSpec, node_of
+from torch_towers.program import walk
+
+
+@dataclass
+class PortedTower:
+    """A tower, the flat TF graph that it came from, and what the port has to say about it."""
+
+    model: SavedModel
+    entry: str
+    tf_graph: Graph
+    spec: TowerSpec
+    store: dict[str, Any]
+    frozen: frozenset[str]
+    variables: frozenset[str]  # keys of the variables that the tower holds
+    unit_norm: bool  # the embedding is divided by its length
+    lifted: Counter[str] = field(default_factory=Counter[str])
+    remaining: Counter[str] = field(default_factory=Counter[str])  # ops that no layer stands for
+    refusals: tuple[str, ...] = ()
+
+    def tower(self) -> Tower:
+        """The tower, ready to run."""
+        return Tower(self.spec, self.store, frozen=self.frozen)
+
+
+def port_tower(
+    model: SavedModel, entry: str | None = None, *, embedding: str | None = None, lifts: bool = True
+) -> PortedTower:
+    """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
+
+    `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. Errors: `PortingError`.
+    """
+    entry = entry or model.default_entry()
+    tf_graph = flatten(model.graph(entry), model.functions)
+    context = Context(model)
+    graph, emitter = convert(tf_graph, context)
+    lifted = lift(graph, context.store, emitter.known) if lifts else None
+    store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
+    graph = lifted.graph if lifted else graph
+    spec = _spec(model, entry, tf_graph, split(graph, known), graph, known, embedding)
+    frozen = {name for key, name in context.weights.items() if not model.variables[key].trainable}
+    return PortedTower(
+        model, entry, tf_graph, spec, dict(store), frozenset(frozen & set(store)), frozenset(context.weights),
+        unit_norm=_ends_in_unit_norm(graph, spec.embedding),
+        lifted=Counter(lifted.counts) if lifted else Counter(),
+        remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
+        refusals=tuple(lifted.refusals) if lifted else (),
+    )  # fmt: skip
+
+
+def _spec(
+    model: SavedModel,
+    entry: str,
+    tf_graph: Graph,
+    parts: Parts,
+    graph: Graph,
+    known: Mapping[str, Value],
+    embedding: str | None,
+) -> TowerSpec:
+    inputs = tuple(_input_spec(spec) for spec in tf_graph.inputs)
+    outputs = tuple(_output_spec(name, graph.outputs[name], known) for name in graph.outputs)
+    if embedding is not None and embedding not in graph.outputs:
+        raise PortingError(
+            f"{model.path}: no output {embedding!r} in {entry!r}; its outputs are {', '.join(graph.outputs)}"
+        )
+    return TowerSpec(
+        preprocess=parts.preprocess, encoder=parts.encoder, postprocess=parts.postprocess,
+        inputs=inputs, outputs=outputs, embedding=embedding or _embedding(outputs),
+    )  # fmt: skip
+
+
+def _input_spec(spec: TensorSpec) -> TensorSpec:
+    """Inputs with a free first axis share the size "batch", but for the components of sparse and ragged values."""
+    if spec.shape is None or not spec.shape or spec.shape[0] is not None or "/" in spec.name:
+        return spec
+    return TensorSpec(spec.name, spec.dtype, ("batch", *spec.shape[1:]))
+
+
+def _output_spec(name: str, ref: str, known: Mapping[str, Value]) -> TensorSpec:
+    value = known.get(ref)
+    if value is None:
+        return TensorSpec(name, "string", None)
+    shape: tuple[Size, ...] | None = value.shape
+    if shape is not None:
+        shape = tuple(_free(size, i) for i, size in enumerate(shape))
+    return TensorSpec(name, value.dtype or "float32", shape)
+
+
+def _free(size: Size, axis: int) -> Size:
+    if isinstance(size, int):
+        return size
+    return "batch" if axis == 0 else None
+
+
+def _embedding(outputs: Sequence[TensorSpec]) -> str | None:
+    """The only float output of rank 2, where there is one."""
+    found = [spec.name for spec in outputs if spec.dtype in FLOATS and spec.shape is not None and len(spec.shape) == 2]
+    return found[0] if len(found) == 1 else None
+
+
+def _ends_in_unit_norm(graph: Graph, embedding: str | None) -> bool:
+    if embedding is None:
+        return False
+    nodes = {node.name: node for node in graph.nodes}
+    node = nodes.get(node_of(graph.outputs[embedding]))
+    while node is not None and node.op == "identity":
+        node = nodes.get(node_of(node.inputs[0]))
+    if node is None or node.op != "module":
+        return False
+    return graph.modules[str(node.attrs["module"])].type == "L2Normalize"
