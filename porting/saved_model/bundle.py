@@ -268,7 +268,7 @@ class Bundle:
         return torch.from_numpy(self._array(entry, storage)).view(entry.dtype.torch)
 
     def _array(self, entry: Entry, dtype: np.dtype) -> np.ndarray:
-        if dtype == object:
+        if dtype.hasobject:
             return self._strings(entry)
         if not entry.slices:
             return (

@@ -13,6 +13,7 @@ from porting.errors import CorruptModelError, PortingError
 
 CALL_OPS = ("PartitionedCall", "StatefulPartitionedCall")
 _MAX_SCOPES = 10_000
+_MAX_NODES = 2_000_000  # run by the restore and init ops together
 _MAX_STEPS = 10_000  # along one chain of identities and calls
 
 
@@ -65,7 +66,7 @@ class Bodies:
         if name not in self._bodies:
             proto = self._functions[name]
             args = {arg.name: i for i, arg in enumerate(proto.signature.input_arg)}
-            returns = tuple(proto.ret[arg.name] if arg.name in proto.ret else "" for arg in proto.signature.output_arg)
+            returns = tuple(proto.ret.get(arg.name, "") for arg in proto.signature.output_arg)
             self._bodies[name] = Body(name, {node.name: node for node in proto.node_def}, args, returns)
         return self._bodies[name]
 
@@ -109,6 +110,8 @@ class Bodies:
             if (id(scope), name) in seen:
                 continue
             seen.add((id(scope), name))
+            if len(seen) > _MAX_NODES:
+                raise PortingError(f"{self.where}: over {_MAX_NODES} nodes initialise variables and tables")
             stack.append((scope, name, True))
             if self.is_call(node):
                 callee = self.scope_of_call(scope, node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from porting.saved_model.calls import Bodies, Scope, Site, data_inputs, output_i
 from porting.saved_model.decode import decode_tensor
 from porting.saved_model.dtypes import dtype_of
 
-_MAX_ELEMENTS = 1 << 28
+_EVALUATED = ("Cast", "Range", "Reshape", "ExpandDims")
+_MAX_ELEMENTS = 1 << 26
+_MAX_DEPTH = 50
 
 
 class Constants:
@@ -27,40 +30,25 @@ class Constants:
         """The value of `reference` in `scope`. Raises PortingError where it depends on more than constants and the checkpoint."""
         site = self._bodies.origin(scope, reference)
         node = site.node
-        if node is None or depth > 50:
+        if node is None or depth > _MAX_DEPTH:
             raise PortingError(f"{self._bodies.where}: '{reference}' is not a constant, so what it fills is unknown")
         where = f"{self._bodies.where}: node '{node.name}' ({node.op})"
-
-        def operand(index: int) -> np.ndarray:
-            operands = data_inputs(node)
-            if index >= len(operands):
-                raise PortingError(f"{where}: {len(operands)} operands, expected more than {index}")
-            return self.value(site.scope, operands[index], depth + 1)
-
         if node.op == "Const":
             value = decode_tensor(node.attr["value"].tensor, where)
             if not isinstance(value, np.ndarray):
-                raise PortingError(
-                    f"{where}: a constant of a dtype that numpy lacks, which is not supported in a table"
-                )
+                raise PortingError(f"{where}: a constant of a dtype that numpy lacks, which is not supported here")
             return value
         if node.op == "RestoreV2":
             return self._restore(self.restored_key(site)[0])
-        if node.op == "Cast":
-            numpy_dtype = dtype_of(node.attr["DstT"].type, where).numpy
-            if numpy_dtype is not None and numpy_dtype != object:
-                return operand(0).astype(numpy_dtype)
-        if node.op == "Range":
-            start, limit, delta = (operand(i) for i in range(3))
-            if delta.item() != 0 and abs((limit.item() - start.item()) / delta.item()) < _MAX_ELEMENTS:
-                return np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
-        if node.op == "Reshape":
-            return operand(0).reshape([int(size) for size in operand(1).reshape(-1)])
-        if node.op == "ExpandDims":
-            return np.expand_dims(operand(0), int(operand(1).item()))
-        raise PortingError(
-            f"{where}: computes what fills a variable or table; only constants, Cast, Range, Reshape and the checkpoint are followed"
-        )
+        if node.op not in _EVALUATED:
+            raise PortingError(
+                f"{where}: computes what fills a variable or table; only {', '.join(_EVALUATED)}, constants and the checkpoint are followed"
+            )
+        operands = [self.value(site.scope, operand, depth + 1) for operand in data_inputs(node)]
+        try:
+            return _evaluate(node, operands, where)
+        except (TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
+            raise CorruptModelError(f"{where}: cannot be evaluated ({error})") from error
 
     def restored_key(self, site: Site) -> tuple[str, str]:
         """(checkpoint key, slice specification) of an output of a RestoreV2 node. The specification is "" for a whole tensor."""
@@ -81,3 +69,19 @@ class Constants:
                 f"{where}: output {index}, expected fewer than the {len(names)} tensors that it restores"
             )
         return names[index].decode("utf-8", "surrogateescape"), slices[index].decode("utf-8", "surrogateescape")
+
+
+def _evaluate(node: Any, operands: list[np.ndarray], where: str) -> np.ndarray:
+    if node.op == "Cast":
+        numpy_dtype = dtype_of(node.attr["DstT"].type, where).numpy
+        if numpy_dtype is None or numpy_dtype.hasobject or operands[0].dtype.hasobject:
+            raise ValueError(f"from {operands[0].dtype} to {numpy_dtype}")
+        return operands[0].astype(numpy_dtype)
+    if node.op == "Range":
+        start, limit, delta = (operand.item() for operand in operands)
+        if delta == 0 or abs((limit - start) / delta) > _MAX_ELEMENTS:
+            raise ValueError(f"range({start}, {limit}, {delta})")
+        return np.arange(start, limit, delta, dtype=operands[0].dtype)
+    if node.op == "Reshape":
+        return operands[0].reshape([int(size) for size in operands[1].reshape(-1)])
+    return np.expand_dims(operands[0], int(operands[1].item()))

@@ -78,7 +78,9 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
     if values.size == 0:  # TensorFlow leaves out the values of an all-zero tensor
         values = np.array([b""], object) if dtype.name == "string" else np.zeros(1, values.dtype)
     if values.size == 1 or count == 0:
-        return _wrap(np.broadcast_to(values[:1].reshape(()), shape), dtype)  # not values[0]: numpy would make bytes a fixed-width string
+        return _wrap(
+            np.broadcast_to(values[:1].reshape(()), shape), dtype
+        )  # not values[0]: numpy would make bytes a fixed-width string
     if values.size < count:  # the last value stands for all that follow
         if count * max(dtype.itemsize, 8) > _MAX_EXPANDED:
             raise PortingError(
@@ -89,7 +91,7 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
 
 
 def _is_numeric(dtype: DType) -> bool:
-    return (dtype.numpy is not None and dtype.numpy != object) or dtype.torch is not None
+    return (dtype.numpy is not None and not dtype.numpy.hasobject) or dtype.torch is not None
 
 
 def _storage(dtype: DType) -> np.dtype:

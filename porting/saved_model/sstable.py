@@ -22,6 +22,7 @@ _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _TRAILER = 5  # the type byte and the checksum behind every block
 _SNAPPY = 1
 _MAX_BLOCK = 1 << 26  # bytes of a decompressed block; TensorFlow's writer aims at 256 KiB
+_MAX_TABLE = 1 << 28  # bytes of all keys and values; prefixes and snappy could make them far more than the file
 
 
 def unmask(checksum: int) -> int:
@@ -85,19 +86,24 @@ def read_table(data: bytes, where: str) -> dict[bytes, bytes]:
     read_block(metaindex)
     entries: dict[bytes, bytes] = {}
     previous: bytes | None = None
+    total = 0
     for separator, value in read_block(index):
         offset, position = read_varint(value, 0, len(value), 64, where)
         size, position = read_varint(value, position, len(value), 64, where)
         if position != len(value):
             corrupt(f"{len(value) - position} extra bytes behind a block handle")
         used.append((offset, size))
-        for key, content in read_block((offset, size)):
+        block = read_block((offset, size))
+        for key, content in block:
             if previous is not None and key <= previous:
                 corrupt(f"key {key!r} stands after {previous!r}, expected keys in ascending order, each once")
             if key > separator:
                 corrupt(f"key {key!r} is above {separator!r}, the last key of its block by the index")
             previous = key
             entries[key] = content
+        total += sum(len(key) + len(content) for key, content in block)
+        if total > _MAX_TABLE:
+            corrupt(f"keys and values of over {_MAX_TABLE} bytes")
     position = 0
     for offset, size in sorted(used):
         if offset != position:
@@ -117,7 +123,7 @@ def _entries(block: bytes, where: str) -> list[tuple[bytes, bytes]]:
         raise CorruptModelError(f"{where}: {restarts} restarts, more than its {len(block)} bytes can hold")
     entries: list[tuple[bytes, bytes]] = []
     starts: set[int] = set()
-    key, position = b"", 0
+    key, position, key_bytes = b"", 0, 0
     while position < end:
         start = position
         shared, position = read_varint(block, position, end, 32, where)
@@ -135,6 +141,9 @@ def _entries(block: bytes, where: str) -> list[tuple[bytes, bytes]]:
             starts.add(start)
         key = key[:shared] + block[position : position + unshared]
         position += unshared
+        key_bytes += len(key)
+        if key_bytes > _MAX_BLOCK:
+            raise CorruptModelError(f"{where}: its keys take over {_MAX_BLOCK} bytes")
         entries.append((key, block[position : position + size]))
         position += size
     for i in range(restarts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +87,3 @@ def _state(value: Any) -> list[Any]:
     if kind == "named_tuple_value":
         return [pair.value for pair in value.named_tuple_value.values]
     return []
-
-
-def unique(name: str, taken: Callable[[str], bool]) -> str:
-    """`name`, or `name_1`, `name_2`, ... where it is taken."""
-    candidate, number = name, 0
-    while taken(candidate):
-        number += 1
-        candidate = f"{name}_{number}"
-    return candidate

@@ -1,41 +1,51 @@
 """Lookup tables and their contents: from constants, from the checkpoint, or from a vocabulary file by TensorFlow's own rules.
 
-Source: tensorflow/core/kernels/lookup_util.cc (TextFileLineIterator), tensorflow/core/lib/io/inputbuffer.cc (ReadLine).
+Source: tensorflow/core/kernels/lookup_util.cc (TextFileLineIterator), tensorflow/core/lib/io/inputbuffer.cc (ReadLine),
+tensorflow/core/kernels/lookup_table_op.{h,cc}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from porting.errors import CorruptModelError, PortingError
-from porting.saved_model.files import read_asset
+from porting.saved_model.calls import Site, data_inputs
+from porting.saved_model.decode import decode_node
+from porting.saved_model.dtypes import dtype_of
+from porting.saved_model.files import check_asset, read_asset
+from porting.saved_model.source import Source
 
 TABLE_OPS = frozenset(
-    [
-        "HashTable",
-        "HashTableV2",
-        "MutableHashTable",
-        "MutableHashTableV2",
-        "MutableDenseHashTable",
-        "MutableDenseHashTableV2",
-        "AnonymousHashTable",
-        "AnonymousMutableHashTable",
-        "AnonymousMutableDenseHashTable",
-        "MutableHashTableOfTensors",
-        "MutableHashTableOfTensorsV2",
-    ]
+    f"{prefix}{kind}{suffix}"
+    for prefix in ("", "Anonymous")
+    for kind in ("HashTable", "MutableHashTable", "MutableDenseHashTable", "MutableHashTableOfTensors")
+    for suffix in ("", "V2")
 )
+_FROM_FILE = "InitializeTableFromTextFile"
+_FILLERS = ("LookupTableImport", "InitializeTable", _FROM_FILE, "LookupTableInsert", "InitializeTableFromDataset")
+_INIT_SIGNATURE = "__saved_model_init_op"
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "table_initializer")
+
 _LINE_NUMBER, _WHOLE_LINE = -1, -2
-_NUMBERS = {"int32": np.int32, "int64": np.int64, "float32": np.float32, "float64": np.float64}
+_SPACE = b" \t\n\v\f\r"
+_INTEGER = re.compile(rb"[+-]?[0-9]+")
+_FLOAT = re.compile(rb"[+-]?(inf(inity)?|nan|([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?)", re.IGNORECASE)
+_HEX_FLOAT = re.compile(rb"[+-]?0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(p[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Table:
-    """A lookup table. `keys` and `values` are read when first asked for: 1-D arrays of one length, in the order in which TensorFlow inserts them."""
+    """A lookup table. `keys` and `values` are read when first asked for: arrays of one length, each key once, in the order of insertion.
+
+    `file` is the asset that they come from, or None. `mutable` tables could change while TensorFlow runs; the contents are those at the start.
+    """
 
     name: str
     key_dtype: str
@@ -53,29 +63,155 @@ class Table:
     def values(self) -> np.ndarray:
         return self._read()[1]
 
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._contents is None:
-            keys, values = self._load()
-            if len(keys) != len(values):
-                raise CorruptModelError(
-                    f"table '{self.name}': {len(keys)} keys, expected as many as its {len(values)} values"
-                )
-            self._contents = (keys, values)
-        return self._contents
-
     def __len__(self) -> int:
         return len(self.keys)
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._contents is None:
+            self._contents = self._unique(*self._load())
+        return self._contents
+
+    def _unique(self, keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each key once. A static table refuses a second value for a key, a mutable one takes the last."""
+        for array, dtype, what in ((keys, self.key_dtype, "keys"), (values, self.value_dtype, "values")):
+            found = "string" if array.dtype == np.dtype(object) else array.dtype.name
+            if found != dtype:
+                raise CorruptModelError(f"table '{self.name}': its {what} are {found}, expected {dtype}")
+        keys = keys.reshape(-1)
+        values = values if values.ndim > 1 and len(values) == len(keys) else values.reshape(-1)
+        if len(keys) != len(values):
+            raise CorruptModelError(
+                f"table '{self.name}': {len(keys)} keys, expected as many as its {len(values)} values"
+            )
+        places: dict[Any, int] = {}
+        repeated = False
+        for i, key in enumerate(keys.tolist()):
+            first = places.setdefault(key, i)
+            if first == i:
+                continue
+            repeated = True
+            if not self.mutable and not np.array_equal(values[first], values[i]):
+                raise CorruptModelError(
+                    f"table '{self.name}': key {key!r} has value {values[first]!r} and again {values[i]!r}, which TensorFlow refuses"
+                )
+            places[key] = i
+        if repeated:
+            order = list(places.values())
+            keys, values = keys[order], values[order]
+        return keys, values
+
+
+def find_tables(source: Source) -> dict[str, Table]:
+    """Every table of the graph and the library by its key: its shared name, else the name of its node."""
+    fillers = _find_fillers(source)
+    bodies = [("", source.nodes.values()), *((name, function.node_def) for name, function in source.functions.items())]
+    tables: dict[str, Table] = {}
+    for body, nodes in bodies:
+        for node in nodes:
+            if node.op in TABLE_OPS:
+                key = table_key(node, body)
+                if key not in tables:
+                    tables[key] = _table(source, key, node, fillers.get(key, []))
+    return tables
+
+
+def table_key(node: Any, body: str) -> str:
+    """The key of the table that a NodeDef of the main graph (`body` "") or of a function makes."""
+    shared_name = node.attr["shared_name"].s.decode("utf-8", "surrogateescape") if "shared_name" in node.attr else ""
+    return shared_name or (f"{body}/{node.name}" if body else node.name)
+
+
+def _find_fillers(source: Source) -> Mapping[str, list[Site]]:
+    """Key of a table -> the nodes that fill it, in order: those that the restore op runs, then those that the init op runs."""
+    meta = source.meta
+    starts = [meta.saver_def.restore_op_name] if meta.saver_def.restore_op_name else []
+    if _INIT_SIGNATURE in meta.signature_def:
+        starts += [info.name for info in meta.signature_def[_INIT_SIGNATURE].outputs.values()]
+    for name in _INIT_COLLECTIONS:
+        if name in meta.collection_def:
+            starts += list(meta.collection_def[name].node_list.value)
+    fillers: dict[str, list[Site]] = {}
+    for scope, node in source.bodies.reachable(source.main, starts):
+        operands = data_inputs(node)
+        if node.op.removesuffix("V2") not in _FILLERS or not operands:
+            continue
+        target = source.bodies.origin(scope, operands[0])
+        if target.node is not None and target.node.op in TABLE_OPS:
+            key = table_key(target.node, target.scope.body.name)
+            fillers.setdefault(key, []).append(Site(scope, node, "", node.name))
+    return fillers
+
+
+def _table(source: Source, key: str, node: Any, fillers: list[Site]) -> Table:
+    where = f"{source.path}: table '{key}'"
+    key_dtype, value_dtype = (
+        dtype_of(node.attr[name].type, where).name if name in node.attr else "" for name in ("key_dtype", "value_dtype")
+    )
+    mutable = "Mutable" in node.op
+    # A static table ignores what comes after its first initializer, an import replaces all that a mutable one holds.
+    filler = (fillers[-1] if mutable else fillers[0]) if fillers else None
+    op = filler.node.op.removesuffix("V2") if filler is not None else ""
+    asset = _asset_of(source, filler) if filler is not None and op == _FROM_FILE else None
+
+    def load() -> tuple[np.ndarray, np.ndarray]:
+        if filler is None:
+            why = (
+                "a mutable table that nothing in the model fills, so that its contents are unknown"
+                if mutable
+                else "filled by no initializer"
+            )
+            raise PortingError(f"{where}: {why}")
+        operands = data_inputs(filler.node)
+        if op == _FROM_FILE:
+            if asset is None:
+                raise PortingError(
+                    f"{where}: its vocabulary file is not an asset of the SavedModel, so it cannot be read"
+                )
+            form = _form(decode_node(filler.node, str(source.path)).attrs, where)
+            return read_text_file(check_asset(source.path, asset), form, key_dtype, value_dtype)
+        if op not in ("LookupTableImport", "InitializeTable") or len(operands) != 3:
+            raise PortingError(
+                f"{where}: filled by {filler.node.op} with {len(operands)} operands, which is not supported"
+            )
+        return source.constants.value(filler.scope, operands[1]), source.constants.value(filler.scope, operands[2])
+
+    return Table(key, key_dtype, value_dtype, None if asset is None else source.path / "assets" / asset, mutable, load)
+
+
+def _asset_of(source: Source, site: Site) -> str | None:
+    operands = data_inputs(site.node)
+    origin = source.bodies.origin(site.scope, operands[1]).node if len(operands) > 1 else None
+    if origin is None or "asset" not in origin.attr:
+        return None
+    return origin.attr["asset"].s.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """The attributes of InitializeTableFromTextFileV2."""
+    """The attributes of InitializeTableFromTextFileV2. Index -1 is the number of the line, -2 the whole line."""
 
     key_index: int
     value_index: int
     vocab_size: int = -1
     delimiter: bytes = b"\t"
     offset: int = 0
+
+
+def _form(attrs: Mapping[str, Any], where: str) -> TextFile:
+    numbers = {
+        name: attrs.get(name, default)
+        for name, default in (("key_index", None), ("value_index", None), ("vocab_size", -1), ("offset", 0))
+    }
+    delimiter = attrs.get("delimiter", b"\t")
+    if (
+        not all(isinstance(number, int) and number >= -2 for number in numbers.values())
+        or not isinstance(delimiter, bytes)
+        or len(delimiter) != 1
+    ):
+        raise CorruptModelError(
+            f"{where}: attributes {numbers} and delimiter {delimiter!r}, expected integers from -2 up and one byte"
+        )
+    return TextFile(delimiter=delimiter, **numbers)
 
 
 def read_text_file(path: Path, form: TextFile, key_dtype: str, value_dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -85,17 +221,18 @@ def read_text_file(path: Path, form: TextFile, key_dtype: str, value_dtype: str)
         if len(lines) < form.vocab_size:
             raise CorruptModelError(f"{path}: {len(lines)} lines, expected {form.vocab_size} (vocab_size)")
         lines = lines[: form.vocab_size]
+    if not lines:
+        raise CorruptModelError(f"{path}: no lines, which TensorFlow refuses")
     if b"" in lines:
         raise CorruptModelError(f"{path}: line {lines.index(b'') + 1} is empty, which TensorFlow refuses")
-    return tuple(
-        _column(path, lines, index, form, dtype)
-        for index, dtype in ((form.key_index, key_dtype), (form.value_index, value_dtype))
-    )  # type: ignore[reportReturnType]
+    return _column(path, lines, form.key_index, form, key_dtype), _column(
+        path, lines, form.value_index, form, value_dtype
+    )
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """TensorFlow drops every carriage return, not only those before a newline."""
-    lines = data.replace(b"\r", b"").split(b"\n")
+    """A carriage return before the end of a line goes with it; behind the last newline an empty line is none."""
+    lines = [line.removesuffix(b"\r") for line in data.split(b"\n")]
     return lines if lines[-1] else lines[:-1]
 
 
@@ -104,22 +241,55 @@ def _column(path: Path, lines: list[bytes], index: int, form: TextFile, dtype: s
         if dtype != "int64":
             raise CorruptModelError(f"{path}: line numbers as {dtype}, expected int64")
         return np.arange(form.offset, form.offset + len(lines), dtype=np.int64)
-    if index == _WHOLE_LINE:
-        tokens = lines
-    else:
-        tokens = []
-        for number, line in enumerate(lines, 1):
-            fields = line.split(form.delimiter)
-            if index >= len(fields):
-                raise CorruptModelError(f"{path}: line {number} has {len(fields)} columns, expected more than {index}")
-            tokens.append(fields[index])
+    tokens = lines
+    if index != _WHOLE_LINE:
+        rows = [line.split(form.delimiter) for line in lines]
+        short = next((i for i, row in enumerate(rows, 1) if len(row) <= index), None)
+        if short is not None:
+            raise CorruptModelError(
+                f"{path}: line {short} has {len(rows[short - 1])} columns, expected more than {index}"
+            )
+        tokens = [row[index] for row in rows]
     if dtype == "string":
         column = np.empty(len(tokens), object)
         column[:] = tokens
         return column
-    if dtype not in _NUMBERS:
-        raise PortingError(f"{path}: a column of dtype {dtype}, which TensorFlow does not read from a file")
+    parsers: dict[str, Callable[[bytes], float]] = {
+        "int32": _integer,
+        "int64": _integer,
+        "float32": _float32,
+        "float64": _float64,
+    }
+    if dtype not in parsers:
+        raise CorruptModelError(f"{path}: a column of dtype {dtype}, which TensorFlow does not read from a file")
     try:
-        return np.array([(float if dtype.startswith("float") else int)(token) for token in tokens], _NUMBERS[dtype])
+        return np.array([parsers[dtype](token.strip(_SPACE)) for token in tokens], np.dtype(dtype))
     except (ValueError, OverflowError) as error:
         raise CorruptModelError(f"{path}: a field is not a valid {dtype} ({error})") from error
+
+
+def _integer(token: bytes) -> int:
+    if not _INTEGER.fullmatch(token):
+        raise ValueError(token)
+    return int(token)
+
+
+def _float64(token: bytes) -> float:
+    if _HEX_FLOAT.fullmatch(token):
+        return float.fromhex(token.decode())
+    if not _FLOAT.fullmatch(token):
+        raise ValueError(token)
+    return float(token)
+
+
+def _float32(token: bytes) -> float:
+    """Rounded once: where the double lies half-way between two floats, the decimal itself decides."""
+    double = _float64(token)
+    with np.errstate(over="ignore"):
+        single = np.float32(double)
+    if not np.isfinite(single) or float(single) == double or _HEX_FLOAT.fullmatch(token):
+        return float(single)
+    other = np.nextafter(single, np.float32(np.inf if double > single else -np.inf))
+    exact, low, high = Fraction(token.decode()), *sorted((Fraction(float(single)), Fraction(float(other))))
+    middle = (low + high) / 2
+    return float(single) if Fraction(double) != middle or exact == middle else float(high if exact > middle else low)

@@ -1,4 +1,8 @@
-"""Variables: which tensor of the checkpoint is the value of which variable of the graph."""
+"""Variables: which tensor of the checkpoint is the value of which variable of the graph.
+
+TensorFlow 2 says it twice: by the restore op, which assigns what it restores, and by two object graphs, one in saved_model.pb and one in the
+checkpoint, whose children have the same names. TensorFlow 1 says it by the restore op alone.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,18 @@ import numpy as np
 import torch
 
 from porting.errors import CorruptModelError
-from porting.saved_model.bundle import Bundle
+from porting.saved_model import protos
+from porting.saved_model.bundle import OBJECT_GRAPH_KEY, Bundle
+from porting.saved_model.calls import data_inputs, node_name
+from porting.saved_model.names import Names
+from porting.saved_model.source import Source
+from torch_towers.graph import Node
 
 VARIABLE_OPS = frozenset(("VarHandleOp", "VariableV2", "Variable"))
-VALUE_ATTRIBUTE = "VARIABLE_VALUE"
-_SUFFIX = "/.ATTRIBUTES/" + VALUE_ATTRIBUTE
+_VALUE = "VARIABLE_VALUE"
+_ATTRIBUTES = "/.ATTRIBUTES/"
+_GENERIC_NAME = re.compile(r"Variable(_\d+)?")  # what TensorFlow calls a variable that nobody named
+_MAX_DEPTH = 64  # of a dotted path through objects
 
 
 class Variable:
@@ -48,9 +59,172 @@ class Variable:
         return f"Variable({self.name!r}, {self.dtype} {list(self.shape)}, checkpoint_key={self.checkpoint_key!r})"
 
 
+class Variables:
+    """All variables of a model: `by_key` for everybody, and which nodes of the graph and which objects they belong to."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._nodes: dict[str, str] = {}
+        self._objects: dict[int, str] = {}
+        self._by_tensor: dict[tuple[str, str], str] = {}
+        self._names = Names()
+        self.by_key: dict[str, Variable] = {}
+        if source.bundle is not None:
+            self._find(source.bundle)
+
+    def of_object(self, index: int) -> str | None:
+        """The key of the variable that is object `index` of the SavedObjectGraph."""
+        return self._objects.get(index)
+
+    def of_node(self, node: Node, where: str) -> str:
+        """The key of the variable of a node. Raises CorruptModelError where the checkpoint lacks it or holds another dtype or shape."""
+        shared_name = text_attr(node, "shared_name")
+        key = self._nodes.get(node.name) or self._nodes.get(shared_name)
+        if key is None:
+            found = (
+                "variables/variables.index is missing"
+                if self._source.bundle is None
+                else f"which has {len(self.by_key)} others"
+            )
+            raise CorruptModelError(
+                f"{where}: variable '{shared_name or node.name}' is not in the checkpoint ({found})"
+            )
+        self.check(key, node.attrs.get("dtype"), node.attrs.get("shape"), where)
+        return key
+
+    def check(self, key: str, dtype: Any, shape: Any, where: str) -> None:
+        """The graph and the checkpoint agree on dtype and shape."""
+        if key not in self.by_key:
+            raise CorruptModelError(f"{where}: no variable '{key}' in the checkpoint")
+        variable = self.by_key[key]
+        sizes = variable.shape
+        fits = shape is None or (
+            len(shape) == len(sizes) and all(size in (None, ours) for size, ours in zip(shape, sizes))
+        )
+        if dtype != variable.dtype or not fits:
+            graph = f"{dtype} {'of unknown rank' if shape is None else list(shape)}"
+            raise CorruptModelError(
+                f"{where}: variable '{variable.name}' is {graph} in the graph and {variable.dtype} {list(sizes)} in the checkpoint"
+            )
+
+    def _find(self, bundle: Bundle) -> None:
+        restored = self._restored_nodes(bundle)
+        objects, full_names = self._restored_objects(bundle)
+        self._merge(restored, objects)
+        trainable = self._trainable_names()
+        for index, key in objects.items():
+            saved = self._source.objects[index].variable
+            names = (clean_name(name) for name in (saved.name, full_names.get(key, ""), key))
+            name = next((name for name in names if name and not _GENERIC_NAME.fullmatch(name)), key)
+            self._objects[index] = self._add(key, "", name, saved.trainable)
+        for name, (key, part) in restored.items():
+            dtype = bundle.entries[key].dtype.name
+            default = dtype.startswith(("float", "bfloat", "complex"))
+            self._nodes[name] = self._add(key, part, name, default if trainable is None else name in trainable)
+        used = {key for key, _ in self._by_tensor}
+        for key in bundle.entries:  # what no variable of the graph holds is listed all the same
+            if (
+                key != OBJECT_GRAPH_KEY
+                and key not in used
+                and (_ATTRIBUTES not in key or key.endswith(_ATTRIBUTES + _VALUE))
+            ):
+                self._add(key, "", clean_name(full_names.get(key, "") or key), trainable=False)
+
+    def _add(self, key: str, part: str, name: str, trainable: bool) -> str:
+        if (key, part) not in self._by_tensor:
+            bundle = self._source.checkpoint(key)
+            index = parse_slice(part, bundle.entries[key].shape, f"{self._source.path}: variable '{name}'")
+            unique = self._names.unique(name)
+            self.by_key[unique] = Variable(bundle, name, key, trainable, index)
+            self._by_tensor[key, part] = unique
+        return self._by_tensor[key, part]
+
+    def _restored_nodes(self, bundle: Bundle) -> dict[str, tuple[str, str]]:
+        """Variable node of the main graph -> (checkpoint key, slice), from what the restore op assigns; where there is none, by name."""
+        source = self._source
+        start = source.meta.saver_def.restore_op_name
+        restored: dict[str, tuple[str, str]] = {}
+        if not start:
+            for node in source.nodes.values():
+                if node.op in VARIABLE_OPS:
+                    shared_name = (
+                        node.attr["shared_name"].s.decode("utf-8", "surrogateescape")
+                        if "shared_name" in node.attr
+                        else ""
+                    )
+                    key = next((name for name in (shared_name, node.name) if name in bundle.entries), None)
+                    if key is not None:
+                        restored[node.name] = (key, "")
+            return restored
+        for scope, node in source.bodies.reachable(source.main, [start]):
+            if node.op not in ("AssignVariableOp", "Assign"):
+                continue
+            operands = data_inputs(node)
+            if len(operands) < 2:
+                raise CorruptModelError(
+                    f"{source.path}: node '{node.name}' ({node.op}): {len(operands)} operands, expected 2"
+                )
+            target, value = (source.bodies.origin(scope, operand).node for operand in operands[:2])
+            if target is not None and target.op in VARIABLE_OPS and value is not None and value.op == "RestoreV2":
+                restored[target.name] = source.constants.restored_key(source.bodies.origin(scope, operands[1]))
+                source.checkpoint(restored[target.name][0])
+        return restored
+
+    def _restored_objects(self, bundle: Bundle) -> tuple[dict[int, str], dict[str, str]]:
+        """(variable object -> checkpoint key; checkpoint key -> the variable's full name) by walking both object graphs."""
+        if OBJECT_GRAPH_KEY not in bundle.entries:
+            return {}, {}
+        where = f"{bundle.index}: {OBJECT_GRAPH_KEY}"
+        stored = bundle.numpy(OBJECT_GRAPH_KEY)
+        if stored.dtype != np.dtype(object) or stored.size != 1:
+            raise CorruptModelError(f"{where}: {stored.dtype} {list(stored.shape)}, expected one string")
+        trackable = protos.parse("TrackableObjectGraph", stored.item(), where).nodes
+        values = [[item for item in node.attributes if item.name == _VALUE] for node in trackable]
+        full_names = {item.checkpoint_key: item.full_name for items in values for item in items}
+        keys: dict[int, str] = {}
+        for ours, theirs in match_objects(self._source.objects, trackable, str(self._source.path)).items():
+            if self._source.objects[ours].WhichOneof("kind") == "variable" and values[theirs]:
+                keys[ours] = values[theirs][0].checkpoint_key
+                self._source.checkpoint(keys[ours])
+        return keys, full_names
+
+    def _merge(self, restored: dict[str, tuple[str, str]], objects: Mapping[int, str]) -> None:
+        """Adds to `restored` the nodes that a call passes for captured objects, and checks that restore op and object graph agree.
+
+        Keras 3 restores copies of its variables, so that only the captures tell which tensor belongs to the variables that the signature uses.
+        """
+        concrete = self._source.meta.object_graph_def.concrete_functions
+        for node in self._source.nodes.values():
+            function = node.attr["f"].func.name if "f" in node.attr else node.op
+            if function not in concrete:
+                continue
+            for operand, index in zip(data_inputs(node)[::-1], list(concrete[function].bound_inputs)[::-1]):
+                key = objects.get(index)
+                if key is not None and restored.setdefault(node_name(operand), (key, "")) != (key, ""):
+                    raise CorruptModelError(
+                        f"{self._source.path}: variable node '{node_name(operand)}' is restored from '{restored[node_name(operand)][0]}' "
+                        f"by the restore op and from '{key}' by the object graph; the model contradicts itself"
+                    )
+
+    def _trainable_names(self) -> set[str] | None:
+        """The names in TF1's collection of trainable variables; None where the model has no collections of variables."""
+        collections = self._source.meta.collection_def
+        if "variables" not in collections and "trainable_variables" not in collections:
+            return None
+        stored = collections["trainable_variables"].bytes_list.value if "trainable_variables" in collections else []
+        where = f"{self._source.path}: collection trainable_variables"
+        return {clean_name(protos.parse("VariableDef", value, where).variable_name) for value in stored}
+
+
+def text_attr(node: Node, name: str) -> str:
+    """An attr that holds text, "" where it is absent or something else."""
+    value = node.attrs.get(name)
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else ""
+
+
 def clean_name(name: str) -> str:
     """ "dense/kernel" of "dense/kernel:0" and of "layer-1/kernel/.ATTRIBUTES/VARIABLE_VALUE"."""
-    return re.sub(r":\d+$", "", name).removesuffix(_SUFFIX)
+    return re.sub(r":\d+$", "", name).removesuffix(_ATTRIBUTES + _VALUE)
 
 
 def parse_slice(spec: str, shape: tuple[int, ...], where: str) -> tuple[slice, ...] | None:
@@ -75,15 +249,22 @@ def parse_slice(spec: str, shape: tuple[int, ...], where: str) -> tuple[slice, .
 
 
 def object_paths(nodes: Any, where: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(id, path from the root) of every object that children reach, breadth first, each once by its shortest path. Cycles are legal."""
-    paths: dict[int, tuple[str, ...]] = {0: ()} if len(nodes) else {}
-    queue = list(paths)
+    """(id, path from the root) of every function object that children reach, breadth first, each once. Cycles are legal."""
+    parents: dict[int, tuple[int, str, int]] = {0: (0, "", 0)} if len(nodes) else {}  # parent, name, depth
+    queue = list(parents)
     for current in queue:
-        yield current, paths[current]
+        if nodes[current].WhichOneof("kind") in ("function", "bare_concrete_function"):
+            path: list[str] = []
+            index = current
+            while index:
+                index, name, _ = parents[index]
+                path.append(name)
+            yield current, tuple(reversed(path))
+        depth = parents[current][2] + 1
         for child in nodes[current].children:
             check_object_id(child.node_id, nodes, f"{where}: object {current}, child '{child.local_name}'")
-            if child.node_id not in paths:
-                paths[child.node_id] = (*paths[current], child.local_name)
+            if child.node_id not in parents and depth <= _MAX_DEPTH:
+                parents[child.node_id] = (current, child.local_name, depth)
                 queue.append(child.node_id)
 
 

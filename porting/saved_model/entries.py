@@ -1,0 +1,210 @@
+"""The graph of an entry: cut at what is fed, walked back from the outputs, in topological order, with every leaf resource named."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from porting.errors import CorruptModelError, PortingError
+from porting.saved_model.calls import CALL_OPS, node_name, output_index
+from porting.saved_model.decode import FunctionRef, decode_node, decode_shape
+from porting.saved_model.dtypes import dtype_of
+from porting.saved_model.files import check_asset
+from porting.saved_model.names import Names
+from porting.saved_model.source import Source
+from porting.saved_model.structure import composite_leaves
+from porting.saved_model.tables import TABLE_OPS
+from porting.saved_model.variables import VARIABLE_OPS, Variables, text_attr
+from torch_towers.graph import Graph, Node, TensorSpec
+
+_LOOP_END = ("NextIteration", "RefNextIteration")
+_ONE_OUTPUT = frozenset((*VARIABLE_OPS, *TABLE_OPS, "Const", "Placeholder", "PlaceholderWithDefault"))
+_OUTPUT_COUNTS = ("num_split", "num", "num_partitions")
+_MAX_OUTPUTS = 100_000
+
+
+def expand(name: str, info: Any, where: str) -> list[tuple[TensorSpec, str]]:
+    """(spec, tensor) of each dense tensor of a TensorInfo. The parts of sparse and ragged ones are named as TensorFlow names them at load time.
+
+    Source: tensorflow/python/saved_model/load_v1_in_v2.py.
+    """
+    kind = info.WhichOneof("encoding")
+    if kind == "coo_sparse":
+        dtype = dtype_of(info.dtype, where).name
+        shape = decode_shape(info.tensor_shape, where)
+        rank = None if shape is None else len(shape)
+        sparse = info.coo_sparse
+        return [
+            (TensorSpec(f"{name}_indices", "int64", (None, rank)), sparse.indices_tensor_name),
+            (TensorSpec(f"{name}_values", dtype, (None,)), sparse.values_tensor_name),
+            (TensorSpec(f"{name}_dense_shape", "int64", (rank,)), sparse.dense_shape_tensor_name),
+        ]
+    if kind == "composite_tensor":
+        components = info.composite_tensor.components
+        parts = composite_leaves(info.composite_tensor.type_spec, where)
+        if parts and len(parts) != len(components):
+            raise CorruptModelError(
+                f"{where}: '{name}' has {len(components)} components, expected {len(parts)} by its type"
+            )
+        return [
+            pair for i, component in enumerate(components) for pair in expand(f"{name}_component_{i}", component, where)
+        ]
+    return [(TensorSpec(name, dtype_of(info.dtype, where).name, decode_shape(info.tensor_shape, where)), info.name)]
+
+
+class Leaves:
+    """Names the resources behind the leaves of a graph."""
+
+    def __init__(self, source: Source, variables: Variables) -> None:
+        self._source = source
+        self._variables = variables
+
+    def name(self, node: Node, body: str) -> Node:
+        """`node` of the main graph (`body` "") or of a function, with an attr `variable` or `table`, a key, or `asset`, a checked path."""
+        if node.op in VARIABLE_OPS and "variable" in node.attrs:  # a captured object: the key is known
+            key = text_attr(node, "variable")
+            self._variables.check(key, node.attrs.get("dtype"), node.attrs.get("shape"), str(self._source.path))
+            return _with(node, "variable", key)
+        if node.op in VARIABLE_OPS:
+            where = f"{self._source.path}{f': function {body!r}' if body else ''}: node '{node.name}'"
+            return _with(node, "variable", self._variables.of_node(node, where))
+        if node.op in TABLE_OPS:
+            return _with(
+                node, "table", text_attr(node, "shared_name") or (f"{body}/{node.name}" if body else node.name)
+            )
+        if node.op == "Const" and "asset" in node.attrs:
+            return _with(node, "asset", check_asset(self._source.path, text_attr(node, "asset")))
+        return node
+
+
+def _with(node: Node, name: str, value: Any) -> Node:
+    return Node(node.name, node.op, node.inputs, {**node.attrs, name: value})
+
+
+def entry_graph(
+    nodes: Mapping[str, Any],
+    inputs: Sequence[tuple[TensorSpec, str]],
+    outputs: Mapping[str, str],
+    leaves: Leaves,
+    functions: Mapping[str, Any],
+    where: str,
+) -> Graph:
+    """The graph from `inputs` (each with the tensor that it is fed to) to `outputs`. Nodes that bear the name of an input are renamed."""
+    fed: dict[str, str] = {}
+    for spec, reference in inputs:
+        if ":" in spec.name or spec.name.startswith("^"):
+            raise PortingError(f"{where}: input '{spec.name}' has a ':' or '^' in its name, which is not supported")
+        if fed.setdefault(_normal(reference), spec.name) != spec.name:
+            raise PortingError(
+                f"{where}: inputs '{fed[_normal(reference)]}' and '{spec.name}' are the same tensor '{reference}'"
+            )
+    order = _topological(nodes, list(outputs.values()), fed, where)
+    specs = {spec.name for spec, _ in inputs}
+    names = Names(specs | set(order))
+    renamed = {name: names.unique(name) for name in order if name in specs}
+
+    def rewrite(reference: str) -> str | None:
+        if reference.startswith("^"):
+            name = reference[1:]
+            return "^" + renamed.get(name, name) if name in order else None
+        reference = _normal(reference)
+        if reference in fed:
+            return fed[reference]
+        name, colon, output = reference.partition(":")
+        return renamed.get(name, name) + colon + output
+
+    rewritten: list[Node] = []
+    for name in order:
+        node = leaves.name(decode_node(nodes[name], where), "")
+        check_node(node, nodes, functions, where)
+        operands = tuple(operand for operand in map(rewrite, node.inputs) if operand is not None)
+        rewritten.append(Node(renamed.get(name, name), node.op, operands, node.attrs))
+    results = {name: rewrite(reference) or "" for name, reference in outputs.items()}
+    return Graph(tuple(spec for spec, _ in inputs), tuple(rewritten), results)
+
+
+def check_node(
+    node: Node, nodes: Mapping[str, Any], functions: Mapping[str, Any], where: str, args: Container[str] = ()
+) -> None:
+    """Every input of `node` is an output of one of `nodes` (messages) or one of `args`; its attributes agree with what is there."""
+    where = f"{where}: node '{node.name}' ({node.op})"
+    operands = 0
+    for reference in node.inputs:
+        name = node_name(reference)
+        if name in args:
+            operands += 1
+            continue
+        if name not in nodes:
+            raise CorruptModelError(f"{where} takes '{reference}', which is not in the graph")
+        if reference.startswith("^"):
+            continue
+        operands += 1
+        output = reference.partition(":")[2]
+        last = output.rpartition(":")[2]
+        if output and not (last.isascii() and last.isdigit()):
+            raise CorruptModelError(f"{where} takes '{reference}', expected a number behind the last colon")
+        producer = nodes[name]
+        callee = producer.attr["f"].func.name if producer.op in CALL_OPS and "f" in producer.attr else producer.op
+        count = (
+            1
+            if producer.op in _ONE_OUTPUT
+            else len(functions[callee].signature.output_arg)
+            if callee in functions
+            else None
+        )
+        if count is not None and output_index(output) >= count:
+            raise CorruptModelError(f"{where} takes '{reference}', but '{name}' ({producer.op}) has {count} outputs")
+    number = node.attrs.get("N")
+    if isinstance(number, int) and not 0 <= number <= operands:
+        raise CorruptModelError(f"{where} has {operands} operands, expected at least N = {number}")
+    for attr in _OUTPUT_COUNTS:
+        number = node.attrs.get(attr)
+        if isinstance(number, int) and not 0 <= number <= _MAX_OUTPUTS:
+            raise CorruptModelError(f"{where}: {attr} = {number}, expected 0 to {_MAX_OUTPUTS} outputs")
+    if node.op in CALL_OPS and not isinstance(node.attrs.get("f"), FunctionRef):
+        raise CorruptModelError(f"{where} does not say which function it calls")
+
+
+def _normal(reference: str) -> str:
+    return reference.removesuffix(":0")
+
+
+def _topological(
+    nodes: Mapping[str, Any], outputs: Sequence[str], fed: Mapping[str, str], where: str
+) -> dict[str, None]:
+    """Names of the nodes that `outputs` need, each behind what it needs itself; only the end of a TF1 loop may close a cycle."""
+    order: dict[str, None] = {}
+    finished: dict[str, bool] = {}  # False while what a node needs is being visited
+    stack: list[tuple[str, bool]] = []
+    loop_ends: list[str] = []
+
+    def push(reference: str) -> None:
+        if reference.removeprefix("^") not in fed and _normal(reference) not in fed:
+            stack.append((node_name(reference), False))
+
+    for output in reversed(outputs):
+        push(output)
+    while stack or loop_ends:
+        if not stack:
+            push(loop_ends.pop())
+            continue
+        name, done = stack.pop()
+        if done:
+            finished[name] = True
+            order[name] = None
+            continue
+        if name in finished:
+            if not finished[name]:
+                raise CorruptModelError(f"{where}: node '{name}' needs its own result, the graph has a cycle")
+            continue
+        if name not in nodes:
+            raise CorruptModelError(f"{where}: node '{name}' is referred to but not in the graph")
+        finished[name] = False
+        stack.append((name, True))
+        for reference in reversed(nodes[name].input):
+            source = nodes.get(node_name(reference))
+            if source is not None and source.op in _LOOP_END:
+                loop_ends.append(reference)
+            else:
+                push(reference)
+    return order

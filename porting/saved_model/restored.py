@@ -1,0 +1,173 @@
+"""Restored functions: what a SavedModel offers beside its signatures, by the dotted path that leads to it (`query_model.__call__`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from porting.errors import CorruptModelError, PortingError
+from porting.saved_model.dtypes import dtype_of
+from porting.saved_model.names import Names
+from porting.saved_model.source import Source, asset_node, make_node
+from porting.saved_model.structure import Leaf, leaves
+from porting.saved_model.variables import Variables, check_object_id, object_paths
+from torch_towers.graph import TensorSpec
+
+_UNLISTED = re.compile(r"_(?!_call__$).*|trace_\d+|")  # private functions, and traces, which `path#0` names as well
+_UNLISTED_ROOTS = ("signatures", "keras_api")
+_FUNCTION_KINDS = ("function", "bare_concrete_function")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One trace of a restored function: its function in the library, its tensors by name, and the objects that it captures."""
+
+    function: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    captures: tuple[int, ...]
+
+
+class RestoredFunctions:
+    """The functions of the object graph."""
+
+    def __init__(self, source: Source, variables: Variables) -> None:
+        self._source = source
+        self._variables = variables
+        self.paths = {".".join(path): index for index, path in object_paths(source.objects, str(source.path))}
+
+    def listed(self) -> list[str]:
+        """The paths that a user may care about."""
+        return [
+            path
+            for path in self.paths
+            if path.split(".")[0] not in _UNLISTED_ROOTS
+            and not any(_UNLISTED.fullmatch(part) for part in path.split("."))
+        ]
+
+    def traces(self, path: str) -> tuple[Trace, ...] | None:
+        """The traces of the function at `path`, by any of the names that lead to it; None where there is no function."""
+        objects = self._source.objects
+        index = self.paths.get(path, 0)
+        if not index and len(objects):
+            for part in path.split("."):
+                index = next((child.node_id for child in objects[index].children if child.local_name == part), -1)
+                if index < 0:
+                    return None
+                check_object_id(index, objects, f"{self._source.path}: path '{path}'")
+        if not len(objects) or objects[index].WhichOneof("kind") not in _FUNCTION_KINDS:
+            return None
+        return tuple(self._trace(name, f"{self._source.path}: '{path}'") for name in _concrete_names(objects[index]))
+
+    def _trace(self, name: str, where: str) -> Trace:
+        concrete = self._source.meta.object_graph_def.concrete_functions
+        if name not in concrete or name not in self._source.functions:
+            missing = "the object graph" if name not in concrete else "the library"
+            raise CorruptModelError(f"{where}: its function '{name}' is missing from {missing}")
+        captures = tuple(concrete[name].bound_inputs)
+        for index in captures:
+            check_object_id(index, self._source.objects, f"{where}: capture of function '{name}'")
+        function = self._source.functions[name].signature
+        if len(captures) > len(function.input_arg):
+            raise CorruptModelError(
+                f"{where}: function '{name}' takes {len(function.input_arg)} tensors and captures {len(captures)}"
+            )
+        arguments = list(function.input_arg)[: len(function.input_arg) - len(captures)]
+        structure = list(leaves(concrete[name].canonicalized_input_signature, where))
+        if len(structure) != len(
+            arguments
+        ):  # the structure leaves tensors out: the function's own arguments are the truth
+            structure = [Leaf((), arg.name, "", "", None) for arg in arguments]
+        names = Names()
+        inputs = tuple(
+            TensorSpec(names.unique(_input_name(leaf, arg.name)), dtype_of(arg.type, where).name, leaf.shape)
+            for leaf, arg in zip(structure, arguments)
+        )
+        outputs = _output_names(list(leaves(concrete[name].output_signature, where)), len(function.output_arg))
+        return Trace(name, inputs, tuple(outputs), captures)
+
+    def graph_of(self, trace: Trace) -> tuple[dict[str, Any], list[tuple[TensorSpec, str]], dict[str, str]]:
+        """(nodes, inputs, outputs) for `entry_graph`: one call of the trace's function on its inputs and captures."""
+        where = f"{self._source.path}: function '{trace.function}'"
+        nodes: dict[str, Any] = {}
+        names = Names(spec.name for spec in trace.inputs)
+        captured: dict[int, str] = {}
+        for index in trace.captures:
+            if index not in captured:
+                node = self._capture(index, where)
+                node.name = captured[index] = names.unique(node.name)
+                nodes[node.name] = node
+        inputs: list[tuple[TensorSpec, str]] = []
+        for spec in trace.inputs:
+            fed = names.unique("input")
+            nodes[fed] = make_node(fed, "Placeholder", [])
+            inputs.append((spec, fed))
+        call = names.unique("call")
+        operands = [fed for _, fed in inputs] + [captured[index] for index in trace.captures]
+        nodes[call] = make_node(call, "StatefulPartitionedCall", operands, trace.function)
+        return nodes, inputs, {name: f"{call}:{i}" for i, name in enumerate(trace.outputs)}
+
+    def _capture(self, index: int, where: str) -> Any:
+        """A NodeDef that stands for a captured object, with a name that may be taken."""
+        source = self._source
+        item = source.objects[index]
+        kind = item.WhichOneof("kind")
+        if kind == "variable":
+            key = self._variables.of_object(index)
+            if key is None:
+                raise CorruptModelError(
+                    f"{where}: captures variable '{item.variable.name}', object {index}, which is not in the checkpoint"
+                )
+            node = make_node(key, "VarHandleOp", [])
+            node.attr["dtype"].type = item.variable.dtype
+            node.attr["shape"].shape.CopyFrom(item.variable.shape)
+            node.attr["variable"].s = key.encode("utf-8", "surrogateescape")
+            return node
+        if kind == "constant":
+            constant = source.nodes.get(item.constant.operation)
+            if constant is None or constant.op != "Const":
+                raise CorruptModelError(
+                    f"{where}: captures constant '{item.constant.operation}', object {index}, which is not in the graph"
+                )
+            node = make_node(constant.name, "Const", [])
+            for name in constant.attr:
+                node.attr[name].CopyFrom(constant.attr[name])
+            return node
+        if kind == "asset":
+            asset = item.asset.asset_file_def_index
+            if not 0 <= asset < len(source.asset_names):
+                raise CorruptModelError(f"{where}: captures asset {asset}, expected 0 to {len(source.asset_names) - 1}")
+            return asset_node("asset", source.asset_names[asset])
+        for child in item.children:
+            check_object_id(child.node_id, source.objects, f"{where}: object {index}, child '{child.local_name}'")
+            creators = _concrete_names(source.objects[child.node_id]) if child.local_name == "_create_resource" else []
+            if creators:
+                return make_node("resource", "StatefulPartitionedCall", [], creators[0])
+        raise PortingError(f"{where}: captures object {index} of kind {kind}, which is not supported")
+
+
+def _concrete_names(item: Any) -> Sequence[str]:
+    if item.WhichOneof("kind") == "bare_concrete_function":
+        return [item.bare_concrete_function.concrete_function_name]
+    return list(item.function.concrete_functions)
+
+
+def _input_name(leaf: Leaf, argument: str) -> str:
+    """Dict keys name a tensor, else its TensorSpec, else the function's argument."""
+    name = "/".join(part for part in leaf.path if isinstance(part, str)) or leaf.name or argument
+    name = name.replace(":", "_").removeprefix("^") or argument
+    return f"{name}/{leaf.component}" if leaf.component else name
+
+
+def _output_names(structure: list[Leaf], count: int) -> list[str]:
+    """A lone result is "output" (or "values", "splits0", ...), others go by their dict keys or as "output_0", "output_1", ..."""
+    if len(structure) != count:
+        return [f"output_{i}" for i in range(count)]
+    names = Names()
+    outputs: list[str] = []
+    for leaf in structure:
+        parts = [part if isinstance(part, str) else f"output_{part}" for part in leaf.path]
+        outputs.append(names.unique("/".join([*parts, leaf.component] if leaf.component else parts) or "output"))
+    return outputs
