@@ -1,0 +1,57 @@
+"""Where, unique, partition and stitch: the sizes of their results depend on values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from porting.convert import ConvertingEmitter, converter
+from porting.errors import PortingError
+
+Emit = ConvertingEmitter
+
+
+@converter("Where")
+def where(t: Emit, x: Any) -> Any:
+    return t.where_true(x)
+
+
+@converter("Unique", outputs=("y", "idx"))
+def unique(t: Emit, x: Any, *, out_idx: str = "int32") -> Any:
+    return t.unique(x, axis=None, dtype=out_idx)[:2]
+
+
+@converter("UniqueWithCounts", outputs=("y", "idx", "count"))
+def unique_with_counts(t: Emit, x: Any, *, out_idx: str = "int32") -> Any:
+    return t.unique(x, axis=None, dtype=out_idx)
+
+
+@converter("UniqueV2", outputs=("y", "idx"), refuses="strings of rank 2 or more")
+def unique_v2(t: Emit, x: Any, axis: np.ndarray, *, out_idx: str = "int32") -> Any:
+    return t.unique(x, axis=_axis(t, x, axis), dtype=out_idx)[:2]
+
+
+@converter("UniqueWithCountsV2", outputs=("y", "idx", "count"), refuses="strings of rank 2 or more")
+def unique_with_counts_v2(t: Emit, x: Any, axis: np.ndarray, *, out_idx: str = "int32") -> Any:
+    return t.unique(x, axis=_axis(t, x, axis), dtype=out_idx)
+
+
+def _axis(t: Emit, x: Any, axis: np.ndarray[Any, Any]) -> int | None:
+    """TensorFlow gives the axis as a vector that is empty or has one element."""
+    if x.dtype == "string" and x.shape is not None and len(x.shape) != 1:
+        raise PortingError(
+            f"{t.scope!r} wants the unique rows of a {len(x.shape)}-d string tensor, which only 1-d ones have here"
+        )
+    return int(axis.reshape(-1)[0]) if axis.size else None
+
+
+@converter("DynamicPartition", outputs=("outputs",))
+def dynamic_partition(t: Emit, data: Any, partitions: Any, *, num_partitions: int) -> Any:
+    return list(t.dynamic_partition(data, partitions, count=num_partitions))
+
+
+@converter("DynamicStitch", "ParallelDynamicStitch")
+def dynamic_stitch(t: Emit, *operands: Any) -> Any:
+    count = len(operands) // 2
+    return t.dynamic_stitch(tuple(map(t.tensor, operands[:count])), tuple(map(t.tensor, operands[count:])))

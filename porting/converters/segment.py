@@ -1,0 +1,64 @@
+"""Segment reductions and histograms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from porting.convert import ConvertingEmitter, converter
+from porting.values import Sizes
+
+Emit = ConvertingEmitter
+
+
+def _sorted(op: str, reduction: str) -> None:
+    @converter(op)
+    def convert(t: Emit, data: Any, segment_ids: Any) -> Any:
+        return t.segment_reduce(data, segment_ids, reduction=reduction)
+
+
+def _unsorted(op: str, reduction: str) -> None:
+    @converter(op)
+    def convert(t: Emit, data: Any, segment_ids: Any, num_segments: Sizes) -> Any:
+        return t.unsorted_segment_reduce(data, segment_ids, *num_segments, reduction=reduction)
+
+
+def _sparse(op: str, reduction: str) -> None:
+    @converter(op, ignores=("sparse_gradient",))
+    def convert(t: Emit, data: Any, indices: Any, segment_ids: Any) -> Any:
+        return t.sparse_segment_reduce(data, indices, segment_ids, reduction=reduction)
+
+    @converter(f"{op}WithNumSegments", ignores=("sparse_gradient",))
+    def convert_sized(t: Emit, data: Any, indices: Any, segment_ids: Any, num_segments: Sizes) -> Any:
+        return t.sparse_segment_reduce(data, indices, segment_ids, *num_segments, reduction=reduction)
+
+
+for _name in ("sum", "mean", "prod", "max", "min"):
+    _sorted(f"Segment{_name.title()}", _name)
+for _name in ("sum", "prod", "max", "min"):
+    _unsorted(f"UnsortedSegment{_name.title()}", _name)
+for _name, _title in (("sum", "Sum"), ("mean", "Mean"), ("sqrtn", "SqrtN")):
+    _sparse(f"SparseSegment{_title}", _name)
+
+
+@converter("Bincount")
+def bincount(t: Emit, values: Any, size: Sizes, weights: Any) -> Any:
+    return t.bincount(values, *size, weights, binary_output=False, flat=True)
+
+
+@converter("DenseBincount")
+def dense_bincount(t: Emit, values: Any, size: Sizes, weights: Any, *, binary_output: bool = False) -> Any:
+    return t.bincount(values, *size, weights, binary_output=binary_output)
+
+
+@converter("RaggedBincount")
+def ragged_bincount(
+    t: Emit, splits: Any, values: Any, size: Sizes, weights: Any, *, binary_output: bool = False
+) -> Any:
+    return t.ragged_bincount(splits, values, *size, weights, binary_output=binary_output)
+
+
+@converter("SparseBincount")
+def sparse_bincount(
+    t: Emit, indices: Any, values: Any, shape: Any, size: Sizes, weights: Any, *, binary_output: bool = False
+) -> Any:
+    return t.sparse_bincount(indices, values, shape, *size, weights, binary_output=binary_output)

@@ -1,0 +1,117 @@
+"""Ragged tensors against TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.witness import Case, as_array, case, check_case, check_function, run, tf
+from torch_towers.errors import InputError
+
+SPLITS = np.array([0, 2, 2, 5], np.int64)
+OUTER = np.array([0, 1, 1, 3], np.int64)
+ROWIDS = np.array([0, 0, 2, 2, 2], np.int64)
+FLOATS = np.array([1, -0.0, np.nan, 4, 5], np.float32)
+STRINGS = as_array([b"a", b"", b"c\0", b"d", b"\xff"])
+
+
+def to_tensor(
+    values: np.ndarray, default: Any, partitions: tuple[Any, ...], types: list[str], shape: Any, *constants: str
+) -> Case:
+    return case("RaggedTensorToTensor", "shape", "default_value", *constants, shape=shape, values=values, default_value=default,
+                row_partition_tensors=partitions, attrs={"row_partition_types": types}, batched=False,
+                label=f"{values.dtype}{values.shape} {'+'.join(types)} {np.asarray(shape).tolist()}")  # fmt: skip
+
+
+def to_tensor_cases() -> list[Case]:
+    rows: list[Case] = []
+    one: list[tuple[tuple[Any, ...], list[str]]] = [
+        ((SPLITS,), ["ROW_SPLITS"]), ((SPLITS.astype(np.int32),), ["ROW_SPLITS"]),
+        ((np.int64(4), ROWIDS), ["FIRST_DIM_SIZE", "VALUE_ROWIDS"]), ((np.int64(3), ROWIDS), ["FIRST_DIM_SIZE", "VALUE_ROWIDS"]),
+    ]  # fmt: skip
+    for partitions, types in one:
+        for shape in ([-1, -1], [-1, 2], [2, -1], [5, 4], [0, 3]):
+            rows.append(to_tensor(FLOATS, np.float32(-1), partitions, types, np.array(shape, np.int64)))
+            rows.append(to_tensor(STRINGS, b"pad", partitions, types, np.array(shape, np.int32)))
+        rows.append(to_tensor(FLOATS, np.float32(-0.0), partitions, types, np.int64(-1)))
+    two: list[tuple[tuple[Any, ...], list[str]]] = [
+        ((OUTER, SPLITS), ["ROW_SPLITS", "ROW_SPLITS"]),
+        ((OUTER, ROWIDS), ["ROW_SPLITS", "VALUE_ROWIDS"]),
+        ((np.int64(3), np.array([0, 2, 2], np.int64), ROWIDS), ["FIRST_DIM_SIZE", "VALUE_ROWIDS", "VALUE_ROWIDS"]),
+    ]
+    for partitions, types in two:
+        for shape in ([-1, -1, -1], [2, 1, 2], [4, 3, 4]):
+            rows.append(to_tensor(STRINGS, b"", partitions, types, np.array(shape, np.int64)))
+        rows.append(
+            to_tensor(
+                FLOATS.reshape(5, 1).repeat(2, 1),
+                np.array([7, 8], np.float32),
+                partitions,
+                types,
+                np.array([-1, -1, -1, 2]),
+            )
+        )
+        rows.append(
+            to_tensor(
+                FLOATS.reshape(5, 1).repeat(2, 1),
+                np.array([7], np.float32),
+                partitions,
+                types,
+                np.array([-1, 2, -1, -1]),
+            )
+        )
+    grid = np.arange(10).reshape(5, 2)
+    rows.append(to_tensor(grid, np.int64(9), (SPLITS,), ["ROW_SPLITS"], np.array([-1, 2, 2])))
+    rows.append(to_tensor(grid[:0], np.int64(9), (SPLITS * 0,), ["ROW_SPLITS"], np.array([-1, -1, 2])))
+    rows.append(to_tensor(STRINGS[:0], b"x", (SPLITS * 0,), ["ROW_SPLITS"], np.array([-1, 3])))
+    rows.append(to_tensor(STRINGS[:0], b"x", (SPLITS[:1],), ["ROW_SPLITS"], np.array([-1, -1])))
+    rows.append(case("RaggedTensorToTensor", shape=np.array([-1, 4]), values=FLOATS, default_value=np.float32(2), row_partition_tensors=(SPLITS,),
+                     attrs={"row_partition_types": ["ROW_SPLITS"]}, batched=False, free=False, label="shape and default fed"))  # fmt: skip
+    return rows
+
+
+CASES: list[Case] = to_tensor_cases()
+
+
+@pytest.mark.parametrize("row", CASES, ids=str)
+def test_case(row: Case) -> None:
+    check_case(row)
+
+
+BAD_PARTITIONS = [
+    np.array([0, 2, 1, 5], np.int64),
+    np.array([0, 2, 2, 4], np.int64),
+    np.array([0, 2, 2, 6], np.int64),
+]
+
+
+@pytest.mark.parametrize("bad", BAD_PARTITIONS, ids=str)
+def test_row_splits_that_contradict_the_values_are_refused(bad: np.ndarray) -> None:
+    """TensorFlow reads past the end of the values, or asks an assertion beside this op; here the op itself refuses."""
+    program = check_function(
+        lambda x, s: tf.RaggedTensor.from_row_splits(x, s, validate=False).to_tensor(), [{"x": FLOATS, "s": SPLITS}]
+    )
+    with pytest.raises(InputError, match=r"[Rr]ow"):
+        run(program, {"x": FLOATS, "s": bad})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.binary(max_size=3), max_size=4), max_size=5), st.sampled_from([None, 0, 2, 6]))
+def test_any_rows_of_strings(rows: list[list[bytes]], width: int | None) -> None:
+    import torch
+
+    from torch_towers.ops.ragged import ragged_to_tensor
+
+    splits = np.cumsum([0, *map(len, rows)])
+    values = as_array([item for row in rows for item in row]) if any(rows) else STRINGS[:0]
+    ragged = tf.RaggedTensor.from_row_splits(tf.constant(values, tf.string), splits)
+    theirs = ragged.to_tensor(b"-", shape=[None, width]).numpy()
+    ours = ragged_to_tensor(
+        values, as_array(b"-"), (torch.from_numpy(splits),), -1, -1 if width is None else width, types=("ROW_SPLITS",)
+    )
+    assert ours.shape == theirs.shape
+    assert ours.tolist() == theirs.tolist()

@@ -1,0 +1,316 @@
+"""Segment reductions and histograms against TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.witness import Case, case, check_case, check_function, run, tf
+from torch_towers.errors import InputError
+from torch_towers.ops.segments import bincount, sparse_segment_reduce, unsorted_segment_reduce
+
+RNG = np.random.default_rng(0)
+NO_WEIGHTS = np.zeros(0, np.float32)
+SORTED = np.array([0, 0, 1, 1, 1, 3, 3, 3, 3], np.int32)
+LOOSE = np.array([4, -1, 0, 0, 2, 4, 4, -3, 2], np.int64)
+
+
+def floats(*shape: int) -> np.ndarray:
+    values = RNG.normal(size=shape).astype(np.float32)
+    values.reshape(-1)[2::7] = -0.0
+    return values
+
+
+def integers(*shape: int) -> np.ndarray:
+    return RNG.integers(-9, 9, shape).astype(np.int32)
+
+
+def segment_cases() -> list[Case]:
+    rows: list[Case] = []
+    for name in ("Sum", "Mean", "Prod", "Max", "Min"):
+        op = f"Segment{name}"
+        for data in (
+            floats(9),
+            floats(9, 3),
+            floats(9, 2, 2).astype(np.float64),
+            integers(9, 2),
+            integers(9).astype(np.int64),
+        ):
+            rows.append(case(op, data=data, segment_ids=SORTED, batched=False, label=f"{data.dtype}{data.shape}"))
+        rows.append(
+            case(
+                op,
+                data=floats(9),
+                segment_ids=SORTED.astype(np.int64) + 2,
+                batched=False,
+                label="int64 ids, gap in front",
+            )
+        )
+        rows.append(case(op, data=floats(0, 3), segment_ids=SORTED[:0], batched=False, label="empty"))
+    for name in ("Sum", "Prod", "Max", "Min"):
+        op = f"UnsortedSegment{name}"
+        for data in (
+            floats(9),
+            floats(9, 3),
+            floats(9, 2, 2).astype(np.float64),
+            integers(9, 2),
+            integers(9).astype(np.int64),
+        ):
+            rows.append(
+                case(
+                    op, "num_segments", data=data, segment_ids=LOOSE, num_segments=6, label=f"{data.dtype}{data.shape}"
+                )
+            )
+        rows.append(
+            case(
+                op,
+                data=floats(3, 3, 2),
+                segment_ids=LOOSE.reshape(3, 3).astype(np.int32),
+                num_segments=np.int32(5),
+                label="ids [3, 3]",
+            )
+        )
+        rows.append(case(op, data=floats(0, 2), segment_ids=LOOSE[:0], num_segments=np.int64(2), label="empty"))
+    for op, more in (("SegmentSum", {}), ("SegmentMean", {}), ("UnsortedSegmentSum", {"num_segments": np.int32(4)})):
+        rows.append(
+            case(
+                op, data=np.full((3, 2), -0.0, np.float32), segment_ids=SORTED[1:4], batched=False, label="-0.0", **more
+            )
+        )
+    table = floats(50, 7)
+    for name in ("Sum", "Mean", "SqrtN"):
+        op = f"SparseSegment{name}"
+        for length in (1, 2, 3, 7, 8, 9, 10, 11, 16, 17, 18, 26, 33):
+            picked, ids = RNG.integers(0, 50, length + 3), np.array([1] * length + [2, 4, 4])
+            rows.append(
+                case(
+                    op,
+                    data=table,
+                    indices=picked.astype(np.int32),
+                    segment_ids=ids.astype(np.int32),
+                    batched=False,
+                    label=f"{length} rows",
+                )
+            )
+        rows.append(
+            case(
+                op,
+                data=table.astype(np.float64),
+                indices=picked,
+                segment_ids=ids,
+                batched=False,
+                label="float64, int64",
+            )
+        )
+        rows.append(
+            case(op, data=table.astype(np.float16), indices=picked, segment_ids=ids, batched=False, label="float16")
+        )
+        rows.append(
+            case(
+                op,
+                data=table.astype(np.float16),
+                indices=picked,
+                segment_ids=ids,
+                batched=False,
+                attrs={"sparse_gradient": True},
+            )
+        )
+        rows.append(
+            case(op, data=floats(5, 2, 3), indices=picked[:0], segment_ids=ids[:0], batched=False, label="empty")
+        )
+        rows.append(
+            case(
+                f"{op}WithNumSegments",
+                "num_segments",
+                data=table,
+                indices=picked,
+                segment_ids=ids,
+                num_segments=9,
+                batched=False,
+            )
+        )
+        rows.append(
+            case(
+                f"{op}WithNumSegments",
+                data=table,
+                indices=picked,
+                segment_ids=ids,
+                num_segments=np.int64(5),
+                batched=False,
+            )
+        )
+    return rows
+
+
+def bincount_cases() -> list[Case]:
+    rows: list[Case] = []
+    values = np.array([1, 2, 2, 5, 9, 0], np.int32)
+    splits, indices = (
+        np.array([0, 2, 2, 6], np.int64),
+        np.array([[0, 0], [0, 1], [2, 0], [2, 1], [2, 2], [2, 5]], np.int64),
+    )
+    for binary in (False, True):
+        attrs = {"binary_output": binary}
+        for dtype in (np.int32, np.int64):
+            size = dtype(6)
+            rows.append(
+                case("DenseBincount", "size", input=values.astype(dtype), size=size, weights=NO_WEIGHTS, attrs=attrs)
+            )
+            rows.append(
+                case(
+                    "DenseBincount",
+                    "size",
+                    input=values.reshape(2, 3).astype(dtype),
+                    size=size,
+                    weights=NO_WEIGHTS.astype(np.int64),
+                    attrs=attrs,
+                )
+            )
+            rows.append(
+                case(
+                    "DenseBincount",
+                    "size",
+                    input=values.reshape(2, 3).astype(dtype),
+                    size=size,
+                    weights=floats(2, 3),
+                    attrs=attrs,
+                )
+            )
+            rows.append(
+                case(
+                    "DenseBincount",
+                    input=values.astype(dtype),
+                    size=size,
+                    weights=floats(6),
+                    attrs=attrs,
+                    label="size fed",
+                )
+            )
+            rows.append(
+                case(
+                    "RaggedBincount",
+                    "size",
+                    splits=splits,
+                    values=values.astype(dtype),
+                    size=size,
+                    weights=floats(6),
+                    attrs=attrs,
+                    batched=False,
+                )
+            )
+            rows.append(
+                case(
+                    "RaggedBincount",
+                    splits=splits,
+                    values=values.astype(dtype),
+                    size=size,
+                    weights=NO_WEIGHTS,
+                    attrs=attrs,
+                    batched=False,
+                )
+            )
+            rows.append(
+                case(
+                    "SparseBincount",
+                    "size",
+                    indices=indices,
+                    values=values.astype(dtype),
+                    dense_shape=np.array([3, 6]),
+                    size=size,
+                    weights=NO_WEIGHTS,
+                    attrs=attrs,
+                    batched=False,
+                )
+            )
+            rows.append(
+                case(
+                    "SparseBincount",
+                    "size",
+                    indices=indices[:, 1:],
+                    values=values.astype(dtype),
+                    dense_shape=np.array([6]),
+                    size=size,
+                    weights=floats(6),
+                    attrs=attrs,
+                    batched=False,
+                )
+            )
+        rows.append(
+            case(
+                "DenseBincount",
+                "size",
+                input=np.zeros((0, 3), np.int64),
+                size=np.int64(4),
+                weights=NO_WEIGHTS,
+                attrs=attrs,
+                label="empty",
+            )
+        )
+    rows.append(case("Bincount", "size", arr=values, size=np.int32(6), weights=NO_WEIGHTS))
+    rows.append(case("Bincount", arr=values, size=np.int32(6), weights=floats(6)))
+    rows.append(case("Bincount", "size", arr=values.reshape(2, 3), size=np.int32(6), weights=integers(2, 3)))
+    return rows
+
+
+CASES: list[Case] = segment_cases() + bincount_cases()
+
+
+@pytest.mark.parametrize("row", CASES, ids=str)
+def test_case(row: Case) -> None:
+    check_case(row)
+
+
+REDUCTIONS = {"sum": tf.sparse.segment_sum, "mean": tf.sparse.segment_mean, "sqrtn": tf.sparse.segment_sqrt_n}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(REDUCTIONS)), st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 2**31))
+def test_sparse_segments_of_any_length(reduction: str, lengths: list[int], seed: int) -> None:
+    """The order of TensorFlow's additions changes with a segment's length."""
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(len(lengths)), lengths)
+    data, picked = rng.normal(size=(20, 3)).astype(np.float32), rng.integers(0, 20, ids.size)
+    theirs = REDUCTIONS[reduction](data, picked, ids).numpy()
+    ours = sparse_segment_reduce(*map(torch.from_numpy, (data, picked, ids)), reduction=reduction).numpy()
+    assert np.array_equal(ours.view(np.int32), theirs.view(np.int32))
+
+
+REFUSED = [
+    (lambda data, ids: tf.math.segment_sum(data, ids), [0, 2, 1]),
+    (lambda data, ids: tf.math.segment_mean(data, ids), [-1, 0, 1]),
+    (lambda data, ids: tf.math.unsorted_segment_max(data, ids, 3), [0, 3, 1]),
+    (lambda data, ids: tf.sparse.segment_sum(data, ids, [0, 0, 1]), [0, 3, 1]),
+    (lambda data, ids: tf.sparse.segment_sum(data, ids, [0, 0, 1]), [0, -1, 1]),
+    (lambda data, ids: tf.sparse.segment_mean(data, [0, 1, 1], ids), [0, 2, 1]),
+    (lambda data, ids: tf.sparse.segment_mean(data, [0, 1, 1], ids, num_segments=2), [0, 1, 2]),
+    (lambda data, ids: tf.raw_ops.DenseBincount(input=ids, size=4, weights=[1.0, 2.0, 3.0]), [0, -1, 2]),
+]
+
+
+@pytest.mark.parametrize(("function", "ids"), REFUSED)
+def test_what_tensorflow_refuses_is_refused(function, ids: list[int]) -> None:
+    data, good, bad = floats(3, 2), np.array([0, 1, 1], np.int32), np.array(ids, np.int32)
+    program = check_function(function, [{"data": data, "ids": good}])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        function(tf.constant(data), tf.constant(bad))
+    with pytest.raises(InputError):
+        run(program, {"data": data, "ids": bad})
+
+
+class Both(torch.nn.Module):
+    def forward(self, data: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sums = unsorted_segment_reduce(data, ids, 4, reduction="sum")
+        return sums, bincount(ids, 4, torch.zeros(0), binary_output=True)
+
+
+def test_unsorted_segments_and_histograms_export_whole() -> None:
+    rows = torch.export.Dim("rows", min=2)
+    exported = torch.export.export(
+        Both(), (torch.randn(5, 2), torch.tensor([0, 3, 1, 1, 2])), dynamic_shapes=({0: rows}, {0: rows})
+    )
+    data, ids = torch.randn(7, 2), torch.tensor([3, 3, 1, 0, 0, 3, 2])
+    for ours, theirs in zip(exported.module()(data, ids), Both()(data, ids), strict=True):
+        assert torch.equal(ours, theirs)

@@ -1,0 +1,116 @@
+"""Ops whose results are as large as the values say: where, unique, partition, stitch. Strings are welcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.dtypes import torch_dtype
+from torch_towers.errors import InputError
+from torch_towers.registry import Spec, op
+from torch_towers.rows import Rows, take
+
+
+def _where_spec(x: Spec) -> list[Spec]:
+    return [("int64", (None, None if x[1] is None else len(x[1])))]
+
+
+@op(stage="early", infer=_where_spec)
+def where_true(x: Tensor) -> Tensor:
+    """The indices of the elements that are true, or not zero, in row-major order: `[...] -> [n, rank]` int64.
+
+    Source: tf.raw_ops.Where.
+    """
+    return torch.nonzero(x)
+
+
+def _unique_spec(x: Spec, *, axis: int | None, dtype: str) -> list[Spec]:
+    at = axis or 0
+    shape = None if x[1] is None else tuple(None if i == at % len(x[1]) else size for i, size in enumerate(x[1]))
+    length = None if x[1] is None else x[1][at]
+    return [(x[0], shape), (dtype, (length,)), (dtype, (None,))]
+
+
+@op(stage="early", infer=_unique_spec)
+def unique(x: Rows, *, axis: int | None, dtype: str) -> tuple[Rows, Tensor, Tensor]:
+    """The different elements in the order of their first occurrence, where each element stands among them, and their counts.
+
+    `[n] -> [k], [n], [k]`; with `axis`, slices along it are compared instead of elements. `dtype` is that of positions and
+    counts. Every NaN differs from every other. Source: tf.raw_ops.UniqueWithCountsV2.
+    """
+    if not isinstance(x, Tensor):
+        if x.ndim != 1:
+            raise InputError(f"unique expects a 1D vector of strings, not shape {x.shape}")
+        return _unique_strings(x, torch_dtype(dtype))
+    at = axis or 0
+    rows = x if x.ndim == 1 else x.movedim(at, 0).reshape(x.shape[at], -1)
+    _, inverse, counts = torch.unique(rows, dim=None if x.ndim == 1 else 0, return_inverse=True, return_counts=True)
+    position = torch.arange(inverse.shape[0], device=x.device)
+    first = torch.full(counts.shape, inverse.shape[0], device=x.device).scatter_reduce(0, inverse, position, "amin")
+    order = first.argsort()
+    place = torch.empty_like(order).scatter(0, order, torch.arange(order.shape[0], device=x.device))
+    return x.index_select(at, first[order]), place[inverse].to(torch_dtype(dtype)), counts[order].to(torch_dtype(dtype))
+
+
+def _unique_strings(x: np.ndarray[Any, Any], dtype: torch.dtype) -> tuple[Rows, Tensor, Tensor]:
+    places: dict[bytes, int] = {}
+    index = [places.setdefault(item, len(places)) for item in x.tolist()]
+    values = np.empty(len(places), object)
+    values[:] = list(places)
+    positions = torch.tensor(index, dtype=torch.int64)
+    return values, positions.to(dtype), torch.bincount(positions, minlength=len(places)).to(dtype)
+
+
+def _partition_spec(data: Spec, partitions: Spec, *, count: int) -> list[Spec]:
+    known = data[1] is not None and partitions[1] is not None
+    shape = (None, *data[1][len(partitions[1]) :]) if known else None  # type: ignore[index,arg-type]
+    return [(data[0], shape)] * count
+
+
+@op(stage="early", infer=_partition_spec)
+def dynamic_partition(data: Rows, partitions: Tensor, *, count: int) -> tuple[Rows, ...]:
+    """The rows of `data` dealt out to `count` parts: `[*p, ...], [*p] -> count x [n, ...]`.
+
+    Errors: `InputError` for a partition outside `[0, count)`. Source: tf.raw_ops.DynamicPartition.
+    """
+    ids = partitions.reshape(-1)
+    outside = ((ids < 0) | (ids >= count)).nonzero()
+    if outside.numel():
+        at = int(outside[0])
+        raise InputError(f"partitions[{at}] = {int(ids[at])} is not in [0, {count})")
+    rows = data.reshape(ids.shape[0], *data.shape[partitions.ndim :])
+    return tuple(take(rows, (ids == part).nonzero().reshape(-1)) for part in range(count))
+
+
+def _stitch_spec(indices: tuple[Spec, ...], data: tuple[Spec, ...]) -> list[Spec]:
+    for index, values in zip(indices, data, strict=True):
+        if index[1] is not None and values[1] is not None:
+            return [(values[0], (None, *values[1][len(index[1]) :]))]
+    return [(data[0][0], None)]
+
+
+@op(stage="early", infer=_stitch_spec)
+def dynamic_stitch(indices: tuple[Tensor, ...], data: tuple[Rows, ...]) -> Rows:
+    """Rows put where the indices say, later ones over earlier ones: `n x [*i], n x [*i, ...] -> [max index + 1, ...]`.
+
+    Rows that no index names hold 0 or b"". Errors: `InputError` for negative indices.
+    Source: tf.raw_ops.DynamicStitch, tf.raw_ops.ParallelDynamicStitch.
+    """
+    flat = torch.cat([index.reshape(-1) for index in indices]).to(torch.int64)
+    inner = data[0].shape[indices[0].ndim :]
+    rows = [part.reshape(index.numel(), *inner) for index, part in zip(indices, data, strict=True)]
+    if bool((flat < 0).any()):
+        raise InputError(f"indices[{int((flat < 0).nonzero()[0])}] is out of range: it is negative")
+    count = int(flat.max()) + 1 if flat.numel() else 0
+    last = torch.full((count,), -1, dtype=torch.int64).scatter_reduce(0, flat, torch.arange(flat.shape[0]), "amax")
+    named = (last >= 0).nonzero().reshape(-1)
+    first = data[0]
+    if isinstance(first, Tensor):
+        out = torch.zeros((count, *inner), dtype=first.dtype, device=first.device)
+        return out.index_copy(0, named, torch.cat(rows).index_select(0, last[named]))  # type: ignore[arg-type]
+    out_strings = np.full((count, *inner), b"", object)
+    out_strings[named.numpy()] = np.concatenate(rows)[last[named].numpy()]  # type: ignore[arg-type]
+    return out_strings

@@ -1,0 +1,237 @@
+"""Sums, means and extremes of rows that share a segment, and histograms, in the order in which TensorFlow's CPU kernels add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.registry import Spec, op
+from torch_towers.rows import ranges
+
+_REDUCTIONS = {"sum": "sum", "prod": "prod", "max": "amax", "min": "amin"}
+_CHUNK = 8
+_SCALED = 10  # TensorFlow multiplies by 1/n where a segment has fewer rows than this, and divides by n elsewhere
+
+
+def _checkable(x: Tensor) -> bool:
+    """True where values may be looked at: not on meta tensors, and not while a graph is being captured."""
+    return x.device.type != "meta" and not torch.compiler.is_compiling()
+
+
+def _rows_of(data: Spec, rows: int | str | None = None, skip: int = 1) -> list[Spec]:
+    return [(data[0], None if data[1] is None else (rows, *data[1][skip:]))]
+
+
+def _sorted_spec(data: Spec, segment_ids: Spec, **attrs: Any) -> list[Spec]:
+    return _rows_of(data)
+
+
+def _sparse_spec(data: Spec, indices: Spec, segment_ids: Spec, *num_segments: Spec, **attrs: Any) -> list[Spec]:
+    return _rows_of(data)
+
+
+def _reduce(data: Tensor, ids: Tensor, count: int, reduction: str, default: float | int) -> Tensor:
+    """Rows of `data` reduced by id, in order; a segment without rows holds `default`."""
+    index = ids.reshape(-1, *[1] * (data.ndim - 1)).expand_as(data)
+    if reduction == "sum":
+        # -0.0 is the one number that leaves every other as it is, so that a lone -0.0 stays one
+        start = -0.0 if data.is_floating_point() else 0
+        out = torch.full((count, *data.shape[1:]), start, dtype=data.dtype, device=data.device).index_add(0, ids, data)
+    else:
+        out = torch.full(
+            (count, *data.shape[1:]), 1 if reduction == "prod" else 0, dtype=data.dtype, device=data.device
+        )
+        out = out.scatter_reduce(0, index, data, _REDUCTIONS[reduction], include_self=reduction == "prod")
+    filled = torch.zeros(count, dtype=torch.bool, device=data.device).index_fill(0, ids, True)
+    return torch.where(filled.reshape(-1, *[1] * (data.ndim - 1)), out, torch.full_like(out, default))
+
+
+def _check_sorted(segment_ids: Tensor, rows: int) -> None:
+    if segment_ids.numel() != rows:
+        raise InputError("segment_ids should be the same size as dimension 0 of input.")
+    if segment_ids.numel() and int(segment_ids[0]) < 0:
+        raise InputError("segment ids must be >= 0")
+    if bool((segment_ids[1:] < segment_ids[:-1]).any()):
+        raise InputError("segment ids are not increasing")
+
+
+@op(stage="early", infer=_sorted_spec)
+def segment_reduce(data: Tensor, segment_ids: Tensor, *, reduction: str) -> Tensor:
+    """The rows of each segment reduced, for ids that ascend: `[n, ...], [n] -> [last id + 1, ...]`.
+
+    `reduction` is "sum", "mean", "prod", "max" or "min". A segment without rows holds 0 ("prod": 1).
+    Errors: `InputError` for ids that descend or are negative. Source: tf.raw_ops.SegmentSum and its kin.
+    """
+    _check_sorted(segment_ids, data.shape[0])
+    ids = segment_ids.to(torch.int64)
+    count = int(ids[-1]) + 1 if ids.numel() else 0
+    if reduction not in ("sum", "mean"):
+        return _reduce(data, ids, count, reduction, 1 if reduction == "prod" else 0)
+    total = _reduce(data, ids, count, "sum", 0)
+    rows = torch.bincount(ids, minlength=count).clamp(min=1).reshape(-1, *[1] * (data.ndim - 1))
+    total = torch.where(
+        rows > 1, total + 0, total
+    )  # TensorFlow copies a lone row, and adds several to 0.0: no -0.0 then
+    if reduction == "sum":
+        return total
+    rows = rows.to(data.dtype)
+    return total / rows if data.is_floating_point() else torch.div(total, rows, rounding_mode="trunc")
+
+
+def _lowest(dtype: torch.dtype) -> float | int:
+    return torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
+
+
+def _highest(dtype: torch.dtype) -> float | int:
+    return torch.finfo(dtype).max if dtype.is_floating_point else torch.iinfo(dtype).max
+
+
+@op()
+def unsorted_segment_reduce(data: Tensor, segment_ids: Tensor, num_segments: int, *, reduction: str) -> Tensor:
+    """The rows of each segment reduced, for ids in any order: `[*ids, ...], [*ids] -> [num_segments, ...]`.
+
+    `reduction` is "sum", "prod", "max" or "min". Negative ids are left out. A segment without rows holds what leaves the
+    reduction unchanged: 0, 1, the lowest or the highest number of the dtype.
+    Errors: `InputError` for an id of `num_segments` or more. Source: tf.raw_ops.UnsortedSegmentSum and its kin.
+    """
+    inner = data.shape[segment_ids.ndim :]
+    ids = segment_ids.reshape(-1).to(torch.int64)
+    count = int(num_segments) if isinstance(num_segments, Tensor) else num_segments
+    if _checkable(ids):
+        wrong = (ids >= count).nonzero()
+        if wrong.numel():
+            at = int(wrong[0])
+            raise InputError(f"segment_ids[{at}] = {int(ids[at])} is out of range [0, {count})")
+    rows = data.reshape(ids.shape[0], *inner)
+    ids = torch.where(ids < 0, count, ids)  # what is left out goes to one more segment, cut off at the end
+    shape, default = (count + 1, *inner), {"sum": 0, "prod": 1, "max": _lowest, "min": _highest}[reduction]
+    fill = default(data.dtype) if callable(default) else default
+    out = torch.full(shape, fill, dtype=data.dtype, device=data.device)
+    if reduction == "sum":
+        return out.index_add(0, ids, rows)[:count]
+    index = ids.reshape(-1, *[1] * len(inner)).expand_as(rows)
+    return out.scatter_reduce(0, index, rows, _REDUCTIONS[reduction], include_self=True)[:count]
+
+
+@op(stage="early", infer=_sparse_spec)
+def sparse_segment_reduce(
+    data: Tensor, indices: Tensor, segment_ids: Tensor, *num_segments: int, reduction: str
+) -> Tensor:
+    """The named rows of each segment reduced, for ids that ascend: `[n, ...], [k], [k] -> [segments, ...]`.
+
+    `reduction` is "sum", "mean" or "sqrtn". Without `num_segments` there are as many segments as the last id says. A segment
+    without rows holds 0. Errors: `InputError` for ids or indices out of range. Source: tf.raw_ops.SparseSegmentSum and its kin,
+    whose order of additions this follows: first up to nine rows, then groups of eight.
+    """
+    _check_sorted(segment_ids, indices.shape[0])
+    ids, rows = segment_ids.to(torch.int64), indices.to(torch.int64)
+    outside = ((rows < 0) | (rows >= data.shape[0])).nonzero()
+    if outside.numel():
+        at = int(outside[0])
+        raise InputError(f"indices[{at}] == {int(rows[at])} out of range [0, {data.shape[0]})")
+    last = int(ids[-1]) + 1 if ids.numel() else 0
+    count = int(num_segments[0]) if num_segments else last
+    if last > count:
+        raise InputError(f"segment ids must be < {count}" if num_segments else "segment ids must be >= 0")
+    lengths = torch.bincount(ids, minlength=count)
+    chunk, owner = (index.to(data.device) for index in _chunks(ids, lengths))
+    picked = data.index_select(0, rows.to(data.device))
+    wide = picked.float() if data.dtype in (torch.float16, torch.bfloat16) else picked
+    total = _reduce(_reduce(wide, chunk, owner.shape[0], "sum", 0), owner, count, "sum", 0)
+    if reduction != "sum":
+        divisor = lengths.clamp(min=1).to(torch.float64)
+        divisor = (divisor.sqrt() if reduction == "sqrtn" else divisor).to(wide.dtype)
+        per_row = (slice(None), *[None] * (data.ndim - 1))
+        few = (lengths < _SCALED)[per_row].to(data.device)
+        divisor = divisor[per_row].to(data.device)
+        total = torch.where(few, total * (1 / divisor), total / divisor)
+    return total.to(data.dtype)
+
+
+def _chunks(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The chunk of each row, and the segment of each chunk: chunks are summed by themselves, then added up."""
+    # a segment of n rows has a chunk of n % 8 rows (8 or 9 where that is 0 or 1), then chunks of 8
+    remainder = lengths % _CHUNK
+    head = torch.where(remainder < 2, remainder + _CHUNK, remainder).minimum(lengths)
+    chunks = torch.where(lengths > 0, 1 + (lengths - head) // _CHUNK, 0)
+    position = ranges(lengths)
+    within = torch.where(position < head[ids], 0, 1 + (position - head[ids]).div(_CHUNK, rounding_mode="floor"))
+    return (chunks.cumsum(0) - chunks)[ids] + within, torch.repeat_interleave(torch.arange(lengths.shape[0]), chunks)
+
+
+# -- histograms ---------------------------------------------------------------------------------------------------------
+
+
+def _weighted(values: Tensor, weights: Tensor, binary_output: bool) -> Tensor:
+    if binary_output or weights.numel() == 0:
+        return torch.ones(values.shape, dtype=weights.dtype, device=values.device)
+    return weights.reshape(-1)
+
+
+def _histogram(
+    rows: Tensor | None, values: Tensor, weights: Tensor, size: int, count: int, binary_output: bool
+) -> Tensor:
+    """`[count, size]` sums of weights by row and value; values of `size` or more are left out."""
+    if _checkable(values) and bool((values < 0).any()):
+        raise InputError("Input must be non-negative")
+    bins = values.to(torch.int64).clamp(max=size)
+    width = size + 1
+    flat = bins if rows is None else bins + rows * width
+    out = torch.zeros(count * width, dtype=weights.dtype, device=values.device)
+    source = _weighted(values, weights, binary_output)
+    out = out.scatter(0, flat, source) if binary_output else out.index_add(0, flat, source)
+    return out.reshape(count, width)[:, :size]
+
+
+@op()
+def bincount(values: Tensor, size: int, weights: Tensor, *, binary_output: bool, flat: bool = False) -> Tensor:
+    """How often, or with which sum of weights, each of `0 .. size-1` occurs: `[n] -> [size]` or `[rows, n] -> [rows, size]`.
+
+    `flat` counts all rows together. `weights` has the shape of `values`, or no elements; the result has its dtype. `binary_output`: 1 where it occurs at all.
+    Errors: `InputError` for negative values. Source: tf.raw_ops.DenseBincount, tf.raw_ops.Bincount.
+    """
+    size = int(size) if isinstance(size, Tensor) else size
+    if values.ndim != 2 or flat:
+        return _histogram(None, values.reshape(-1), weights, size, 1, binary_output)[0]
+    count = values.shape[0]
+    rows = torch.arange(count, device=values.device).reshape(-1, 1).expand_as(values).reshape(-1)
+    return _histogram(rows, values.reshape(-1), weights, size, count, binary_output)
+
+
+def _ragged_bincount_spec(splits: Spec, values: Spec, size: Spec, weights: Spec, **attrs: Any) -> list[Spec]:
+    return [(weights[0], (None, None))]
+
+
+@op(stage="early", infer=_ragged_bincount_spec)
+def ragged_bincount(splits: Tensor, values: Tensor, size: int, weights: Tensor, *, binary_output: bool) -> Tensor:
+    """`bincount` of each ragged row: row splits `[rows + 1]` and values `[n] -> [rows, size]`.
+
+    Errors: `InputError` for negative values. Source: tf.raw_ops.RaggedBincount.
+    """
+    count = splits.shape[0] - 1
+    rows = torch.repeat_interleave(torch.arange(count), splits[1:] - splits[:-1])
+    return _histogram(rows, values, weights, int(size), count, binary_output)
+
+
+def _sparse_bincount_spec(
+    indices: Spec, values: Spec, dense_shape: Spec, size: Spec, weights: Spec, **attrs: Any
+) -> list[Spec]:
+    if dense_shape[1] is None or not isinstance(dense_shape[1][0], int):
+        return [(weights[0], None)]
+    return [(weights[0], (None,) * dense_shape[1][0])]
+
+
+@op(stage="early", infer=_sparse_bincount_spec)
+def sparse_bincount(
+    indices: Tensor, values: Tensor, dense_shape: Tensor, size: int, weights: Tensor, *, binary_output: bool
+) -> Tensor:
+    """`bincount` of each sparse row: indices `[n, 1 or 2]` and values `[n] -> [size]` or `[rows, size]`.
+
+    Errors: `InputError` for negative values. Source: tf.raw_ops.SparseBincount.
+    """
+    if dense_shape.shape[0] == 1:
+        return _histogram(None, values, weights, int(size), 1, binary_output)[0]
+    return _histogram(indices[:, 0], values, weights, int(size), int(dense_shape[0]), binary_output)
