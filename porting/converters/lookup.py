@@ -1,0 +1,86 @@
+"""Lookup tables: a table found by several nodes is one module of the checkpoint."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from porting.convert import ConvertingEmitter, converter
+from porting.errors import PortingError
+from porting.names import clean
+from porting.values import Constant, Resource, constant
+
+Emit = ConvertingEmitter
+
+_LOOKUPS = re.compile(r"(None|hash_table|table)_[Ll]ookup|LookupTableFind")
+_KINDS = ("HashTable", "MutableHashTable", "MutableHashTableOfTensors", "MutableDenseHashTable")
+_HANDLES = [kind + version for kind in _KINDS for version in ("", "V2")] + ["Anonymous" + kind for kind in _KINDS]
+
+
+@converter(
+    *_HANDLES,
+    ignores=(
+        "key_dtype",
+        "value_dtype",
+        "value_shape",
+        "use_node_name_sharing",
+        "initial_num_buckets",
+        "max_load_factor",
+    ),
+)
+def handle(t: Emit, *unused: Any, table: str) -> Resource:
+    return Resource("table", table)
+
+
+@converter("LookupTableFindV2", "LookupTableFind")
+def find(t: Emit, table: Resource, keys: Any, default: Any) -> Any:
+    name = t.context.tables.get(_key(t, table))
+    if name is None:
+        name = t.context.tables[table.key] = t.names(_name(t.scope))
+        args = _vocabulary(t, table, name)
+    else:
+        args = t.modules[name].args
+    return t.module("LookupTable", name, args, t.tensor(keys), t.tensor(default))
+
+
+@converter("LookupTableSizeV2", "LookupTableSize")
+def size(t: Emit, table: Resource) -> Constant:
+    """A table does not change while a tower is served."""
+    found = t.context.model.tables[_key(t, table)]
+    return constant(torch.tensor(len(set(found.keys.tolist())), dtype=torch.int64))
+
+
+@converter("LookupTableExportV2", "LookupTableExport", outputs=("keys", "values"), ignores=("Tkeys", "Tvalues"))
+def export(t: Emit, table: Resource) -> tuple[Constant, Constant]:
+    found = t.context.model.tables[_key(t, table)]
+    return constant(_tensor(found.keys)), constant(_tensor(found.values))
+
+
+def _key(t: Emit, table: Any) -> str:
+    if not isinstance(table, Resource) or table.kind != "table":
+        raise PortingError(f"{t.scope!r} reads a table that is only known at run time")
+    return table.key
+
+
+def _name(scope: str) -> str:
+    """`"string_lookup/None_Lookup/LookupTableFindV2"` is the table `"string_lookup"`."""
+    parts = clean(scope).split(".")
+    while len(parts) > 1 and _LOOKUPS.match(parts[-1]):
+        parts.pop()
+    return ".".join(parts)
+
+
+def _vocabulary(t: Emit, table: Resource, name: str) -> dict[str, str]:
+    """Puts the keys and the values into the store, which become the checkpoint's vocabulary files; gives their names."""
+    found = t.context.model.tables[table.key]
+    args: dict[str, str] = {}
+    for part, array in (("keys", found.keys), ("values", found.values)):
+        args[part] = t.names(f"{name}.{part}")
+        t.store[args[part]] = _tensor(array)
+    return args
+
+
+def _tensor(array: Any) -> Any:
+    return array if array.dtype == object else torch.from_numpy(array.copy())

@@ -1,0 +1,117 @@
+"""Lookup tables of every kind against TensorFlow: saved as a SavedModel, read without TensorFlow, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porting.convert import Context, convert
+from porting.saved_model import read
+from porting.simplify import flatten
+from tests.witness import as_array, assert_equal, run, tf, to_numpy
+from torch_towers.program import Program
+
+COVERED = {
+    "HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2", "MutableHashTableOfTensors", "MutableHashTableOfTensorsV2",
+    "MutableDenseHashTable", "MutableDenseHashTableV2", "AnonymousHashTable", "AnonymousMutableHashTable",
+    "AnonymousMutableHashTableOfTensors", "AnonymousMutableDenseHashTable",
+    "LookupTableFind", "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2", "LookupTableExport", "LookupTableExportV2",
+}  # fmt: skip
+
+
+def check_table(tmp_path: Path, make: Callable[[], Any], function: Callable[..., Any], *batches: Any) -> Program:
+    """Saves `function(table, x)` as a SavedModel, ports it, and compares the answers. Gives the port."""
+    module = tf.Module()
+    module.table = make()
+    first = as_array(batches[0])
+    spec = tf.TensorSpec([None, *first.shape[1:]], tf.string if first.dtype == object else first.dtype, "x")
+    module.serve = tf.function(lambda x: {"y": function(module.table, x)}, input_signature=[spec])
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    model = read(tmp_path)
+    context = Context(model)
+    graph, _ = convert(flatten(model.graph("serving_default"), model.functions), context)
+    program = Program(graph, context.store)
+    for batch in map(as_array, batches):
+        expected = to_numpy(module.serve(tf.constant(batch))["y"])
+        assert_equal(run(program, {"x": batch})["y"], expected)
+    return program
+
+
+WORDS = as_array(["a", "b", "", "日本", b"\xff", b"a\0"])
+QUERY = as_array([["a", "zz", b"\xff"], ["", b"a\0", "b"]])
+
+
+def static(keys: Any, values: Any, default: Any) -> Callable[[], Any]:
+    return lambda: tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values)), default
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "default", "query"),
+    [
+        (WORDS, np.arange(6), -1, QUERY),
+        (np.array([5, -3, 2**40]), np.array([1, 2, 3]), 7, np.array([[5, 6], [-3, 2**40]])),
+        (np.array([0, 1, 2]), as_array(["x", "", b"\xff"]), b"[UNK]", np.array([2, 9, 0])),
+        (WORDS, np.float32([0.5, -0.0, 1, np.nan, np.inf, 3]), -1.5, QUERY),
+        (WORDS, WORDS[::-1], "?", QUERY),
+        (np.int32([1, 2]), np.int32([3, 4]), -1, np.int32([2, 5])),
+        (WORDS, np.array([True, False] * 3), True, QUERY),
+    ],
+    ids=lambda value: getattr(value, "dtype", ""),
+)  # fmt: skip
+def test_static_tables(tmp_path: Path, keys: Any, values: Any, default: Any, query: Any) -> None:
+    check_table(
+        tmp_path,
+        static(keys, values, default),
+        lambda table, x: table.lookup(x),
+        query,
+        query[:0],
+        np.concatenate([query] * 3),
+    )
+
+
+def test_out_of_vocabulary_buckets(tmp_path: Path) -> None:
+    def make() -> Any:
+        initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(WORDS), tf.range(6, dtype=tf.int64))
+        return tf.lookup.StaticVocabularyTable(initializer, num_oov_buckets=5)
+
+    words = as_array([f"word {i}" for i in range(50)] + WORDS.tolist())
+    check_table(tmp_path, make, lambda table, x: table.lookup(x), words)
+
+
+def test_vocabulary_file(tmp_path: Path) -> None:
+    file = tmp_path / "vocabulary.txt"
+    file.write_bytes(b"the\nof\n\xc3\xa9t\xc3\xa9\n")
+
+    def make() -> Any:
+        return tf.lookup.StaticHashTable(tf.lookup.TextFileInitializer(str(file), tf.string, 0, tf.int64, -1), -1)
+
+    check_table(tmp_path / "model", make, lambda table, x: table.lookup(x), as_array(["of", "été", "The", "the"]))
+
+
+def test_size_and_export(tmp_path: Path) -> None:
+    def use(table: Any, x: Any) -> Any:
+        return table.lookup(x) + table.size()
+
+    check_table(tmp_path, static(WORDS, np.arange(6), -1), use, QUERY)
+
+
+def test_one_table_found_twice_is_one_module(tmp_path: Path) -> None:
+    program = check_table(
+        tmp_path, static(WORDS, np.arange(6), -1), lambda table, x: table.lookup(x) * 10 + table.lookup(x + "a"), QUERY
+    )
+    assert [spec.type for spec in program.graph.modules.values()] == ["LookupTable"]
+
+
+def test_default_computed_at_run_time(tmp_path: Path) -> None:
+    def use(table: Any, x: Any) -> Any:
+        return tf.raw_ops.LookupTableFindV2(
+            table_handle=table.resource_handle, keys=x, default_value=tf.size(x, tf.int64)
+        )
+
+    check_table(tmp_path, static(WORDS, np.arange(6), -1), use, QUERY, QUERY[:1])

@@ -1,0 +1,72 @@
+"""Lookup tables: vocabularies that turn tokens into ids, and back."""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.dtypes import dtype_name
+from torch_towers.errors import CheckpointError
+from torch_towers.registry import Spec, Strings, module
+
+
+def _lookup_spec(x: Spec, default: Spec, **args: Any) -> list[Spec]:
+    known = x[1] is not None and default[1] is not None
+    return [(default[0], (*(x[1] or ()), *(default[1] or ())) if known else None)]
+
+
+@module(stage="host", infer=_lookup_spec)
+class LookupTable:
+    """A table from keys to values: `table(x, default)`, `[...] -> [...]`, gives `default` where `x` is no key.
+
+    Keys and values are strings, integers or floats, whatever TensorFlow's table held. Source: tf.raw_ops.LookupTableFindV2.
+    """
+
+    def __init__(self, keys: Tensor | Strings, values: Tensor | Strings) -> None:
+        if keys.ndim != 1 or values.shape[:1] != keys.shape:
+            raise CheckpointError(
+                f"lookup table: {list(keys.shape)} keys and {list(values.shape)} values, expected as many values as keys"
+            )
+        self.keys = keys
+        self.values = values
+        self._row: dict[Any, int] = {key: row for row, key in enumerate(_items(keys))}
+        self._of: dict[Any, Any] = {}
+        if values.ndim == 1:
+            items = _items(values)
+            self._of = {key: items[row] for key, row in self._row.items()}
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __call__(self, x: Tensor | Strings, default: Tensor | Strings) -> Tensor | Strings:
+        flat: list[Any] = _items(x.reshape(-1))
+        if self.values.ndim > 1:
+            return self._rows(flat, tuple(x.shape), default)
+        found = map(self._of.get, flat, repeat(default.item()))
+        if isinstance(self.values, Tensor):
+            name = dtype_name(self.values)
+            if name == "bfloat16":
+                return torch.tensor(list(found), dtype=self.values.dtype).reshape(tuple(x.shape))
+            return torch.from_numpy(np.fromiter(found, name, len(flat))).reshape(tuple(x.shape))
+        array = np.empty(len(flat), object)
+        array[:] = list(found)
+        return array.reshape(tuple(x.shape))
+
+    def _rows(self, flat: list[Any], shape: tuple[int, ...], default: Tensor | Strings) -> Tensor | Strings:
+        """Values that are vectors: `[...] -> [..., *value]`."""
+        last = len(self.values)
+        rows = [self._row.get(key, last) for key in flat]
+        if isinstance(self.values, Tensor):
+            assert isinstance(default, Tensor)
+            table = torch.cat([self.values, default.expand(1, *self.values.shape[1:])])
+            return table[torch.tensor(rows, dtype=torch.int64)].reshape(*shape, *self.values.shape[1:])
+        bottom = np.broadcast_to(default, (1, *self.values.shape[1:]))  # type: ignore[reportArgumentType]
+        return np.concatenate([self.values, bottom])[rows].reshape(*shape, *self.values.shape[1:])
+
+
+def _items(x: Tensor | Strings) -> list[Any]:
+    return x.tolist()

@@ -1,0 +1,108 @@
+"""Hashing strings to buckets, bit for bit as TensorFlow does. A bucket is the hash, read as unsigned, modulo their number."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.registry import Spec, Strings, elementwise, op
+
+try:
+    from farmhash import fingerprint64 as _fingerprint64  # type: ignore[reportMissingTypeStubs]
+
+    fingerprint64: Any = _fingerprint64
+except ImportError:  # pragma: no cover  only towers that hash need it
+    fingerprint64 = None
+try:
+    from siphash24 import siphash24 as _siphash24  # type: ignore[reportMissingTypeStubs]
+
+    siphash24: Any = _siphash24
+except ImportError:  # pragma: no cover  only towers with salted hashing need it
+    siphash24 = None
+
+_BUCKETS = elementwise("int64")
+_MASK = (1 << 64) - 1
+
+
+def _ids(ids: list[int], x: Strings) -> Tensor:
+    return torch.tensor(ids, dtype=torch.int64).reshape(x.shape)
+
+
+@op(stage="host", infer=_BUCKETS)
+def hash_bucket_fast(x: Strings, *, num_buckets: int) -> Tensor:
+    """FarmHash Fingerprint64 modulo `num_buckets`: `[...] -> [...]` int64. Source: tf.raw_ops.StringToHashBucketFast."""
+    if fingerprint64 is None:
+        raise InputError(
+            "this tower hashes strings, and the package pyfarmhash is not installed: pip install pyfarmhash"
+        )
+    return _ids([fingerprint64(text) % num_buckets for text in x.ravel().tolist()], x)
+
+
+@op(stage="host", infer=_BUCKETS)
+def hash_bucket_strong(x: Strings, *, num_buckets: int, key: tuple[int, ...]) -> Tensor:
+    """SipHash-2-4 under a key of two integers, modulo `num_buckets`: `[...] -> [...]` int64.
+
+    Source: tf.raw_ops.StringToHashBucketStrong.
+    """
+    if siphash24 is None:
+        raise InputError(
+            "this tower hashes strings with a salt, and the package siphash24 is not installed: pip install siphash24"
+        )
+    secret = struct.pack("<2Q", *[part & _MASK for part in key])
+    read = int.from_bytes
+    return _ids([read(siphash24(text, key=secret).digest(), "little") % num_buckets for text in x.ravel().tolist()], x)
+
+
+@op(stage="host", infer=_BUCKETS)
+def hash_bucket_legacy(x: Strings, *, num_buckets: int) -> Tensor:
+    """TensorFlow's own 64-bit hash modulo `num_buckets`: `[...] -> [...]` int64. Source: tf.raw_ops.StringToHashBucket."""
+    return _ids([_hash64(text) % num_buckets for text in x.ravel().tolist()], x)
+
+
+def _hash64(data: bytes, seed: int = 0xDECAFCAFFE) -> int:
+    """MurmurHash64A. Source: tsl/platform/hash.cc."""
+    m, r = 0xC6A4A7935BD1E995, 47
+    h = seed ^ (len(data) * m & _MASK)
+    whole = len(data) // 8 * 8
+    for (k,) in struct.iter_unpack("<Q", data[:whole]):
+        k = k * m & _MASK
+        k ^= k >> r
+        h = (h ^ (k * m & _MASK)) * m & _MASK
+    if tail := data[whole:]:
+        h = (h ^ int.from_bytes(tail, "little")) * m & _MASK
+    h ^= h >> r
+    h = h * m & _MASK
+    return h ^ (h >> r)
+
+
+def _fingerprint_spec(x: Spec) -> list[Spec]:
+    return [("uint8", (x[1][0] if x[1] else None, 8))]
+
+
+@op(stage="host", infer=_fingerprint_spec)
+def fingerprint(x: Tensor | Strings) -> Tensor:
+    """FarmHash Fingerprint64 of each row as bytes: `[n, ...] -> [n, 8]` uint8. Source: tf.raw_ops.Fingerprint."""
+    if fingerprint64 is None:
+        raise InputError(
+            "this tower hashes strings, and the package pyfarmhash is not installed: pip install pyfarmhash"
+        )
+    if isinstance(x, Tensor):
+        flat = (
+            x.contiguous().reshape(len(x), -1).view(torch.uint8)
+            if x.numel()
+            else x.new_empty(len(x), 0, dtype=torch.uint8)
+        )
+        rows = [row.tobytes() for row in flat.numpy()]
+    else:
+        rows = x.ravel().tolist()
+        if x.size != len(x):  # a row of several strings is the fingerprint of their fingerprints
+            parts = [struct.pack("<Q", fingerprint64(text)) for text in rows]
+            width = x.size // len(x) if len(x) else 0
+            rows = [b"".join(parts[i * width : (i + 1) * width]) for i in range(len(x))]
+    prints = np.array([fingerprint64(row) for row in rows], "<u8")
+    return torch.from_numpy(prints.view(np.uint8).reshape(len(x), 8))
