@@ -6,12 +6,14 @@ table, zeros and extremes, at several batch sizes, one of them of rows that Tens
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from porting.errors import PortingError
 from porting.saved_model import SavedModel
 from torch_towers.graph import Graph, Node, TensorSpec, node_of
 
@@ -124,11 +126,33 @@ def _ancestor(ref: str, nodes: Mapping[str, Node], attribute: str) -> str | None
     return None if node is None else str(node.attrs[attribute])
 
 
-def from_reference(arrays: Mapping[str, np.ndarray[Any, Any]], signature: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recorded inputs and outputs of one signature: arrays named `<signature>|in|<input>` and `<signature>|out|<output>`."""
-    split = {"in": {}, "out": {}}
+def from_reference(
+    arrays: Mapping[str, np.ndarray[Any, Any]], entry: str, graph: Graph
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recorded inputs and outputs of one entry, by the names of its graph.
+
+    Arrays are named `<signature>|in|<input>` and `<signature>|out|<output>`; a restored function is `root.<path>#<trace>`.
+    """
+    keys = (entry, f"root.{entry}", f"root.{entry}#0")
+    found: dict[str, dict[str, Any]] = {"in": {}, "out": {}}
     for name, array in arrays.items():
-        parts = name.split("|")
-        if len(parts) == 3 and parts[0] == signature and parts[1] in split:
-            split[parts[1]][parts[2]] = array
-    return split["in"], split["out"]
+        signature, _, rest = name.partition("|")
+        direction, _, tensor = rest.partition("|")
+        if signature in keys and direction in found:
+            found[direction][tensor] = array
+    if not found["out"]:
+        recorded = sorted({name.partition("|")[0] for name in arrays})
+        raise PortingError(f"nothing is recorded for {entry!r}; the reference has {', '.join(recorded)}")
+    return _renamed(found["in"], [spec.name for spec in graph.inputs]), _renamed(found["out"], list(graph.outputs))
+
+
+def _renamed(recorded: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """By our names: components of sparse values are recorded as "x_indices" for "x/indices", functions' values by position."""
+    if set(recorded) == set(names):
+        return {name: recorded[name] for name in names}
+    spelled = {re.sub(r"\W", "_", name): name for name in names}
+    if {re.sub(r"\W", "_", name) for name in recorded} <= set(spelled):
+        return {spelled[re.sub(r"\W", "_", name)]: array for name, array in recorded.items()}
+    if len(recorded) != len(names):
+        raise PortingError(f"the reference has {', '.join(recorded)}, the tower {', '.join(names)}")
+    return dict(zip(names, recorded.values(), strict=True))

@@ -63,20 +63,45 @@ def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dic
 
 
 def _sentence(error: Exception) -> str:
-    message = str(getattr(error, "message", None) or error).strip()
-    return f"{type(error).__name__}: {message.splitlines()[0] if message else ''}"
+    lines = [line.strip() for line in str(getattr(error, "message", None) or error).splitlines() if line.strip()]
+    if lines and lines[0].startswith("Graph execution error"):  # a list of the nodes' places in the user's source follows
+        lines = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack"))]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
-    """A function from named arrays to named arrays: the signature in a session, as TensorFlow Serving runs it, or a function."""
+    """A function from named arrays to named arrays: a signature, or a restored function."""
+    (meta,) = (m for m in loader_impl.parse_saved_model(model).meta_graphs if set(m.meta_info_def.tags) == set(tags))
+    if entry not in meta.signature_def:
+        return _function_runner(model, tags, entry)
+    signature = meta.signature_def[entry]
+    plain = all(info.WhichOneof("encoding") == "name" for info in (*signature.inputs.values(), *signature.outputs.values()))
+    if plain and meta.object_graph_def.nodes:
+        return _signature_runner(model, tags, entry)
+    return _session_runner(model, tags, signature)
+
+
+def _signature_runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
+    """A signature of TensorFlow 2, as users call it."""
+    loaded = tf.saved_model.load(model, tags=list(tags) or None)
+    signature = loaded.signatures[entry]
+    specs = signature.structured_input_signature[1]
+
+    def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        assert loaded is not None  # the signature does not keep its captures alive
+        results = signature(**{name: tf.constant(array, specs[name].dtype) for name, array in arrays.items()})
+        return {name: _array(value.numpy()) for name, value in results.items()}
+
+    return run
+
+
+def _session_runner(model: str, tags: tuple[str, ...], signature: Any) -> Any:
+    """A signature of TensorFlow 1, or one with sparse or ragged values, in a session, as TensorFlow Serving runs it."""
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1))
     with graph.as_default():
-        meta = tf.compat.v1.saved_model.load(session, list(tags), model)
-    if entry not in meta.signature_def:
-        session.close()
-        return _function_runner(model, tags, entry)
-    signature = meta.signature_def[entry]
+        tf.compat.v1.saved_model.load(session, list(tags), model)
+        session.run(graph.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS))  # Hub modules name no init op
     feeds = {name: tensor for key, info in signature.inputs.items() for name, tensor in _tensors(key, info)}
     fetches = {name: tensor for key, info in signature.outputs.items() for name, tensor in _tensors(key, info)}
 
@@ -88,17 +113,17 @@ def _runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
 
 
 def _tensors(key: str, info: Any) -> list[tuple[str, str]]:
-    """The tensors of one signature entry: itself, or the components of a sparse or composite one."""
+    """The tensors of one signature entry, named as `porting.saved_model` names them: itself, or its components."""
     kind = info.WhichOneof("encoding")
     if kind == "coo_sparse":
         sparse = info.coo_sparse
         return [
-            (f"{key}/indices", sparse.indices_tensor_name),
-            (f"{key}/values", sparse.values_tensor_name),
-            (f"{key}/dense_shape", sparse.dense_shape_tensor_name),
+            (f"{key}_indices", sparse.indices_tensor_name),
+            (f"{key}_values", sparse.values_tensor_name),
+            (f"{key}_dense_shape", sparse.dense_shape_tensor_name),
         ]
     if kind == "composite_tensor":
-        return [(f"{key}/{i}", part.name) for i, part in enumerate(info.composite_tensor.components)]
+        return [(f"{key}_component_{i}", part.name) for i, part in enumerate(info.composite_tensor.components)]
     return [(key, info.name)]
 
 

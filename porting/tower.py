@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_towers.tower import Tower, TowerSpec
+from torch_towers.spec import TowerSpec
+from torch_towers.tower import Tower
 
 from porting.convert import Context, convert
 from porting.errors import PortingError
@@ -76,7 +77,7 @@ def _spec(
     known: Mapping[str, Value],
     embedding: str | None,
 ) -> TowerSpec:
-    inputs = tuple(_input_spec(spec) for spec in tf_graph.inputs)
+    inputs = _input_specs(tf_graph.inputs)
     outputs = tuple(_output_spec(name, graph.outputs[name], known) for name in graph.outputs)
     if embedding is not None and embedding not in graph.outputs:
         raise PortingError(
@@ -88,9 +89,31 @@ def _spec(
     )  # fmt: skip
 
 
-def _input_spec(spec: TensorSpec) -> TensorSpec:
+def _input_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     """Inputs with a free first axis share the size "batch", but for the components of sparse and ragged values."""
-    if spec.shape is None or not spec.shape or spec.shape[0] is not None or "/" in spec.name:
+    names = {spec.name for spec in specs}
+    return tuple(spec if _is_component(spec.name, names) else _batched(spec) for spec in specs)
+
+
+_COMPONENTS = (
+    ("_indices", "_dense_shape", "_values"),
+    ("_row_splits", "_values"),
+    ("_splits0", "_values"),
+    ("__offsets", "__values"),
+)
+
+
+def _is_component(name: str, names: set[str]) -> bool:
+    """True for "x_values" beside "x_indices" and "x_dense_shape", for "x__offsets" beside "x__values", and their like."""
+    for endings in _COMPONENTS:
+        base = next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), None)
+        if base is not None and all(base + ending in names for ending in endings):
+            return True
+    return "_component_" in name
+
+
+def _batched(spec: TensorSpec) -> TensorSpec:
+    if not spec.shape or spec.shape[0] is not None:
         return spec
     return TensorSpec(spec.name, spec.dtype, ("batch", *spec.shape[1:]))
 

@@ -30,7 +30,7 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
     """The port against recorded inputs and outputs (arrays named `<signature>|in|<input>`, `<signature>|out|<output>`)."""
-    inputs, outputs = samples.from_reference(arrays, ported.entry)
+    inputs, outputs = samples.from_reference(arrays, ported.entry, ported.tf_graph)
     return _report(ported, [inputs], [outputs], "recorded outputs")
 
 
