@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from porting import control_flow_v1
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import AttrPlaceholder, Function, FunctionRef
 from torch_towers.graph import Graph, Node, node_of
@@ -41,6 +42,9 @@ def flatten(
     outputs = {name: inliner.resolve(ref) for name, ref in graph.outputs.items()}
     executed = inliner.executed([*graph.outputs.values(), *controls])
     effects = [name for name in executed if has_effect(inliner.nodes[name], functions)]
+    if control_flow_v1.is_needed(inliner.nodes[name] for name in executed):
+        resolved = {name: inliner.with_inputs(inliner.nodes[name]) for name in executed}
+        inliner.nodes, outputs, effects = control_flow_v1.functionalize(resolved, outputs, effects)
     nodes = _sorted(inliner, [*map(node_of, outputs.values()), *effects])
     return Graph(graph.inputs, tuple(nodes), outputs)
 
@@ -57,6 +61,7 @@ def has_effect(node: Node, functions: Mapping[str, Function]) -> bool:
         current = pending.pop()
         if current.op in EFFECTS or (current.op.startswith(SIDE_EFFECTS) and current.op != "Assert"):
             return True
+        pending += [inner for value in current.attrs.values() if isinstance(value, Graph) for inner in value.nodes]
         if current is node and current.op not in BRANCHES:
             return False
         for reference in function_references(current):
@@ -139,6 +144,11 @@ class _Inliner:
                 reference = prefix + function.outputs[_output_index(function, rest, name)][1]
             else:
                 raise CorruptModelError(f"{reference!r} is used, but no node of the graph computes it")
+
+    def with_inputs(self, node: Node) -> Node:
+        """`node` with its operands resolved, and with those control inputs that are nodes."""
+        inputs = [ref if ref.startswith("^") else self.resolve(ref) for ref in node.inputs]
+        return replace(node, inputs=tuple(ref for ref in inputs if not ref.startswith("^") or ref[1:] in self.nodes))
 
     def executed(self, roots: Iterable[str]) -> list[str]:
         """The nodes that TensorFlow runs for `roots`: everything upstream, by data or control, calls' own effects included."""

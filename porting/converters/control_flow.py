@@ -59,14 +59,20 @@ def branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, e
         t.inline(else_branch, operands)
         return t.inline(then_branch, operands)
     return _branch(
-        t, predicate, operands, lambda inner, values: inner.inline(then_branch, values), lambda inner, values: inner.inline(else_branch, values)
+        t,
+        predicate,
+        operands,
+        lambda inner, values: inner.inline(then_branch, values),
+        lambda inner, values: inner.inline(else_branch, values),
     )
 
 
 def _guards_assertion(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> bool:
     """True for `if not p: Assert(p, ...)`, as tf.debugging writes it: nothing happens in the one branch, a check of p in the other."""
     then, otherwise = t.flat(then_branch), t.flat(else_branch)
-    if any(node.op not in _PASSIVE or node.op == "Assert" for node in then.nodes) or any(node.op not in _PASSIVE for node in otherwise.nodes):
+    if any(node.op not in _PASSIVE or node.op == "Assert" for node in then.nodes) or any(
+        node.op not in _PASSIVE for node in otherwise.nodes
+    ):
         return False
     known = {spec.name: operand for spec, operand in zip(otherwise.inputs, operands, strict=True)}
     asserts = [node for node in otherwise.nodes if node.op == "Assert"]
@@ -74,7 +80,11 @@ def _guards_assertion(t: Emit, predicate: Any, operands: Sequence[Any], then_bra
         if node.op == "Identity":
             known[node.name] = known.get(node_of(node.inputs[0]))
     # Both branches give the same where the results are the operands themselves, and the check holds where they part.
-    return bool(asserts) and isinstance(predicate, Value) and all(known.get(node_of(node.inputs[0])) is predicate for node in asserts)
+    return (
+        bool(asserts)
+        and isinstance(predicate, Value)
+        and all(known.get(node_of(node.inputs[0])) is predicate for node in asserts)
+    )
 
 
 def _branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> list[Any]:
@@ -90,7 +100,9 @@ def _branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, 
         if same is None:
             kept.append(i)
     specs = [_joined(t, frame, results[0][i], results[1][i]) for i in kept]
-    graphs = [inner.graph({f"output_{i}": result[i] for i in kept}) for inner, result in zip(bodies, results, strict=True)]
+    graphs = [
+        inner.graph({f"output_{i}": result[i] for i in kept}) for inner, result in zip(bodies, results, strict=True)
+    ]
     if not kept and not any(graph.nodes for graph in graphs):
         return values
     graphs, outer = frame.pruned(graphs)
@@ -110,8 +122,12 @@ def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
     for _ in range(_MAX_ROUNDS):
         undo = t.snapshot()
         frame = Frame(t)
-        given = [frame.argument(start[i], known[i], f"variable_{i}") if i in start else None for i in range(len(operands))]
-        given = [frame.bind(operand, f"operand_{i}") if given[i] is None else given[i] for i, operand in enumerate(operands)]
+        given = [
+            frame.argument(start[i], known[i], f"variable_{i}") if i in start else None for i in range(len(operands))
+        ]
+        given = [
+            frame.bind(operand, f"operand_{i}") if given[i] is None else given[i] for i, operand in enumerate(operands)
+        ]
         inner = frame.emitter()
         results = inner.inline(body, given)
         found = {i: _joined(t, frame, given[i], results[i]) for i in changing}
@@ -146,7 +162,9 @@ def _start(t: Emit, operand: Any) -> Value | Constant:
     """What a loop's variable begins with."""
     if isinstance(operand, (Value, Constant, Sizes)):
         return t.tensor(operand)
-    raise PortingError(f"{t.scope!r}: the loop changes {operand!r}, which must be known beforehand; only tensors may change in a loop")
+    raise PortingError(
+        f"{t.scope!r}: the loop changes {operand!r}, which must be known beforehand; only tensors may change in a loop"
+    )
 
 
 def _joined(t: Emit, frame: Frame, first: Any, second: Any) -> tuple[Any, Any]:
@@ -159,7 +177,9 @@ def _joined(t: Emit, frame: Frame, first: Any, second: Any) -> tuple[Any, Any]:
     dtype = next(iter(known), None)
     if any(shape is None for shape in shapes) or len(shapes[0]) != len(shapes[1]):
         return dtype, None
-    return dtype, tuple(a if a == b and (isinstance(a, int) or a in frame.symbols) else None for a, b in zip(*shapes, strict=True))
+    return dtype, tuple(
+        a if a == b and (isinstance(a, int) or a in frame.symbols) else None for a, b in zip(*shapes, strict=True)
+    )
 
 
 def _tensor_like(t: Emit, value: Any) -> Any:
@@ -230,7 +250,8 @@ class Frame:
         kept = [item for i, item in enumerate(self.inputs) if i < keep or item.inner.ref in used]
         names = {item.inner.ref for item in kept}
         trimmed = [
-            Graph(tuple(spec for spec in graph.inputs if spec.name in names), graph.nodes, graph.outputs, graph.modules) for graph in graphs
+            Graph(tuple(spec for spec in graph.inputs if spec.name in names), graph.nodes, graph.outputs, graph.modules)
+            for graph in graphs
         ]
         return trimmed, [item.outer for item in kept]
 

@@ -23,7 +23,9 @@ def _space(values: tuple[int, ...], channels: int, where: str, what: str) -> tup
     if not values:
         return (1,) * 2
     if values[0] != 1 or values[channels] != 1:
-        raise PortingError(f"{where!r}: {what} {list(values)} reach over the batch or the channels, which is not supported")
+        raise PortingError(
+            f"{where!r}: {what} {list(values)} reach over the batch or the channels, which is not supported"
+        )
     return tuple(size for axis, size in enumerate(values) if axis not in (0, channels))
 
 
@@ -34,7 +36,9 @@ def _padding(padding: str, explicit: tuple[int, ...], channels: int) -> Padding:
     return tuple(pair for axis, pair in enumerate(pairs) if axis not in (0, channels))
 
 
-def _convolution(t: Emit, strides: Any, dilations: Any, padding: str, explicit: Any, data_format: str) -> dict[str, Any]:
+def _convolution(
+    t: Emit, strides: Any, dilations: Any, padding: str, explicit: Any, data_format: str
+) -> dict[str, Any]:
     last, channels = _layout(data_format)
     return {
         "strides": _space(tuple(strides), channels, t.scope, "strides"),
@@ -63,7 +67,9 @@ def conv3d(t: Emit, x: Any, weight: Any, *, strides: Any, padding: str, explicit
     return t.conv(x, weight, **_convolution(t, strides, dilations, padding, explicit_paddings, data_format))
 
 
-@converter("Conv2DBackpropInput", "Conv3DBackpropInputV2", refuses="strides and dilations over the batch or the channels")
+@converter(
+    "Conv2DBackpropInput", "Conv3DBackpropInputV2", refuses="strides and dilations over the batch or the channels"
+)
 def transposed(t: Emit, sizes: Sizes, weight: Any, x: Any, *, strides: Any, padding: str, explicit_paddings: Any = (),
                data_format: str = "", dilations: Any = ()) -> Any:  # fmt: skip
     data_format = data_format or ("NHWC" if len(strides) == 4 else "NDHWC")
@@ -79,7 +85,9 @@ def _spatial_sizes(t: Emit, sizes: Any, channels: int, rank: int) -> list[Any]:
         return [size for axis, size in enumerate(sizes) if axis not in (0, channels)]
     if len(sizes) == rank - 2:
         return list(sizes)
-    raise PortingError(f"{t.scope!r}: the size of the result must be made of known dimensions, but {sizes!r} is computed")
+    raise PortingError(
+        f"{t.scope!r}: the size of the result must be made of known dimensions, but {sizes!r} is computed"
+    )
 
 
 # -- pools --------------------------------------------------------------------------------------------------------------
@@ -96,12 +104,16 @@ def _pool(t: Emit, ksize: Any, strides: Any, padding: str, explicit: Any, data_f
 
 
 @converter("MaxPool", refuses="windows over the batch or the channels")
-def max_pool(t: Emit, x: Any, *, ksize: Any, strides: Any, padding: str, explicit_paddings: Any = (), data_format: str = "NHWC") -> Any:
+def max_pool(
+    t: Emit, x: Any, *, ksize: Any, strides: Any, padding: str, explicit_paddings: Any = (), data_format: str = "NHWC"
+) -> Any:
     return t.max_pool(x, **_pool(t, ksize, strides, padding, explicit_paddings, data_format))
 
 
 @converter("MaxPoolV2", refuses="windows over the batch or the channels")
-def max_pool_v2(t: Emit, x: Any, ksize: tuple[int, ...], strides: tuple[int, ...], *, padding: str, data_format: str = "NHWC") -> Any:
+def max_pool_v2(
+    t: Emit, x: Any, ksize: tuple[int, ...], strides: tuple[int, ...], *, padding: str, data_format: str = "NHWC"
+) -> Any:
     return t.max_pool(x, **_pool(t, ksize, strides, padding, (), data_format))
 
 

@@ -25,7 +25,9 @@ def _reach(kernel: int, dilation: int) -> int:
     return (kernel - 1) * dilation + 1
 
 
-def _margins(sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int], padding: Padding) -> list[tuple[int, int]]:
+def _margins(
+    sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int], padding: Padding
+) -> list[tuple[int, int]]:
     """What is added before and after each spatial axis. SAME puts the odd one behind, and depends on the input's size."""
     if isinstance(padding, tuple):
         return list(padding)
@@ -54,12 +56,17 @@ def _out_size(size: Any, reach: int, stride: int, padding: Padding, axis: int) -
     return max((size + before + after - reach) // stride + 1, 0)
 
 
-def _spec(x: Spec, reach: Sequence[Any], strides: Sequence[int], padding: Padding, channels: Any, channels_last: bool) -> list[Spec]:
+def _spec(
+    x: Spec, reach: Sequence[Any], strides: Sequence[int], padding: Padding, channels: Any, channels_last: bool
+) -> list[Spec]:
     """What is known of the result: the batch is the input's, spatial sizes follow from the input's."""
     if x[1] is None or any(not isinstance(size, int) for size in reach):
         return [(x[0], (None,) * (len(reach) + 2))]
     space = x[1][1:-1] if channels_last else x[1][2:]
-    sizes = tuple(_out_size(size, *rest, padding, axis) for axis, (size, *rest) in enumerate(zip(space, reach, strides, strict=True)))
+    sizes = tuple(
+        _out_size(size, *rest, padding, axis)
+        for axis, (size, *rest) in enumerate(zip(space, reach, strides, strict=True))
+    )
     return [(x[0], (x[1][0], *sizes, channels) if channels_last else (x[1][0], channels, *sizes))]
 
 
@@ -122,7 +129,10 @@ def conv_transpose(
         x = x.movedim(-1, 1)
     y = _TRANSPOSE[rank](x, weight.movedim((-1, -2), (0, 1)), stride=strides, dilation=dilations)
     margins = _margins(sizes, reach, strides, padding)
-    y = _pad(y, [(-before, size - full + before) for (before, _), size, full in zip(margins, sizes, y.shape[2:], strict=True)])
+    y = _pad(
+        y,
+        [(-before, size - full + before) for (before, _), size, full in zip(margins, sizes, y.shape[2:], strict=True)],
+    )
     return y.movedim(1, -1) if channels_last else y
 
 
@@ -132,7 +142,9 @@ def _infer_pool(x: Spec, *, size: Any, strides: Any, padding: Any, channels_last
 
 
 @op(infer=_infer_pool)
-def max_pool(x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool) -> Tensor:
+def max_pool(
+    x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool
+) -> Tensor:
     """The largest value of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins never win.
 
     Source: tf.raw_ops.MaxPool, MaxPool3D.
@@ -153,7 +165,9 @@ def max_pool(x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padd
 
 
 @op(infer=_infer_pool)
-def avg_pool(x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool) -> Tensor:
+def avg_pool(
+    x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool
+) -> Tensor:
     """The mean of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins are not counted.
 
     Source: tf.raw_ops.AvgPool, AvgPool3D.

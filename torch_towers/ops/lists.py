@@ -1,0 +1,218 @@
+"""Lists of tensors: TensorFlow's TensorList and TensorArray, as Python lists. An element that was never written is None.
+
+Lists are values: an op gives a new list and leaves its operand as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.dtypes import torch_dtype
+from torch_towers.errors import InputError
+from torch_towers.registry import Number, Spec, Strings, op, returns
+
+List = list[Any]
+Shape = tuple[int, ...] | None
+"""The shape of the elements: -1 where a size is free, None where even the rank is."""
+
+_LIST = returns(("variant", ()))
+
+
+def _element(*operands: Any, dtype: str, shape: Shape) -> list[Spec]:
+    return [(dtype, _free(shape))]
+
+
+def _stacked(*operands: Any, dtype: str, shape: Shape) -> list[Spec]:
+    return [(dtype, None if shape is None else (None, *(_free(shape) or ())))]
+
+
+def _joined(*operands: Any, dtype: str, shape: Shape) -> list[Spec]:
+    known = None if shape is None else (None, *(_free(shape) or ())[1:])
+    return [(dtype, known), ("int64", (None,))]
+
+
+def _free(shape: Shape) -> tuple[int | None, ...] | None:
+    return None if shape is None else tuple(None if size < 0 else size for size in shape)
+
+
+@op(infer=_LIST)
+def list_reserve(size: Number) -> List:
+    """A list of `size` elements that are still to be written. Source: tf.raw_ops.TensorListReserve, TensorArrayV3."""
+    return [None] * int(size)
+
+
+@op(infer=_LIST)
+def list_from_tensor(x: Tensor | Strings) -> List:
+    """The rows of a tensor: `[n, ...] -> n of [...]`. Source: tf.raw_ops.TensorListFromTensor, TensorArrayUnstack."""
+    if x.ndim == 0:
+        raise InputError("a list of tensors is made of rows, but a scalar was given")
+    return [_item(x, i) for i in range(x.shape[0])]
+
+
+def _item(x: Any, index: int) -> Any:
+    """One row; of strings an array even where it is one string."""
+    return x[index] if isinstance(x, Tensor) else np.asarray(x[index : index + 1]).reshape(x.shape[1:])
+
+
+@op(infer=_LIST)
+def list_scatter(x: Tensor | Strings, indices: Tensor, items: List | None, size: Number) -> List:
+    """The rows of `x` written at `indices` into `items` (None: an empty list), which grows to hold them and `size` elements.
+
+    Source: tf.raw_ops.TensorListScatterV2, TensorListScatterIntoExistingList, TensorArrayScatterV3.
+    """
+    places = [int(i) for i in indices.tolist()]
+    length = max([int(size), len(items or ()), *[place + 1 for place in places]])
+    result = [*(items or ()), *[None] * (length - len(items or ()))]
+    for row, place in enumerate(places):
+        result[_checked(place, length)] = _item(x, row)
+    return result
+
+
+@op(infer=_LIST)
+def list_set(items: List, index: Number, value: Any, *, grow: bool = False) -> List:
+    """`items` with `value` at `index`. `grow`: the list is made longer where that is needed.
+
+    Source: tf.raw_ops.TensorListSetItem, TensorArrayWriteV3.
+    """
+    place = int(index)
+    result = [*items, *[None] * (place + 1 - len(items))] if grow else list(items)
+    result[_checked(place, len(result))] = value
+    return result
+
+
+@op(infer=_element)
+def list_get(items: List, index: Number, *, dtype: str, shape: Shape) -> Any:
+    """The element at `index`; zeros where nothing was written. Source: tf.raw_ops.TensorListGetItem, TensorArrayReadV3."""
+    value = items[_checked(int(index), len(items))]
+    return _zeros(_shape_among(items, shape), dtype) if value is None else value
+
+
+@op(infer=returns(("int32", ())))
+def list_length(items: List) -> Tensor:
+    """The number of elements: `n of [...] -> []` int32. Source: tf.raw_ops.TensorListLength, TensorArraySizeV3."""
+    return torch.tensor(len(items), dtype=torch.int32)
+
+
+@op(infer=_LIST)
+def list_append(items: List, value: Any) -> List:
+    """`items` with one more element. Source: tf.raw_ops.TensorListPushBack."""
+    return [*items, value]
+
+
+@op(infer=lambda *operands, dtype, shape: [("variant", ()), (dtype, _free(shape))])
+def list_pop(items: List, *, dtype: str, shape: Shape) -> tuple[List, Any]:
+    """`items` without the last element, and that element. Source: tf.raw_ops.TensorListPopBack."""
+    if not items:
+        raise InputError("trying to pop from an empty list")
+    value = items[-1]
+    return items[:-1], _zeros(_shape_among(items, shape), dtype) if value is None else value
+
+
+@op(infer=_LIST)
+def list_resize(items: List, size: Number) -> List:
+    """`items` cut or filled up to `size` elements. Source: tf.raw_ops.TensorListResize."""
+    return [*items[: int(size)], *[None] * (int(size) - len(items))]
+
+
+@op(infer=_LIST)
+def list_extend(first: List, second: List) -> List:
+    """All elements of both lists. Source: tf.raw_ops.TensorListConcatLists."""
+    return [*first, *second]
+
+
+@op(infer=_stacked)
+def list_stack(items: List, *, dtype: str, shape: Shape) -> Any:
+    """The elements as the rows of one tensor: `n of [...] -> [n, ...]`; rows never written are zeros.
+
+    An empty list needs `shape` without free sizes. Source: tf.raw_ops.TensorListStack, TensorArrayGatherV3.
+    """
+    return _stack(_filled(items, dtype, shape), dtype, shape)
+
+
+@op(infer=_stacked)
+def list_gather(items: List, indices: Tensor, *, dtype: str, shape: Shape) -> Any:
+    """The elements at `indices` as rows: `n of [...], [m] -> [m, ...]`. Source: tf.raw_ops.TensorListGather, TensorArrayGatherV3."""
+    known = _shape_among(items, shape)
+    chosen = [items[_checked(int(i), len(items))] for i in indices.tolist()]
+    return _stack(_filled(chosen, dtype, known), dtype, known)
+
+
+@op(infer=_joined)
+def list_concat(items: List, *, dtype: str, shape: Shape, lengths: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
+    """The elements joined along their first axis, and their lengths: `n of [length, ...] -> [sum of lengths, ...], [n]` int64.
+
+    `lengths` are those of elements that were never written. Source: tf.raw_ops.TensorListConcatV2, TensorArrayConcatV3.
+    """
+    known = _shape_among(items, shape)
+    rest = None if known is None else known[1:]
+    parts = [
+        _zeros((lengths[i], *rest) if rest is not None and i < len(lengths) else known, dtype) if item is None else item
+        for i, item in enumerate(items)
+    ]
+    sizes = torch.tensor([part.shape[0] for part in parts], dtype=torch.int64)
+    if not parts:
+        return _zeros(None if rest is None else (0, *rest), dtype), sizes
+    joined = torch.cat(parts) if isinstance(parts[0], Tensor) else np.concatenate(parts)
+    return joined, sizes
+
+
+@op(infer=_LIST)
+def list_split(x: Tensor | Strings, lengths: Tensor) -> List:
+    """Rows of `x` in runs: `[n, ...], [m] -> m of [length, ...]`. Source: tf.raw_ops.TensorListSplit, TensorArraySplitV3."""
+    sizes: list[int] = [int(size) for size in lengths.tolist()]
+    if any(size < 0 for size in sizes) or sum(sizes) != x.shape[0]:
+        raise InputError(f"a tensor of {x.shape[0]} rows cannot be split into runs of {sizes}")
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [x[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+
+
+@op(infer=lambda items, *, dtype, shape: [(dtype, () if shape is None else (len(shape),))])
+def list_element_shape(items: List, *, dtype: str, shape: Shape) -> Tensor:
+    """The shape of the elements, -1 where it is free; -1 alone where the rank is. Source: tf.raw_ops.TensorListElementShape."""
+    return torch.tensor(-1 if shape is None else list(shape), dtype=torch_dtype(dtype))
+
+
+# -- inside -------------------------------------------------------------------------------------------------------------
+
+
+def _checked(index: int, length: int) -> int:
+    if not 0 <= index < length:
+        raise InputError(f"element {index} of a list of {length} tensors")
+    return index
+
+
+def _shape_among(items: Sequence[Any], shape: Shape) -> Shape:
+    """`shape` with its free sizes taken from an element that was written."""
+    if shape is not None and all(size >= 0 for size in shape):
+        return shape
+    return next((tuple(item.shape) for item in items if item is not None), shape)
+
+
+def _filled(items: Sequence[Any], dtype: str, shape: Shape) -> list[Any]:
+    if all(item is not None for item in items):
+        return list(items)
+    zeros = _zeros(_shape_among(items, shape), dtype)
+    return [zeros if item is None else item for item in items]
+
+
+def _stack(items: list[Any], dtype: str, shape: Shape) -> Any:
+    if not items:
+        return _zeros(None if shape is None else (0, *shape), dtype)
+    return torch.stack(items) if isinstance(items[0], Tensor) else np.stack(items)
+
+
+def _zeros(shape: Shape, dtype: str) -> Any:
+    if shape is None or any(size < 0 for size in shape):
+        raise InputError(
+            f"a list of tensors without an element of its own needs the shape of its elements, but it is {shape}"
+        )
+    if dtype == "string":
+        empty = np.empty(shape, object)
+        empty[...] = b""
+        return empty
+    return torch.zeros(shape, dtype=torch_dtype(dtype))
