@@ -110,7 +110,7 @@ class Variables:
     def _find(self, bundle: Bundle) -> None:
         restored = self._restored_nodes(bundle)
         objects, full_names = self._restored_objects(bundle)
-        self._merge(restored, objects)
+        self._merge(bundle, restored, objects)
         trainable = self._trainable_names()
         for index, key in objects.items():
             saved = self._source.objects[index].variable
@@ -188,7 +188,15 @@ class Variables:
                 self._source.checkpoint(keys[ours])
         return keys, full_names
 
-    def _merge(self, restored: dict[str, tuple[str, str]], objects: Mapping[int, str]) -> None:
+    @staticmethod
+    def _alike(bundle: Bundle, one: tuple[str, str], other: str) -> bool:
+        """Keras 3 saves some variables twice: entries of equal dtype, shape and checksum are copies of one tensor."""
+        a, b = bundle.entries[one[0]], bundle.entries[other]
+        return one == (other, "") or (
+            not one[1] and not a.slices and (a.dtype, a.shape, a.checksum) == (b.dtype, b.shape, b.checksum)
+        )
+
+    def _merge(self, bundle: Bundle, restored: dict[str, tuple[str, str]], objects: Mapping[int, str]) -> None:
         """Adds to `restored` the nodes that a call passes for captured objects, and checks that restore op and object graph agree.
 
         Keras 3 restores copies of its variables, so that only the captures tell which tensor belongs to the variables that the signature uses.
@@ -200,7 +208,7 @@ class Variables:
                 continue
             for operand, index in zip(data_inputs(node)[::-1], list(concrete[function].bound_inputs)[::-1]):
                 key = objects.get(index)
-                if key is not None and restored.setdefault(node_name(operand), (key, "")) != (key, ""):
+                if key is not None and not self._alike(bundle, restored.setdefault(node_name(operand), (key, "")), key):
                     raise CorruptModelError(
                         f"{self._source.path}: variable node '{node_name(operand)}' is restored from '{restored[node_name(operand)][0]}' "
                         f"by the restore op and from '{key}' by the object graph; the model contradicts itself"
