@@ -1,0 +1,280 @@
+"""Arithmetic, comparisons, conversions of dtype, and reductions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from porting.convert import ConvertingEmitter, converter
+from porting.converters.random import Uniform
+from porting.errors import PortingError
+from porting.values import Constant, Sizes, Value
+from torch_towers.dtypes import FLOATS
+
+Emit = ConvertingEmitter
+
+UNARY = {
+    "Neg": "neg", "Abs": "abs", "Sign": "sign", "Square": "square", "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Reciprocal": "reciprocal",
+    "Inv": "reciprocal", "Exp": "exp", "Expm1": "expm1", "Log": "log", "Log1p": "log1p", "Erf": "erf", "Erfc": "erfc",
+    "Erfinv": "erfinv", "Ndtri": "ndtri", "Lgamma": "lgamma", "Digamma": "digamma", "Sin": "sin", "Cos": "cos", "Tan": "tan",
+    "Asin": "asin", "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh", "Asinh": "asinh",
+    "Acosh": "acosh", "Atanh": "atanh", "Sigmoid": "sigmoid", "Ceil": "ceil", "Round": "round", "Rint": "round",
+    "IsNan": "isnan", "IsInf": "isinf", "IsFinite": "isfinite", "LogicalNot": "logical_not", "Invert": "bitwise_not",
+    "Conj": "conj",
+}  # fmt: skip
+BINARY = {
+    "DivNoNan": "div_no_nan", "MulNoNan": "mul_no_nan", "Xdivy": "xdivy", "Xlogy": "xlogy", "Xlog1py": "xlog1py",
+    "Maximum": "maximum", "Minimum": "minimum", "Atan2": "atan2", "SquaredDifference": "squared_difference",
+    "Less": "less", "LessEqual": "less_equal", "Greater": "greater", "GreaterEqual": "greater_equal",
+    "LogicalAnd": "logical_and", "LogicalOr": "logical_or", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or",
+    "BitwiseXor": "bitwise_xor", "LeftShift": "left_shift", "RightShift": "right_shift",
+}  # fmt: skip
+DIVISIONS = {
+    "Div": ("div", "trunc_div"), "RealDiv": ("div", "div"), "FloorDiv": ("floor_div", "floor_div"),
+    "TruncateDiv": ("trunc_div", "trunc_div"), "Mod": ("trunc_mod", "trunc_mod"), "FloorMod": ("floor_mod", "floor_mod"),
+    "TruncateMod": ("trunc_mod", "trunc_mod"),
+}  # fmt: skip
+"""The runtime op for floats, and for integers: dividing by 0, an integer division is refused as in TensorFlow."""
+REDUCTIONS = {
+    "Sum": "reduce_sum", "Mean": "reduce_mean", "Prod": "reduce_prod", "Max": "reduce_max", "Min": "reduce_min",
+    "All": "reduce_all", "Any": "reduce_any", "EuclideanNorm": "euclidean_norm",
+}  # fmt: skip
+
+
+def _unary(op: str, name: str) -> None:
+    @converter(op)
+    def convert(t: Emit, x: Any) -> Any:
+        return t.call(name, x)
+
+
+def _binary(op: str, name: str) -> None:
+    @converter(op)
+    def convert(t: Emit, a: Any, b: Any) -> Any:
+        return t.call(name, a, b)
+
+
+def _division(op: str, for_floats: str, for_integers: str) -> None:
+    @converter(op)
+    def convert(t: Emit, a: Any, b: Any) -> Any:
+        if is_float(a):
+            return t.call(for_floats, a, b)
+        return t.call(for_integers, a, _checked(t, "nonzero", b, lambda divisors: (divisors != 0).all()))
+
+
+def _reduction(op: str, name: str) -> None:
+    @converter(op)
+    def convert(t: Emit, x: Any, axes: tuple[int, ...], *, keep_dims: bool = False) -> Any:
+        if not axes:
+            return t.abs(x) if op == "EuclideanNorm" else x
+        return t.call(name, x, axes=axes, keepdim=keep_dims)
+
+
+for _op, _name in UNARY.items():
+    _unary(_op, _name)
+for _op, _name in BINARY.items():
+    _binary(_op, _name)
+for _op, _names in DIVISIONS.items():
+    _division(_op, *_names)
+for _op, _name in REDUCTIONS.items():
+    _reduction(_op, _name)
+
+
+def is_float(x: Any) -> bool:
+    """True for floats, complex numbers, and what is not known to be an integer."""
+    return x.dtype is None or x.dtype in FLOATS or x.dtype.startswith("complex")
+
+
+def _checked(t: Emit, check: str, x: Any, holds: Any) -> Any:
+    """`x` behind a check of its values, unless it is a constant that passes."""
+    return x if isinstance(x, Constant) and bool(holds(x.array)) else t.call(check, x)
+
+
+@converter("Add", "AddV2")
+def add(t: Emit, a: Any, b: Any) -> Any:
+    if isinstance(a, Uniform) or isinstance(b, Uniform):
+        return Uniform.added(a, b)
+    return t.add(a, b)
+
+
+@converter("Sub")
+def sub(t: Emit, a: Any, b: Any) -> Any:
+    return t.sub(a, b)
+
+
+@converter("Mul")
+def mul(t: Emit, a: Any, b: Any) -> Any:
+    if isinstance(a, Uniform) or isinstance(b, Uniform):
+        return Uniform.multiplied(a, b)
+    return t.mul(a, b)
+
+
+@converter("Floor")
+def floor(t: Emit, x: Any) -> Any:
+    return x.floor(t) if isinstance(x, Uniform) else t.floor(x)
+
+
+@converter("AddN")
+def add_n(t: Emit, *xs: Any) -> Any:
+    total = xs[0]
+    for x in xs[1:]:
+        total = t.add(total, x)
+    return total
+
+
+@converter("Pow")
+def pow_(t: Emit, a: Any, b: Any) -> Any:
+    return t.pow(a, b if is_float(a) else _checked(t, "nonnegative", b, lambda exponents: (exponents >= 0).all()))
+
+
+@converter("Equal")
+def equal(t: Emit, a: Any, b: Any, *, incompatible_shape_error: bool = True) -> Any:
+    """Shapes that do not fit are refused at run time, whatever `incompatible_shape_error` says."""
+    return t.equal(a, b)
+
+
+@converter("NotEqual")
+def not_equal(t: Emit, a: Any, b: Any, *, incompatible_shape_error: bool = True) -> Any:
+    return t.not_equal(a, b)
+
+
+@converter("SelectV2")
+def select_v2(t: Emit, condition: Any, a: Any, b: Any) -> Any:
+    return t.where(condition, a, b)
+
+
+@converter("Select", refuses="a condition or operands of unknown rank")
+def select(t: Emit, condition: Any, a: Any, b: Any) -> Any:
+    """A condition of rank 1 chooses whole rows; the shapes are equal otherwise."""
+    rank = None if a.shape is None else len(a.shape)
+    if condition.shape is None or (len(condition.shape) == 1 and rank is None):
+        raise PortingError(
+            f"Select {t.scope!r}: the rank of its operands is unknown, so what its condition chooses is too"
+        )
+    if len(condition.shape) == 1:
+        for _ in range((rank or 1) - 1):
+            condition = t.unsqueeze(condition, axis=-1)
+    return t.where(condition, a, b)
+
+
+@converter("ClipByValue")
+def clip_by_value(t: Emit, x: Any, low: Any, high: Any) -> Any:
+    return t.maximum(t.minimum(x, high), low)
+
+
+@converter("L2Loss")
+def l2_loss(t: Emit, x: Any) -> Any:
+    if x.shape is None:
+        raise PortingError(f"L2Loss {t.scope!r}: the rank of its operand is unknown")
+    squares = t.square(x)
+    total = t.reduce_sum(squares, axes=tuple(range(len(x.shape)))) if x.shape else squares
+    return t.div(total, Constant(_like(2.0, x)))
+
+
+def _like(number: float, x: Any) -> Any:
+    import torch
+
+    from torch_towers.dtypes import torch_dtype
+
+    return torch.tensor(number, dtype=torch_dtype(x.dtype))
+
+
+# -- dtypes -------------------------------------------------------------------------------------------------------------
+
+
+@converter("Cast", refuses="casts to and from strings")
+def cast(t: Emit, x: Any, *, SrcT: str, DstT: str, Truncate: bool = False) -> Any:
+    if SrcT == DstT:
+        return x
+    if "string" in (SrcT, DstT):
+        raise PortingError(
+            f"Cast {t.scope!r} from {SrcT} to {DstT}: TensorFlow has no such cast, so the model is damaged"
+        )
+    narrows = SrcT in FLOATS and DstT in FLOATS and _MANTISSA[SrcT] > _MANTISSA[DstT]
+    if Truncate and narrows:
+        return t.truncate_mantissa(x, dtype=DstT)
+    if SrcT in FLOATS and "int" in DstT:
+        return t.to_integer(x, dtype=DstT)
+    if SrcT.startswith("complex") and not DstT.startswith("complex"):
+        return cast(t, t.real(x), SrcT="float32" if SrcT == "complex64" else "float64", DstT=DstT)
+    return t.cast(x, dtype=DstT)
+
+
+_MANTISSA = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
+
+
+@converter("Bitcast")
+def bitcast(t: Emit, x: Any, *, type: str) -> Any:
+    return t.bitcast(x, dtype=type)
+
+
+@converter("Complex", ignores=("Tout",))
+def complex_(t: Emit, real: Any, imag: Any) -> Any:
+    return t.complex(real, imag)
+
+
+@converter("Real", ignores=("Tout",))
+def real(t: Emit, x: Any) -> Any:
+    return t.real(x)
+
+
+@converter("Imag", ignores=("Tout",))
+def imag(t: Emit, x: Any) -> Any:
+    return t.imag(x)
+
+
+@converter("ComplexAbs", ignores=("Tout",))
+def complex_abs(t: Emit, x: Any) -> Any:
+    return t.abs(x)
+
+
+@converter("Angle", ignores=("Tout",))
+def angle(t: Emit, x: Any) -> Any:
+    return t.angle(x)
+
+
+# -- buckets and extremes -----------------------------------------------------------------------------------------------
+
+
+@converter("Bucketize")
+def bucketize(t: Emit, x: Any, *, boundaries: Any = ()) -> Any:
+    return t.bucketize(x, boundaries=tuple(boundaries))
+
+
+@converter("UpperBound")
+def upper_bound(t: Emit, rows: Any, values: Any, *, out_type: str = "int32") -> Any:
+    return t.searchsorted(rows, values, right=True, dtype=out_type)
+
+
+@converter("LowerBound")
+def lower_bound(t: Emit, rows: Any, values: Any, *, out_type: str = "int32") -> Any:
+    return t.searchsorted(rows, values, right=False, dtype=out_type)
+
+
+@converter("ArgMax")
+def argmax(t: Emit, x: Any, axis: int, *, output_type: str = "int64") -> Any:
+    return t.argmax(x, axis=axis, dtype=output_type)
+
+
+@converter("ArgMin")
+def argmin(t: Emit, x: Any, axis: int, *, output_type: str = "int64") -> Any:
+    return t.argmin(x, axis=axis, dtype=output_type)
+
+
+@converter("Cumsum")
+def cumsum(t: Emit, x: Any, axis: int, *, exclusive: bool = False, reverse: bool = False) -> Any:
+    return t.cumsum(x, axis=axis, exclusive=exclusive, reverse=reverse)
+
+
+@converter("Cumprod")
+def cumprod(t: Emit, x: Any, axis: int, *, exclusive: bool = False, reverse: bool = False) -> Any:
+    return t.cumprod(x, axis=axis, exclusive=exclusive, reverse=reverse)
+
+
+@converter("TopKV2", outputs=("values", "indices"))
+def top_k_v2(t: Emit, x: Any, k: Sizes, *, sorted: bool = True, index_type: str = "int32") -> tuple[Value, Value]:
+    """`sorted` False leaves TensorFlow the order: the largest still comes first here."""
+    return t.top_k(x, *k, dtype=index_type)
+
+
+@converter("TopK", outputs=("values", "indices"))
+def top_k(t: Emit, x: Any, *, k: int, sorted: bool = True) -> tuple[Value, Value]:
+    return t.top_k(x, k, dtype="int32")

@@ -1,0 +1,91 @@
+"""Random numbers: refused, except where the draw cannot change the result."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from porting.convert import ConvertingEmitter, converter
+from porting.errors import PortingError
+from porting.values import Constant, Sizes, Value
+from torch_towers.dtypes import torch_dtype
+
+Emit = ConvertingEmitter
+
+REFUSED = (
+    "RandomStandardNormal", "TruncatedNormal", "RandomUniformInt", "RandomShuffle", "RandomGammaV3", "RandomPoissonV2",
+    "ParameterizedTruncatedNormal", "Multinomial", "StatelessMultinomial", "StatelessRandomUniform", "StatelessRandomUniformV2",
+    "StatelessRandomNormal", "StatelessRandomNormalV2", "StatelessRandomUniformInt", "StatelessRandomUniformIntV2",
+    "StatelessTruncatedNormal", "StatelessTruncatedNormalV2",
+)  # fmt: skip
+
+
+class Uniform(Value):
+    """Random numbers from `[low, high)`, drawn anew at each call. Whatever needs the numbers themselves is refused."""
+
+    __slots__ = ("high", "low", "scope", "sizes")
+
+    def __init__(self, scope: str, sizes: tuple[Any, ...], dtype: str, low: float, high: float) -> None:
+        for name, value in (
+            ("dtype", dtype),
+            ("shape", None),
+            ("scope", scope),
+            ("sizes", sizes),
+            ("low", low),
+            ("high", high),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def ref(self) -> str:  # type: ignore[override]
+        raise PortingError(
+            f"{self.scope!r} draws random numbers and the outputs depend on them, so two runs of TensorFlow differ: "
+            "export the model with training=False"
+        )
+
+    @classmethod
+    def added(cls, a: Any, b: Any) -> Uniform:
+        """`a + b` where one of the two is a constant number."""
+        self, number = cls._with_number(a, b)
+        return Uniform(self.scope, self.sizes, self.dtype or "", self.low + number, self.high + number)
+
+    @classmethod
+    def multiplied(cls, a: Any, b: Any) -> Uniform:
+        """`a * b` where one of the two is a constant number above 0."""
+        self, number = cls._with_number(a, b)
+        if number <= 0:
+            _ = self.ref
+        return Uniform(self.scope, self.sizes, self.dtype or "", self.low * number, self.high * number)
+
+    @staticmethod
+    def _with_number(a: Any, b: Any) -> tuple[Uniform, float]:
+        self, other = (a, b) if isinstance(a, Uniform) else (b, a)
+        if not (isinstance(other, Constant) and other.shape == ()):
+            _ = self.ref
+        return self, float(other.python())
+
+    def floor(self, t: Emit) -> Any:
+        """The one whole number that all of the interval rounds down to: dropout with a rate of 0 keeps everything."""
+        if math.floor(self.low) != math.ceil(self.high) - 1:
+            _ = self.ref
+        number = Constant(torch.tensor(math.floor(self.low), dtype=torch_dtype(self.dtype or "")))
+        return t.broadcast_to(number, *self.sizes)
+
+
+@converter("RandomUniform", ignores=("seed", "seed2"), refuses="numbers that change the result")
+def random_uniform(t: Emit, shape: Sizes, *, dtype: str) -> Uniform:
+    return Uniform(t.scope, tuple(shape), dtype, 0.0, 1.0)
+
+
+def _refused(op: str) -> None:
+    @converter(op, refuses="everything: it draws random numbers")
+    def convert(t: Emit, *operands: Any, **attrs: Any) -> Any:
+        raise PortingError(
+            f"{op} {t.scope!r} draws random numbers, so two runs of TensorFlow differ: export with training=False"
+        )
+
+
+for _op in REFUSED:
+    _refused(_op)

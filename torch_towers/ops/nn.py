@@ -1,0 +1,90 @@
+"""Activations and normalizations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from torch_towers.registry import op
+
+
+def _activation(name: str, function: Callable[[Tensor], Tensor], source: str) -> None:
+    def apply(x: Tensor) -> Tensor:
+        return function(x)
+
+    apply.__doc__ = f"`{name}(x)`, elementwise: `[...] -> [...]`. Source: tf.raw_ops.{source}."
+    op(name=name)(apply)
+
+
+for _name, _function, _source in (
+    ("relu", F.relu, "Relu"),
+    ("relu6", F.relu6, "Relu6"),
+    ("elu", F.elu, "Elu"),
+    ("selu", F.selu, "Selu"),
+    ("softsign", F.softsign, "Softsign"),
+):
+    _activation(_name, _function, _source)
+
+
+@op()
+def leaky_relu(x: Tensor, *, alpha: float) -> Tensor:
+    """`x` where positive, `alpha * x` elsewhere. Source: tf.raw_ops.LeakyRelu."""
+    return F.leaky_relu(x, alpha)
+
+
+@op()
+def softmax(x: Tensor) -> Tensor:
+    """Shares of one over the last axis: `[..., n] -> [..., n]`. Source: tf.raw_ops.Softmax."""
+    return torch.softmax(x, -1)
+
+
+@op()
+def log_softmax(x: Tensor) -> Tensor:
+    """Logarithms of the shares of one over the last axis: `[..., n] -> [..., n]`. Source: tf.raw_ops.LogSoftmax."""
+    return torch.log_softmax(x, -1)
+
+
+@op()
+def bias_add(x: Tensor, bias: Tensor, *, axis: int = -1) -> Tensor:
+    """`x` plus one number per channel, the channels being `axis`: `[..., c, ...], [c] -> [..., c, ...]`. Source: tf.raw_ops.BiasAdd."""
+    return x + bias.reshape(_channels(x, axis))
+
+
+def _channels(x: Tensor, axis: int) -> list[int]:
+    """The shape in which one number per channel broadcasts against `x`."""
+    return [-1] + [1] * (x.ndim - 1 - axis % x.ndim)
+
+
+@op()
+def batch_norm(
+    x: Tensor, scale: Tensor, offset: Tensor, mean: Tensor, variance: Tensor, *, epsilon: float, axis: int
+) -> Tensor:
+    """`(x - mean) * (rsqrt(variance + epsilon) * scale) + offset`, by channel. Source: tf.raw_ops.FusedBatchNormV3, not training."""
+    shape = _channels(x, axis)
+    wide = x.to(scale.dtype)
+    factor = torch.rsqrt(variance + epsilon) * scale
+    return ((wide - mean.reshape(shape)) * factor.reshape(shape) + offset.reshape(shape)).to(x.dtype)
+
+
+@op()
+def batch_statistics(x: Tensor, *, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and unbiased variance of each channel over all other axes: `[..., c, ...] -> [c], [c], [c]`.
+
+    In float32 at least. Source: tf.raw_ops.FusedBatchNormV3, training.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    others = [i for i in range(x.ndim) if i != axis % x.ndim]
+    mean = wide.mean(others)
+    squares = torch.square(wide - mean.reshape(_channels(x, axis)))
+    count = x.numel() // x.shape[axis]
+    return mean, squares.mean(others), squares.sum(others) / max(count - 1, 1)
+
+
+@op()
+def local_response_norm(x: Tensor, *, radius: int, bias: float, alpha: float, beta: float) -> Tensor:
+    """`x` divided by a power of the squares near it on the last axis. Source: tf.raw_ops.LRN."""
+    near = F.pad(x * x, (radius, radius)).unfold(-1, 2 * radius + 1, 1).sum(-1)
+    return x * torch.pow(bias + alpha * near, -beta)
