@@ -183,7 +183,7 @@ def split_v(t: Emit, x: Any, lengths: tuple[int, ...], axis: int) -> list[Any]:
 # -- slices -------------------------------------------------------------------------------------------------------------
 
 
-@converter("Slice")
+@converter("Slice", ignores=("Index",))
 def slice_(t: Emit, x: Any, begin: Any, size: Any) -> Any:
     begins, sizes = items_of(t, begin), items_of(t, size)
     for axis, (start, length) in enumerate(zip(begins, sizes, strict=True)):
@@ -203,7 +203,7 @@ def _narrowed(t: Emit, whole: Size, start: Any, length: Any) -> Size:
     return t.symbol(length)
 
 
-@converter("StridedSlice", refuses="an ellipsis before other axes where the rank is unknown")
+@converter("StridedSlice", ignores=("Index",), refuses="an ellipsis before other axes where the rank is unknown")
 def strided_slice(t: Emit, x: Any, begin: Any, end: Any, strides: tuple[int, ...], *, begin_mask: int = 0, end_mask: int = 0,
                   ellipsis_mask: int = 0, new_axis_mask: int = 0, shrink_axis_mask: int = 0) -> Any:  # fmt: skip
     """One op per axis: `x[:, 0]` is a select. The bits of the masks say what each position of the index is."""
