@@ -380,10 +380,18 @@ def _equal(symbols: list[str]) -> list[dict[str, int]]:
 
 
 def _probe(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int]) -> Any:
-    """Runs the op on meta tensors of one sizing; None where that is impossible."""
+    """Runs the op on meta tensors of one sizing; None where that is impossible.
+
+    Constants are on the meta device too, unless the op wants to read them.
+    """
+    found = _tried(entry, operands, attrs, sizing, device="meta")
+    return _tried(entry, operands, attrs, sizing, device="cpu") if found is None else found
+
+
+def _tried(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int], device: str) -> Any:
     try:
         metas = [
-            _meta(operand, hint, sizing)
+            _meta(operand, hint, sizing, device)
             for operand, (_, hint) in zip(operands, _positional(entry, len(operands)), strict=True)
         ]
         extra = {"device": torch.device("meta")} if entry.takes_device else {}
@@ -414,19 +422,20 @@ _STRING_STAND_IN = torch.int8
 """What strings are on the meta device: an op that moves strings gives this dtype back."""
 
 
-def _meta(operand: Any, hint: Any, sizing: dict[str, int]) -> Any:
+def _meta(operand: Any, hint: Any, sizing: dict[str, int], device: str) -> Any:
+    """What stands in for an operand; `device` is where its constants are."""
     if isinstance(operand, (tuple, list)):
-        return tuple(_meta(item, hint, sizing) for item in operand)
+        return tuple(_meta(item, hint, sizing, device) for item in operand)
     if isinstance(operand, Sizes):
-        items = [_meta(item, int, sizing) for item in operand.items.reshape(-1).tolist()]
+        items = [_meta(item, int, sizing, device) for item in operand.items.reshape(-1).tolist()]
         tensor = torch.tensor(items, dtype=TORCH_DTYPES[operand.dtype]).reshape(operand.shape)
-        return tensor.item() if hint is int else tensor
+        return tensor.item() if hint is int else tensor.to(device)
     if isinstance(operand, Constant):
         if not isinstance(operand.array, torch.Tensor):
             return torch.empty(operand.shape, dtype=_STRING_STAND_IN, device="meta")
         if operand.shape == () and _takes_literal(hint):
             return operand.python()
-        return operand.array.to("meta") if operand.array.numel() > 64 else operand.array
+        return operand.array.to("meta" if operand.array.numel() > 64 else device)
     if isinstance(operand, Value):
         if operand.dtype == "size":
             return sizing[operand.ref]

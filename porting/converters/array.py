@@ -160,7 +160,7 @@ def _concat(t: Emit, xs: tuple[Any, ...], axis: Any) -> Any:
 
 @converter("Pack")
 def pack(t: Emit, *xs: Any, axis: int = 0) -> Any:
-    return t.stack(*xs, axis=axis)
+    return t.call("stack", *xs, axis=axis)  # the emitter has a `stack` of its own
 
 
 @converter("Unpack")
