@@ -91,7 +91,7 @@ class Emitter:
         if isinstance(value, Value):
             return value.ref
         if isinstance(value, Sizes):
-            return self.tensor(value).ref
+            return self.operand(self.tensor(value))
         if isinstance(value, Constant):
             return self._store_constant(value).ref
         if isinstance(value, (tuple, list)):

@@ -27,12 +27,13 @@ def items_of(t: Emit, operand: Any) -> list[Any]:
         return list(found)
     if isinstance(operand, Constant):
         return operand.array.reshape(-1).tolist()
-    length = 1
-    for size in operand.shape if operand.shape is not None else (None,):
-        if not isinstance(size, int):
-            raise PortingError(f"{t.scope!r}: how many numbers {operand.ref!r} holds is only known at run time")
-        length *= size
-    return [t.item(operand, index=i) for i in range(length)]
+    if not _has_length(operand):
+        raise PortingError(f"{t.scope!r}: how many numbers {operand.ref!r} holds is only known at run time")
+    return [t.item(operand, index=i) for i in range(int(np.prod(operand.shape)))]
+
+
+def _has_length(operand: Any) -> bool:
+    return operand.shape is not None and all(isinstance(size, int) for size in operand.shape)
 
 
 def shaped(t: Emit, result: Any, shape: tuple[Size, ...] | list[Size], dtype: str | None = None) -> Any:
@@ -55,7 +56,7 @@ def _known_rank(t: Emit, x: Any) -> int:
 
 @converter("Reshape")
 def reshape(t: Emit, x: Any, shape: Any) -> Any:
-    if isinstance(shape, Value) and (shape.shape is None or not isinstance(shape.shape[0], int)):
+    if not _has_length(shape):
         return t.reshape(x, shape)
     items = items_of(t, shape)
     wanted: list[Size] = [None if item == -1 and isinstance(item, int) else t.symbol(item) for item in items]
@@ -87,6 +88,8 @@ def squeeze(t: Emit, x: Any, *, squeeze_dims: Any = ()) -> Any:
 
 @converter("BroadcastTo")
 def broadcast_to(t: Emit, x: Any, shape: Any) -> Any:
+    if not _has_length(shape):
+        return t.broadcast_to(x, shape)
     items = items_of(t, shape)
     return shaped(t, t.broadcast_to(x, *items), [t.symbol(item) for item in items], x.dtype)
 
@@ -114,6 +117,8 @@ def _broadcast_size(t: Emit, a: Any, b: Any) -> Any:
 
 @converter("Tile")
 def tile(t: Emit, x: Any, multiples: Any) -> Any:
+    if not _has_length(multiples):
+        return t.tile(x, multiples)
     items = items_of(t, multiples)
     sizes: list[Size] = [None] * len(items)
     if x.shape is not None:
@@ -395,7 +400,7 @@ def one_hot(t: Emit, indices: Any, depth: Sizes, on: Any, off: Any, *, axis: int
 def range_(t: Emit, start: Any, limit: Any, delta: Any) -> Any:
     dtype = next(operand.dtype for operand in (start, limit, delta))
     if dtype in INTEGERS:
-        (first,), (last,), (step,) = (items_of(t, operand) for operand in (start, limit, delta))
+        first, last, step = (_number(t, operand) for operand in (start, limit, delta))
     elif all(isinstance(operand, Constant) for operand in (start, limit, delta)):
         first, last, step = (operand.python() for operand in (start, limit, delta))
     else:
@@ -403,6 +408,12 @@ def range_(t: Emit, start: Any, limit: Any, delta: Any) -> Any:
     found = t.arange(first, last, step, dtype=dtype)
     counts = isinstance(first, int) and first == 0 and isinstance(step, int) and step == 1
     return shaped(t, found, [t.symbol(last)]) if counts else found
+
+
+def _number(t: Emit, operand: Any) -> Any:
+    """A rank-0 integer tensor as an integer or a run-time size, even where its rank could not be told."""
+    found = as_sizes(operand)
+    return t.item(operand, index=0) if found[0] is operand and operand.dtype != "size" else found[0]
 
 
 @converter("LinSpace")
@@ -423,5 +434,5 @@ def pad_v2(t: Emit, x: Any, paddings: Any, value: Any) -> Any:
 
 
 @converter("MirrorPad")
-def mirror_pad(t: Emit, x: Any, paddings: np.ndarray[Any, Any], *, mode: str) -> Any:
+def mirror_pad(t: Emit, x: Any, paddings: np.ndarray, *, mode: str) -> Any:
     return t.mirror_pad(x, paddings=tuple(tuple(pair) for pair in paddings.tolist()), mode=mode)
