@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -36,6 +37,11 @@ def place(out: Rows, index: Tensor, values: Rows) -> Rows:
     else:
         out[index.cpu().numpy()] = values
     return out
+
+
+def ints(x: Tensor) -> list[int]:
+    """The elements of a vector of integers."""
+    return cast("list[int]", x.tolist())  # type: ignore[reportUnknownMemberType]
 
 
 def ranges(lengths: Tensor) -> Tensor:

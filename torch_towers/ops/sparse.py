@@ -1,0 +1,574 @@
+"""Sparse tensors: `indices [n, rank]`, `values [n]` and `shape [rank]` travel as three tensors, as in TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import farmhash
+import numpy as np
+import siphash24
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.ops.sizes import as_sizes
+from torch_towers.registry import Infer, Number, Spec, Strings, op, returns
+from torch_towers.rows import Rows, concat, filled, ints, place, ranges, take
+
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def _length(spec: Spec) -> int | str | None:
+    """The rank that a shape vector describes, where it is known."""
+    return spec[1][0] if spec[1] else None
+
+
+def _strides(shape: Tensor) -> Tensor:
+    """Row-major strides: `[2, 3, 4] -> [12, 4, 1]`."""
+    return torch.cat([shape.flip(0).cumprod(0).flip(0)[1:], shape.new_ones(min(1, shape.shape[0]))])
+
+
+def _flat(indices: Tensor, shape: Tensor) -> Tensor:
+    """Each index as its place in the flattened tensor: `[n, rank] -> [n]`."""
+    return (indices * _strides(shape)).sum(1)
+
+
+def _unflat(flat: Tensor, shape: Tensor) -> Tensor:
+    return flat.unsqueeze(1).div(_strides(shape), rounding_mode="floor") % shape.clamp(min=1)
+
+
+# -- shapes -------------------------------------------------------------------------------------------------------------
+
+
+def _reshape_spec(indices: Spec, shape: Spec, new_shape: Spec) -> list[Spec]:
+    return [("int64", (indices[1][0] if indices[1] else None, _length(new_shape))), ("int64", (_length(new_shape),))]
+
+
+@op(stage="early", infer=_reshape_spec)
+def sparse_reshape(indices: Tensor, shape: Tensor, new_shape: Tensor) -> tuple[Tensor, Tensor]:
+    """The same elements under another shape: `[n, r], [r], [k] -> [n, k], [k]`; one size of `new_shape` may be -1.
+
+    Errors: `InputError` where the numbers of elements differ. Source: tf.raw_ops.SparseReshape.
+    """
+    size = int(shape.prod())
+    wanted = new_shape.tolist()
+    if wanted.count(-1) > 1:
+        raise InputError("only one output dimension may be -1")
+    if any(axis < -1 for axis in wanted):
+        raise InputError(f"size {wanted.index(min(wanted))} must be non-negative, not {min(wanted)}")
+    if -1 in wanted:
+        rest = int(np.prod([axis for axis in wanted if axis != -1], dtype=np.int64))
+        if rest <= 0:
+            raise InputError("reshape cannot infer the missing input size for an empty tensor unless all specified input sizes are non-zero")  # fmt: skip
+        wanted[wanted.index(-1)] = size // rest
+    target = torch.tensor(wanted, dtype=torch.int64)
+    if int(target.prod()) != size:
+        raise InputError(
+            f"Input to reshape is a tensor with {size} dense values, but the requested shape has {int(target.prod())}"
+        )
+    return _unflat(_flat(indices, shape), target), target
+
+
+def _dense_spec(indices: Spec, values: Spec, default: Spec, *sizes: Spec, **attrs: Any) -> list[Spec]:
+    if len(sizes) == 1 and sizes[0][1] != ():
+        rank = _length(sizes[0])
+        return [(values[0], (None,) * rank if isinstance(rank, int) else None)]
+    return [(values[0], (None,) * len(sizes))]
+
+
+@op(stage="early", infer=_dense_spec)
+def sparse_to_dense(indices: Tensor, values: Rows, default: Rows, *shape: int, validate: bool) -> Rows:
+    """The sparse elements in a dense tensor of `shape`, `default` elsewhere: `[n, rank], [n] -> [*shape]`.
+
+    Errors: `InputError` for indices outside the shape and, where `validate`, for unsorted or repeated ones.
+    Source: tf.raw_ops.SparseToDense.
+    """
+    sizes = as_sizes(shape)
+    rows = (
+        indices.to(torch.int64).reshape(-1, len(sizes)) if indices.ndim != 1 else indices.to(torch.int64).unsqueeze(1)
+    )
+    bounds = torch.tensor(sizes, dtype=torch.int64)
+    _check_inside(rows, bounds)
+    flat = _flat(rows, bounds)
+    if validate and bool((flat[1:] <= flat[:-1]).any()):
+        at = int((flat[1:] <= flat[:-1]).nonzero()[0]) + 1
+        why = "is repeated" if int(flat[at]) == int(flat[at - 1]) else "is out of order"
+        raise InputError(f"indices[{at}] = {rows[at].tolist()} {why}")
+    out = filled(sizes, default).reshape(-1)
+    return place(out, flat, values).reshape(tuple(sizes))
+
+
+def _check_inside(rows: Tensor, bounds: Tensor) -> None:
+    outside = ((rows < 0) | (rows >= bounds)).any(1).nonzero()
+    if outside.numel():
+        at = int(outside[0])
+        raise InputError(f"indices[{at}] = {rows[at].tolist()} is out of bounds: need 0 <= index < {bounds.tolist()}")
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------------
+
+
+def _fill_spec(indices: Spec, values: Spec, shape: Spec, default: Spec) -> list[Spec]:
+    rank = indices[1][1] if indices[1] else None
+    count = indices[1][0] if indices[1] else None
+    return [("int64", (None, rank)), (values[0], (None,)), ("bool", (None,)), ("int64", (count,))]
+
+
+@op(stage="early", infer=_fill_spec)
+def sparse_fill_empty_rows(
+    indices: Tensor, values: Rows, shape: Tensor, default: Rows
+) -> tuple[Tensor, Rows, Tensor, Tensor]:
+    """The sparse tensor with `default` in the first column of every empty row.
+
+    `[n, r], [n] -> indices [m, r], values [m]`, which rows were empty `[rows]` bool, and where each element went `[n]`.
+    Errors: `InputError` for a row out of range. Source: tf.raw_ops.SparseFillEmptyRows.
+    """
+    count = int(shape[0])
+    rows = indices[:, 0]
+    if count == 0 and rows.numel():
+        raise InputError(f"Received SparseTensor with dense_shape[0] = 0 but indices.shape[0] = {rows.numel()}")
+    position, starts, empty = filled_positions(rows, count, "indices({}, 0)")
+    total = int(torch.bincount(rows, minlength=count).clamp(min=1).sum()) if count else 0
+    out_indices = torch.zeros((total, indices.shape[1]), dtype=torch.int64)
+    out_indices[starts[empty], 0] = empty.nonzero().reshape(-1)
+    out_indices[position] = indices
+    return out_indices, place(filled((total,), default), position, values), empty, position
+
+
+def filled_positions(rows: Tensor, count: int, what: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each element goes, where each row starts and which rows are empty, once each row has at least one element."""
+    outside = ((rows < 0) | (rows >= count)).nonzero()
+    if outside.numel():
+        at = int(outside[0])
+        raise InputError(f"{what.format(at)} is invalid: {int(rows[at])} >= {count}")
+    lengths = torch.bincount(rows, minlength=count)
+    order = rows.argsort(stable=True)
+    within = torch.empty_like(order).scatter(
+        0, order, torch.arange(rows.shape[0]) - (lengths.cumsum(0) - lengths)[rows[order]]
+    )
+    padded = lengths.clamp(min=1)
+    starts = padded.cumsum(0) - padded
+    return starts[rows] + within, starts, lengths == 0
+
+
+# -- order, joining and cutting -----------------------------------------------------------------------------------------
+
+
+def _same_spec(indices: Spec, values: Spec, shape: Spec) -> list[Spec]:
+    return [indices, values]
+
+
+@op(stage="early", infer=_same_spec)
+def sparse_reorder(indices: Tensor, values: Rows, shape: Tensor) -> tuple[Tensor, Rows]:
+    """The elements in row-major order, those of equal index as they were: `[n, rank], [n]`. Source: tf.raw_ops.SparseReorder."""
+    _check_inside(indices, shape)
+    order = _flat(indices, shape).argsort(stable=True)
+    return indices[order], take(values, order)
+
+
+def _concat_spec(
+    indices: tuple[Spec, ...], values: tuple[Spec, ...], shapes: tuple[Spec, ...], *, axis: int
+) -> list[Spec]:
+    rank = _length(shapes[0])
+    return [("int64", (None, rank)), (values[0][0], (None,)), ("int64", (rank,))]
+
+
+@op(stage="early", infer=_concat_spec)
+def sparse_concat(
+    indices: tuple[Tensor, ...], values: tuple[Rows, ...], shapes: tuple[Tensor, ...], *, axis: int
+) -> tuple[Tensor, Rows, Tensor]:
+    """Sparse tensors joined along `axis`, in row-major order. Errors: `InputError` where another axis differs.
+
+    Source: tf.raw_ops.SparseConcat.
+    """
+    sizes = torch.stack(list(shapes))
+    axis %= sizes.shape[1]
+    total = sizes[:, axis].sum()
+    others = sizes.index_fill(1, torch.tensor([axis]), 0)
+    if bool((others != others[0]).any()):
+        raise InputError(f"Concat dim {axis}: the other sizes of {[shape.tolist() for shape in shapes]} must be equal")
+    out_shape = sizes[0].index_fill(0, torch.tensor([axis]), int(total))
+    starts = sizes[:, axis].cumsum(0) - sizes[:, axis]
+    column = torch.nn.functional.one_hot(torch.tensor(axis), sizes.shape[1])
+    moved = [part + start * column for part, start in zip(indices, starts, strict=True)]
+    return *sparse_reorder(torch.cat(moved), concat(values), out_shape), out_shape
+
+
+def _slice_spec(indices: Spec, values: Spec, shape: Spec, start: Spec, size: Spec) -> list[Spec]:
+    rank = _length(shape)
+    return [("int64", (None, rank)), (values[0], (None,)), ("int64", (rank,))]
+
+
+@op(stage="early", infer=_slice_spec)
+def sparse_slice(
+    indices: Tensor, values: Rows, shape: Tensor, start: Tensor, size: Tensor
+) -> tuple[Tensor, Rows, Tensor]:
+    """The elements within `start .. start + size` of each axis, cut off at the end of the shape.
+
+    Source: tf.raw_ops.SparseSlice.
+    """
+    inside = ((indices >= start) & (indices < start + size)).all(1).nonzero().reshape(-1)
+    return indices[inside] - start, take(values, inside), torch.minimum(size, shape - start).clamp(min=0)
+
+
+def _split_spec(indices: Spec, values: Spec, shape: Spec, axis: Spec, *, count: int) -> list[Spec]:
+    rank = _length(shape)
+    return [("int64", (None, rank))] * count + [(values[0], (None,))] * count + [("int64", (rank,))] * count
+
+
+@op(stage="early", infer=_split_spec)
+def sparse_split(indices: Tensor, values: Rows, shape: Tensor, axis: int, *, count: int) -> tuple[Any, ...]:
+    """`count` sparse tensors cut along `axis`, the first ones longer by one where it does not divide: indices, values, shapes.
+
+    Errors: `InputError` where the axis is shorter than `count`. Source: tf.raw_ops.SparseSplit.
+    """
+    axis = int(axis) % indices.shape[1]
+    length = int(shape[axis])
+    if not 0 < count <= length:
+        raise InputError(f"num_split must be in the interval (0, {length}], not {count}")
+    step, longer = divmod(length, count)
+    start, parts = torch.zeros_like(shape), list[tuple[Tensor, Rows, Tensor]]()
+    for part in range(count):
+        size = shape.clone()
+        size[axis] = step + (part < longer)
+        parts.append(sparse_slice(indices, values, shape, start, size))
+        start = start.clone()
+        start[axis] += size[axis]
+    return tuple(part[position] for position in range(3) for part in parts)
+
+
+# -- arithmetic ---------------------------------------------------------------------------------------------------------
+
+
+def _matmul_spec(indices: Spec, values: Spec, shape: Spec, dense: Spec, **attrs: Any) -> list[Spec]:
+    columns = None if dense[1] is None else dense[1][0 if attrs["adjoint_b"] else 1]
+    return [(values[0], (None, columns))]
+
+
+@op(stage="early", infer=_matmul_spec)
+def sparse_matmul(
+    indices: Tensor, values: Tensor, shape: Tensor, dense: Tensor, *, adjoint_a: bool, adjoint_b: bool
+) -> Tensor:
+    """A sparse matrix times a dense one, added up in the order of the elements: `[m, k], [k, n] -> [m, n]`.
+
+    Errors: `InputError` for indices out of range and sizes that do not fit. Source: tf.raw_ops.SparseTensorDenseMatMul.
+    """
+    _check_inside(indices.to(torch.int64), shape)
+    rows, columns = indices.to(torch.int64).flip(1).unbind(1) if adjoint_a else indices.to(torch.int64).unbind(1)
+    height, width = shape.flip(0).tolist() if adjoint_a else shape.tolist()
+    dense = dense.mH if adjoint_b else dense
+    if dense.shape[0] != width:
+        raise InputError(
+            f"Cannot multiply A and B because inner dimension does not match: {width} vs. {dense.shape[0]}"
+        )
+    scale = values.conj() if adjoint_a else values
+    out = torch.zeros((height, dense.shape[1]), dtype=values.dtype, device=values.device)
+    return out.index_add(0, rows, dense[columns] * scale.unsqueeze(1))
+
+
+def _dense_like(indices: Spec, values: Spec, shape: Spec, dense: Spec) -> list[Spec]:
+    return [dense]
+
+
+@op(stage="early", infer=_dense_like)
+def sparse_add_to_dense(indices: Tensor, values: Tensor, shape: Tensor, dense: Tensor) -> Tensor:
+    """A dense tensor with the sparse elements added: `[n, rank], [n], [*shape] -> [*shape]`.
+
+    Source: tf.raw_ops.SparseTensorDenseAdd.
+    """
+    if list(dense.shape) != shape.tolist():
+        raise InputError(
+            f"Dimensions of a sparse {shape.tolist()} and a dense {list(dense.shape)} operand must be equal"
+        )
+    _check_inside(indices.to(torch.int64), shape)
+    flat = _flat(indices.to(torch.int64), shape.to(torch.int64))
+    return dense.reshape(-1).index_add(0, flat, values).reshape(dense.shape)
+
+
+def _values_spec(indices: Spec, values: Spec, shape: Spec, dense: Spec, **attrs: Any) -> list[Spec]:
+    return [values]
+
+
+@op(stage="early", infer=_values_spec)
+def sparse_dense_values(indices: Tensor, values: Tensor, shape: Tensor, dense: Tensor, *, function: str) -> Tensor:
+    """The sparse elements each with the dense element at its index, by "add", "mul" or "div": `[n, rank], [n] -> [n]`.
+
+    `dense` is broadcast to the sparse shape. Source: tf.raw_ops.SparseDenseCwiseAdd, ...Mul, ...Div.
+    """
+    _check_inside(indices, shape)
+    other = dense.expand(shape.tolist())[tuple(indices.unbind(1))]
+    if function == "div":
+        return torch.div(values, other, rounding_mode=None if values.is_floating_point() else "trunc")
+    return values + other if function == "add" else values * other
+
+
+def _add_spec(
+    a: Spec, a_values: Spec, a_shape: Spec, b: Spec, b_values: Spec, b_shape: Spec, threshold: Spec
+) -> list[Spec]:
+    rank = _length(a_shape)
+    return [("int64", (None, rank)), (a_values[0], (None,)), ("int64", (rank,))]
+
+
+@op(stage="early", infer=_add_spec)
+def sparse_add(
+    a: Tensor, a_values: Tensor, a_shape: Tensor, b: Tensor, b_values: Tensor, b_shape: Tensor, threshold: Number
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of two sparse tensors of one shape; where both have an element, it stays if `threshold <= abs(sum)`.
+
+    Source: tf.raw_ops.SparseAdd.
+    """
+    if a_shape.tolist() != b_shape.tolist():
+        raise InputError(f"Operands' shapes do not match: {a_shape.tolist()} and {b_shape.tolist()}")
+    flat, place = torch.unique(_flat(torch.cat([a, b]), a_shape), return_inverse=True)
+    start = -0.0 if a_values.is_floating_point() else 0
+    total = torch.full(flat.shape, start, dtype=a_values.dtype).index_add(0, place, torch.cat([a_values, b_values]))
+    both = torch.bincount(place, minlength=flat.shape[0]) > 1
+    kept = ~both | (total.abs() >= threshold)
+    return _unflat(flat[kept], a_shape), total[kept], a_shape
+
+
+def _reduce_spec(
+    indices: Spec, values: Spec, shape: Spec, *, axes: tuple[int, ...], keep_dims: bool, reduction: str
+) -> list[Spec]:
+    rank = _length(shape)
+    if not isinstance(rank, int):
+        return [(values[0], None)]
+    kept = rank if keep_dims else rank - len({axis % rank for axis in axes})
+    return [(values[0], (None,) * kept)]
+
+
+@op(stage="early", infer=_reduce_spec)
+def sparse_reduce(
+    indices: Tensor, values: Tensor, shape: Tensor, *, axes: tuple[int, ...], keep_dims: bool, reduction: str
+) -> Tensor:
+    """The "sum" or "max" of the present elements along `axes`, dense; 0 where there is none.
+
+    Source: tf.raw_ops.SparseReduceSum, tf.raw_ops.SparseReduceMax.
+    """
+    flat, totals, sizes = _grouped(indices, values, shape, axes, reduction)
+    out = torch.zeros(int(sizes.prod()), dtype=values.dtype).index_copy(0, flat, totals)
+    return out.reshape(_kept(sizes, axes, keep_dims))
+
+
+def _reduce_sparse_spec(indices: Spec, values: Spec, shape: Spec, **attrs: Any) -> list[Spec]:
+    ((dtype, dense),) = _reduce_spec(indices, values, shape, **attrs)
+    rank = None if dense is None else len(dense)
+    return [("int64", (None, rank)), (dtype, (None,)), ("int64", (rank,))]
+
+
+@op(stage="early", infer=_reduce_sparse_spec)
+def sparse_reduce_sparse(
+    indices: Tensor, values: Tensor, shape: Tensor, *, axes: tuple[int, ...], keep_dims: bool, reduction: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `sparse_reduce`, but as a sparse tensor of what is present. Source: tf.raw_ops.SparseReduceSumSparse."""
+    flat, totals, sizes = _grouped(indices, values, shape, axes, reduction)
+    kept = torch.tensor(_kept(sizes, axes, keep_dims), dtype=torch.int64)
+    return _unflat(flat, kept), totals, kept
+
+
+def _grouped(
+    indices: Tensor, values: Tensor, shape: Tensor, axes: tuple[int, ...], reduction: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The place of each group in the reduced tensor, its total, and the sizes of that tensor with reduced axes kept as 1."""
+    rank = shape.shape[0]
+    wrong = [axis for axis in axes if not -rank <= axis < rank]
+    if wrong:
+        raise InputError(f"Invalid reduction dimension {wrong[0]}, for input with {rank} dimensions.")
+    dropped = torch.tensor(sorted({axis % rank for axis in axes}), dtype=torch.int64)
+    sizes = shape.index_fill(0, dropped, 1)
+    flat, place = torch.unique(_flat(indices.index_fill(1, dropped, 0), sizes), return_inverse=True)
+    out = torch.zeros(flat.shape, dtype=values.dtype)
+    if reduction == "sum":
+        return flat, out.index_add(0, place, values), sizes
+    return flat, out.scatter_reduce(0, place, values, "amax", include_self=False), sizes
+
+
+def _kept(sizes: Tensor, axes: tuple[int, ...], keep_dims: bool) -> list[int]:
+    if keep_dims:
+        return ints(sizes)
+    dropped = {axis % len(sizes) for axis in axes}
+    return [size for axis, size in enumerate(ints(sizes)) if axis not in dropped]
+
+
+# -- crosses ------------------------------------------------------------------------------------------------------------
+
+Column = tuple[Any, Tensor]
+"""One feature of a cross: its values, row after row, and how many each row has."""
+
+_MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)
+_SHIFT = np.uint64(47)
+_INT64_MAX = np.uint64((1 << 63) - 1)
+_SEPARATOR = b"_X_"
+
+
+def _cat64(first: Hashes, second: Hashes) -> Hashes:
+    """TensorFlow's FingerprintCat64: numpy's uint64 arrays wrap around as C's do."""
+    mixed = second * _MULTIPLIER
+    out = ((first ^ _MULTIPLIER) ^ ((mixed ^ (mixed >> _SHIFT)) * _MULTIPLIER)) * _MULTIPLIER
+    out = (out ^ (out >> _SHIFT)) * _MULTIPLIER
+    return out ^ (out >> _SHIFT)
+
+
+def combinations(lengths: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Every combination of the columns' elements, row by row, the last column running fastest.
+
+    Lengths `[rows]` of each column -> how many combinations each row has `[rows]`, the place of each combination in its row
+    `[n]`, and for each column the place of the element taken `[n]`.
+    """
+    counts = torch.stack(list(lengths)).prod(0)
+    rows = torch.repeat_interleave(torch.arange(counts.shape[0]), counts)
+    place = ranges(counts)
+    picked: list[Tensor] = []
+    below = torch.ones_like(counts)
+    for length in reversed(lengths):
+        start = length.cumsum(0) - length
+        picked.insert(0, start[rows] + place.div(below[rows], rounding_mode="floor") % length[rows])
+        below = below * length
+    return counts, place, picked
+
+
+def cross_strings(columns: Sequence[Column], picked: Sequence[Tensor], separator: bytes) -> Strings:
+    """The elements of each combination joined; integers are written in decimal."""
+    texts = [_texts(values) for values, _ in columns]
+    indices = [index.tolist() for index in picked]
+    joined = [
+        separator.join(parts)
+        for parts in zip(*[[text[i] for i in at] for text, at in zip(texts, indices, strict=True)])
+    ]
+    out = np.empty(len(joined), object)
+    out[:] = joined
+    return out
+
+
+def _texts(values: Rows) -> list[bytes]:
+    return [b"%d" % value for value in values.tolist()] if isinstance(values, Tensor) else values.tolist()
+
+
+def fingerprints(values: Rows) -> Hashes:
+    """Strings by FarmHash's Fingerprint64, integers as they are: uint64."""
+    if isinstance(values, Tensor):
+        return values.to(torch.int64).numpy().view(np.uint64)
+    return np.array([farmhash.fingerprint64(item) for item in values.tolist()], np.uint64)
+
+
+def cross_hashes(hashes: Sequence[Hashes], picked: Sequence[Tensor], start: int | None, buckets: int) -> Tensor:
+    """Each combination as one bucket: the hashes of its elements joined, `start` before them where it is given."""
+    taken = [column[index.numpy()] for column, index in zip(hashes, picked, strict=True)]
+    out, rest = (
+        (taken[0], taken[1:]) if start is None else (np.full(taken[0].shape, start & (1 << 64) - 1, np.uint64), taken)
+    )
+    for column in rest:
+        out = _cat64(out, column)
+    return torch.from_numpy((out % (np.uint64(buckets) if buckets > 0 else _INT64_MAX)).view(np.int64))
+
+
+def _columns(
+    indices: tuple[Tensor, ...], values: tuple[Rows, ...], shapes: tuple[Tensor, ...], dense: tuple[Rows, ...]
+) -> tuple[list[Column], int]:
+    """The columns of a cross, sparse ones first, and the number of rows."""
+    sizes = [int(shape[0]) for shape in shapes] + [column.shape[0] for column in dense]
+    if len(set(sizes)) > 1:
+        raise InputError(f"Expected batch size {sizes[0]} got {next(size for size in sizes if size != sizes[0])}")
+    count = sizes[0]
+    columns: list[Column] = [
+        (column, torch.bincount(index[:, 0], minlength=count)) for index, column in zip(indices, values, strict=True)
+    ]
+    columns += [(column.reshape(-1), torch.full((count,), column.shape[1])) for column in dense]
+    return columns, count
+
+
+def _as_sparse(counts: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices and shape of a sparse tensor whose rows are filled from the left."""
+    rows = torch.repeat_interleave(torch.arange(counts.shape[0]), counts)
+    longest = int(counts.max()) if counts.numel() else 0
+    return torch.stack([rows, place], 1), torch.tensor([counts.shape[0], longest])
+
+
+def _cross_spec(dtype: str) -> Infer:
+    return returns(("int64", (None, 2)), (dtype, (None,)), ("int64", (2,)))
+
+
+@op(stage="host", infer=_cross_spec("string"))
+def sparse_cross(
+    indices: tuple[Tensor, ...],
+    values: tuple[Rows, ...],
+    shapes: tuple[Tensor, ...],
+    dense: tuple[Rows, ...],
+    separator: Strings,
+) -> tuple[Tensor, Strings, Tensor]:
+    """Every combination of one element of each column, joined to a string: a sparse tensor `[n, 2], [n], [2]`.
+
+    Columns are sparse tensors of rank 2, then dense ones `[rows, k]`, of strings or integers.
+    Errors: `InputError` for columns of different numbers of rows. Source: tf.raw_ops.SparseCrossV2.
+    """
+    columns, _ = _columns(indices, values, shapes, dense)
+    counts, place, picked = combinations([lengths for _, lengths in columns])
+    where, shape = _as_sparse(counts, place)
+    return where, cross_strings(columns, picked, separator.item()), shape
+
+
+@op(stage="host", infer=_cross_spec("int64"))
+def sparse_cross_keyed(
+    indices: tuple[Tensor, ...],
+    values: tuple[Rows, ...],
+    shapes: tuple[Tensor, ...],
+    dense: tuple[Rows, ...],
+    *,
+    buckets: int,
+    hash_key: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every combination of one element of each column, hashed from `hash_key` on into `[0, buckets)`: a sparse tensor.
+
+    Columns as in `sparse_cross`; integers are their own hash. Source: tf.raw_ops.SparseCross with hashed_output.
+    """
+    columns, _ = _columns(indices, values, shapes, dense)
+    counts, place, picked = combinations([lengths for _, lengths in columns])
+    where, shape = _as_sparse(counts, place)
+    return where, cross_hashes([fingerprints(column) for column, _ in columns], picked, hash_key, buckets), shape
+
+
+@op(stage="host", infer=_cross_spec("int64"))
+def sparse_cross_hashed(
+    indices: tuple[Tensor, ...],
+    values: tuple[Rows, ...],
+    shapes: tuple[Tensor, ...],
+    dense: tuple[Rows, ...],
+    buckets: int,
+    salt: Tensor,
+    *,
+    strong: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every combination of one element of each column, hashed into `[0, buckets)`: a sparse tensor.
+
+    Columns as in `sparse_cross`. `strong` hashes with SipHash under `salt`. Source: tf.raw_ops.SparseCrossHashed, which
+    takes only the first four bytes of an integer where it hashes one.
+    """
+    columns, _ = _columns(indices, values, shapes, dense)
+    key = salt.to(torch.int64).numpy().tobytes()
+    sparse = len(indices)
+    if strong:
+        if any(isinstance(column, Tensor) for column in dense):
+            raise InputError("a strong hash of dense integers has no value: TensorFlow's own kernel crashes on it")
+        hashes = [_siphashes(_raw(column), key) for column, _ in columns]
+    else:
+        hashes = [_farmhashes(_raw(column)) for column, _ in columns[:sparse]]
+        hashes += [fingerprints(column) for column, _ in columns[sparse:]]
+    counts, place, picked = combinations([lengths for _, lengths in columns])
+    where, shape = _as_sparse(counts, place)
+    return where, cross_hashes(hashes, picked, None, int(buckets)), shape
+
+
+def _raw(values: Rows) -> list[bytes]:
+    """Strings as they are; of integers the four bytes that TensorFlow's kernel looks at."""
+    if not isinstance(values, Tensor):
+        return values.tolist()
+    return [(value & 0xFFFFFFFF).to_bytes(4, "little") for value in values.tolist()]
+
+
+def _siphashes(items: list[bytes], key: bytes) -> Hashes:
+    return np.frombuffer(b"".join(siphash24.siphash24(item, key=key).digest() for item in items), np.dtype("<u8"))
+
+
+def _farmhashes(items: list[bytes]) -> Hashes:
+    return np.array([farmhash.fingerprint64(item) for item in items], np.uint64)
