@@ -1,0 +1,441 @@
+"""Lift: what a graph of ops spells out becomes the layer that it is: Linear, Embedding, LayerNorm, StringLookup, ...
+
+Each file in `porting/rewrites/` holds the rewrites of one layer: a pattern, and a function that checks what was found and
+writes the module, or refuses with a sentence. What is not lifted still runs, op by op, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from porting.emitter import EFFECTS
+from porting.names import identifier
+from porting.patterns import SOURCES, Match, Pattern
+from porting.patterns import constant as constant_of
+from porting.values import Value
+from torch_towers.graph import Graph, ModuleSpec, Node, node_of, references
+from torch_towers.program import walk
+from torch_towers.registry import MODULES
+
+ORDER = (
+    "laws",
+    "linear",
+    "embedding",
+    "norms",
+    "activations",
+    "hashing",
+    "lookups",
+    "encodings",
+    "text",
+    "numbers",
+)
+"""The files of `porting/rewrites/` in the order in which they run: laws make way for layers, lookups for the text around them."""
+
+
+FREE = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "div",
+        "square",
+        "sqrt",
+        "rsqrt",
+        "maximum",
+        "minimum",
+        "tanh",
+        "sigmoid",
+        "relu",
+        "relu6",
+        "softplus",
+        "erf",
+        "erfc",
+        "exp",
+        "pow",
+        "equal",
+        "less",
+        "greater",
+        "where",
+        "cast",
+        "reshape",
+        "transpose",
+        "unsqueeze",
+        "squeeze",
+        "broadcast_to",
+        "zeros_like",
+        "ones_like",
+        "size",
+        "size_add",
+        "size_sub",
+        "size_mul",
+        "sizes_tensor",
+        "select",
+        "slice",
+    ]
+)
+"""Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
+layers which have nothing to do with each other share such nodes."""
+
+
+class Refusal(Exception):
+    """A pattern matched, but lifting it could change a number or a name: the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """`pattern` finds candidates, `apply(view, root, match)` writes the layer or raises `Refusal`.
+
+    `layer` is the name under which it is counted; empty for laws, which only bring the graph nearer to normal form.
+    """
+
+    layer: str
+    pattern: Pattern
+    apply: Callable[[View, Node, Match], None]
+    keeps: frozenset[str]
+
+
+REWRITES: dict[str, list[Rewrite]] = {}
+
+
+def rewrite(layer: str, pattern: Pattern, *, keeps: Iterable[str] = ()) -> Callable[[Any], Any]:
+    """Registers `apply(view, root, match)` for what `pattern` finds.
+
+    The nodes that a match covers must be used by nothing else, except those that the pattern binds under a name in `keeps`.
+    """
+
+    def add(apply: Callable[[View, Node, Match], None]) -> Callable[[View, Node, Match], None]:
+        file = apply.__module__.rpartition(".")[2]
+        REWRITES.setdefault(file, []).append(Rewrite(layer, pattern, apply, frozenset(keeps)))
+        return apply
+
+    return add
+
+
+def load_rewrites() -> list[Rewrite]:
+    """All rewrites in order: files named in `ORDER` first, others after them."""
+    from porting import rewrites
+
+    for file in pkgutil.iter_modules(rewrites.__path__):
+        importlib.import_module(f"{rewrites.__name__}.{file.name}")
+    files = [*ORDER, *sorted(set(REWRITES) - set(ORDER))]
+    return [item for file in files for item in REWRITES.get(file, [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """The graph with its layers, what it names, and the report."""
+
+    graph: Graph
+    store: dict[str, Any]
+    known: dict[str, Value]
+    counts: Counter[str] = field(default_factory=Counter[str])
+    remaining: Counter[str] = field(default_factory=Counter[str])
+    refusals: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line: `lifted 3 Linear, 2 Embedding; 7 ops remain`."""
+        layers = ", ".join(f"{count} {layer}" for layer, count in sorted(self.counts.items()))
+        left = sum(self.remaining.values())
+        return f"lifted {layers or 'nothing'}; {left} op{'s' if left != 1 else ''} remain{'' if left != 1 else 's'}"
+
+
+def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> Lifted:
+    """`graph` with every layer that is certain to be one lifted. `store` and `known` are not changed: new ones come back."""
+    view = View(graph, store, known)
+    refusals: dict[str, str] = {}
+    for item in load_rewrites():
+        for name in list(view.nodes):
+            node = view.nodes.get(name)
+            if node is not None:
+                _try(view, item, node, refusals)
+    remaining = Counter(node.op for node in view.nodes.values() if node.op not in {*SOURCES, "module"})
+    still = [name for name in refusals if name in view.nodes and not view.is_module(name)]
+    lifted, renamed = _named(view.graph())
+    values = _known(lifted, view.known, renamed)
+    return Lifted(lifted, _used(lifted, view.store), values, view.counts, remaining, tuple(refusals[n] for n in still))
+
+
+def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> None:
+    roots = item.pattern.roots()
+    if (roots and node.op not in roots) or node.op in ("parameter", "constant"):
+        return
+    problem = ""
+    for match in item.pattern.find(view, node.name, Match()):
+        shared = view.used_elsewhere(node, match, {node_of(match[name]) for name in item.keeps if match.get(name)})
+        if shared:
+            problem = problem or shared
+            continue
+        before = view.checkpoint()
+        try:
+            item.apply(view, node, match)
+        except Refusal as refusal:
+            view.restore(before)
+            problem = problem or str(refusal)
+            continue
+        view.sweep()
+        if item.layer:
+            view.counts[item.layer] += 1
+        return
+    if problem and item.layer:
+        refusals.setdefault(node.name, f"{item.layer}: {node.op} {node.name!r}: {problem}")
+
+
+def _named(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """The graph with the nodes that call a module named after it, where the name is free; and the new names by the old."""
+    taken = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs}
+    new: dict[str, str] = {}
+    for node in graph.nodes:
+        wanted = str(node.attrs["module"]) if node.op == "module" else node.name
+        if wanted not in taken:
+            taken.add(wanted)
+            new[node.name] = wanted
+    nodes = [
+        Node(new.get(node.name, node.name), node.op, _renamed(node.inputs, new), node.attrs) for node in graph.nodes
+    ]
+    outputs = {name: _rename(ref, new) for name, ref in graph.outputs.items()}
+    return Graph(graph.inputs, tuple(nodes), outputs, graph.modules), new
+
+
+def _rename(ref: str, new: Mapping[str, Any]) -> Any:
+    name, colon, index = ref.partition(":")
+    return f"{new.get(name, name)}:{index}" if colon else new.get(name, name)
+
+
+def _renamed(operands: Any, new: Mapping[str, Any]) -> Any:
+    if isinstance(operands, tuple):
+        return tuple(_renamed(operand, new) for operand in operands)  # type: ignore[reportUnknownVariableType]
+    return _rename(operands, new) if isinstance(operands, str) else operands
+
+
+def _known(graph: Graph, known: Mapping[str, Value], new: Mapping[str, str]) -> dict[str, Value]:
+    """What is known of the values that are left, under their new names."""
+    left = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs}
+    moved = {_rename(ref, new): replace(value, ref=_rename(ref, new)) for ref, value in known.items()}
+    return {ref: value for ref, value in moved.items() if node_of(ref) in left}
+
+
+def _used(graph: Graph, store: Mapping[str, Any]) -> dict[str, Any]:
+    """What the graph names of the store."""
+    names = {str(node.attrs["tensor"]) for node in walk(graph) if node.op in SOURCES}
+    graphs = [graph, *(value for node in walk(graph) for value in node.attrs.values() if isinstance(value, Graph))]
+    for name, spec in (item for each in graphs for item in each.modules.items()):
+        names |= set(tensors_of(name, spec))
+    return {name: store[name] for name in store if name in names}
+
+
+def tensors_of(name: str, spec: ModuleSpec) -> list[str]:
+    """The names in the store that the module `name` takes: its weights, or the arguments that name tensors."""
+    entry = MODULES[spec.type]
+    if isinstance(entry.function, type) and issubclass(entry.function, nn.Module):
+        with torch.device("meta"):
+            return [f"{name}.{key}" for key in entry.function(**spec.args).state_dict()]
+    return [value for key, value in spec.args.items() if isinstance(value, str) and entry.hints.get(key) is not str]
+
+
+class View:
+    """A graph while it is being rewritten: nodes by name in topological order, who uses them, weights and constants."""
+
+    def __init__(self, graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> None:
+        self.inputs = graph.inputs
+        self.outputs = dict(graph.outputs)
+        self.nodes: dict[str, Node] = {node.name: node for node in graph.nodes}
+        self.modules: dict[str, ModuleSpec] = dict(graph.modules)
+        self.store: dict[str, Any] = dict(store)
+        self.known: dict[str, Value] = dict(known)
+        self.counts: Counter[str] = Counter()
+        self.layers: dict[Any, str] = {}  # what a rewrite remembers of the modules it made, to share them
+        self.owned: dict[str, str] = {}  # a weight -> the layer that holds it
+        self.users: dict[str, Counter[str]] = {}
+        for node in graph.nodes:
+            self._use(node)
+        self._output_nodes = {node_of(ref) for ref in self.outputs.values()}
+        bodies = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, Graph)]
+        inner = [node for body in bodies for node in walk(body)]
+        self.in_bodies = {str(node.attrs["tensor"]) for node in inner if node.op in SOURCES}
+        self._touched: list[str] = []
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def node(self, ref: Any) -> Node | None:
+        """The node that computes `ref`; None for the graph's inputs and for literals."""
+        return self.nodes.get(node_of(ref)) if isinstance(ref, str) else None
+
+    def shape(self, ref: Any) -> tuple[Any, ...] | None:
+        """The shape of `ref` as far as it is known: integers and named sizes."""
+        value = self.known.get(ref) if isinstance(ref, str) else None
+        return () if not isinstance(ref, str) else None if value is None else value.shape
+
+    def rank(self, ref: Any) -> int | None:
+        shape = self.shape(ref)
+        return None if shape is None else len(shape)
+
+    def dtype(self, ref: Any) -> str | None:
+        value = self.known.get(ref) if isinstance(ref, str) else None
+        return None if value is None else value.dtype
+
+    def tensor_name(self, ref: str) -> str:
+        """The name in the store of a weight or constant."""
+        return str(self.nodes[node_of(ref)].attrs["tensor"])
+
+    def tensor(self, ref: str) -> Any:
+        """The value of a weight or constant."""
+        return self.store[self.tensor_name(ref)]
+
+    def constant(self, ref: Any) -> Any:
+        """The value of a constant; None for all else."""
+        return constant_of(self, ref)
+
+    def is_module(self, name: str) -> bool:
+        return self.nodes[name].op == "module"
+
+    def module_of(self, node: Node | None, kind: str) -> ModuleSpec | None:
+        """The module that `node` calls, where it is one of type `kind`."""
+        if node is None or node.op != "module":
+            return None
+        spec = self.modules[str(node.attrs["module"])]
+        return spec if spec.type == kind else None
+
+    def consumers(self, ref: str) -> list[Node]:
+        """The nodes that take `ref`'s node as an operand."""
+        return [self.nodes[name] for name in self.users.get(node_of(ref), ())]
+
+    def is_output(self, ref: str) -> bool:
+        return node_of(ref) in self._output_nodes
+
+    def used_elsewhere(self, root: Node, match: Match, kept: set[str]) -> str:
+        """A sentence where a node inside the match is used outside of it too, and computing it twice is not free."""
+        covered = {*match.nodes}
+        for name in match.nodes:
+            if name == root.name or name in kept or self.nodes[name].op in FREE:
+                continue
+            if name in self._output_nodes:
+                return f"{name!r} inside it is an output of the graph, so its ops stay"
+            outside = next((user for user in self.users.get(name, ()) if user not in covered), None)
+            if outside is not None:
+                return f"{name!r} inside it is also used by {outside!r}, so its ops stay"
+        return ""
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def rewrite(self, root: Node, op: str, *inputs: Any, **attrs: Any) -> None:
+        """The node `root` computes `op` from now on; it keeps its name and its place."""
+        for ref in references(root.inputs):
+            self._unuse(node_of(ref), root.name)
+        node = self.nodes[root.name] = Node(root.name, op, inputs, attrs)
+        self._use(node)
+        self._touched = [node_of(ref) for ref in references(root.inputs)]
+
+    def alias(self, root: Node, ref: Any) -> None:
+        """Everything that used `root` uses `ref`, a reference or a literal, from now on."""
+        new = {root.name: ref}
+        for user in self.consumers(root.name):
+            inputs = _renamed(user.inputs, new)
+            for old in references(user.inputs):
+                self._unuse(node_of(old), user.name)
+            self.nodes[user.name] = replace(user, inputs=inputs)
+            self._use(self.nodes[user.name])
+        self.outputs = {name: _rename(old, new) for name, old in self.outputs.items()}
+        self._output_nodes = {node_of(old) for old in self.outputs.values()}
+        self._touched = [root.name]
+
+    def module(self, root: Node, kind: str, name: str, args: Mapping[str, Any], *inputs: Any) -> None:
+        """The node `root` calls the module `name` from now on."""
+        spec = ModuleSpec(kind, dict(args))
+        if self.modules.setdefault(name, spec) != spec:
+            raise Refusal(f"the name {name!r} is taken by another module")
+        self.rewrite(root, "module", *inputs, module=name)
+
+    def layer(
+        self,
+        root: Node,
+        kind: str,
+        args: Mapping[str, Any],
+        *inputs: Any,
+        weights: Mapping[str, str],
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The node `root` calls a layer of type `kind`, which takes over `weights`: its own names -> weights or constants.
+
+        The layer is called after its first weight. Where a weight changes its layout its new value is in `values`; who else
+        uses such a weight has to be looked at by the rewrite. Layers of equal weights and arguments are one module.
+        """
+        key = (kind, tuple(sorted(weights.items())), repr(sorted(args.items())))
+        name = self.layers.get(key)
+        if name is None:
+            tensors = {part: self.tensor_name(ref) for part, ref in weights.items()}
+            first = next(iter(tensors.values()))
+            name = self.name(first.rpartition(".")[0] or kind.lower(), tensors)
+            for part, tensor in tensors.items():
+                self._take(name, part, tensor, weights[part], (values or {}).get(part))
+            self.layers[key] = name
+        self.module(root, kind, name, args, *inputs)
+
+    def _take(self, name: str, part: str, tensor: str, ref: str, value: Any) -> None:
+        """The module `name` owns a weight: it is called `<name>.<part>` from now on, wherever else it is used too."""
+        new = f"{name}.{part}"
+        if tensor in self.owned:
+            raise Refusal(f"its weight {tensor!r} already belongs to the layer {self.owned[tensor]!r}")
+        if tensor in self.in_bodies and (new != tensor or value is not None):
+            raise Refusal(f"its weight {tensor!r} is also used inside a loop or a branch")
+        old = self.store.pop(tensor)
+        self.store[new] = old if value is None else value
+        self.owned[new] = name
+        node = self.nodes[node_of(ref)]
+        self.nodes[node.name] = replace(node, attrs={**node.attrs, "tensor": new})
+
+    def name(self, wanted: str, own: Mapping[str, str]) -> str:
+        """A name for a module that is free: neither a module nor a weight has it, and its parts are nobody else's either."""
+        base = ".".join(identifier(part) for part in wanted.split("."))
+        name, count = base, 1
+        while (
+            name in self.modules
+            or name in self.store
+            or any(f"{name}.{part}" in self.store and f"{name}.{part}" != tensor for part, tensor in own.items())
+        ):
+            count += 1
+            name = f"{base}_{count}"
+        return name
+
+    def sweep(self) -> None:
+        """Takes out the nodes that nothing uses any more, from the old operands of what was rewritten last upwards."""
+        pending = list(self._touched)
+        while pending:
+            name = pending.pop()
+            node = self.nodes.get(name)
+            if node is None or self.users.get(name) or name in self._output_nodes or node.op in EFFECTS:
+                continue
+            del self.nodes[name]
+            for ref in references(node.inputs):
+                self._unuse(node_of(ref), name)
+                pending.append(node_of(ref))
+
+    def checkpoint(self) -> Any:
+        """What a refusal halfway has to undo."""
+        return dict(self.store), dict(self.modules), dict(self.layers), dict(self.owned), dict(self.nodes)
+
+    def restore(self, saved: Any) -> None:
+        self.store, self.modules, self.layers, self.owned, self.nodes = saved
+
+    def _use(self, node: Node) -> None:
+        for ref in references(node.inputs):
+            self.users.setdefault(node_of(ref), Counter())[node.name] += 1
+
+    def _unuse(self, name: str, user: str) -> None:
+        users = self.users.get(name, Counter[str]())
+        users[user] -= 1
+        if users[user] <= 0:
+            del users[user]
+
+    def graph(self) -> Graph:
+        used = {str(node.attrs["module"]) for node in self.nodes.values() if node.op == "module"}
+        modules = {name: spec for name, spec in sorted(self.modules.items()) if name in used}
+        return Graph(self.inputs, tuple(self.nodes.values()), self.outputs, modules)

@@ -1,0 +1,23 @@
+"""nn.Embedding: rows of a weight, taken by ids."""
+
+from __future__ import annotations
+
+from porting.lift import Refusal, View, rewrite
+from porting.patterns import Any_, Apply, Match, Weight
+from torch_towers.dtypes import FLOATS
+from torch_towers.graph import Node
+
+_ROWS = Apply("gather", Weight("table"), Any_("ids"), axis=lambda axis: not axis, batch_dims=lambda dims: not dims)
+
+
+@rewrite("Embedding", _ROWS)
+def embedding(view: View, root: Node, match: Match) -> None:
+    """`table[ids]`. A table that several gathers, or other ops, use stays one weight: its layout does not change."""
+    table, ids = match["table"], match["ids"]
+    shape = view.shape(table)
+    if shape is None or len(shape) != 2 or view.dtype(table) not in FLOATS:
+        raise Refusal(f"the weight {table!r} is not a float matrix, so it stays a gather")
+    if view.dtype(ids) not in ("int32", "int64"):
+        raise Refusal(f"the ids are {view.dtype(ids) or 'of unknown dtype'}, and nn.Embedding takes int32 and int64")
+    args = {"num_embeddings": shape[0], "embedding_dim": shape[1]}
+    view.layer(root, "Embedding", args, ids, weights={"weight": table})
