@@ -400,10 +400,16 @@ class View:
             name in self.modules
             or name in self.store
             or any(f"{name}.{part}" in self.store and f"{name}.{part}" != tensor for part, tensor in own.items())
+            or self._holds_others(name, own)
         ):
             count += 1
             name = f"{base}_{count}"
         return name
+
+    def _holds_others(self, name: str, own: Mapping[str, str]) -> bool:
+        """True where a weight that is not the layer's own would lie inside of it: a layer holds its own weights only."""
+        weights = {str(node.attrs["tensor"]) for node in self.nodes.values() if node.op == "parameter"}
+        return any(weight.startswith(f"{name}.") for weight in weights - set(own.values()))
 
     def sweep(self) -> None:
         """Takes out the nodes that nothing uses any more, from the old operands of what was rewritten last upwards."""
