@@ -6,6 +6,7 @@ from typing import Any
 
 from porting.convert import ConvertingEmitter, converter
 from porting.sizes import as_sizes
+from porting.values import Sizes
 
 Emit = ConvertingEmitter
 
@@ -23,3 +24,53 @@ def ragged_tensor_to_tensor(
     types = tuple(kind.decode() if isinstance(kind, bytes) else kind for kind in row_partition_types)
     sizes = () if shape.shape == () else as_sizes(shape)  # a scalar -1: no size is asked for
     return t.ragged_to_tensor(values, default, tuple(map(t.tensor, partitions)), *sizes, types=types)
+
+
+@converter("RaggedGather", outputs=("output_nested_splits", "output_dense_values"))
+def ragged_gather(t: Emit, *operands: Any, PARAMS_RAGGED_RANK: int, OUTPUT_RAGGED_RANK: int) -> Any:
+    *splits, values, indices = operands
+    *nested, gathered = t.ragged_gather(tuple(map(t.tensor, splits)), values, indices, rank=OUTPUT_RAGGED_RANK)
+    return nested, gathered
+
+
+@converter("RaggedRange", outputs=("rt_nested_splits", "rt_dense_values"))
+def ragged_range(t: Emit, starts: Any, limits: Any, deltas: Any, *, Tsplits: str = "int64") -> Any:
+    return t.ragged_range(t.tensor(starts), t.tensor(limits), t.tensor(deltas), dtype=Tsplits)
+
+
+@converter(
+    "RaggedTensorToSparse", outputs=("sparse_indices", "sparse_values", "sparse_dense_shape"), ignores=("RAGGED_RANK",)
+)
+def ragged_to_sparse(t: Emit, *operands: Any) -> Any:
+    *splits, values = operands
+    return t.ragged_to_sparse(tuple(map(t.tensor, splits)), values)
+
+
+@converter(
+    "RaggedFillEmptyRows", outputs=("output_value_rowids", "output_values", "empty_row_indicator", "reverse_index_map")
+)
+def ragged_fill_empty_rows(t: Emit, rowids: Any, values: Any, rows: Sizes, default: Any) -> Any:
+    return t.ragged_fill_empty_rows(rowids, values, *rows, default)
+
+
+@converter("RaggedCross", outputs=("output_values", "output_row_splits"),
+           ignores=("sparse_values_types", "dense_types", "out_values_type"))  # fmt: skip
+def ragged_cross(
+    t: Emit,
+    *operands: Any,
+    Nsparse: int,
+    input_order: Any,
+    hashed_output: bool,
+    num_buckets: int,
+    hash_key: int,
+    ragged_values_types: list[str],
+    ragged_splits_types: list[str],
+    out_row_splits_type: str,
+) -> Any:
+    groups, rest = [], list(map(t.tensor, operands))
+    for count in (len(ragged_values_types), len(ragged_splits_types), Nsparse, Nsparse, Nsparse):
+        groups.append(tuple(rest[:count]))
+        rest = rest[count:]
+    order = input_order.decode() if isinstance(input_order, bytes) else input_order
+    return t.ragged_cross(*groups, tuple(rest), order=order, hashed=hashed_output, buckets=num_buckets, hash_key=hash_key,
+                          splits=out_row_splits_type)  # fmt: skip

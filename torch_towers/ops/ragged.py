@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.ops.sizes import as_sizes
+from torch_towers.ops.sparse import combinations, cross_hashes, cross_strings, filled_positions, fingerprints
 from torch_towers.registry import Spec, op
 from torch_towers.rows import Rows, filled, place, ranges, take
 
@@ -83,3 +85,176 @@ def _columns(partition: Tensor, kind: str, rows: int) -> tuple[Tensor, Tensor, i
         raise InputError(f"Got a value_rowid that is not in [0, {rows})")
     _, lengths = torch.unique_consecutive(partition, return_counts=True)  # a column counts from where its run begins
     return partition, ranges(lengths), int(lengths.max()) if lengths.numel() else 0
+
+
+def _splits_specs(count: int, dtype: str | None) -> list[Spec]:
+    return [(dtype, (None,))] * count
+
+
+def _gather_spec(splits: tuple[Spec, ...], values: Spec, indices: Spec, *, rank: int) -> list[Spec]:
+    outer = rank - len(splits)
+    shape = None if values[1] is None else (None, *values[1][1:])
+    return [*_splits_specs(outer + len(splits), splits[0][0]), (values[0], shape)]
+
+
+@op(stage="early", infer=_gather_spec)
+def ragged_gather(splits: tuple[Tensor, ...], values: Rows, indices: Tensor, *, rank: int) -> tuple[Any, ...]:
+    """The ragged rows that `indices` names: row splits, outermost first, and values of a ragged tensor of ragged rank `rank`.
+
+    Errors: `InputError` for an index out of range. Source: tf.raw_ops.RaggedGather.
+    """
+    rows = indices.reshape(-1).to(torch.int64)
+    count = splits[0].shape[0] - 1
+    outside = ((rows < 0) | (rows >= count)).nonzero()
+    if outside.numel():
+        raise InputError(f"indices[{int(outside[0])}] = {int(rows[outside[0]])} is not in [0, {count})")
+    out: list[Any] = []
+    blocks = 1
+    for axis in range(indices.ndim - 1):  # the axes of `indices` above its last one become ragged axes of equal rows
+        blocks *= indices.shape[axis]
+        out.append((torch.arange(blocks + 1) * indices.shape[axis + 1]).to(splits[0].dtype))
+    for split in splits:
+        starts, lengths = split[:-1][rows], (split[1:] - split[:-1])[rows]
+        out.append(torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(split.dtype))
+        rows = (starts.repeat_interleave(lengths) + ranges(lengths)).to(torch.int64)
+    return (*out, take(values, rows))
+
+
+def _range_spec(starts: Spec, limits: Spec, deltas: Spec, *, dtype: str) -> list[Spec]:
+    return [(dtype, (None,)), (starts[0], (None,))]
+
+
+@op(stage="early", infer=_range_spec)
+def ragged_range(starts: Tensor, limits: Tensor, deltas: Tensor, *, dtype: str) -> tuple[Tensor, Tensor]:
+    """One range per row, `starts` up to `limits` by `deltas`: row splits of `dtype` and values; scalars serve every row.
+
+    Errors: `InputError` for a step of 0. Source: tf.raw_ops.RaggedRange.
+    """
+    sizes = {len(x) for x in (starts, limits, deltas) if x.ndim}
+    if len(sizes) > 1:
+        raise InputError("starts, limits, and deltas must have the same shape")
+    rows = sizes.pop() if sizes else 1
+    starts, limits, deltas = (x.expand(rows) for x in (starts, limits, deltas))
+    if bool((deltas == 0).any()):
+        raise InputError("Requires delta != 0")
+    span = limits - starts
+    if starts.is_floating_point():
+        lengths = (span / deltas).ceil().clamp(min=0).to(torch.int64)
+    else:
+        lengths = torch.where((span > 0) == (deltas > 0), -(-span.abs() // deltas.abs()), 0).to(torch.int64)
+    splits = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch_dtype(dtype))
+    columns = ranges(lengths)
+    if not starts.is_floating_point():
+        return splits, (starts.repeat_interleave(lengths) + columns * deltas.repeat_interleave(lengths)).to(
+            starts.dtype
+        )
+    longest = int(lengths.max()) if rows else 0
+    grid = torch.empty((longest, rows), dtype=starts.dtype)
+    for column in range(longest):  # TensorFlow adds the step again and again, and rounds each time
+        grid[column] = grid[column - 1] + deltas if column else starts
+    return splits, grid[columns, torch.arange(rows).repeat_interleave(lengths)]
+
+
+def _to_sparse_spec(splits: tuple[Spec, ...], values: Spec) -> list[Spec]:
+    rank = None if values[1] is None else len(splits) + len(values[1])
+    return [("int64", (None, rank)), (values[0], (None,)), ("int64", (rank,))]
+
+
+@op(stage="early", infer=_to_sparse_spec)
+def ragged_to_sparse(splits: tuple[Tensor, ...], values: Rows) -> tuple[Tensor, Rows, Tensor]:
+    """The ragged tensor as a sparse one: row splits, outermost first, and values `[n, ...]` -> indices, values, shape.
+
+    Errors: `InputError` for splits that contradict each other. Source: tf.raw_ops.RaggedTensorToSparse.
+    """
+    rows = splits[0].shape[0] - 1
+    sizes, index = [rows], torch.arange(rows).unsqueeze(1)
+    for split in splits:
+        parent, column, width = _columns(split.to(torch.int64), "ROW_SPLITS", index.shape[0])
+        index = torch.cat([index[parent], column.unsqueeze(1)], 1)
+        sizes.append(width)
+    if index.shape[0] != values.shape[0]:
+        raise InputError(
+            f"Final value of ragged splits must match the length of the corresponding ragged values: {index.shape[0]} != {values.shape[0]}"
+        )
+    inner = list(values.shape[1:])
+    if inner:
+        cells = torch.cartesian_prod(*[torch.arange(size) for size in inner]).reshape(-1, len(inner))
+        index = torch.cat([index.repeat_interleave(cells.shape[0], 0), cells.repeat(index.shape[0], 1)], 1)
+    return index, values.reshape(-1), torch.tensor([*sizes, *inner])
+
+
+def _fill_spec(rowids: Spec, values: Spec, rows: Spec, default: Spec) -> list[Spec]:
+    return [("int64", (None,)), (values[0], (None,)), ("bool", (None,)), ("int64", rowids[1])]
+
+
+@op(stage="early", infer=_fill_spec)
+def ragged_fill_empty_rows(
+    rowids: Tensor, values: Rows, rows: int, default: Rows
+) -> tuple[Tensor, Rows, Tensor, Tensor]:
+    """The ragged tensor with `default` in every empty row: row ids and values, which rows were empty, where each value went.
+
+    Errors: `InputError` for a row id out of range. Source: tf.raw_ops.RaggedFillEmptyRows.
+    """
+    count = int(rows)
+    if count == 0 and rowids.numel():
+        raise InputError(f"Received SparseTensor with nrows = 0 but value_rowids.shape[0] = {rowids.numel()}")
+    position, starts, empty = filled_positions(rowids, count, "value_rowids({})")
+    total = rowids.numel() + int(empty.sum())
+    out = torch.empty(total, dtype=torch.int64)
+    out[position] = rowids
+    out[starts[empty]] = empty.nonzero().reshape(-1)
+    return out, place(filled((total,), default), position, values), empty, position
+
+
+def _cross_spec(*columns: Any, order: str, splits: str, **attrs: Any) -> list[Spec]:
+    return [("int64" if attrs["hashed"] else "string", (None,)), (splits, (None,))]
+
+
+@op(stage="host", infer=_cross_spec)
+def ragged_cross(
+    ragged: tuple[Rows, ...],
+    row_splits: tuple[Tensor, ...],
+    indices: tuple[Tensor, ...],
+    values: tuple[Rows, ...],
+    shapes: tuple[Tensor, ...],
+    dense: tuple[Rows, ...],
+    *,
+    order: str,
+    hashed: bool,
+    buckets: int,
+    hash_key: int,
+    splits: str,
+) -> tuple[Any, Tensor]:
+    """Every combination of one element of each column, hashed or joined by "_X_": values and row splits of dtype `splits`.
+
+    `order` tells the columns' kinds, one letter each: R(agged), S(parse), D(ense).
+    Errors: `InputError` for columns of different numbers of rows. Source: tf.raw_ops.RaggedCross.
+    """
+    sizes = (
+        [len(split) - 1 for split in row_splits]
+        + [int(shape[0]) for shape in shapes]
+        + [len(column) for column in dense]
+    )
+    if len(set(sizes)) > 1:
+        raise InputError("inputs must all have the same batch dimension size.")
+    groups = {
+        "R": iter(
+            [
+                (column, (split[1:] - split[:-1]).to(torch.int64))
+                for column, split in zip(ragged, row_splits, strict=True)
+            ]
+        ),
+        "S": iter(
+            [
+                (column, torch.bincount(index[:, 0], minlength=sizes[0]))
+                for index, column in zip(indices, values, strict=True)
+            ]
+        ),
+        "D": iter([(column.reshape(-1), torch.full((sizes[0],), column.shape[1])) for column in dense]),
+    }
+    columns = [next(groups[kind]) for kind in order]
+    counts, _, picked = combinations([lengths for _, lengths in columns])
+    out_splits = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch_dtype(splits))
+    if hashed:
+        return cross_hashes([fingerprints(column) for column, _ in columns], picked, hash_key, buckets), out_splits
+    return cross_strings(columns, picked, b"_X_"), out_splits

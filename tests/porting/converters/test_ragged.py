@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.witness import Case, as_array, case, check_case, check_function, run, tf
 from torch_towers.errors import InputError
+from torch_towers.ops.ragged import ragged_to_tensor
 
 SPLITS = np.array([0, 2, 2, 5], np.int64)
 OUTER = np.array([0, 1, 1, 3], np.int64)
@@ -74,7 +76,102 @@ def to_tensor_cases() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = to_tensor_cases()
+def other_cases() -> list[Case]:
+    rows: list[Case] = []
+    grid = np.arange(10).reshape(5, 2)
+    for dtype in (np.int32, np.int64):
+        for index in (
+            np.array([2, 0, 0, 1]),
+            np.array([[2], [0]], np.int32),
+            np.array([[[1, 2]], [[0, 0]]]),
+            np.zeros((0, 2), np.int64),
+        ):
+            for values in (FLOATS, STRINGS, grid):
+                for splits in ((SPLITS.astype(dtype),), (OUTER.astype(dtype), SPLITS.astype(dtype))):
+                    rows.append(case("RaggedGather", params_nested_splits=splits, params_dense_values=values, indices=index, batched=False,
+                                     attrs={"OUTPUT_RAGGED_RANK": len(splits) + index.ndim - 1}))  # fmt: skip
+    for splits in ((SPLITS,), (SPLITS.astype(np.int32),), (OUTER, SPLITS)):
+        for values in (FLOATS, STRINGS, grid, grid.reshape(5, 1, 2)):
+            rows.append(case("RaggedTensorToSparse", rt_nested_splits=splits, rt_dense_values=values, batched=False))
+    rows.append(case("RaggedTensorToSparse", rt_nested_splits=(SPLITS * 0,), rt_dense_values=FLOATS[:0], batched=False))
+    for dtype in (np.int32, np.int64, np.float32, np.float64):
+        attrs = {"Tsplits": tf.int32 if dtype == np.int32 else tf.int64}
+        starts, limits, deltas = (
+            np.array([0, 5, 8, -3], dtype),
+            np.array([3, 5, -2, 9], dtype),
+            np.array([2, 3, -3, 4], dtype),
+        )
+        rows.append(case("RaggedRange", starts=starts, limits=limits, deltas=deltas, attrs=attrs, label=dtype.__name__))
+        rows.append(
+            case(
+                "RaggedRange",
+                "starts",
+                "deltas",
+                starts=dtype(1),
+                limits=limits,
+                deltas=dtype(1),
+                attrs=attrs,
+                label=dtype.__name__,
+            )
+        )
+        rows.append(
+            case("RaggedRange", starts=dtype(1), limits=dtype(4), deltas=dtype(1), attrs=attrs, label=dtype.__name__)
+        )
+    rows.append(
+        case(
+            "RaggedRange",
+            starts=np.array([0, 1], np.float32),
+            limits=np.array([3, -1], np.float32),
+            deltas=np.array([0.1, -0.3], np.float32),
+        )
+    )
+    for values, default in ((FLOATS, np.float32(7)), (STRINGS, b"x")):
+        for rowids in (ROWIDS, np.array([4, 0, 1, 0, 4])):
+            rows.append(
+                case(
+                    "RaggedFillEmptyRows",
+                    "nrows",
+                    "default_value",
+                    value_rowids=rowids,
+                    values=values,
+                    nrows=np.int64(6),
+                    default_value=default,
+                    batched=False,
+                )
+            )
+        rows.append(
+            case(
+                "RaggedFillEmptyRows",
+                value_rowids=ROWIDS[:0],
+                values=values[:0],
+                nrows=np.int64(2),
+                default_value=default,
+                batched=False,
+            )
+        )
+    integers = np.array([1, -2, 3, 1 << 40, 5])
+    sparse = {
+        "sparse_indices": (np.array([[0, 0], [2, 1]]),),
+        "sparse_values": (STRINGS[:2],),
+        "sparse_shape": (np.array([3, 2]),),
+    }
+    columns = {"ragged_values": (STRINGS, integers), "dense_inputs": (integers[:3].reshape(3, 1),)}
+    for hashed in (True, False):
+        for order in ("RSRD", "DRRS"):
+            for buckets, key in ((0, 0xDECAFCAFFE), (100, -3)):
+                for splits in (tf.int32, tf.int64):
+                    attrs = {"input_order": order, "hashed_output": hashed, "num_buckets": buckets, "hash_key": key,
+                             "out_values_type": tf.int64 if hashed else tf.string, "out_row_splits_type": splits}  # fmt: skip
+                    both = (
+                        SPLITS[:4].astype(splits.as_numpy_dtype),
+                    ) * 2  # TensorFlow crashes where their dtypes differ
+                    rows.append(
+                        case("RaggedCross", **columns, **sparse, ragged_row_splits=both, attrs=attrs, batched=False)
+                    )
+    return rows
+
+
+CASES: list[Case] = to_tensor_cases() + other_cases()
 
 
 @pytest.mark.parametrize("row", CASES, ids=str)
@@ -102,9 +199,6 @@ def test_row_splits_that_contradict_the_values_are_refused(bad: np.ndarray) -> N
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.binary(max_size=3), max_size=4), max_size=5), st.sampled_from([None, 0, 2, 6]))
 def test_any_rows_of_strings(rows: list[list[bytes]], width: int | None) -> None:
-    import torch
-
-    from torch_towers.ops.ragged import ragged_to_tensor
 
     splits = np.cumsum([0, *map(len, rows)])
     values = as_array([item for row in rows for item in row]) if any(rows) else STRINGS[:0]
