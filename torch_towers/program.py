@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
 
-from torch_towers.graph import Graph, Node, Operand
+from torch_towers.graph import Graph, ModuleSpec, Node, Operand
 from torch_towers.registry import MODULES, OPS, Op, Strings
 
 Store = Mapping[str, "Tensor | Strings"]
@@ -28,13 +28,52 @@ class Program(nn.Module):
 
     def __init__(self, graph: Graph, store: Store, *, frozen: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        self.graph = graph
         self.register_buffer("_anchor", torch.empty(0), persistent=False)  # knows the device of a tower without weights
-        for name, spec in graph.modules.items():
-            _add_module(self, name, MODULES[spec.type], spec.args, store)
+        for name, spec in sorted(modules(graph).items()):  # "block" before "block.dense", which goes into it
+            _add_module(self, name, MODULES[spec.type], spec.args, store, frozen)
         _add_tensors(self, graph, store, frozen)
-        self._steps = _steps(graph, store)
+        host = _host(graph, store)
+        self._bind = lambda graph: _steps(graph, host)  # a closure: `copy.deepcopy` shares the tables in it
+        self.rewrite(graph)
+
+    def rewrite(self, graph: Graph) -> None:
+        """Puts the same graph at another precision over the weights and constants that are here."""
+        before = modules(self.graph) if hasattr(self, "graph") else {}
+        for name, spec in modules(graph).items():
+            if is_layer(MODULES[spec.type]) and before.get(name, spec) != spec:  # a layer that knows its dtype
+                weights = _descend(self, path(name)).state_dict(prefix=f"{name}.", keep_vars=True)
+                _add_module(self, name, MODULES[spec.type], spec.args, weights, frozenset(weights))
+        self.graph = graph
+        self._steps = self._bind(graph)
         self._outputs = tuple((name, _getter(reference)) for name, reference in graph.outputs.items())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are and the graph runs."""
+        return self._buffers["_anchor"].device  # type: ignore[union-attr]
+
+    def tensors(self, *, lenient: bool = False) -> dict[str, Tensor]:
+        """The weights and constants as they are now, by the names that the graph and the checkpoint give them.
+
+        Raises `LookupError`, naming it, where a layer was replaced by one with other weights; `lenient` leaves its weights out.
+        """
+        found: dict[str, Tensor] = {}
+        for name, spec in modules(self.graph).items():
+            if not is_layer(MODULES[spec.type]):
+                continue
+            now = _descend(self, path(name)).state_dict(keep_vars=True)
+            if now.keys() == layer_weights(spec):
+                found |= {f"{name}.{key}": value for key, value in now.items()}
+            elif not lenient:
+                raise LookupError(f"the layer {name!r} was replaced by one with the weights {', '.join(now) or 'of none'}")
+        for node in walk(self.graph):
+            if node.op in ("parameter", "constant"):
+                name = str(node.attrs["tensor"])
+                *owners, last = path(name)
+                value = getattr(_descend(self, owners), last, None)
+                if isinstance(value, Tensor):
+                    found[name] = value
+        return found
 
     def forward(self, **inputs: Any) -> dict[str, Any]:
         """Every output of the graph by its name. Operands are keyed by the graph's input names."""
@@ -44,15 +83,52 @@ class Program(nn.Module):
         return {name: get(env) for name, get in self._outputs}
 
 
-def _add_module(root: nn.Module, name: str, entry: Op, args: Mapping[str, Any], store: Store) -> None:
-    """Lifted layers with weights become submodules, their weights mapped in without a copy."""
-    if not (isinstance(entry.function, type) and issubclass(entry.function, nn.Module)):
-        return  # a host module: it has no weights, its step holds it
+def is_layer(entry: Op) -> bool:
+    """True for modules with weights; the others are tables and tokenizers, which stay on the host."""
+    return isinstance(entry.function, type) and issubclass(entry.function, nn.Module)
+
+
+def layer_weights(spec: ModuleSpec) -> set[str]:
+    """The names of a layer's weights, found by building it without memory."""
     with torch.device("meta"):
-        built = entry.function(**args)
-    weights = {key: store[f"{name}.{key}"] for key in built.state_dict()}
-    built.load_state_dict(weights, strict=True, assign=True)
-    owner, last = _owner(root, name)
+        return set(MODULES[spec.type].function(**spec.args).state_dict())
+
+
+def used_names(graph: Graph) -> set[str]:
+    """Every weight, constant and vocabulary that `graph` names."""
+    used = {str(node.attrs["tensor"]) for node in walk(graph) if node.op in ("parameter", "constant")}
+    for name, spec in modules(graph).items():
+        entry = MODULES[spec.type]
+        if is_layer(entry):
+            used |= {f"{name}.{key}" for key in layer_weights(spec)}
+        else:
+            used |= {value for key, value in spec.args.items() if _is_stored(entry, key, value)}
+    return used
+
+
+def _add_module(
+    root: nn.Module, name: str, entry: Op, args: Mapping[str, Any], store: Store, frozen: frozenset[str]
+) -> None:
+    """Layers with weights become submodules, their weights mapped in without a copy."""
+    if not is_layer(entry):
+        return  # a host module: its step holds it
+    with torch.device("meta"):
+        built: nn.Module = entry.function(**args)
+    parameters = dict(built.named_parameters())
+    for key, slot in built.state_dict().items():
+        value = store[f"{name}.{key}"]
+        if not isinstance(value, Tensor) or value.shape != slot.shape:
+            found = list(value.shape)
+            raise ValueError(f"'{name}.{key}' is {found}, but the layer {entry.name} wants {list(slot.shape)}")
+        owner, last = built.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2]
+        if key not in parameters:
+            owner._buffers[last] = value.detach()
+        elif isinstance(value, nn.Parameter):  # the other tower has it too: one parameter, trained from both
+            owner._parameters[last] = value
+        else:
+            trainable = f"{name}.{key}" not in frozen and value.is_floating_point()
+            owner._parameters[last] = nn.Parameter(value, requires_grad=trainable)
+    owner, last = _owner(root, path(name))
     owner.add_module(last, built.eval())
 
 
@@ -62,51 +138,86 @@ def _add_tensors(root: nn.Module, graph: Graph, store: Store, frozen: frozenset[
             continue
         name = str(node.attrs["tensor"])
         value = store[name]
-        owner, last = _owner(root, name)
+        owner, last = _owner(root, path(name))
         if not isinstance(value, Tensor) or last in owner._parameters or last in owner._buffers:
             continue
         if node.op == "parameter" and name not in frozen and value.is_floating_point():
-            owner.register_parameter(last, nn.Parameter(value))
+            owner.register_parameter(last, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
         else:
-            owner.register_buffer(last, value, persistent=node.op == "parameter")
+            owner.register_buffer(last, value.detach(), persistent=node.op == "parameter")
+
+
+def graphs(graph: Graph) -> list[Graph]:
+    """`graph` and every graph among the attributes of its nodes (the bodies of loops and branches)."""
+    found = [graph]
+    for one in found:
+        found += [value for node in one.nodes for value in node.attrs.values() if isinstance(value, Graph)]
+    return found
 
 
 def walk(graph: Graph) -> list[Node]:
-    """The nodes of `graph` and of every graph among their attributes (the bodies of loops and branches)."""
-    nodes: list[Node] = []
-    pending = [graph]
-    while pending:
-        for node in pending.pop().nodes:
-            nodes.append(node)
-            pending += [value for value in node.attrs.values() if isinstance(value, Graph)]
-    return nodes
+    """The nodes of `graph` and of the graphs inside it."""
+    return [node for one in graphs(graph) for node in one.nodes]
 
 
-def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The (sub)module that holds `name`, made where it is missing: ("query.dense", "weight") for "query.dense.weight"."""
-    *path, last = name.split(".")
-    for part in path:
+def modules(graph: Graph) -> dict[str, ModuleSpec]:
+    """The modules of `graph` and of the graphs inside it."""
+    return {name: spec for one in graphs(graph) for name, spec in one.modules.items()}
+
+
+_TAKEN = frozenset(dir(nn.Module())) | {"graph", "rewrite", "device", "tensors", "_anchor", "_bind", "_steps", "_outputs"}
+
+
+def path(name: str) -> list[str]:
+    """Where `name` lies in the tree of modules: `"query.type.weight"` -> `["query", "type_", "weight"]`.
+
+    A part that `nn.Module` itself uses as an attribute gets an underscore.
+    """
+    return [f"{part}_" if part in _TAKEN else part for part in name.split(".")]
+
+
+def _owner(root: nn.Module, parts: list[str]) -> tuple[nn.Module, str]:
+    """The (sub)module that holds the last of `parts`, made where it is missing, and the name that it has there."""
+    for part in parts[:-1]:
         if part not in root._modules:
             root.add_module(part, nn.Module())
         child = root._modules[part]
         assert child is not None
         root = child
-    return root, last
+    return root, parts[-1]
 
 
-def _steps(graph: Graph, store: Store) -> tuple[Step, ...]:
-    return tuple((node.name, _step(node, graph, store)) for node in graph.nodes)
+Host = Mapping[str, Any]
+"""What steps hold themselves: vocabularies by their names, and host modules by theirs (after "module:")."""
 
 
-def _step(node: Node, graph: Graph, store: Store) -> Callable[[nn.Module, Env], Any]:
+def _host(graph: Graph, store: Store) -> Host:
+    host: dict[str, Any] = {}
+    for node in walk(graph):
+        if node.op in ("parameter", "constant"):
+            name = str(node.attrs["tensor"])
+            if not isinstance(store[name], Tensor):
+                host[name] = store[name]
+    for name, spec in modules(graph).items():
+        entry = MODULES[spec.type]
+        if not is_layer(entry):
+            host[f"module:{name}"] = entry.function(**resolve(entry, spec.args, store))
+    return host
+
+
+def _steps(graph: Graph, host: Host) -> tuple[Step, ...]:
+    return tuple((node.name, _step(node, host)) for node in graph.nodes)
+
+
+def _step(node: Node, host: Host) -> Callable[[nn.Module, Env], Any]:
     if node.op in ("parameter", "constant"):
-        return _tensor_step(str(node.attrs["tensor"]), store)
+        return _tensor_step(str(node.attrs["tensor"]), host)
     operands = _operands(node.inputs)
     if node.op == "module":
-        return _module_step(str(node.attrs["module"]), graph, store, operands)
+        return _module_step(str(node.attrs["module"]), host, operands)
     entry = OPS[node.op]
     attrs = dict(node.attrs)
-    bodies = {key: _body(value, store) for key, value in attrs.items() if isinstance(value, Graph)}
+    bodies = {key: _body(value, host) for key, value in attrs.items() if isinstance(value, Graph)}
     function = entry.function
     if bodies:
 
@@ -122,50 +233,45 @@ def _step(node: Node, graph: Graph, store: Store) -> Callable[[nn.Module, Env], 
     return lambda root, env: function(*operands(env))
 
 
-def _tensor_step(name: str, store: Store) -> Callable[[nn.Module, Env], Any]:
-    value = store[name]
-    if not isinstance(value, Tensor):
+def _tensor_step(name: str, host: Host) -> Callable[[nn.Module, Env], Any]:
+    if name in host:
+        value = host[name]
         return lambda root, env: value
-    *path, last = name.split(".")
-
-    def get(root: nn.Module, env: Env) -> Any:
-        owner = _descend(root, path)
-        return owner._parameters[last] if last in owner._parameters else owner._buffers[last]
-
-    return get
+    *owners, last = path(name)
+    return lambda root, env: getattr(_descend(root, owners), last)
 
 
-def _module_step(
-    name: str, graph: Graph, store: Store, operands: Callable[[Env], tuple[Any, ...]]
-) -> Callable[[nn.Module, Env], Any]:
-    spec = graph.modules[name]
-    entry = MODULES[spec.type]
-    if isinstance(entry.function, type) and issubclass(entry.function, nn.Module):
-        path = name.split(".")
-        return lambda root, env: _descend(root, path)(
-            *operands(env)
-        )  # looked up at each call: a user may swap the layer
-    hosted = entry.function(**resolve(entry, spec.args, store))
-    return lambda root, env: hosted(*operands(env))
+def _module_step(name: str, host: Host, operands: Callable[[Env], tuple[Any, ...]]) -> Callable[[nn.Module, Env], Any]:
+    hosted = host.get(f"module:{name}")
+    if hosted is not None:
+        return lambda root, env: hosted(*operands(env))
+    parts = path(name)
+    return lambda root, env: _descend(root, parts)(*operands(env))  # looked up at each call: a user may swap the layer
 
 
 def resolve(entry: Op, args: Mapping[str, Any], store: Store) -> dict[str, Any]:
     """`args` with the names of tensors and vocabularies replaced by themselves, as the annotations of `entry` ask."""
     return {
-        key: store[value] if isinstance(value, str) and entry.hints.get(key) is not str else value
+        key: store[value] if _is_stored(entry, key, value) else value
         for key, value in args.items()
     }
 
 
-def _descend(root: nn.Module, path: list[str]) -> nn.Module:
-    for part in path:
+def _is_stored(entry: Op, key: str, value: Any) -> bool:
+    hint = entry.hints.get(key)
+    is_text = hint is str or str in get_args(hint) or get_origin(hint) is Literal
+    return isinstance(value, str) and not is_text
+
+
+def _descend(root: nn.Module, parts: list[str]) -> nn.Module:
+    for part in parts:
         root = root._modules[part]  # type: ignore[assignment]
     return root
 
 
-def _body(graph: Graph, store: Store) -> Callable[[nn.Module], Callable[..., tuple[Any, ...]]]:
+def _body(graph: Graph, host: Host) -> Callable[[nn.Module], Callable[..., tuple[Any, ...]]]:
     """A graph among the attributes of a node: a function from positional operands to a tuple of results."""
-    steps = _steps(graph, store)
+    steps = _steps(graph, host)
     outputs = tuple(_getter(reference) for reference in graph.outputs.values())
     names = tuple(spec.name for spec in graph.inputs)
 

@@ -1,0 +1,205 @@
+"""Folders on disk: read without trusting them, and replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from torch_towers.errors import CheckpointError
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_NO_HANG = getattr(os, "O_NONBLOCK", 0)  # opening a pipe must not wait for somebody to write into it
+_RELATIVE = os.open in os.supports_dir_fd
+
+
+class Folder:
+    """A folder opened for reading: its files stay those of one moment, also while another process replaces the folder.
+
+    Links, pipes, devices and paths that leave the folder are refused.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._fd: int | None = None
+
+    def __enter__(self) -> Folder:
+        if not self.path.is_dir():
+            raise CheckpointError(f"{self.path}: there is no such folder")
+        if _RELATIVE:
+            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def open(self, name: str) -> BinaryIO:
+        """The regular file `name` ("config.json", "vocabularies/words.txt")."""
+        parts = name.split("/")
+        if any(part in ("", ".", "..") or "\\" in part or "\0" in part or ":" in part for part in parts):
+            raise CheckpointError(f"{self.path}: the path {name!r} leaves the checkpoint")
+        try:
+            fd = self._open(parts)
+        except OSError as error:
+            why = "is a symbolic link; copy the folder with its links resolved" if error.errno == errno.ELOOP else error.strerror
+            raise CheckpointError(f"{self.path / name}: {why}") from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise CheckpointError(f"{self.path / name} is not a regular file")
+        return os.fdopen(fd, "rb")
+
+    def _open(self, parts: list[str]) -> int:
+        if self._fd is None:
+            return os.open(self.path.joinpath(*parts), os.O_RDONLY | _NO_FOLLOW | _NO_HANG)
+        folder = self._fd
+        for part in parts[:-1]:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW, dir_fd=folder)
+            if folder != self._fd:
+                os.close(folder)
+            folder = inner
+        try:
+            return os.open(parts[-1], os.O_RDONLY | _NO_FOLLOW | _NO_HANG, dir_fd=folder)
+        finally:
+            if folder != self._fd:
+                os.close(folder)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The bytes of the regular file `name`, which may have at most `limit`."""
+        with self.open(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise CheckpointError(f"{self.path / name} has {size} bytes, more than the {limit} that such a file may have")
+            data = file.read(limit + 1)
+        if len(data) != size:
+            raise CheckpointError(f"{self.path / name} changed while it was read: load again")
+        return data
+
+
+@contextlib.contextmanager
+def replaced(target: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+    """A temporary folder beside `target`, which takes its place when the block ends without an error.
+
+    Killed at any moment, this leaves the old folder or none, never a half. The last of several writers wins. A folder that
+    does not hold the file `marker` is not replaced: it is somebody's data. Errors: `CheckpointError` where it cannot be written.
+    """
+    path = Path(os.path.realpath(target))
+    try:
+        _refuse_foreign(path, marker)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _beside(path, "partial")
+        lock = _lock(partial)
+        try:
+            yield partial
+            _sync(partial)
+            _swap(partial, path, marker)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
+        _clean(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: could not be written ({error.strerror or error}); what was there is as it was") from error
+
+
+def _refuse_foreign(path: Path, marker: str) -> None:
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise CheckpointError(f"{path} holds other files and no {marker}: it is not replaced, choose another folder")
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path} is a file: choose another name")
+
+
+def _swap(partial: Path, path: Path, marker: str) -> None:
+    """Puts `partial` at `path`. Between the two renames there is no folder at `path`: a loader waits for it a moment."""
+    for _ in range(100):
+        try:
+            os.rename(partial, path)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM) or not path.exists():
+                raise
+        _refuse_foreign(path, marker)
+        old = _beside(path, "old")
+        with contextlib.suppress(FileNotFoundError):  # another writer was faster
+            os.rename(path, old / "old")
+        try:
+            os.rename(partial, path)
+            break
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.rename(old / "old", path)
+            if not path.exists():
+                raise
+        finally:
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+    else:
+        raise OSError(errno.EBUSY, "other writers kept replacing it")
+    _sync_folder(path.parent)
+
+
+def _clean(path: Path) -> None:
+    """Removes what killed writers left beside `path`: a folder whose lock nobody holds any more."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
+        if left.suffix == ".partial":
+            lock = _lock(left)
+            if lock is not None:
+                shutil.rmtree(left, ignore_errors=True)
+                os.close(lock)
+        elif left.suffix == ".old" and time.time() - left.stat().st_mtime > 60:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A new folder beside `path`, hidden, with a name that nobody else has."""
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
+    folder.mkdir()
+    return folder
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a folder until the descriptor is closed or the process dies; None where another process holds it."""
+    try:
+        import fcntl
+
+        fd = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _sync(folder: Path) -> None:
+    """Every file of the folder on the disk, not only in the system's memory."""
+    for root, _, files in os.walk(folder):
+        for name in files:
+            fd = os.open(os.path.join(root, name), os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        _sync_folder(Path(root))
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,177 @@
+"""Listing: a tower as text for people, with the shape of every value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.dtypes import TORCH_DTYPES
+from torch_towers.dtypes import dtype_name as name_of
+from torch_towers.graph import Graph, Node, TensorSpec
+from torch_towers.inputs import BATCH, is_batched
+from torch_towers.program import Env, Program
+
+if TYPE_CHECKING:
+    from torch_towers.tower import Tower
+
+_SIZES = (2, 3)  # rows of the two trial runs: a size that is 2 in one and 3 in the other is the batch
+WIDTH = 76
+
+
+def listing(tower: Tower) -> str:
+    """The tower line by line: its inputs, each step with operands and the shape of its result, its outputs."""
+    shapes = _shapes(tower)
+    lines = [f"inputs   {_specs(tower.inputs)}", f"outputs  {_specs(tower.outputs)}"]
+    if len(tower.outputs) > 1 and tower.spec.embedding:
+        lines.append(f"embedding  {tower.spec.embedding}")
+    for title, program in _parts(tower):
+        lines += ["", f"{title}({', '.join(spec.name for spec in program.graph.inputs)})"]
+        lines += _graph(program.graph, shapes.get(title, {}), "  ")
+    return "\n".join(lines)
+
+
+def model_card(towers: Mapping[str, Tower], similarity: str) -> str:
+    """MODEL.md: what the checkpoint is, its inputs with an example, and its towers line by line."""
+    parts = ["# A two-tower model\n", f"Similarity: {similarity}. Read by `torch_towers.load`.\n"]
+    for name, tower in towers.items():
+        example = {spec.name: _example(spec) for spec in tower.inputs}
+        parts.append(f"## {name}\n\n```python\ntowers.encode_{name}({example!r})\n```\n\n```text\n{listing(tower)}\n```\n")
+    return "\n".join(parts)
+
+
+def _parts(tower: Tower) -> list[tuple[str, Program]]:
+    named = [("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess)]
+    return [(name, program) for name, program in named if program is not None and (program.graph.nodes or name == "encoder")]
+
+
+def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
+    lines: list[str] = []
+    for node in graph.nodes:
+        if node.op in ("parameter", "constant"):
+            line = f"{indent}{node.name} = {node.op}"
+            if node.attrs["tensor"] != node.name:
+                line += f" {node.attrs['tensor']}"
+        else:
+            line = f"{indent}{node.name} = {_call(node, graph)}"
+        shape = shapes.get(node.name, "")
+        lines.append(f"{line:<{WIDTH}}  {shape}".rstrip())
+        for key, value in node.attrs.items():
+            if isinstance(value, Graph):
+                lines.append(f"{indent}  {key}({', '.join(spec.name for spec in value.inputs)}):")
+                lines += _graph(value, {}, indent + "    ")
+    lines.append(f"{indent}return {', '.join(_pair(name, ref) for name, ref in graph.outputs.items())}")
+    return lines
+
+
+def _pair(name: str, reference: str) -> str:
+    return name if name == reference else f"{name}={reference}"
+
+
+def _call(node: Node, graph: Graph) -> str:
+    operands = [_operand(operand) for operand in node.inputs]
+    attrs = [f"{key}={_constant(value)}" for key, value in node.attrs.items() if not isinstance(value, Graph)]
+    if node.op != "module":
+        return f"{node.op}({', '.join(operands + attrs)})"
+    spec = graph.modules[str(node.attrs["module"])]
+    args = ", ".join(f"{key}={_constant(value)}" for key, value in spec.args.items())
+    return f"{spec.type}({args})({', '.join(operands)})"
+
+
+def _operand(operand: Any) -> str:
+    if isinstance(operand, str):
+        return operand
+    if isinstance(operand, tuple):
+        return f"({', '.join(map(_operand, operand))})"  # type: ignore[reportUnknownArgumentType]
+    return repr(operand)
+
+
+def _constant(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _specs(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {_sizes(spec.shape)}" for spec in specs)
+
+
+def _sizes(shape: tuple[Any, ...] | None) -> str:
+    return "[...]" if shape is None else "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+# -- shapes, found by running the tower on two batches --------------------------------------------------------------------
+
+
+def _shapes(tower: Tower) -> dict[str, dict[str, str]]:
+    """The dtype and shape of each value of each part; empty where the tower does not take made-up rows."""
+    try:
+        with torch.no_grad():
+            first, second = (_trace(tower, rows) for rows in _SIZES)
+    except Exception:
+        return {}
+    return {
+        part: {name: _shape(first[part][name], second[part].get(name)) for name in first[part]}
+        for part in first
+    }  # fmt: skip
+
+
+def _trace(tower: Tower, rows: int) -> dict[str, Env]:
+    columns, _ = tower._reader({spec.name: _made_up(spec, rows) for spec in tower.inputs})
+    columns = {tower._renamed.get(name, name): value for name, value in columns.items()}
+    traced: dict[str, Env] = {"preprocess": _env(tower._preprocess, columns)}
+    given: dict[str, Any] = _outputs(tower._preprocess, traced["preprocess"])
+    encoder_inputs = {spec.name: given[spec.name] for spec in tower.encoder.graph.inputs}
+    traced["encoder"] = _env(tower.encoder, tower._on_device(encoder_inputs))
+    if tower._postprocess is not None:
+        given |= _outputs(tower.encoder, traced["encoder"])
+        inputs = {spec.name: given[spec.name] for spec in tower._postprocess.graph.inputs}
+        traced["postprocess"] = _env(tower._postprocess, inputs)
+    return traced
+
+
+def _env(program: Program, inputs: Mapping[str, Any]) -> Env:
+    env: Env = dict(inputs)
+    for name, run in program._steps:
+        env[name] = run(program, env)
+    return env
+
+
+def _outputs(program: Program, env: Env) -> dict[str, Any]:
+    return {name: get(env) for name, get in program._outputs}
+
+
+def _made_up(spec: TensorSpec, rows: int) -> Any:
+    shape = [rows if size == BATCH else size if isinstance(size, int) else 1 for size in spec.shape or ()]
+    if spec.dtype == "string":
+        value = np.empty(shape, dtype=object)
+        value.fill(b"a b")
+        return value
+    return torch.zeros(shape, dtype=TORCH_DTYPES[spec.dtype])
+
+
+def _shape(first: Any, second: Any) -> str:
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return ", ".join(map(_shape, first, second))  # type: ignore[reportUnknownArgumentType]
+    if not isinstance(first, (Tensor, np.ndarray)) or not hasattr(second, "shape"):
+        return "size" if isinstance(first, int) else ""
+    sizes = ["?"] if len(first.shape) != len(second.shape) else list(map(_size, first.shape, second.shape))
+    return f"{name_of(first)} [{', '.join(sizes)}]"
+
+
+def _size(first: int, second: int) -> str:
+    if first == second:
+        return str(first)
+    times, rest = divmod(first, _SIZES[0])
+    if rest == 0 and second == times * _SIZES[1]:
+        return BATCH if times == 1 else f"{times} {BATCH}"
+    return "?"
+
+
+def _example(spec: TensorSpec) -> Any:
+    value: Any = "text" if spec.dtype == "string" else 0.5 if spec.dtype.startswith("float") else 1
+    for size in reversed((spec.shape or ())[1 if is_batched(spec) else 0 :]):
+        value = [value] * (size if isinstance(size, int) else 2)
+    return [value] if is_batched(spec) else value

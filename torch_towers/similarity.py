@@ -1,0 +1,148 @@
+"""Similarity of embeddings, and the exact best candidates of each query without the full matrix of scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, 1 << 22, 128
+"""Rows of queries at a time, scores at a time (16 MB: they stay in the cache), and scores that are first seen as their maximum."""
+
+
+def as_embeddings(value: Any, what: str) -> Tensor:
+    """`value` (tensor, array, list) as a float tensor `[n, dim]`; a single vector is one row."""
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if tensor.ndim == 1:
+        tensor = tensor[None]
+    if tensor.ndim != 2:
+        raise ValueError(f"{what} must have the shape [n, dim], not {list(tensor.shape)}")
+    return tensor if tensor.is_floating_point() else tensor.float()
+
+
+def similarity(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
+    """The score of every query with every candidate: `[n, dim], [m, dim] -> [n, m]`."""
+    q, c = _pair(queries, candidates, kind)
+    return q @ c.T
+
+
+def similarity_pairwise(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
+    """The score of each query with the candidate of the same row: `[n, dim], [n, dim] -> [n]`."""
+    q, c = _pair(queries, candidates, kind)
+    if len(q) != len(c):
+        raise ValueError(f"pairs need as many queries as candidates, not {len(q)} and {len(c)}")
+    return (q * c).sum(-1)
+
+
+@torch.no_grad()
+def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any = None) -> tuple[Tensor, Tensor]:
+    """The best candidates of each query: `[n, dim], [m, dim] -> scores [n, min(k, m)], indices [n, min(k, m)]` int64.
+
+    Exact, best first; of equal scores the lower index comes first. NaN ranks below every number, as -inf does, and is given as
+    -inf. `exclude` lists, for each query, indices of candidates that it must not get: an integer tensor `[n, e]` (negative: none)
+    or lists of different lengths. Where fewer than k are left, the rest is score -inf, index -1. The full matrix of scores is
+    never held. Errors: `ValueError`.
+    """
+    if type(k) is not int or k < 0:
+        raise ValueError(f"k must be an integer that is not negative, not {k!r}")
+    q, c = _pair(queries, candidates, kind)
+    k = min(k, len(c))
+    excluded = None if exclude is None else _excluded(exclude, len(q), q.device)
+    wanted = k if excluded is None else min(len(c), k + excluded.shape[1])
+    blocks = [_best(q[start : start + QUERY_BLOCK], c, wanted) for start in range(0, len(q), QUERY_BLOCK)]
+    if not blocks:
+        return q.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=q.device)
+    scores, indices = torch.cat([s for s, _ in blocks]), torch.cat([i for _, i in blocks])
+    return (scores, indices) if excluded is None else _without(scores, indices, excluded, k, len(c))
+
+
+def _pair(queries: Any, candidates: Any, kind: str) -> tuple[Tensor, Tensor]:
+    q, c = as_embeddings(queries, "queries"), as_embeddings(candidates, "candidates")
+    if q.shape[1] != c.shape[1]:
+        raise ValueError(f"queries have {q.shape[1]} dimensions and candidates {c.shape[1]}: they are not of one model")
+    dtype = torch.promote_types(q.dtype, c.dtype)
+    q, c = q.to(dtype), c.to(q.device, dtype)
+    if kind == "cosine":
+        return torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(c, dim=-1)
+    return q, c
+
+
+def _best(q: Tensor, c: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best k of all candidates for one block of queries."""
+    if k == 0:
+        return q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
+    step = max(SCORE_BLOCK // max(len(q), 1), 2 * k, 1)
+    best: tuple[Tensor, Tensor] | None = None
+    for start in range(0, len(c), step):
+        scores, indices = _select(q @ c[start : start + step].T, k)
+        indices += start
+        if best is not None:  # what was found before has lower indices, and stands first
+            scores, order = _select(torch.cat([best[0], scores], 1), k)
+            indices = torch.cat([best[1], indices], 1).gather(1, order)
+        best = scores, indices
+    assert best is not None
+    return best
+
+
+def _select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row (all, if there are fewer), largest first, the lower position first among equals."""
+    n = scores.shape[1]
+    k = min(k, n)
+    if n < 4 * k * CHUNK:
+        return _select_flat(scores, k)
+    # The k largest lie in the k chunks with the largest maxima, and equal ones in the first such chunks.
+    whole = n - n % CHUNK
+    maxima = scores[:, :whole].unflatten(1, (-1, CHUNK)).amax(-1)
+    if maxima.isnan().any():
+        return _select(scores.masked_fill(scores.isnan(), float("-inf")), k)
+    _, chunks = _select_flat(maxima, k)
+    chunks = chunks.sort(1).values
+    inside = (chunks[..., None] * CHUNK + torch.arange(CHUNK, device=scores.device)).flatten(1)
+    rest = torch.arange(whole, n, device=scores.device).expand(len(scores), -1)
+    positions = torch.cat([inside, rest], 1)
+    best, order = _select_flat(scores.gather(1, positions), k)
+    return best, positions.gather(1, order)
+
+
+def _select_flat(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    n = scores.shape[1]
+    values, indices = torch.topk(scores, min(k + 1, n), dim=1)  # one more than k: it tells whether the last one is tied
+    if values[:, 0].isnan().any():  # NaN is the largest for torch
+        return _select_flat(scores.masked_fill(scores.isnan(), float("-inf")), k)
+    if k < n:
+        tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]  # which of the equal ones torch took is not said
+        indices = indices[:, :k]
+        if len(tied):
+            indices[tied] = _first_of_equals(scores[tied], values[tied, k - 1 : k], k)
+    indices = indices.sort(1).values
+    values, order = scores.gather(1, indices).sort(dim=1, descending=True, stable=True)
+    return values, indices.gather(1, order)
+
+
+def _first_of_equals(scores: Tensor, last: Tensor, k: int) -> Tensor:
+    """Positions of the k largest of each row, of those that equal `last`, the smallest, the first: `[n, m], [n, 1] -> [n, k]`."""
+    more, equal = scores > last, scores == last
+    room = k - more.sum(1, keepdim=True)
+    taken = more | (equal & (equal.cumsum(1) <= room))
+    return taken.nonzero()[:, 1].reshape(-1, k)
+
+
+def _excluded(exclude: Any, rows: int, device: torch.device) -> Tensor:
+    """What each query must not get as `[n, e]`, padded with -1."""
+    if not isinstance(exclude, Tensor):
+        lists = [torch.as_tensor(row, dtype=torch.int64).reshape(-1) for row in exclude]
+        exclude = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1) if lists else torch.empty(0, 0)
+    if exclude.ndim != 2 or len(exclude) != rows:
+        raise ValueError(f"exclude must list candidates for each of the {rows} queries; its shape is {list(exclude.shape)}")
+    return exclude.to(device, torch.int64)
+
+
+def _without(scores: Tensor, indices: Tensor, excluded: Tensor, k: int, count: int) -> tuple[Tensor, Tensor]:
+    """The first k that are not excluded; the places that stay empty are -inf and -1."""
+    row = torch.arange(len(indices), device=indices.device)[:, None] * count  # a number of its own for each query and candidate
+    named = torch.where((excluded >= 0) & (excluded < count), excluded + row, -1)
+    out = torch.isin(indices + row, named)
+    order = out.to(torch.int8).sort(dim=1, stable=True).indices[:, :k]
+    out = out.gather(1, order)
+    return scores.gather(1, order).masked_fill(out, float("-inf")), indices.gather(1, order).masked_fill(out, -1)

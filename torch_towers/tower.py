@@ -1,0 +1,354 @@
+"""Tower: one side of a two-tower model, from the inputs of its signature to its outputs."""
+
+from __future__ import annotations
+
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torch_towers.checkpoint import Side
+from torch_towers.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
+from torch_towers.errors import CheckpointError, InputError
+from torch_towers.graph import Graph, TensorSpec
+from torch_towers.inputs import BATCH, Columns, InputReader, is_batched
+from torch_towers.precision import float_graph
+from torch_towers.program import Program, Store, used_names
+from torch_towers.registry import Strings
+from torch_towers.spec import TowerSpec
+
+Outputs = dict[str, "Tensor | Strings"]
+
+
+class Tower:
+    """One side: `tower(inputs) -> {output: value}`, every output of the signature by its name.
+
+    `tower.preprocess(inputs)` gives the tensors that `tower.encoder(**tensors)`, an `nn.Module`, takes. `tower.inputs` and
+    `tower.outputs` are the signature; `tower.defaults` holds the values of inputs that may be left out.
+    """
+
+    def __init__(self, spec: TowerSpec, store: Store, *, frozen: frozenset[str] = frozenset()) -> None:
+        self.spec = spec
+        self.inputs, self.outputs = spec.inputs, spec.outputs
+        self.defaults = {name: store[key] for name, key in spec.defaults.items()}
+        self.frozen = frozen
+        store = {name: _trainable(value, name, frozen) for name, value in store.items()}
+        self._preprocess = Program(spec.preprocess, store, frozen=frozen).requires_grad_(True)
+        self.encoder = Program(spec.encoder, store, frozen=frozen)
+        self._postprocess = None if spec.postprocess is None else Program(spec.postprocess, store, frozen=frozen)
+        self._store = store
+        self._floats = {name for name, value in self.encoder.tensors().items() if value.dtype == torch.float32}
+        self._dtype = torch.float32
+        self._reader = InputReader(spec.inputs, self.defaults)
+        self._renamed = _renamed(spec)
+        self._check()
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, inputs: Any) -> Outputs:
+        """Every output by its name, for all rows at once: tensors on the tower's device, strings as arrays of bytes.
+
+        Errors: `InputError` names the feature and the row.
+        """
+        columns, rows = self._reader(inputs)
+        return self._run(columns, rows)
+
+    def preprocess(self, inputs: Any) -> Columns:
+        """What the encoder takes, by its names: CPU tensors (and sizes). Strings that only the outputs need come along."""
+        columns, _ = self._reader(inputs)
+        return self._prepared(columns)
+
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int = 1024,
+        show_progress_bar: bool = False,
+        convert_to_numpy: bool = False,
+        normalize_embeddings: bool = False,
+    ) -> Any:
+        """The embeddings of `inputs`: `n rows -> [n, dim]`, a tensor on the tower's device, or a numpy array.
+
+        Rows are taken `batch_size` at a time. A graph that pads to the longest text of a batch may give other numbers for other
+        batches, as it does in TensorFlow. `normalize_embeddings` makes every row of length 1.
+        """
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}")
+        name = self.embedding
+        columns, rows = self._reader(inputs)
+        if rows == 0:
+            found = self._empty({name}) or self._run(columns, rows)
+            value = cast(Tensor, found[name])
+            chunks = [value[:0]]
+        else:
+            chunks = self._encoded(columns, rows, name, batch_size, show_progress_bar)
+            if convert_to_numpy:
+                chunks = (chunk.cpu() for chunk in chunks)
+            chunks = list(chunks)
+        value = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+        if normalize_embeddings:
+            value = nn.functional.normalize(value, dim=-1)
+        if not convert_to_numpy:
+            return value
+        value = value.cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+    @property
+    def embedding(self) -> str:
+        """The output that `encode` gives: the one named at port time, else the only float output of rank 2."""
+        if self.spec.embedding is not None:
+            return self.spec.embedding
+        found = [s.name for s in self.outputs if s.dtype in FLOATS and s.shape is not None and len(s.shape) == 2]
+        if len(found) == 1:
+            return found[0]
+        listed = ", ".join(f"{s.name!r} ({s.dtype}, {s.shape})" for s in self.outputs)
+        raise InputError(f"which output is the embedding was not said when the tower was ported; its outputs are {listed}")
+
+    def _run(self, columns: Columns, rows: int | None, only: str | None = None) -> Outputs:
+        if rows == 0:
+            empty = self._empty({spec.name for spec in self.outputs})
+            if empty is not None:
+                return empty
+        try:
+            with torch.no_grad():
+                return self._computed(columns, only)
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, ValueError, RuntimeError) as error:  # InputError of the graph's own checks is a ValueError
+            raise self._explained(error, columns, rows) from error
+
+    def _computed(self, columns: Columns, only: str | None = None) -> Outputs:
+        prepared = self._prepared(columns)
+        encoded = self.encoder(**self._on_device(prepared))
+        if only is not None and only in encoded:
+            return {only: encoded[only]}
+        if self._postprocess is None:
+            return {spec.name: encoded[spec.name] for spec in self.outputs}
+        wanted = {spec.name: spec.dtype for spec in self._postprocess.graph.inputs}
+        both = {**prepared, **encoded}
+        after = self._postprocess(**{name: _hosted(both[name], dtype) for name, dtype in wanted.items()})
+        both.update(after)
+        return {spec.name: both[spec.name] for spec in self.outputs}
+
+    def _prepared(self, columns: Columns) -> Columns:
+        if self._renamed:
+            columns = {self._renamed[name]: value for name, value in columns.items()}
+        with torch.no_grad():
+            return self._preprocess(**columns)
+
+    def _on_device(self, prepared: Columns) -> dict[str, Any]:
+        names = self._encoder_inputs
+        if self._dtype == torch.float32 and self.device.type == "cpu":
+            return {name: prepared[name] for name in names}
+        return {name: self._moved(prepared[name], floats) for name, floats in names.items()}
+
+    def _moved(self, value: Any, floats: bool) -> Any:
+        if not isinstance(value, Tensor):
+            return value  # a size
+        return value.to(self.device, self._dtype if floats else None, non_blocking=True)
+
+    def _encoded(self, columns: Columns, rows: int | None, name: str, batch_size: int, progress: bool) -> Any:
+        """The embeddings in batches; a batch for which a CUDA device has too little memory is halved."""
+        if rows is None or not self._reader.splittable or any(key in columns for key in self._whole(columns, rows)):
+            yield self._embeddings(columns, rows, name)
+            return
+        bar = _progress_bar(rows) if progress else None
+        start = 0
+        while start < rows:
+            end = min(rows, start + batch_size)
+            part = columns if end - start == rows else {key: value[start:end] for key, value in columns.items()}
+            try:
+                yield self._embeddings(part, end - start, name, start)
+            except torch.OutOfMemoryError:
+                if end - start == 1:
+                    raise
+                batch_size = (end - start + 1) // 2
+                torch.cuda.empty_cache()
+                continue
+            start = end
+            if bar is not None:
+                bar.update(end - bar.n)
+        if bar is not None:
+            bar.close()
+
+    def _whole(self, columns: Columns, rows: int) -> list[str]:
+        """Defaults stand for all rows at once: they cannot be cut into batches."""
+        return [name for name in self.defaults if columns[name].shape[:1] != (rows,)]
+
+    def _embeddings(self, columns: Columns, rows: int | None, name: str, start: int = 0) -> Tensor:
+        try:
+            with torch.inference_mode():
+                found = self._computed(columns, name)[name]
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, ValueError, RuntimeError) as error:  # InputError of the graph's own checks is a ValueError
+            raise self._explained(error, columns, rows, start) from error
+        return cast(Tensor, found).clone()  # made outside of inference mode, so that it can take part in training
+
+    def _empty(self, names: set[str]) -> Outputs | None:
+        """The outputs for no rows, where the signature tells their shapes: many graphs fail without rows."""
+        found: Outputs = {}
+        for spec in self.outputs:
+            if spec.name not in names:
+                continue
+            if not is_batched(spec) or not all(isinstance(size, int) for size in spec.shape[1:]):  # type: ignore[index]
+                return None
+            shape = (0, *cast("tuple[int, ...]", spec.shape[1:]))  # type: ignore[index]
+            if spec.dtype == "string":
+                found[spec.name] = np.empty(shape, dtype=object)
+                continue
+            dtype = self._dtype if spec.dtype == "float32" else TORCH_DTYPES[spec.dtype]
+            found[spec.name] = torch.empty(shape, dtype=dtype, device=self.device)
+        return found
+
+    def _explained(self, error: Exception, columns: Columns, rows: int | None, start: int = 0) -> InputError:
+        """What in the inputs made a kernel fail: the first row that fails alone, and the feature whose value is to blame."""
+        if rows is None or not self._reader.splittable or self.device.type != "cpu":
+            return InputError(f"the tower could not be run on these inputs: {error}")
+        fails = lambda part: self._fails(part)  # noqa: E731
+        low, high = 0, rows
+        while high - low > 1 and not self._whole(columns, rows):
+            middle = (low + high) // 2
+            low, high = (low, middle) if fails(_cut(columns, low, middle)) else (middle, high)
+        row = _cut(columns, low, high)
+        if not fails(row):
+            return InputError(f"the tower could not be run on these inputs: {error}")
+        for name, spec in zip(columns, self.inputs, strict=True):
+            if not fails({**row, name: _neutral(columns[name], spec)}):
+                value = row[name].reshape(-1).tolist()
+                shown = repr(value[0] if len(value) == 1 else value)
+                return InputError(f"feature {name!r}, row {start + low}: the tower does not take {shown[:80]}: {error}")
+        return InputError(f"row {start + low}: the tower does not take its values: {error}")
+
+    def _fails(self, columns: Columns) -> bool:
+        try:
+            with torch.no_grad():
+                self._computed(columns)
+        except Exception:
+            return True
+        return False
+
+    # -- the module ---------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder runs. The preprocessing runs on the CPU."""
+        return self.encoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What stands for float32 in the encoder."""
+        return self._dtype
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Tower:
+        """Moves the encoder, and gives the tower itself. `dtype` stands for float32 in the encoder; the preprocessing keeps float32."""
+        if dtype is not None and dtype != self._dtype:
+            self._set_dtype(dtype)
+        if device is not None:
+            self.encoder.to(device)
+        return self
+
+    def _set_dtype(self, dtype: torch.dtype) -> None:
+        if DTYPE_NAMES.get(dtype) not in FLOATS:
+            raise ValueError(f"{dtype} is not one of {', '.join(FLOATS)}")
+        others = {id(value) for name, value in self.encoder.tensors(lenient=True).items() if name not in self._floats}
+        before = self._dtype
+        self.encoder._apply(lambda value: value.to(dtype) if value.dtype == before and id(value) not in others else value)
+        self.encoder.rewrite(float_graph(self.spec.encoder, DTYPE_NAMES[dtype]))
+        self._dtype = dtype
+
+    def side(self) -> Side:
+        """The tower as it is now, as data to be saved. `CheckpointError` where a layer was replaced by another kind."""
+        store: dict[str, Tensor | Strings] = {}
+        for program in (self._preprocess, self._postprocess, self.encoder):
+            if program is None:
+                continue
+            try:
+                tensors = program.tensors()
+            except LookupError as error:
+                raise CheckpointError(f"{error.args[0]}: put the original back (merge what was added into its weights), then save") from error
+            for name, value in tensors.items():
+                if name in store and cast(Tensor, store[name]).dtype != value.dtype:
+                    raise CheckpointError(f"{name!r} has two precisions, before and in the encoder: save the tower as float32")
+                store[name] = value
+        spec = TowerSpec(
+            self.spec.preprocess, self.encoder.graph, self.spec.postprocess,
+            self.inputs, self.outputs, self.spec.embedding, self.spec.defaults,
+        )  # fmt: skip
+        return Side(spec, {**self._store, **store}, self.frozen)
+
+    def __repr__(self) -> str:
+        from torch_towers.listing import listing
+
+        return listing(self)
+
+    def _check(self) -> None:
+        """The three graphs fit together, and the outputs are there."""
+        spec = self.spec
+        self._encoder_inputs = {item.name: item.dtype == "float32" for item in spec.encoder.inputs}
+        given = set(spec.preprocess.outputs)
+        if missing := sorted(self._encoder_inputs.keys() - given):
+            raise CheckpointError(f"the encoder takes {missing[0]!r}, which the preprocessing does not give")
+        given |= set(spec.encoder.outputs)
+        if spec.postprocess is not None:
+            if missing := sorted({item.name for item in spec.postprocess.inputs} - given):
+                raise CheckpointError(f"the postprocessing takes {missing[0]!r}, which nothing gives")
+            given |= set(spec.postprocess.outputs)
+        else:
+            given = set(spec.encoder.outputs)
+        if missing := sorted({item.name for item in self.outputs} - given):
+            raise CheckpointError(f"the output {missing[0]!r} of the signature comes out of no graph")
+        if spec.embedding is not None and spec.embedding not in {item.name for item in self.outputs}:
+            raise CheckpointError(f"the embedding {spec.embedding!r} is not an output of the signature")
+        if unknown := sorted(spec.defaults.keys() - {item.name for item in self.inputs}):
+            raise CheckpointError(f"{unknown[0]!r} has a default, but is not an input of the signature")
+
+
+def _trainable(value: Tensor | Strings, name: str, frozen: frozenset[str]) -> Tensor | Strings:
+    """Float weights as parameters, made here once, so that graphs which share one train the same."""
+    if isinstance(value, nn.Parameter) or not isinstance(value, Tensor) or name in frozen or not value.is_floating_point():
+        return value
+    return nn.Parameter(value)
+
+
+def _renamed(spec: TowerSpec) -> dict[str, str]:
+    """The preprocessing's name of each input of the signature, where they differ: then they correspond by position."""
+    outer, inner = [item.name for item in spec.inputs], [item.name for item in spec.preprocess.inputs]
+    if set(outer) == set(inner):
+        return {}
+    if len(outer) != len(inner):
+        raise CheckpointError(f"the signature has {len(outer)} inputs, the preprocessing {len(inner)}")
+    return dict(zip(outer, inner, strict=True))
+
+
+def _hosted(value: Any, dtype: str) -> Any:
+    """An encoder's output for the host: on the CPU, in the precision that the host's graph was made for."""
+    if not isinstance(value, Tensor):
+        return value
+    wanted = TORCH_DTYPES.get(dtype)
+    return value.to("cpu", wanted if wanted is not None and value.is_floating_point() else None)
+
+
+def _cut(columns: Columns, start: int, end: int) -> Columns:
+    return {name: value[start:end] for name, value in columns.items()}
+
+
+def _neutral(column: Tensor | Strings, spec: TensorSpec) -> Any:
+    """A harmless value for one row: zero, or the empty string."""
+    shape = (1, *column.shape[1:])
+    if isinstance(column, Tensor):
+        return torch.zeros(shape, dtype=column.dtype)
+    empty = np.empty(shape, dtype=object)
+    empty.fill(b"")
+    return empty
+
+
+def _progress_bar(rows: int) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=rows, unit=" rows", desc="encode")
+
+
+__all__ = ["BATCH", "Outputs", "Tower", "TowerSpec"]
