@@ -32,7 +32,7 @@ def unmask(checksum: int) -> int:
 
 
 def read_varint(data: bytes | memoryview, position: int, end: int, bits: int, where: str) -> tuple[int, int]:
-    """(value, position behind it) of the varint at `position`. Raises CorruptModelError where it is cut off or longer than `bits`."""
+    """(value, position behind it) of the varint at `position`. Raises CorruptModelError where it is cut off, over `bits`, or padded."""
     value = shift = 0
     while position < end and shift < bits:
         byte = data[position]
@@ -40,7 +40,7 @@ def read_varint(data: bytes | memoryview, position: int, end: int, bits: int, wh
         position += 1
         shift += 7
         if byte < 0x80:
-            if value >> bits:
+            if value >> bits or (byte == 0 and shift > 7):  # too big, or longer than it need be
                 break
             return value, position
     raise CorruptModelError(f"{where}: no {bits}-bit varint at byte {position}, the data is damaged or cut off")

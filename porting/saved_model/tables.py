@@ -36,7 +36,7 @@ _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op", "table_initializer
 _LINE_NUMBER, _WHOLE_LINE = -1, -2
 _SPACE = b" \t\n\v\f\r"
 _INTEGER = re.compile(rb"[+-]?[0-9]+")
-_FLOAT = re.compile(rb"[+-]?(inf(inity)?|nan|([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?)", re.IGNORECASE)
+_FLOAT = re.compile(rb"[+-]?(inf(inity)?|nan(\([0-9a-z_]*\))?|([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?)", re.IGNORECASE)
 _HEX_FLOAT = re.compile(rb"[+-]?0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(p[+-]?[0-9]+)?", re.IGNORECASE)
 
 
@@ -83,6 +83,8 @@ class Table:
             raise CorruptModelError(
                 f"table '{self.name}': {len(keys)} keys, expected as many as its {len(values)} values"
             )
+        if not self.mutable and not len(keys):
+            raise CorruptModelError(f"table '{self.name}': no keys, which TensorFlow refuses in a static table")
         places: dict[Any, int] = {}
         repeated = False
         for i, key in enumerate(keys.tolist()):
@@ -279,7 +281,7 @@ def _float64(token: bytes) -> float:
         return float.fromhex(token.decode())
     if not _FLOAT.fullmatch(token):
         raise ValueError(token)
-    return float(token)
+    return float(token.partition(b"(")[0])
 
 
 def _float32(token: bytes) -> float:
@@ -289,7 +291,7 @@ def _float32(token: bytes) -> float:
         single = np.float32(double)
     if not np.isfinite(single) or float(single) == double or _HEX_FLOAT.fullmatch(token):
         return float(single)
-    other = np.nextafter(single, np.float32(np.inf if double > single else -np.inf))
+    other = np.nextafter(single, np.float32(np.inf if double > float(single) else -np.inf))
     exact, low, high = Fraction(token.decode()), *sorted((Fraction(float(single)), Fraction(float(other))))
     middle = (low + high) / 2
     return float(single) if Fraction(double) != middle or exact == middle else float(high if exact > middle else low)
