@@ -39,7 +39,7 @@ def find(t: Emit, table: Resource, keys: Any, default: Any) -> Any:
     name = t.context.tables.get(_key(t, table))
     if name is None:
         name = t.context.tables[table.key] = t.names(_name(t.scope))
-        args = _vocabulary(t, table, name)
+        args = vocabulary(t, table, name)
     else:
         args = t.modules[name].args
     return t.module("LookupTable", name, args, t.tensor(keys), t.tensor(default))
@@ -72,14 +72,15 @@ def _name(scope: str) -> str:
     return ".".join(parts)
 
 
-def _vocabulary(t: Emit, table: Resource, name: str) -> dict[str, str]:
-    """Puts the keys and the values into the store, which become the checkpoint's vocabulary files; gives their names."""
-    found = t.context.model.tables[table.key]
-    args: dict[str, str] = {}
-    for part, array in (("keys", found.keys), ("values", found.values)):
-        args[part] = t.names(f"{name}.{part}")
-        t.store[args[part]] = _tensor(array)
-    return args
+def vocabulary(t: Emit, table: Resource, name: str = "") -> dict[str, str]:
+    """The names of the table's keys and values in the store, put there once: they become the checkpoint's vocabulary files."""
+    key = f"{_key(t, table)} vocabulary"
+    if key not in t.context.tables:
+        found = t.context.model.tables[table.key]
+        names = [t.names(f"{name or _name(t.scope)}.{part}") for part in ("keys", "values")]
+        t.context.tables[key] = " ".join(names)
+        t.store.update(zip(names, map(_tensor, (found.keys, found.values)), strict=True))
+    return dict(zip(("keys", "values"), t.context.tables[key].split(), strict=True))
 
 
 def _tensor(array: Any) -> Any:

@@ -1,0 +1,163 @@
+"""SentencePiece: text into the pieces of a trained model and back, by Google's own library.
+
+What TensorFlow Text bundles (SentencePiece 0.1.96) and what the package does is the same but for two things, done here: the order
+of "reverse" and the marks at both ends, and the white space that begins a decoded text.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_towers.dtypes import torch_dtype
+from torch_towers.errors import CheckpointError, InputError
+from torch_towers.ops.strings import strings
+from torch_towers.ops.text import int64, integers
+from torch_towers.registry import Spec, Strings, elementwise, module
+
+Encoded = tuple[list[Any], list[int], list[int]]
+_SPACE = "\u2581"
+
+
+class _Model:
+    """A SentencePiece model: `model` holds the bytes of its proto, `[n]` uint8."""
+
+    def __init__(self, model: Tensor) -> None:
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError as error:
+            raise CheckpointError("this tower needs the package sentencepiece: pip install sentencepiece") from error
+        self.processor: Any = SentencePieceProcessor()
+        try:
+            self.processor.LoadFromSerializedProto(model.numpy().tobytes())
+        except RuntimeError as error:
+            raise CheckpointError(f"the SentencePiece model cannot be read: {error}") from error
+
+    def mark(self, name: str) -> tuple[int, bytes]:
+        """The id and the piece of "bos" or "eos"."""
+        number = self.processor.bos_id() if name == "bos" else self.processor.eos_id()
+        if number < 0:
+            raise InputError(f"the SentencePiece model has no {name} piece: do not ask for one (add_{name})")
+        return number, self.processor.IdToPiece(number).encode()
+
+
+def _encode_spec(x: Spec, *, pieces: bool = False, splits_dtype: str = "int64", **attrs: Any) -> list[Spec]:
+    values: Spec = ("string" if pieces else "int32", (None,))
+    return [values, (splits_dtype, (None,)), ("int64", (None,)), ("int64", (None,))]
+
+
+@module(stage="host", infer=_encode_spec)
+class SentencepieceTokenizer(_Model):
+    """`tokenizer(texts)`, `[n] -> ids or pieces [t], splits [n + 1], starts [t], limits [t]` (offsets in bytes).
+
+    `nbest` > 0 gives so many segmentations of each text, one row each, whose offsets are not known (0). Source: tensorflow_text SentencepieceTokenizeOp,
+    SentencepieceTokenizeWithOffsetsOp.
+    """
+
+    def __init__(self, model: Tensor, *, add_bos: bool = False, add_eos: bool = False, reverse: bool = False, pieces: bool = False,
+                 nbest: int = 0, splits_dtype: str = "int64") -> None:  # fmt: skip
+        super().__init__(model)
+        self._bos = self.mark("bos") if add_bos else None
+        self._eos = self.mark("eos") if add_eos else None
+        self._reverse = reverse
+        self._pieces = pieces
+        self._nbest = nbest
+        self._splits_dtype = splits_dtype
+
+    def __call__(self, texts: Strings) -> tuple[Tensor | Strings, Tensor, Tensor, Tensor]:
+        values: list[Any] = []
+        starts: list[int] = []
+        limits: list[int] = []
+        splits = [0]
+        for text in texts.ravel().tolist():
+            for row in self._encode(text):
+                for column, part in zip((values, starts, limits), self._marked(row), strict=True):
+                    column += part[::-1] if self._reverse else part
+                splits.append(len(values))
+        tokens = strings(values, (len(values),)) if self._pieces else torch.tensor(values, dtype=torch.int32)
+        return tokens, torch.tensor(splits, dtype=torch_dtype(self._splits_dtype)), int64(starts), int64(limits)
+
+    def _encode(self, text: bytes) -> list[Encoded]:
+        if self._nbest:
+            kind = bytes if self._pieces else int
+            found: list[list[Any]] = self.processor.NBestEncode(text, nbest_size=self._nbest, return_type=kind)
+            return [(row, [0] * len(row), [0] * len(row)) for row in found]
+        item = self.processor.Encode(text, return_type="offset_mapping", return_bytes=True)
+        offsets = item["offsets"]
+        return [
+            (
+                item["pieces" if self._pieces else "ids"],
+                [start for start, _ in offsets],
+                [limit for _, limit in offsets],
+            )
+        ]
+
+    def _marked(self, row: Encoded) -> Encoded:
+        """A row with the marks at its ends, whose offsets are 0: at the end, too."""
+        which = 1 if self._pieces else 0
+        before = [] if self._bos is None else [(self._bos[which], 0, 0)]
+        after = [] if self._eos is None else [(self._eos[which], 0, 0)]
+        values, starts, limits = ([mark[i] for mark in before] + row[i] + [mark[i] for mark in after] for i in range(3))
+        return values, starts, limits
+
+
+@module(stage="host", infer=lambda values, splits, **attrs: [("string", (None,))])
+class SentencepieceDetokenizer(_Model):
+    """`detokenizer(ids or pieces, splits)`, `[t], [n + 1] -> texts [n]`. Raises InputError for an id out of range.
+
+    Source: tensorflow_text SentencepieceDetokenizeOp.
+    """
+
+    def __init__(self, model: Tensor, *, reverse: bool = False) -> None:
+        super().__init__(model)
+        self._reverse = reverse
+        space = self.processor.PieceToId(_SPACE)
+        keeps_spaces = self.processor.Decode([space, space], return_type=bytes) == b" "
+        self._dropped: set[Any] = set()
+        if keeps_spaces:  # TensorFlow's version drops the white space of every piece until there is text, the package that of the first
+            silent = [number for number in range(self.processor.GetPieceSize()) if self.processor.IsControl(number)]
+            self._dropped = {
+                item for number in [space, *silent] for item in (number, self.processor.IdToPiece(number).encode())
+            }
+
+    def __call__(self, values: Tensor | Strings, splits: Tensor) -> Strings:
+        flat: list[Any] = values.tolist()  # type: ignore[reportUnknownMemberType]
+        bounds = integers(splits)
+        if any(not 0 <= first <= last <= len(flat) for first, last in itertools.pairwise(bounds)):
+            raise InputError(f"sentencepiece: the splits {bounds[:8]} do not divide {len(flat)} values")
+        texts = [self._decode(flat[first:last]) for first, last in itertools.pairwise(bounds)]
+        return strings(texts, (len(texts),))
+
+    def _decode(self, row: Sequence[Any]) -> bytes:
+        row = row[::-1] if self._reverse else row
+        begin = next((index for index, value in enumerate(row) if value not in self._dropped), len(row))
+        try:
+            return self.processor.Decode(list(row[begin:]), return_type=bytes) if begin < len(row) else b""
+        except IndexError as error:
+            size = self.processor.GetPieceSize()
+            raise InputError(f"sentencepiece: an id among {list(row[:8])} is not within 0 and {size - 1}") from error
+
+
+@module(stage="host", infer=elementwise("string"))
+class SentencepiecePieces(_Model):
+    """`pieces(ids)`, `[...] -> [...]`: the piece of each id. Source: tensorflow_text SentencepieceIdToStringOp."""
+
+    def __call__(self, ids: Tensor) -> Strings:
+        try:
+            pieces = [self.processor.IdToPiece(number).encode() for number in integers(ids.reshape(-1))]
+        except IndexError as error:
+            raise InputError(f"sentencepiece: an id is not within 0 and {self.processor.GetPieceSize() - 1}") from error
+        return strings(pieces, tuple(ids.shape))
+
+
+@module(stage="host", infer=elementwise("int32"))
+class SentencepieceIds(_Model):
+    """`ids(pieces)`, `[...] -> [...]`: the id of each piece, the unknown id for others. Source: SentencepieceStringToIdOp."""
+
+    def __call__(self, pieces: Strings) -> Tensor:
+        ids = [self.processor.PieceToId(piece) for piece in pieces.ravel().tolist()]
+        return torch.tensor(ids, dtype=torch.int32).reshape(pieces.shape)

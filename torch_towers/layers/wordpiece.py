@@ -1,0 +1,95 @@
+"""WordPiece: words into the longest pieces of a vocabulary, from left to right."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+from torch import Tensor
+
+from torch_towers.errors import CheckpointError
+from torch_towers.ops.strings import strings
+from torch_towers.ops.text import TOKENS, int64, integers, split_utf8
+from torch_towers.registry import Strings, module
+
+Piece = tuple[bytes, int, int]
+
+
+@module(stage="host", infer=TOKENS)
+class WordpieceTokenizer:
+    """`tokenizer(words)`, `[n] -> pieces [t], row partition, starts [t], limits [t]`: the longest matches from left to right.
+
+    A piece within a word begins with `suffix_indicator`. A word with a part that is not in the vocabulary is one unknown token,
+    or with `split_unknown_characters` only that character is. `values` are the ids of the `keys`; -1 counts as unknown.
+    `row_splits`: the partition is `[n + 1]` splits, else `[n]` lengths. Source: tensorflow_text WordpieceTokenizeWithOffsets.
+    """
+
+    def __init__(self, keys: Strings, values: Tensor, *, suffix_indicator: bytes, max_bytes_per_word: int, max_chars_per_token: int,
+                 unknown_token: bytes | None, split_unknown_characters: bool, row_splits: bool) -> None:  # fmt: skip
+        if isinstance(keys, Tensor) or keys.ndim != 1 or tuple(values.shape) != keys.shape:
+            raise CheckpointError(
+                f"WordPiece vocabulary: {list(keys.shape)} keys and {list(values.shape)} ids, expected as many ids as keys"
+            )
+        table = dict(zip(keys.tolist(), integers(values), strict=True))
+        self._vocabulary = {key for key, value in table.items() if value != -1}
+        self._longest_key = max(map(len, self._vocabulary), default=0)
+        self._suffix = suffix_indicator
+        self._max_bytes = max_bytes_per_word
+        self._max_characters = max_chars_per_token
+        self._unknown = unknown_token
+        self._split_unknown = split_unknown_characters
+        self._row_splits = row_splits
+
+    def __call__(self, words: Strings) -> tuple[Strings, Tensor, Tensor, Tensor]:
+        pieces: list[Piece] = []
+        counts: list[int] = []
+        cache: dict[bytes, list[Piece]] = {}
+        for word in words.ravel().tolist():
+            found = cache.get(word)
+            if found is None:
+                found = cache[word] = self._word(word)
+            pieces += found
+            counts.append(len(found))
+        partition = counts
+        if self._row_splits:
+            partition = [0]
+            for count in counts:
+                partition.append(partition[-1] + count)
+        tokens = strings([piece for piece, _, _ in pieces], (len(pieces),))
+        return (
+            tokens,
+            int64(partition),
+            int64([start for _, start, _ in pieces]),
+            int64([limit for _, _, limit in pieces]),
+        )
+
+    def _word(self, word: bytes) -> list[Piece]:
+        if len(word) > self._max_bytes:
+            return [(word, 0, len(word)) if self._unknown is None else (self._unknown, 0, len(self._unknown))]
+        pieces: list[Piece] = []
+        start = 0
+        limits = list(accumulate(map(len, split_utf8(word))))
+        while start < len(word):
+            piece = self._longest(word, start, limits)
+            if piece is None:
+                return [(word if self._unknown is None else self._unknown, 0, len(word))]
+            pieces.append(piece)
+            start = piece[2]
+        return pieces
+
+    def _longest(self, word: bytes, start: int, limits: list[int]) -> Piece | None:
+        """The longest piece that begins at `start`; `limits` are the ends of the word's characters."""
+        prefix = self._suffix if start else b""
+        first = bisect_right(limits, start)
+        longest = start + self._longest_key - len(prefix)
+        last = min(len(limits), bisect_right(limits, longest))
+        if self._max_characters > 0:
+            last = min(last, first + self._max_characters)
+        for limit in reversed(limits[first:last]):
+            piece = prefix + word[start:limit]
+            if piece in self._vocabulary:
+                return piece, start, limit
+        if self._split_unknown:
+            limit = limits[first]
+            return prefix + (word[start:limit] if self._unknown is None else self._unknown), start, limit
+        return None

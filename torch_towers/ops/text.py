@@ -1,0 +1,327 @@
+"""TensorFlow Text: normalizing text, and splitting it into tokens with their byte offsets.
+
+Each splitter gives its tokens flat, row after row, with the row splits: `splits[i]` to `splits[i + 1]` are the tokens of text `i`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.normalization import WHITE_SPACE, case_fold, normalizer, script
+from torch_towers.ops.strings import each, strings
+from torch_towers.registry import Number, Spec, Strings, elementwise, op, returns
+
+try:
+    import re2 as _re2
+
+    re2: Any = _re2
+except ImportError:  # pragma: no cover  only towers with regular expressions need it
+    re2 = None
+
+FLAT: dict[str, Spec] = {dtype: (dtype, (None,)) for dtype in ("string", "int32", "int64", "uint8", "float32")}
+TOKENS = returns(FLAT["string"], FLAT["int64"], FLAT["int64"], FLAT["int64"])
+
+
+def int64(values: Sequence[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def integers(x: Tensor) -> list[int]:
+    return x.tolist()  # type: ignore[reportUnknownMemberType]
+
+
+# -- normalizing ----------------------------------------------------------------------------------------------------------
+
+
+@op(stage="host", infer=elementwise("string"))
+def case_fold_utf8(x: Strings) -> Strings:
+    """Case folded by Unicode's NFKC_Casefold: `[...] -> [...]`. Source: tensorflow_text CaseFoldUTF8."""
+    return each(case_fold, x)
+
+
+@op(stage="host", infer=elementwise("string"))
+def normalize_utf8(x: Strings, *, form: str) -> Strings:
+    """In the normalization form "NFC", "NFD", "NFKC" or "NFKD": `[...] -> [...]`. Source: tensorflow_text NormalizeUTF8."""
+    return each(normalizer(form), x)
+
+
+# -- regular expressions --------------------------------------------------------------------------------------------------
+
+
+@op(stage="host", infer=TOKENS)
+def regex_split_with_offsets(x: Strings, *, delimiter: bytes, keep: bytes) -> tuple[Strings, Tensor, Tensor, Tensor]:
+    """Splits at the first group of the RE2 pattern `delimiter`; delimiters that match `keep` whole are tokens too.
+
+    `[n] -> tokens [t], starts [t], limits [t], splits [n + 1]`. A text ends at its first NUL, as in TensorFlow. Raises InputError
+    where the pattern is invalid or matches nothing at all (TensorFlow would loop forever). Source: RegexSplitWithOffsets.
+    """
+    split = _regex_splitter(delimiter, keep)
+    tokens: list[bytes] = []
+    starts: list[int] = []
+    limits: list[int] = []
+    splits = [0]
+    for text in x.ravel().tolist():
+        text = text.partition(b"\0")[0]
+        for start, limit in split(text):
+            tokens.append(text[start:limit])
+            starts.append(start)
+            limits.append(limit)
+        splits.append(len(tokens))
+    return strings(tokens, (len(tokens),)), int64(starts), int64(limits), int64(splits)
+
+
+@lru_cache(maxsize=64)
+def _regex_splitter(delimiter: bytes, keep: bytes) -> Callable[[bytes], list[tuple[int, int]]]:
+    find, kept = _compile(delimiter), _compile(keep)
+    # After each delimiter TensorFlow searches in the rest of the text alone, which only these operators can tell.
+    alone = re.search(rb"\^|\\[AbB]", delimiter) is not None
+
+    def split(text: bytes) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        last, base, rest = 0, 0, text
+        while find.groups and (match := find.search(rest, last - base)):
+            start, limit = (base + offset for offset in match.span(1))
+            end = base + match.end()
+            if end == last or start < last:
+                raise InputError(
+                    f"regex_split: the delimiter {delimiter!r} matches the empty string: give one that does not"
+                )
+            if start > last:
+                found.append((last, start))
+            if keep and kept.fullmatch(text[start:limit]):
+                found.append((start, limit))
+            last = end
+            if alone:
+                base, rest = last, text[last:]
+        if last < len(text):
+            found.append((last, len(text)))
+        return found
+
+    return split
+
+
+def _compile(pattern: bytes) -> Any:
+    if re2 is None:
+        raise InputError("regex_split needs the package google-re2: pip install google-re2")
+    try:
+        return re2.compile(pattern)
+    except re2.error as error:
+        raise InputError(f"invalid regular expression {pattern!r}: {error}") from error
+
+
+# -- code points ----------------------------------------------------------------------------------------------------------
+
+
+def _codepoint_spec(values: Spec, splits: Spec, **attrs: Any) -> list[Spec]:
+    return [FLAT["int32"], (splits[0], (None,)), FLAT["int64"], FLAT["int64"], splits]
+
+
+class _Tokens:
+    """Tokens of code points, as they are found: values, where each begins among them, and offsets in the text."""
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+        self.inner: list[int] = []
+        self.starts: list[int] = []
+        self.limits: list[int] = []
+        self.outer: list[int] = [0]
+
+    def result(self, splits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        inner = torch.tensor([*self.inner, len(self.values)], dtype=splits.dtype)
+        values = torch.tensor(self.values, dtype=torch.int32)
+        return values, inner, int64(self.starts), int64(self.limits), torch.tensor(self.outer, dtype=splits.dtype)
+
+
+@op(stage="host", infer=_codepoint_spec)
+def whitespace_tokenize_codepoints(values: Tensor, splits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Tokens between white space, of code points.
+
+    `values [c], splits [n + 1] -> code points [k], their token splits [t + 1], starts [t], limits [t], token splits [n + 1]`.
+    Source: tensorflow_text WhitespaceTokenizeWithOffsets.
+    """
+    tokens = _Tokens()
+    codes, bounds = integers(values), integers(splits)
+    for first, last in itertools.pairwise(bounds):
+        inside = False
+        for index in range(first, last):
+            space = codes[index] in WHITE_SPACE
+            if space and inside:
+                tokens.limits.append(index - first)
+            elif not space:
+                if not inside:
+                    tokens.starts.append(index - first)
+                    tokens.inner.append(len(tokens.values))
+                tokens.values.append(codes[index])
+            inside = not space
+        if inside:
+            tokens.limits.append(last - first)
+        tokens.outer.append(len(tokens.starts))
+    return tokens.result(splits)
+
+
+@op(stage="host", infer=_codepoint_spec)
+def unicode_script_tokenize(
+    values: Tensor, splits: Tensor, *, keep_whitespace: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Tokens of one script each, of code points; results as in `whitespace_tokenize_codepoints`.
+
+    Source: tensorflow_text UnicodeScriptTokenizeWithOffsets.
+    """
+    tokens = _Tokens()
+    codes, bounds = integers(values), integers(splits)
+    for first, last in itertools.pairwise(bounds):
+        previous, inside, skipped, was_space = -1, False, 0, False
+        for index in range(first, last):
+            code = codes[index]
+            space, kind = code in WHITE_SPACE, script(code)
+            if kind != previous or (keep_whitespace and space != was_space):
+                if inside:
+                    tokens.limits.append(index - first - skipped)
+                previous, inside = kind, False
+            if not space or keep_whitespace:
+                if not inside:
+                    tokens.starts.append(index - first)
+                    tokens.inner.append(len(tokens.values))
+                    inside = True
+                tokens.values.append(code)
+            skipped = skipped + 1 if space and not keep_whitespace else 0
+            was_space = space
+        if inside:
+            tokens.limits.append(last - first - skipped)
+        tokens.outer.append(len(tokens.starts))
+    return tokens.result(splits)
+
+
+@op(stage="host", infer=returns(FLAT["string"], FLAT["int64"], FLAT["int32"], FLAT["int32"]))
+def whitespace_tokenize(x: Strings, *, config: bytes) -> tuple[Strings, Tensor, Tensor, Tensor]:
+    """Tokens between white space: `[n] -> tokens [t], splits [n + 1], starts [t], limits [t]`.
+
+    `config` has one bit per code point that is white space. A token that white space ends holds all but the last byte of that
+    white space, as in TensorFlow. Source: tensorflow_text TFText>WhitespaceTokenizeWithOffsetsV2.
+    """
+    tokens: list[bytes] = []
+    starts: list[int] = []
+    limits: list[int] = []
+    splits = [0]
+    for text in x.ravel().tolist():
+        start, position = -1, 0
+        for character in split_utf8(text):
+            position += len(character)
+            code = codepoint(character)
+            space = 0 <= code < 8 * len(config) and config[code >> 3] >> (code & 7) & 1
+            if space and start >= 0:
+                starts.append(start)
+                limits.append(position - 1)
+                tokens.append(text[start : position - 1])
+                start = -1
+            elif not space and start < 0:
+                start = position - len(character)
+        if start >= 0:
+            starts.append(start)
+            limits.append(len(text))
+            tokens.append(text[start:])
+        splits.append(len(tokens))
+    offsets = (torch.tensor(starts, dtype=torch.int32), torch.tensor(limits, dtype=torch.int32))
+    return strings(tokens, (len(tokens),)), int64(splits), *offsets
+
+
+# The maximal well-formed part of a sequence that is not UTF-8 is one character, as ICU's U8_NEXT walks.
+_CHARACTER = re.compile(
+    rb"[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]?|\xe0(?:[\xa0-\xbf][\x80-\xbf]?)?|\xed(?:[\x80-\x9f][\x80-\xbf]?)?"
+    rb"|[\xe1-\xec\xee\xef](?:[\x80-\xbf][\x80-\xbf]?)?|\xf0(?:[\x90-\xbf](?:[\x80-\xbf][\x80-\xbf]?)?)?"
+    rb"|[\xf1-\xf3](?:[\x80-\xbf](?:[\x80-\xbf][\x80-\xbf]?)?)?|\xf4(?:[\x80-\x8f](?:[\x80-\xbf][\x80-\xbf]?)?)?|[\x80-\xff]",
+    re.DOTALL,
+)
+
+
+def split_utf8(text: bytes) -> list[bytes]:
+    """The characters of UTF-8 text; where it is not UTF-8, the parts that ICU skips in one step."""
+    return _CHARACTER.findall(text)
+
+
+def codepoint(character: bytes) -> int:
+    """The code point of one character; -1 where it is not UTF-8."""
+    if len(character) == 1 and character[0] < 128:
+        return character[0]
+    try:
+        return ord(character.decode())
+    except UnicodeDecodeError:
+        return -1
+
+
+# -- split or merge -------------------------------------------------------------------------------------------------------
+
+
+@op(stage="host", infer=returns(FLAT["string"], FLAT["int64"], FLAT["int64"], FLAT["int64"]))
+def split_merge_tokenize(
+    x: Strings, labels: Tensor, row_splits: Tensor, *, force_split_at_break_character: bool = True
+) -> tuple[Strings, Tensor, Tensor, Tensor]:
+    """Tokens where label 0 begins one and any other label goes on: `[n] -> tokens [t], splits [n + 1], starts [t], limits [t]`.
+
+    `labels [c], row_splits [n + 1]` has a label for each character. Raises InputError where they are too few.
+    Source: tensorflow_text SplitMergeTokenizeWithOffsets.
+    """
+    bounds, values = integers(row_splits), integers(labels)
+    if len(bounds) != x.size + 1:
+        raise InputError(f"split_merge: row_splits has {len(bounds)} elements, expected {x.size + 1}")
+    rows = [[label == 0 for label in values[first:last]] for first, last in itertools.pairwise(bounds)]
+    return _split_merge(x, rows, force_split_at_break_character)
+
+
+@op(stage="host", infer=returns(FLAT["string"], FLAT["int64"], FLAT["int64"], FLAT["int64"]))
+def split_merge_from_logits(x: Strings, logits: Tensor, force_split: Number) -> tuple[Strings, Tensor, Tensor, Tensor]:
+    """Tokens where the logit for "split" is above the one for "merge": `[n] -> tokens [t], splits [n + 1], starts [t], limits [t]`.
+
+    `logits [n, characters, 2]`. Raises InputError where they are too few. Source: tensorflow_text TokenizerFromLogits.
+    """
+    if logits.ndim != 3 or logits.shape[0] != x.size or logits.shape[2] != 2:
+        raise InputError(f"split_merge: logits have shape {list(logits.shape)}, expected [{x.size}, characters, 2]")
+    begins: Any = (logits[:, :, 0] > logits[:, :, 1]).tolist()  # type: ignore[reportUnknownMemberType]
+    return _split_merge(x, begins, bool(force_split))
+
+
+def _split_merge(x: Strings, rows: Sequence[Sequence[bool]], force: bool) -> tuple[Strings, Tensor, Tensor, Tensor]:
+    tokens: list[bytearray] = []
+    starts: list[int] = []
+    limits: list[int] = []
+    splits = [0]
+    for text, begins in zip(x.ravel().tolist(), rows, strict=True):
+        characters = _by_first_byte(text)
+        if len(characters) > len(begins):
+            raise InputError(
+                f"split_merge: {len(begins)} labels are too few for the {len(characters)} characters of {text!r}"
+            )
+        position, after_break = 0, False
+        for character, begin in zip(characters, begins, strict=False):
+            is_break = codepoint(split_utf8(character)[0]) in WHITE_SPACE
+            if not is_break:
+                if begin or len(tokens) == splits[-1] or (after_break and force):
+                    tokens.append(bytearray())
+                    starts.append(position)
+                    limits.append(0)
+                tokens[-1] += character
+                limits[-1] = position + len(character)
+            position += len(character)
+            after_break = is_break
+        splits.append(len(tokens))
+    return strings([bytes(token) for token in tokens], (len(tokens),)), int64(splits), int64(starts), int64(limits)
+
+
+def _by_first_byte(text: bytes) -> list[bytes]:
+    """Characters as long as their first byte says. One cut off by the end of the text is filled with NUL bytes, where TensorFlow
+    reads on behind the text (which is a NUL at first)."""
+    characters: list[bytes] = []
+    position = 0
+    while position < len(text):
+        length = (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4)[text[position] >> 4]
+        characters.append(text[position : position + length].ljust(length, b"\0"))
+        position += length
+    return characters
