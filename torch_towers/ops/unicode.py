@@ -1,13 +1,324 @@
-"""Unicode as TensorFlow's ICU sees it."""
+"""Unicode as TensorFlow's ICU sees it: case, encodings, scripts."""
 
 from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.registry import Spec, Strings, elementwise, op
+from torch_towers.unicode_13 import SCRIPT_RUNS
+
+_UNKNOWN = 103  # ICU's number for code points that are unassigned, private or surrogates
+_REPLACEMENT = 0xFFFD
+_PAMUDPOD = "\u1734"
+
+
+# -- case ---------------------------------------------------------------------------------------------------------------
 
 
 def lower_utf8(text: bytes) -> bytes:
     """Unicode lower case, final sigma included. What is not UTF-8 becomes U+FFFD, and text ends at a NUL, as in TensorFlow."""
-    return text.partition(b"\0")[0].decode("utf-8", "replace").lower().encode()
+    return _cased(text, bytes.lower, _lower)
 
 
 def upper_utf8(text: bytes) -> bytes:
     """Unicode upper case ("ß" is "SS"), with U+FFFD and NUL as in `lower_utf8`."""
-    return text.partition(b"\0")[0].decode("utf-8", "replace").upper().encode()
+    return _cased(text, bytes.upper, _upper)
+
+
+def _cased(text: bytes, ascii_case: Callable[[bytes], bytes], case: Callable[[str], str]) -> bytes:
+    if b"\0" in text:
+        text = text[: text.index(b"\0")]
+    if text.isascii():
+        return ascii_case(text)
+    known = text.decode("utf-8", "replace")
+    later = _unassigned()
+    if later.search(known) is None:
+        return case(known).encode()
+    # What Unicode 13 does not know has no case, and parts words: Python knows later versions and would see letters there.
+    return "".join(part if i % 2 else case(part) for i, part in enumerate(later.split(known))).encode()
+
+
+def _lower(text: str) -> str:
+    if (
+        _PAMUDPOD in text and "Σ" in text
+    ):  # a mark until Unicode 13, a letter's part since: words end at it for Python only
+        mark = next(mark for mark in map(chr, range(0x308, 0x370)) if mark not in text)
+        return text.replace(_PAMUDPOD, mark).lower().replace(mark, _PAMUDPOD)
+    return text.lower()
+
+
+def _upper(text: str) -> str:
+    upper = text.upper()
+    later = _unassigned()
+    if later.search(upper) is None:
+        return upper
+    return "".join(
+        char if later.search(char.upper()) else char.upper() for char in text
+    )  # capitals newer than Unicode 13
+
+
+@lru_cache(maxsize=1)
+def _unassigned() -> re.Pattern[str]:
+    """Finds what has no script in Unicode 13, in a group of its own for `split`."""
+    starts, scripts = _scripts()
+    stops = [*starts[1:].tolist(), 0x110000]
+    ranges = [
+        (start, stop - 1) for start, stop, script in zip(starts.tolist(), stops, scripts.tolist()) if script == _UNKNOWN
+    ]
+    return re.compile("([" + "".join(f"{re.escape(chr(a))}-{re.escape(chr(b))}" for a, b in ranges) + "]+)")
+
+
+# -- encodings ----------------------------------------------------------------------------------------------------------
+
+Decoder = Callable[[bytes], Iterator[tuple[int, int]]]
+"""The code points of a string with the number of bytes that each takes; -1 is a stretch that is not valid."""
+
+
+def _decode_utf8(text: bytes) -> Iterator[tuple[int, int]]:
+    position = 0
+    while position < len(text):
+        try:
+            good, bad = text[position:].decode(), 0
+        except UnicodeDecodeError as error:
+            good, bad = text[position : position + error.start].decode(), error.end - error.start
+        for char in good:
+            code = ord(char)
+            size = 1 if code < 0x80 else 2 if code < 0x800 else 3 if code < 0x10000 else 4
+            position += size
+            yield code, size
+        if bad:
+            position += bad
+            yield -1, bad
+
+
+def _decode_utf16(order: str) -> Decoder:
+    def decode(text: bytes) -> Iterator[tuple[int, int]]:
+        units = np.frombuffer(text[: len(text) // 2 * 2], f"{order}u2").tolist()
+        position, odd = 0, len(text) % 2
+        while position < len(units):
+            unit = units[position]
+            position += 1
+            if not 0xD800 <= unit < 0xE000:
+                yield unit, 2
+            elif unit < 0xDC00 and position < len(units) and 0xDC00 <= units[position] < 0xE000:
+                yield 0x10000 + ((unit - 0xD800) << 10) + units[position] - 0xDC00, 4
+                position += 1
+            elif unit < 0xDC00 and position == len(units) and odd:
+                yield -1, 3
+                odd = 0
+            else:
+                yield -1, 2
+        if odd:
+            yield -1, 1
+
+    return decode
+
+
+def _decode_utf32(order: str) -> Decoder:
+    def decode(text: bytes) -> Iterator[tuple[int, int]]:
+        for code in np.frombuffer(text[: len(text) // 4 * 4], f"{order}u4").tolist():
+            yield (code if code < 0xD800 or 0xDFFF < code < 0x110000 else -1), 4
+        if len(text) % 4:
+            yield -1, len(text) % 4
+
+    return decode
+
+
+def _decode_bytes(codec: str) -> Decoder:
+    table = [_code(byte, codec) for byte in range(256)]
+
+    def decode(text: bytes) -> Iterator[tuple[int, int]]:
+        return ((table[byte], 1) for byte in text)
+
+    return decode
+
+
+def _code(byte: int, codec: str) -> int:
+    try:
+        return ord(bytes([byte]).decode(codec))
+    except UnicodeDecodeError:
+        return byte if codec.startswith("cp125") else -1  # ICU reads the holes of windows-125x as control characters
+
+
+_DECODERS: dict[str, Decoder] = {
+    "utf8": _decode_utf8,
+    "utf16be": _decode_utf16(">"),
+    "utf16le": _decode_utf16("<"),
+    "utf32be": _decode_utf32(">"),
+    "utf32le": _decode_utf32("<"),
+    **dict.fromkeys(("usascii", "ascii"), _decode_bytes("ascii")),
+    **dict.fromkeys(("iso88591", "latin1"), _decode_bytes("latin-1")),
+    **{f"iso8859{part}": _decode_bytes(f"iso8859-{part}") for part in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15)},
+    **{f"windows{page}": _decode_bytes(f"cp{page}") for page in (1250, 1251, 1252, 1254, 1256, 1258)},
+    "cp1252": _decode_bytes("cp1252"),
+    "koi8r": _decode_bytes("koi8-r"),
+    "koi8u": _decode_bytes("koi8-u"),
+    "macintosh": _decode_bytes("mac-roman"),
+}
+_OUTPUTS = {"UTF-8": "utf-8", "UTF-16-BE": "utf-16-be", "UTF-32-BE": "utf-32-be"}
+
+
+def is_known(encoding: str) -> bool:
+    """Whether strings in `encoding`, as ICU names it, can be read."""
+    return _key(encoding) in _DECODERS
+
+
+def _key(encoding: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", encoding.lower())
+
+
+def _characters(
+    text: bytes, decoder: Decoder, errors: str, replacement: int, control: bool
+) -> Iterator[tuple[int, int, int]]:
+    """(code point, offset in bytes, size in bytes) of each character, errors replaced, left out or raised."""
+    offset = 0
+    for code, size in decoder(text):
+        if code < 0 or (control and code <= 0x1F):
+            if errors == "strict":
+                raise InputError("Invalid formatting on input string")
+            code = replacement
+            if errors == "ignore":
+                offset += size
+                continue
+        yield code, offset, size
+        offset += size
+
+
+@op(stage="host", infer=elementwise("string"))
+def transcode(
+    x: Strings,
+    *,
+    input_encoding: str,
+    output_encoding: str,
+    errors: str = "replace",
+    replacement: int = _REPLACEMENT,
+    replace_control: bool = False,
+) -> Strings:
+    """Strings in another encoding: `[...] -> [...]`. Raises InputError for what is not valid where `errors` is "strict".
+
+    Source: tf.raw_ops.UnicodeTranscode.
+    """
+    decoder = _DECODERS[_key(input_encoding)]
+    same = output_encoding == "UTF-8" and decoder is _decode_utf8 and not replace_control
+    array = np.empty(x.size, object)
+    for i, text in enumerate(x.ravel().tolist()):
+        if same and _is_utf8(text):
+            array[i] = text
+        else:
+            found = _characters(text, decoder, errors, replacement, replace_control)
+            array[i] = _encode([code for code, _, _ in found], output_encoding)
+    return array.reshape(x.shape)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _encode(codes: list[int], encoding: str) -> bytes:
+    text = "".join(map(chr, codes))
+    if encoding == "UTF-8":
+        try:
+            return text.encode()
+        except UnicodeEncodeError:  # a surrogate as the replacement character
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return text.encode(_OUTPUTS[encoding], "surrogatepass")
+
+
+def _decode_spec(x: Spec, *, splits_dtype: str = "int64", offsets: bool = False, **attrs: Any) -> list[Spec]:
+    return [(splits_dtype, (None,)), ("int32", (None,)), *([("int64", (None,))] if offsets else [])]
+
+
+@op(stage="host", infer=_decode_spec)
+def unicode_decode(
+    x: Strings,
+    *,
+    input_encoding: str,
+    errors: str = "replace",
+    replacement: int = _REPLACEMENT,
+    replace_control: bool = False,
+    splits_dtype: str = "int64",
+    offsets: bool = False,
+) -> tuple[Tensor, ...]:
+    """The code points of each string: `[n strings] -> splits [n + 1], codes [characters]`, and their `offsets` in bytes if asked.
+
+    Source: tf.raw_ops.UnicodeDecode, tf.raw_ops.UnicodeDecodeWithOffsets.
+    """
+    decoder = _DECODERS[_key(input_encoding)]
+    codes: list[int] = []
+    starts: list[int] = []
+    splits = [0]
+    for text in x.ravel().tolist():
+        for code, offset, _ in _characters(text, decoder, errors, replacement, replace_control):
+            codes.append(code)
+            starts.append(offset)
+        splits.append(len(codes))
+    kind = torch.int32 if splits_dtype == "int32" else torch.int64
+    found = torch.tensor(splits, dtype=kind), torch.tensor(codes, dtype=torch.int32)
+    return (*found, torch.tensor(starts, dtype=torch.int64)) if offsets else found
+
+
+def _encode_spec(codes: Spec, splits: Spec, **attrs: Any) -> list[Spec]:
+    return [("string", (None,))]
+
+
+@op(stage="host", infer=_encode_spec)
+def unicode_encode(
+    codes: Tensor, splits: Tensor, *, output_encoding: str, errors: str = "replace", replacement: int = _REPLACEMENT
+) -> Strings:
+    """Strings of code points: `codes [characters], splits [n + 1] -> [n]`.
+
+    Raises InputError for what is no code point where `errors` is "strict". Source: tf.raw_ops.UnicodeEncode.
+    """
+    values: list[int] = codes.tolist()  # type: ignore[reportUnknownMemberType]
+    bounds: list[int] = splits.tolist()  # type: ignore[reportUnknownMemberType]
+    if bounds[:1] != [0] or bounds[-1] != len(values) or any(a > b for a, b in itertools.pairwise(bounds)):
+        raise InputError(f"the splits of the code points must rise from 0 to their number, {len(values)}")
+    array = np.empty(len(bounds) - 1, object)
+    for i, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        array[i] = _encode(list(_valid(values[start:stop], errors, replacement)), output_encoding)
+    return array
+
+
+def _valid(codes: list[int], errors: str, replacement: int) -> Iterator[int]:
+    for code in codes:
+        if 0 <= code < 0xD800 or 0xDFFF < code < 0x110000:
+            yield code
+        elif errors == "strict":
+            raise InputError("Code point is out of range for Unicode, or is a surrogate.")
+        elif errors == "replace":
+            yield replacement
+
+
+# -- scripts ------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _scripts() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The first code point of each run, and its script."""
+    runs = [run.split(":") for run in SCRIPT_RUNS.split()]
+    return np.array([int(start, 16) for start, _ in runs]), np.array([int(script, 16) for _, script in runs], np.int32)
+
+
+@op(stage="host", infer=elementwise("int32"))
+def unicode_script(x: Tensor) -> Tensor:
+    """ICU's number of each code point's script, -1 for what is no code point: `[...] -> [...]` int32.
+
+    Source: tf.raw_ops.UnicodeScript.
+    """
+    starts, scripts = _scripts()
+    codes = x.cpu().numpy()
+    found = scripts[np.searchsorted(starts, codes, side="right") - 1]
+    return torch.from_numpy(np.where((codes >= 0) & (codes < 0x110000), found, np.int32(-1)))  # type: ignore[reportUnknownMemberType]
