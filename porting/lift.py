@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,7 @@ FREE = frozenset(
         "sigmoid",
         "relu",
         "relu6",
+        "elu",
         "softplus",
         "erf",
         "erfc",
@@ -80,13 +82,18 @@ FREE = frozenset(
         "sizes_tensor",
         "select",
         "slice",
+        "squared_difference",
+        "reduce_sum",
+        "reduce_mean",
+        "batch_statistics",
+        "batch_norm",
     ]
 )
 """Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
 layers which have nothing to do with each other share such nodes."""
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818  (no error: what it says is part of the report)
     """A pattern matched, but lifting it could change a number or a name: the sentence says why."""
 
 
@@ -153,7 +160,7 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     view = View(graph, store, known)
     refusals: dict[str, str] = {}
     for item in load_rewrites():
-        for name in list(view.nodes):
+        for name in reversed(list(view.nodes)):  # the largest formula first: `x @ w + b` before the `x @ w` inside it
             node = view.nodes.get(name)
             if node is not None:
                 _try(view, item, node, refusals)
@@ -391,6 +398,15 @@ class View:
         self.owned[new] = name
         node = self.nodes[node_of(ref)]
         self.nodes[node.name] = replace(node, attrs={**node.attrs, "tensor": new})
+
+    def scope(self, root: Node, otherwise: str, *parts: str) -> str:
+        """A free name for a module without weights: the scope of `root`, its number of calls left out (`norm_1.truediv`: norm)."""
+        scope = root.name.partition(".")[0] if "." in root.name else ""
+        known = {node.name.partition(".")[0] for node in self.nodes.values() if node.op == "parameter"}
+        short = re.sub(r"_\d+$", "", scope)
+        if short in known or (short in self.modules):
+            short = scope
+        return self.name(short or otherwise, dict.fromkeys(parts, ""))
 
     def name(self, wanted: str, own: Mapping[str, str]) -> str:
         """A name for a module that is free: neither a module nor a weight has it, and its parts are nobody else's either."""

@@ -1,0 +1,221 @@
+"""LayerNorm, BatchNorm, L2Normalize, Normalization: what divides by a length or a deviation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from porting.lift import Refusal, View, rewrite
+from porting.patterns import Any_, Apply, Match, Number, Pattern, Source, Weight, square
+from torch_towers.dtypes import FLOATS
+from torch_towers.graph import Node
+
+_X = Any_("x")
+_EPS = Number(name="eps")
+
+
+def _weight(name: str) -> Pattern:
+    """A weight, perhaps given axes of length one so that it broadcasts."""
+    return Weight(name) | Apply("reshape", Weight(name), name=f"{name}_reshaped")
+
+
+# -- LayerNorm ----------------------------------------------------------------------------------------------------------
+
+_MEAN = Apply("reduce_mean", _X, keepdim=True, name="mean")
+_VARIANCE = Apply(
+    "reduce_mean", Apply("squared_difference", _X, _MEAN) | square(_X - _MEAN), keepdim=True, name="variance"
+)
+_GAMMA, _BETA = _weight("gamma"), _weight("beta")
+
+
+def _affine(inv: Pattern) -> Pattern:
+    """`x * inv + (beta - mean * inv)`, beta or not."""
+    return _X * inv + (_BETA - _MEAN * inv) | _X * inv - _MEAN * inv
+
+
+_INV = Apply("rsqrt", _VARIANCE + _EPS)
+_CENTRED = (_X - _MEAN) * _INV | (_X - _MEAN) / Apply("sqrt", _VARIANCE + _EPS)
+_MOMENTS = (
+    _affine(_INV * _GAMMA)
+    | _affine(_INV)
+    | _CENTRED * _GAMMA + _BETA
+    | _CENTRED * _GAMMA
+)  # fmt: skip
+
+
+@rewrite("LayerNorm", _MOMENTS)
+def layer_norm(view: View, root: Node, match: Match) -> None:
+    """What Keras 3, tf.nn.moments and tf.nn.batch_normalization write."""
+    rank = view.rank(match["x"])
+    if rank is None:
+        raise Refusal("the rank of its input is not known")
+    axes = {
+        tuple(sorted(axis % rank for axis in view.nodes[match[name]].attrs["axes"])) for name in ("mean", "variance")
+    }
+    count = len(next(iter(axes)))
+    if axes != {tuple(range(rank - count, rank))}:
+        raise Refusal(f"it normalizes over axes {sorted(axes)}, and nn.LayerNorm over the last ones")
+    _lift_layer_norm(view, root, match, count, match["eps"])
+
+
+_FUSED = Apply(
+    "reshape",
+    Apply(
+        "batch_norm", Apply("reshape", _X, name="flat"), 1.0, 0.0, Any_("mean"), Any_("variance"), axis=1, name="norm"
+    ),
+    name="back",
+)
+
+
+@rewrite("LayerNorm", _FUSED * _GAMMA + _BETA | _FUSED * _GAMMA)
+def fused_layer_norm(view: View, root: Node, match: Match) -> None:
+    """What tf_keras writes: rows become the channels of an image, whose statistics a fused batch normalization takes."""
+    mean, norm = match["mean"], view.nodes[match["norm"]]
+    statistics = view.node(mean)
+    rows = view.shape(match["flat"])
+    shape = view.shape(match["x"])
+    if statistics is None or statistics.op != "batch_statistics" or statistics.inputs != (match["flat"],):
+        raise Refusal("its statistics are not those of its own input")
+    if (mean, match["variance"]) != (f"{statistics.name}:0", f"{statistics.name}:1") or statistics.attrs["axis"] != 1:
+        raise Refusal("its statistics are not those of its own input")
+    if rows is None or len(rows) != 4 or rows[0] != 1 or rows[3] != 1 or shape is None:
+        raise Refusal("its rows are not laid out as tf_keras does it")
+    count = len(view.shape(match["gamma"]) or ())
+    inner = shape[len(shape) - count :]
+    if (
+        not all(isinstance(size, int) for size in inner)
+        or rows[2] != math.prod(inner)
+        or view.shape(match["back"]) != shape
+    ):
+        raise Refusal("its rows are not laid out as tf_keras does it")
+    _lift_layer_norm(view, root, match, count, float(norm.attrs["epsilon"]))
+
+
+def _lift_layer_norm(view: View, root: Node, match: Match, count: int, eps: float) -> None:
+    """`count` is the number of axes that are normalized."""
+    shape = (view.shape(match["x"]) or ())[-count:]
+    gamma, beta = match.get("gamma"), match.get("beta")
+    if not all(isinstance(size, int) for size in shape):
+        raise Refusal(f"the sizes {list(shape)} of what it normalizes are not fixed")
+    if gamma is None and beta is not None:
+        raise Refusal("it has a shift without a scale, and nn.LayerNorm has none without the other")
+    for name in ("gamma", "beta"):
+        if match.get(name) is not None:
+            _check_fits(view, match, name, shape)
+    weights = {part: ref for part, ref in (("weight", gamma), ("bias", beta)) if ref is not None}
+    args = {"normalized_shape": shape, "eps": eps, "elementwise_affine": bool(weights), "bias": beta is not None}
+    if weights:
+        view.layer(root, "LayerNorm", args, match["x"], weights=weights)
+    else:
+        view.module(root, "LayerNorm", view.scope(root, "layer_norm"), args, match["x"])
+
+
+def _check_fits(view: View, match: Match, name: str, shape: tuple[Any, ...]) -> None:
+    """A scale or shift of the shape that is normalized, which broadcasts over the axes before it."""
+    found = view.shape(match[f"{name}_reshaped"] if match.get(f"{name}_reshaped") else match[name]) or ()
+    if (
+        view.shape(match[name]) != shape
+        or found[len(found) - len(shape) :] != shape
+        or any(s != 1 for s in found[: -len(shape)])
+    ):
+        raise Refusal(f"its {name} has shape {list(found)}, expected {list(shape)}")
+
+
+# -- BatchNorm ----------------------------------------------------------------------------------------------------------
+
+_RUNNING_MEAN, _RUNNING_VAR = _weight("running_mean"), _weight("running_var")
+_INVERSE = Apply("rsqrt", _RUNNING_VAR + _EPS)
+
+
+def _served(inv: Pattern) -> Pattern:
+    return (
+        _X * inv + (_BETA - _RUNNING_MEAN * inv)
+        | _X * inv - _RUNNING_MEAN * inv
+        | (_X - _RUNNING_MEAN) * inv + _BETA
+        | (_X - _RUNNING_MEAN) * inv
+    )  # fmt: skip
+
+
+@rewrite("BatchNorm", _served(_INVERSE * _GAMMA) | _served(_INVERSE))
+def batch_norm(view: View, root: Node, match: Match) -> None:
+    """`x * inv + (beta - mean * inv)`, in which only x is not a weight."""
+    weights = {part: match[name] for part, name in
+               (("running_mean", "running_mean"), ("running_var", "running_var"), ("weight", "gamma"), ("bias", "beta"))
+               if match.get(name) is not None}  # fmt: skip
+    shape = view.shape(match["x"])
+    features = shape[-1] if shape else None
+    for part, ref in weights.items():
+        if not isinstance(features, int) or view.shape(ref) != (features,):
+            raise Refusal(f"its {part} has shape {list(view.shape(ref) or ())}, expected [{features}]")
+    order = ("weight", "bias", "running_mean", "running_var")
+    args = {"num_features": features, "eps": match["eps"], "scale": "weight" in weights, "shift": "bias" in weights}
+    view.layer(root, "BatchNorm", args, match["x"], weights={part: weights[part] for part in order if part in weights})
+
+
+# -- L2Normalize --------------------------------------------------------------------------------------------------------
+
+_SQUARES = Apply("reduce_sum", square(_X), keepdim=True, name="sum")
+_BOUNDED = Apply("maximum", _SQUARES, _EPS)
+_SCALES = (
+    Apply("rsqrt", _BOUNDED)
+    | Apply("minimum", Apply("rsqrt", _SQUARES), Number(name="limit"))
+    | Apply("rsqrt", _SQUARES)
+)  # fmt: skip
+
+
+@rewrite("L2Normalize", _X * _SCALES)
+def l2_normalize(view: View, root: Node, match: Match) -> None:
+    """`x * rsqrt(max(sum(x²), eps))`."""
+    if view.dtype(match["x"]) not in FLOATS:
+        raise Refusal("its operand is not known to be floats")
+    rank = view.rank(match["x"])
+    axes = tuple(view.nodes[match["sum"]].attrs["axes"])
+    if rank is not None and len(axes) == 1:
+        axes = (axes[0] % rank - rank,)  # from the end, so that it reads the same whatever comes before
+    args: dict[str, Any] = {"axes": axes}
+    if match.get("eps") is not None:
+        args["eps"] = match["eps"]
+    if match.get("limit") is not None:
+        args["limit"] = match["limit"]
+    view.module(root, "L2Normalize", view.scope(root, "l2_normalize"), args, match["x"])
+
+
+# -- Normalization ------------------------------------------------------------------------------------------------------
+
+_MEAN_SOURCE = Source("mean")
+_STD = Source("std", frozenset({"constant"})) | Apply(
+    "maximum", Apply("sqrt", Source("variance")), Number(name="floor")
+)
+
+
+@rewrite("Normalization", (_X - _MEAN_SOURCE) / _STD)
+def normalization(view: View, root: Node, match: Match) -> None:
+    """`(x - mean) / max(sqrt(variance), 1e-7)`; the denominator is a number already where the statistics are constants."""
+    mean = view.tensor(match["mean"])
+    std = _deviation(view, match)
+    result, shape = view.shape(root.name), view.shape(match["x"])
+    if not isinstance(mean, Tensor) or not isinstance(std, Tensor) or not mean.is_floating_point():
+        raise Refusal("its statistics are not floats")
+    if mean.shape != std.shape or mean.dtype != std.dtype:
+        raise Refusal(f"its mean is {list(mean.shape)} and its deviation {list(std.shape)}")
+    if shape is None or shape != result:
+        raise Refusal("its statistics have more axes than its input")
+    users = [user for name in ("mean", "variance") if match.get(name) for user in view.consumers(match[name])]
+    if (
+        any(view.node(match[name]).op == "parameter" for name in ("mean", "variance") if match.get(name))
+        and len(users) > 2
+    ):  # type: ignore[union-attr]
+        raise Refusal("its statistics are weights that are used elsewhere too")
+    name = view.scope(root, "normalization", "mean", "std")
+    view.store[f"{name}.mean"], view.store[f"{name}.std"] = mean.contiguous(), std.contiguous()
+    view.module(root, "Normalization", name, {"shape": tuple(mean.shape)}, match["x"])
+
+
+def _deviation(view: View, match: Match) -> Any:
+    if match.get("std") is not None:
+        return view.tensor(match["std"])
+    variance = view.tensor(match["variance"])
+    return torch.clamp(torch.sqrt(variance), min=match["floor"]) if isinstance(variance, Tensor) else None

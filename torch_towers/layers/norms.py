@@ -1,0 +1,84 @@
+"""Normalizations: torch's own where it has them, with TensorFlow's epsilons."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from torch_towers.registry import module
+
+LayerNorm = module()(nn.LayerNorm)
+"""Zero mean and unit variance over the last axes, then scaled and shifted: `[..., *shape] -> [..., *shape]`.
+
+Source: Keras LayerNormalization.
+"""
+
+
+@module()
+class BatchNorm(nn.BatchNorm1d):
+    """`nn.BatchNorm1d` as it is served, over the last axis: `[..., features] -> [..., features]`.
+
+    It always normalizes with its running statistics, in training mode too, as an exported graph does. `scale` and `shift` say
+    whether it has a weight and a bias. Source: Keras BatchNormalization at inference.
+    """
+
+    def __init__(self, num_features: int, eps: float, scale: bool = True, shift: bool = True) -> None:
+        super().__init__(num_features, eps, affine=False)
+        self.num_batches_tracked = None
+        self.weight = nn.Parameter(torch.ones(num_features)) if scale else None  # type: ignore[assignment]
+        self.bias = nn.Parameter(torch.zeros(num_features)) if shift else None  # type: ignore[assignment]
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        factor = torch.rsqrt(self.running_var + self.eps)
+        if self.weight is not None:
+            factor = factor * self.weight
+        shift = -self.running_mean * factor
+        if self.bias is not None:
+            shift = self.bias + shift
+        return input * factor + shift
+
+
+@module()
+class L2Normalize(nn.Module):
+    """`x` divided by its length over `axes`: `[...] -> [...]`.
+
+    `x * min(rsqrt(max(sum(x²), eps)), limit)`: TensorFlow bounds the squared length, where `F.normalize` bounds the length.
+    Source: tf.math.l2_normalize (`eps`), Keras 3 UnitNormalization (`limit`).
+    """
+
+    def __init__(self, axes: tuple[int, ...] = (-1,), eps: float = 0.0, limit: float = math.inf) -> None:
+        super().__init__()
+        self.axes, self.eps, self.limit = tuple(axes), eps, limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = torch.sum(x * x, self.axes, keepdim=True)
+        scale = torch.rsqrt(torch.clamp(squares, min=self.eps) if self.eps else squares)
+        return x * (torch.clamp(scale, max=self.limit) if math.isfinite(self.limit) else scale)
+
+    def extra_repr(self) -> str:
+        return f"axes={self.axes}, eps={self.eps}" + (f", limit={self.limit}" if math.isfinite(self.limit) else "")
+
+
+@module()
+class Normalization(nn.Module):
+    """`(x - mean) / std`, with statistics that were learnt beforehand: `[..., features] -> [..., features]`.
+
+    `shape` is that of the statistics, which are buffers. Source: Keras Normalization.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        return str(tuple(self.mean.shape))
