@@ -81,12 +81,16 @@ class RestoredFunctions:
         ):  # the structure leaves tensors out: the function's own arguments are the truth
             structure = [Leaf((), arg.name, "", "", None) for arg in arguments]
         names = Names()
-        inputs = tuple(
-            TensorSpec(names.unique(_input_name(leaf, arg.name)), dtype_of(arg.type, where).name, leaf.shape)
-            for leaf, arg in zip(structure, arguments)
-        )
+        first: dict[
+            tuple[str | int, ...], str
+        ] = {}  # all parts of a composite tensor bear the name of its first argument
+        inputs: list[TensorSpec] = []
+        for leaf, arg in zip(structure, arguments):
+            argument = first.setdefault(leaf.path, arg.name) if leaf.component else arg.name
+            label = names.unique(_input_name(leaf, argument))
+            inputs.append(TensorSpec(label, dtype_of(arg.type, where).name, leaf.shape))
         outputs = _output_names(list(leaves(concrete[name].output_signature, where)), len(function.output_arg))
-        return Trace(name, inputs, tuple(outputs), captures)
+        return Trace(name, tuple(inputs), tuple(outputs), captures)
 
     def graph_of(self, trace: Trace) -> tuple[dict[str, Any], list[tuple[TensorSpec, str]], dict[str, str]]:
         """(nodes, inputs, outputs) for `entry_graph`: one call of the trace's function on its inputs and captures."""

@@ -17,7 +17,23 @@ from porting.saved_model import protos
 from porting.saved_model.bundle import Bundle
 from tests.porting.saved_model.conftest import WORDS, index_of, mask, table, varint
 
-NUMBERS = "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool complex64 complex128".split()
+NUMBERS = [
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "complex64",
+    "complex128",
+]
 
 
 def message(**fields: Any) -> Any:
@@ -45,12 +61,20 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 def test_every_dtype_is_read_to_the_bit(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
     values = {name: tf.cast(tf.constant([[0, 1, 2], [3, 100, 1]]), name) for name in NUMBERS}
-    values |= {f"{name}_scalar": tf.cast(3, name) for name in NUMBERS} | {"none": tf.zeros([0, 3]), "no_strings": tf.zeros([0], tf.string)}
+    values |= {f"{name}_scalar": tf.cast(3, name) for name in NUMBERS} | {
+        "none": tf.zeros([0, 3]),
+        "no_strings": tf.zeros([0], tf.string),
+    }
     values |= {"strings": tf.constant(WORDS), "matrix": tf.constant([["a", "b"], ["", "d"]])}
     eight_bits = (tf.dtypes.experimental.float8_e5m2, tf.dtypes.experimental.float8_e4m3fn)
     values |= {kind.name: tf.cast([1.5, -2.0], kind) for kind in eight_bits}
     prefix = tmp_path / "variables"
-    tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=list(values.values()))
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=list(values.values()),
+    )
     bundle = Bundle(prefix)
     bundle.verify()
     assert set(bundle.entries) == set(values)
@@ -95,11 +119,18 @@ def test_shards_and_slices(tmp_path: Path) -> None:
     columns = [(0, 100, "-:0,100"), (100, 300, "-:100,200")]
     save = tf.raw_ops.SaveV2
     names, slices, tensors = ["rows"] * 3, [f"7 300 {cut}" for *_, cut in cuts], [whole[a:b] for a, b, _ in cuts]
-    save(prefix=str(tmp_path / "a"), tensor_names=[*names, "b"], shape_and_slices=[*slices, ""], tensors=[*tensors, tf.constant(1)])
+    save(
+        prefix=str(tmp_path / "a"),
+        tensor_names=[*names, "b"],
+        shape_and_slices=[*slices, ""],
+        tensors=[*tensors, tf.constant(1)],
+    )
     slices, tensors = [f"7 300 {cut}" for *_, cut in columns], [whole[:, a:b] for a, b, _ in columns]
     save(prefix=str(tmp_path / "c"), tensor_names=["columns"] * 2, shape_and_slices=slices, tensors=tensors)
     prefix = tmp_path / "variables"
-    tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=[str(tmp_path / "a"), str(tmp_path / "c")], destination_prefix=str(prefix))
+    tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=[str(tmp_path / "a"), str(tmp_path / "c")], destination_prefix=str(prefix)
+    )
     bundle = Bundle(prefix)
     bundle.verify()
     assert bundle.shard_path(1).name == "variables.data-00001-of-00002"
@@ -224,7 +255,9 @@ def sliced(shape: list[int], *extents: list[tuple[int, int | None]]) -> Any:
 
 def part_key(*numbers: int) -> bytes:
     """The stored key of a slice of the vector "a" with one small start and length."""
-    return b"\x00a\x00\x01\x01\x01" + b"".join(bytes([0x80 ^ (number & 0xFF)]) if number >= 0 else b"\x7f" for number in numbers)
+    return b"\x00a\x00\x01\x01\x01" + b"".join(
+        bytes([0x80 ^ (number & 0xFF)]) if number >= 0 else b"\x7f" for number in numbers
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,23 @@ from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import AttrPlaceholder, FunctionRef, protos
 from porting.saved_model.decode import decode_attr, decode_node, decode_shape, decode_tensor
 
-NUMBERS = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool complex64 complex128 bfloat16".split()
+NUMBERS = [
+    "float32",
+    "float64",
+    "float16",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "complex64",
+    "complex128",
+    "bfloat16",
+]
 FIELDS = {
     "float32": "float_val", "float64": "double_val", "float16": "half_val", "bfloat16": "half_val", "int64": "int64_val", "bool": "bool_val",
     "uint32": "uint32_val", "uint64": "uint64_val", "complex64": "scomplex_val", "complex128": "dcomplex_val", "string": "string_val",
@@ -39,12 +55,16 @@ def equal(ours: Any, theirs: np.ndarray[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, "string"])
-@pytest.mark.parametrize("values, shape", [([1, 2, 3], [3]), ([5], [2, 3]), ([1, 2], [2, 2]), ([], [3]), ([], [0, 2]), ([1], [])])
+@pytest.mark.parametrize(
+    "values, shape", [([1, 2, 3], [3]), ([5], [2, 3]), ([1, 2], [2, 2]), ([], [3]), ([], [0, 2]), ([1], [])]
+)
 def test_values_in_fields(name: str, values: list[int], shape: list[int]) -> None:
     """The last value stands for all that follow, no value for zeros."""
     tf = pytest.importorskip("tensorflow")
     dtype = tf.dtypes.as_dtype(name)
-    array = tf.cast(values, dtype).numpy() if name != "string" else np.array([b"%d" % value for value in values], object)
+    array = (
+        tf.cast(values, dtype).numpy() if name != "string" else np.array([b"%d" % value for value in values], object)
+    )
     if name in ("float16", "bfloat16"):
         array = array.view(np.uint16)
     if name.startswith("complex"):

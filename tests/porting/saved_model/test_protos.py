@@ -48,7 +48,9 @@ def test_fields_are_those_of_tensorflow() -> None:
             enum_as_number = name == "BundleHeaderProto" and field.name == "endianness"
             assert field.type == other.type or enum_as_number, (name, field.name)
     types = theirs_pool.FindEnumTypeByName("tensorflow.DataType").values_by_number
-    assert {number: value.name for number, value in types.items()} == {number: dtype.proto for number, dtype in DTYPES.items()}
+    assert {number: value.name for number, value in types.items()} == {
+        number: dtype.proto for number, dtype in DTYPES.items()
+    }
     specs = theirs_pool.FindEnumTypeByName("tensorflow.TypeSpecProto.TypeSpecClass").values_by_name
     for value in file.enum_types_by_name["TypeSpecClass"].values:
         assert specs[value.name].number == value.number

@@ -130,7 +130,14 @@ def test_snappy(compressed: bytes, expected: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [varint(1 << 31), varint(4) + b"\x05\x01", varint(2) + b"\x08abc", varint(4) + b"\x08abc", varint(9) + b"\x08abc\x09\x00"]
+    "bad",
+    [
+        varint(1 << 31),
+        varint(4) + b"\x05\x01",
+        varint(2) + b"\x08abc",
+        varint(4) + b"\x08abc",
+        varint(9) + b"\x08abc\x09\x00",
+    ],
 )
 def test_bad_snappy_is_refused(bad: bytes) -> None:
     with pytest.raises(CorruptModelError):

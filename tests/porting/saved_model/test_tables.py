@@ -26,7 +26,12 @@ def theirs(path: Path, form: TextFile, key_dtype: str, value_dtype: str) -> dict
             table_handle=handle, filename=str(path), key_index=form.key_index, value_index=form.value_index,
             vocab_size=form.vocab_size, delimiter=form.delimiter, offset=form.offset,
         )  # fmt: skip
-    except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, tf.errors.FailedPreconditionError, UnicodeDecodeError):
+    except (
+        tf.errors.InvalidArgumentError,
+        tf.errors.OutOfRangeError,
+        tf.errors.FailedPreconditionError,
+        UnicodeDecodeError,
+    ):
         return None  # UnicodeDecodeError: an error message that quotes the file
     keys, values = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=key_dtype, Tvalues=value_dtype)
     return dict(zip(keys.numpy().tolist(), values.numpy().tolist()))
@@ -75,7 +80,9 @@ def test_sizes_and_offsets(tmp_path: Path, data: bytes, size: int, offset: int) 
 
 
 @pytest.mark.parametrize("key, value", itertools.product([-2, -1, 0, 1, 2], repeat=2))
-@pytest.mark.parametrize("data", [b"a\t1\nb\t2\n", b"a\t1\nb\n", b"a\t1\na\t1\n", b"a\t1\na\t2\n", b"\t1\nb\t2\n", b"1\t2\t3\n4\t5\t6\n"])
+@pytest.mark.parametrize(
+    "data", [b"a\t1\nb\t2\n", b"a\t1\nb\n", b"a\t1\na\t1\n", b"a\t1\na\t2\n", b"\t1\nb\t2\n", b"1\t2\t3\n4\t5\t6\n"]
+)
 def test_columns(tmp_path: Path, data: bytes, key: int, value: int) -> None:
     for dtypes in (("string", "int64"), ("int64", "string"), ("string", "string")):
         compare(tmp_path / "v", data, TextFile(key, value), *dtypes)
@@ -105,7 +112,9 @@ def test_other_dtypes_are_refused(tmp_path: Path) -> None:
     key=st.integers(-2, 1), value=st.integers(-2, 1), size=st.integers(-1, 3), offset=st.integers(-1, 2),
     dtypes=st.sampled_from([("string", "int64"), ("int64", "string"), ("string", "string")]),
 )  # fmt: skip
-def test_any_file(tmp_path: Path, data: bytes, key: int, value: int, size: int, offset: int, dtypes: tuple[str, str]) -> None:
+def test_any_file(
+    tmp_path: Path, data: bytes, key: int, value: int, size: int, offset: int, dtypes: tuple[str, str]
+) -> None:
     compare(tmp_path / "v", data, TextFile(key, value, vocab_size=size, offset=offset), *dtypes)
 
 

@@ -1,0 +1,332 @@
+"""Whole SavedModels of every producer: variables, tables, signatures and restored functions are those that TensorFlow loads."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from porting.errors import CorruptModelError, PortingError
+from porting.saved_model import FunctionRef, SavedModel, protos, read
+from tests.porting.saved_model.conftest import WORDS, mutate
+from torch_towers.graph import Graph, TensorSpec, node_of, references
+
+
+def bits(value: Any) -> Any:
+    """A tensor as something that compares to the bit."""
+    if isinstance(value, torch.Tensor):
+        return value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    array = np.asarray(value)
+    return array.tolist() if array.dtype == np.dtype(object) else array.tobytes()
+
+
+def check_graph(graph: Graph) -> None:
+    """Names are unique, and everything stands behind what it needs."""
+    known = {spec.name for spec in graph.inputs}
+    for node in graph.nodes:
+        for reference in references(node.inputs):
+            assert node_of(reference.removeprefix("^")) in known, (node.name, reference)
+        assert node.name not in known
+        known.add(node.name)
+    assert {node_of(reference) for reference in graph.outputs.values()} <= known
+
+
+def check_whole_model(model: SavedModel) -> None:
+    """Every function and entry decodes; keys name what exists."""
+    for name in model.functions:
+        for node in model.functions[name].nodes:
+            assert node.attrs.get("table") is None or node.attrs["table"] in model.tables
+    for entry in model.entries():
+        graph = model.graph(entry)
+        check_graph(graph)
+        for node in graph.nodes:
+            assert node.attrs.get("variable") is None or node.attrs["variable"] in model.variables
+            assert node.attrs.get("table") is None or node.attrs["table"] in model.tables
+
+
+def test_variables_of_a_module(module_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    model = read(module_path)
+    loaded = tf.saved_model.load(str(module_path))
+    found = {variable.checkpoint_key.split("/.ATTRIBUTES")[0]: variable for variable in model.variables.values()}
+    expected = {f"dtypes/{name}": value for name, value in loaded.dtypes.items()}
+    expected |= {
+        name: getattr(loaded, name) for name in ("strings", "scalar", "empty", "unnamed", "unused", "twin_a", "twin_b")
+    }
+    assert set(found) == set(expected)
+    for name, theirs in expected.items():
+        ours = found[name]
+        assert (ours.dtype, ours.shape, ours.trainable) == (theirs.dtype.name, tuple(theirs.shape), theirs.trainable)
+        value = ours.numpy() if ours.dtype == "string" else ours.tensor()
+        assert bits(value) == bits(theirs.numpy())
+    names = {name: variable.name for name, variable in found.items()}
+    assert names["scalar"] == "scalar"
+    assert names["unnamed"] == "unnamed"  # TensorFlow calls it Variable, the object graph knows better
+    assert {model.variables["twin"].checkpoint_key[:6], model.variables["twin_1"].checkpoint_key[:6]} == {
+        "twin_a",
+        "twin_b",
+    }
+    assert model.variables["words"].numpy().tolist() == WORDS
+
+
+def test_tables_of_a_module(module_path: Path) -> None:
+    model = read(module_path)
+    contents = {
+        (t.key_dtype, t.value_dtype, t.mutable): dict(zip(t.keys.tolist(), t.values.tolist()))
+        for t in model.tables.values()
+    }
+    assert contents == {
+        ("string", "int64", False): {b"red": 0, b"green": 1, b" blue ": 2, b"\xff\xfe": 3},
+        ("string", "float32", False): {b"a": 0.5, b"b": -1},
+        ("int64", "string", False): {5: b"five", -7: b"\0"},
+        ("int32", "float64", False): {1: 0.1, 2: 0.2},
+        ("string", "bool", False): {b"t": True, b"f": False},
+        ("string", "int64", True): {b"m": 7, b"n": 8},
+    }
+    files = [table.file for table in model.tables.values() if table.file is not None]
+    assert files == [module_path / "assets" / "vocabulary.txt"]
+
+
+def test_signature_of_a_module(module_path: Path) -> None:
+    model = read(module_path)
+    assert model.tags == ("serve",)
+    assert list(model.signatures) == ["serve"]
+    assert model.default_entry() == "serve"
+    signature = model.signatures["serve"]
+    assert signature.inputs == {"x": TensorSpec("x", "float32", (None, 2))}
+    assert signature.outputs == {
+        "total": TensorSpec("total", "complex64", ()), "words": TensorSpec("words", "string", (5,)), "y": TensorSpec("y", "float32", None)
+    }  # fmt: skip
+    graph = model.graph("serve")
+    check_graph(graph)
+    assert graph.inputs == (TensorSpec("x", "float32", (None, 2)),)
+    assert set(graph.outputs) == {"total", "words", "y"}
+    used = {node.attrs["variable"] for node in graph.nodes if "variable" in node.attrs}
+    assert used >= {"scalar", "words", "twin", "twin_1"}
+    assert "unused" not in used
+    assert not any(node.op == "Placeholder" for node in graph.nodes)
+    check_whole_model(model)
+
+
+def test_restored_functions_of_a_module(module_path: Path) -> None:
+    model = read(module_path)
+    entries = model.entries()
+    assert {"serve", "structured", "traced#0", "traced#1", "__call__"} <= set(entries)
+    assert not any("trace_" in entry or "_initialize" in entry for entry in entries)
+    graph = model.graph("structured")
+    assert graph.inputs == (
+        TensorSpec("a", "string", ()), TensorSpec("b", "int64", (None,)),
+        TensorSpec("ragged/values", "int64", (None,)), TensorSpec("ragged/splits0", "int64", (None,)),
+    )  # fmt: skip
+    assert list(graph.outputs) == [
+        "pair/output_0", "pair/output_1", "ragged/values", "ragged/splits0", "sparse/indices", "sparse/values", "sparse/dense_shape"
+    ]  # fmt: skip
+    assert any(node.op == "Const" and node.attrs["value"].tolist() == [1, 2, 3] for node in graph.nodes)
+    assert list(model.graph("__call__").outputs) == ["values", "splits0"]
+    assert {model.graph(f"traced#{i}").inputs[0].dtype for i in (0, 1)} == {"float32", "int64"}
+    assert model.graph("root.traced#1") == model.graph("traced#1")
+    assert list(model.graph("traced").outputs) == ["output"]
+    call = model.graph("__call__").nodes[-1]
+    assert call.op == "StatefulPartitionedCall"
+    assert isinstance(call.attrs["f"], FunctionRef)
+    assert call.attrs["f"].name in model.functions
+    assert [node.attrs.get("variable") for node in model.graph("__call__").nodes] == ["scalar", None]
+    for entry in ("traced#2", "traced#x", "nothing", "traced.x", "dtypes", "__call__#-1", ""):
+        with pytest.raises(PortingError):
+            model.graph(entry)
+
+
+def test_functions_of_a_module(module_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    model = read(module_path)
+    library = {function.signature.name: function for function in proto_of(tf, module_path).graph_def.library.function}
+    assert set(model.functions) == set(library)
+    for name, theirs in library.items():
+        ours = model.functions[name]
+        assert [spec.name for spec in ours.inputs] == [arg.name for arg in theirs.signature.input_arg]
+        assert [spec.dtype for spec in ours.inputs] == [
+            tf.dtypes.as_dtype(arg.type).name for arg in theirs.signature.input_arg
+        ]
+        assert list(ours.outputs) == [(arg.name, theirs.ret[arg.name]) for arg in theirs.signature.output_arg]
+        assert [(node.name, node.op, list(node.inputs)) for node in ours.nodes] == [
+            (n.name, n.op, list(n.input)) for n in theirs.node_def
+        ]
+    with pytest.raises(KeyError):
+        model.functions["nothing"]
+
+
+def proto_of(tf: Any, path: Path) -> Any:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    del tf
+    return saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]
+
+
+def test_a_tf_keras_model(keras_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    model = read(keras_path)
+    loaded = tf.saved_model.load(str(keras_path))
+    graph = model.graph(model.default_entry())
+    used = {node.attrs["variable"] for node in graph.nodes if "variable" in node.attrs}
+    ours = sorted((v.name, bits(v.numpy())) for key, v in model.variables.items() if key in used)
+    theirs = sorted(
+        (variable.name.removesuffix(":0"), bits(variable.numpy())) for variable in loaded.trainable_variables
+    )
+    assert ours == theirs
+    assert all(variable.trainable for key, variable in model.variables.items() if key in used)
+    assert len(model.variables) > len(used)  # the optimizer's are listed, and used by nothing
+    contents = [t.keys.tolist() for t in model.tables.values() if not t.mutable]
+    assert sorted(contents) == [[b"a", b"b", b"c"], [b"blue", b"sky", b"sea"]]
+    check_whole_model(model)
+
+
+def test_a_keras_3_model(keras3_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    model = read(keras3_path)
+    loaded = tf.saved_model.load(str(keras3_path))
+    graph = model.graph(model.default_entry())
+    used = [model.variables[node.attrs["variable"]] for node in graph.nodes if "variable" in node.attrs]
+    assert sorted(bits(v.numpy()) for v in used) == sorted(bits(v.numpy()) for v in loaded.variables)
+    assert sum(v.trainable for v in used) == len(loaded.trainable_variables)
+    check_whole_model(model)
+
+
+def test_a_tf1_model(graph_path: Path) -> None:
+    model = read(graph_path)
+    assert model.tag_sets == (("serve",), ("train",))
+    values = {
+        name: (v.numpy().tolist(), v.trainable) for name, v in model.variables.items() if not name.startswith("parts")
+    }
+    assert values == {"old": ([[1.0, 1.0]] * 4, True), "frozen": ([3.0, 4.0], False)}
+    parts = [model.variables[f"parts/part_{i}"] for i in range(3)]
+    assert [part.shape for part in parts] == [(3, 2), (2, 2), (2, 2)]
+    assert {part.checkpoint_key for part in parts} == {"parts"}
+    table = next(iter(model.tables.values()))
+    assert dict(zip(table.keys.tolist(), table.values.tolist())) == {b"cat": 3, b"dog": 5}
+    graph = model.graph("serving_default")
+    check_graph(graph)
+    assert graph.inputs == (
+        TensorSpec("s_indices", "int64", (None, 2)), TensorSpec("s_values", "string", (None,)), TensorSpec("s_dense_shape", "int64", (2,)),
+        TensorSpec("x", "float32", (None, 4)),
+    )  # fmt: skip
+    assert {node.attrs["variable"] for node in graph.nodes if "variable" in node.attrs} == set(model.variables)
+    assert read(graph_path, tags="train").tags == ("train",)
+    with pytest.raises(PortingError, match="serve; train"):
+        read(graph_path, tags=["gpu"])
+
+
+def test_partitioned_variables_hold_their_rows(graph_path: Path) -> None:
+    tf1 = pytest.importorskip("tensorflow").compat.v1
+    whole = tf1.train.load_checkpoint(str(graph_path / "variables" / "variables")).get_tensor("parts")
+    model = read(graph_path)
+    parts = [model.variables[f"parts/part_{i}"] for i in range(3)]
+    assert np.concatenate([part.numpy() for part in parts]).tobytes() == whole.tobytes()
+    assert torch.cat([part.tensor() for part in parts]).numpy().tobytes() == whole.tobytes()
+
+
+def test_text_form(module_path: Path, copy: Callable[[Path], Path]) -> None:
+    from google.protobuf import text_format
+
+    tf = pytest.importorskip("tensorflow")
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = copy(module_path)
+    binary = read(module_path)
+    message = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    (path / "saved_model.pb").unlink()
+    (path / "saved_model.pbtxt").write_text(text_format.MessageToString(message))
+    text = read(path)
+    assert str(text.graph("serve")).replace(str(path), "") == str(binary.graph("serve")).replace(str(module_path), "")
+    assert list(text.variables) == list(binary.variables)
+    del tf
+
+
+def test_names_of_inputs_win_over_names_of_nodes(module_path: Path, copy: Callable[[Path], Path]) -> None:
+    path = copy(module_path)
+
+    def rename(meta: Any) -> None:
+        inputs = meta.signature_def["serve"].inputs
+        inputs["StatefulPartitionedCall"].CopyFrom(inputs["x"])
+        del inputs["x"]
+
+    before = read(path).graph("serve")
+    mutate(path, rename)
+    graph = read(path).graph("serve")
+    check_graph(graph)
+    assert graph.inputs[0].name == "StatefulPartitionedCall"
+    assert graph.nodes[-1].inputs[0] == "StatefulPartitionedCall"
+    assert graph.nodes[-1].name not in ("StatefulPartitionedCall", "x")
+    assert len(graph.nodes) == len(before.nodes)
+
+
+def test_an_inner_tensor_may_be_fed(graph_path: Path, copy: Callable[[Path], Path]) -> None:
+    path = copy(graph_path)
+    full = read(path).graph("serving_default")
+    inner = next(node for node in full.nodes if node.op == "MatMul")
+    mutate(path, lambda meta: setattr(meta.signature_def["serving_default"].inputs["x"], "name", f"{inner.name}:0"))
+    graph = read(path).graph("serving_default")
+    check_graph(graph)
+    assert not any(node.name == inner.name or node.attrs.get("variable") == "old" for node in graph.nodes)
+
+
+@pytest.mark.parametrize(
+    "names, chosen",
+    [
+        (["serving_default", "serve"], "serving_default"),
+        (["a", "serve"], "serve"),
+        (["only"], "only"),
+        (["a", "b"], None),
+        ([], "__call__"),
+    ],
+)
+def test_the_default_entry(
+    module_path: Path, copy: Callable[[Path], Path], names: list[str], chosen: str | None
+) -> None:
+    path = copy(module_path)
+
+    def sign(meta: Any) -> None:
+        good = protos.message_class("SignatureDef")()
+        good.CopyFrom(meta.signature_def["serve"])
+        del meta.signature_def["serve"]
+        for name in names:
+            meta.signature_def[name].CopyFrom(good)
+
+    mutate(path, sign)
+    model = read(path)
+    if chosen is not None:
+        assert model.default_entry() == chosen
+        return
+    with pytest.raises(PortingError, match="name one of: a, b, "):
+        model.default_entry()
+
+
+def test_reading_is_lazy_and_small(tmp_path: Path) -> None:
+    """A table of 64 MB: reading and verifying it allocates next to nothing."""
+    tf = pytest.importorskip("tensorflow")
+    module = tf.Module()
+    module.table = tf.Variable(tf.random.stateless_uniform([1 << 18, 64], [1, 2]))
+    tf.saved_model.save(module, str(tmp_path / "saved"))
+    seen: list[tuple[int, int]] = []
+    tracemalloc.start()
+    try:
+        model = read(tmp_path / "saved", progress=lambda done, total: seen.append((done, total)))
+        tensor = model.variables["table"].tensor()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
+    assert seen[-1][0] == seen[-1][1] > 1 << 26
+    assert tensor.numpy().tobytes() == module.table.numpy().tobytes()
+
+
+def test_a_missing_variable_file(module_path: Path, copy: Callable[[Path], Path]) -> None:
+    path = copy(module_path)
+    (path / "variables" / "variables.index").unlink()
+    model = read(path)
+    with pytest.raises(CorruptModelError, match=r"variables.index is missing"):
+        model.graph("serve")
