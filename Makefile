@@ -8,7 +8,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 export TORCH_TOWERS_CORPUS ?= $(wildcard ../shared/savedmodels)
 
-.PHONY: demo test test-runtime lint corpus bench docs clean
+.PHONY: demo test test-without-tensorflow lint corpus bench docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-parity.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,16 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(RUN) -m pytest -n 2 --dist loadfile
+
+.venv-runtime/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-runtime
+	.venv-runtime/bin/python -m pip install -q -c constraints.txt torch
+	.venv-runtime/bin/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+test-without-tensorflow: .venv-runtime/.installed
+	! .venv-runtime/bin/python -c "import tensorflow" 2>/dev/null
+	.venv-runtime/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

@@ -18,6 +18,7 @@ from porting.saved_model import SavedModel
 from torch_towers.graph import Graph, Node, TensorSpec, node_of
 
 BATCH_SIZES = (1, 2, 7, 33)
+LARGE = 10_000  # elements of one row: from here on (images, sound) batches are small
 LENGTH = 5  # elements along a free inner axis
 _STRINGS = [b"", b" ", b"a", b"the quick brown fox", b"Hello, World!", "naïve café Ünïcødé".encode(), "日本語 テスト".encode(),
             "Ωmega ΣΊΣΥΦΟΣ".encode(), b"1,000.5", b"a_b-c", b"\xff\xfe bad utf-8", b"tab\tnew\nline", b"UPPER lower", b"42", "😀 emoji".encode(),
@@ -35,36 +36,50 @@ class _Reach:
 
 
 def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str, np.ndarray[Any, Any]]]:
-    """Batches of inputs for the flat TF graph of one entry. The first rows are the likely values, unknown ones follow."""
+    """Batches of inputs for the flat TF graph of one entry: of values that it knows, then of those mixed with all others."""
     rng = np.random.default_rng(seed)
     reaches = {spec.name: _reach(spec.name, graph, model) for spec in graph.inputs}
-    pools = {spec.name: _pool(spec, reaches[spec.name], model) for spec in graph.inputs}
+    pools = [
+        {spec.name: pool(spec, reaches[spec.name], model) for spec in graph.inputs}
+        for pool in (_known, _known_and_unknown)
+    ]
     return [
-        {spec.name: _draw(spec, pools[spec.name], size, rng) for spec in graph.inputs}
+        {spec.name: _draw(spec, pool[spec.name], size, rng) for spec in graph.inputs}
+        for pool in pools
         for size in BATCH_SIZES
-    ]  # fmt: skip
+    ]
 
 
-def _pool(spec: TensorSpec, reach: _Reach, model: SavedModel) -> list[Any]:
-    """Values worth trying for one input."""
+def _known(spec: TensorSpec, reach: _Reach, model: SavedModel) -> list[Any]:
+    """Keys of the tables that an input reaches; where it reaches none, everything worth trying."""
     keys = [key for name in reach.tables for key in _some_keys(model, name)]
     if spec.dtype == "string":
-        known = [key for key in keys if isinstance(key, bytes)]
-        numbers = [str(key).encode() for key in keys if not isinstance(key, bytes)]
-        phrases = [b" ".join(known[i : i + 4]) for i in range(0, min(len(known), 40), 4)]
-        return known + numbers + phrases + _STRINGS
+        found = [key if isinstance(key, bytes) else str(key).encode() for key in keys]
+        return found + [b" ".join(found[i : i + 4]) for i in range(0, min(len(found), 40), 4)] or _STRINGS
     if spec.dtype == "bool":
         return [False, True]
-    numbers = [float(key) for key in keys if not isinstance(key, bytes)]
+    if reach.rows and not spec.dtype.startswith("float"):
+        top = min(reach.rows)
+        return sorted({0, 1 % top, top // 2, top - 1, *(int(key) for key in keys if 0 <= key < top)})
+    return [key for key in keys if not isinstance(key, bytes)] or _numbers(spec, reach)
+
+
+def _known_and_unknown(spec: TensorSpec, reach: _Reach, model: SavedModel) -> list[Any]:
+    """Everything worth trying for one input. Ids that index a table stay inside of it: outside all is refused."""
+    known = _known(spec, reach, model)
+    if spec.dtype in ("string", "bool"):
+        return known + (_STRINGS if spec.dtype == "string" and known is not _STRINGS else [])
+    return known if reach.rows and not spec.dtype.startswith("float") else [*known, *_numbers(spec, reach)]
+
+
+def _numbers(spec: TensorSpec, reach: _Reach) -> list[Any]:
+    """Bucket edges and their neighbours, zeros, small and large numbers."""
     edges = [
         near for edge in reach.edges for near in (edge, np.nextafter(np.float32(edge), np.float32(-np.inf)), edge + 1)
     ]
     if spec.dtype.startswith("float"):
-        return [*numbers, *edges, *_FLOATS]
-    if reach.rows:
-        top = min(reach.rows)
-        return sorted({0, 1 % top, top // 2, top - 1, *(int(n) for n in numbers if 0 <= n < top)})
-    return [*(int(n) for n in (*numbers, *edges)), 0, 1, 2, 3, 7, 42]
+        return [*edges, *_FLOATS]
+    return [*(int(edge) for edge in edges), 0, 1, 2, 3, 7, 42]
 
 
 def _some_keys(model: SavedModel, name: str, count: int = 40) -> list[Any]:
@@ -74,8 +89,7 @@ def _some_keys(model: SavedModel, name: str, count: int = 40) -> list[Any]:
 
 
 def _draw(spec: TensorSpec, pool: list[Any], size: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    shape = tuple(_axis(axis, i, size) for i, axis in enumerate(spec.shape if spec.shape is not None else (None,)))
-    count = int(np.prod(shape)) if shape else 1
+    shape, count = _shape(spec, size), _count(spec, size)
     picks = rng.permutation(len(pool))[: min(count, len(pool))]
     picks = np.concatenate([picks, rng.integers(0, len(pool), count - len(picks))])
     if spec.dtype == "string":
@@ -83,6 +97,14 @@ def _draw(spec: TensorSpec, pool: list[Any], size: int, rng: np.random.Generator
         flat[:] = [pool[i] for i in picks]
         return flat.reshape(shape)
     return np.asarray([pool[i] for i in picks]).astype(spec.dtype).reshape(shape)
+
+
+def _shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    return tuple(_axis(axis, i, batch) for i, axis in enumerate(spec.shape if spec.shape is not None else (None,)))
+
+
+def _count(spec: TensorSpec, batch: int) -> int:
+    return int(np.prod(_shape(spec, batch)))
 
 
 def _axis(size: Any, index: int, batch: int) -> int:

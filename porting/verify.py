@@ -42,7 +42,8 @@ def not_compared() -> ParityReport:
 def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str) -> ParityReport:
     tower = ported.tower()
     ours = [answer(tower, batch) for batch in asked]
-    exact = [answer(tower.with_dtype(torch.float64), batch) for batch in asked]
+    tower = ported.tower().to(dtype=torch.float64)
+    exact = [answer(tower, batch) for batch in asked]
     return compare(ours, theirs, exact, compared_with=compared_with)
 
 

@@ -1,0 +1,113 @@
+"""`make corpus`: ports every SavedModel of the catalogue and prints how equal each is to TensorFlow's recorded outputs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from porting.oracle import Oracle, tensorflow_installed
+from porting.parity import OutputParity, ParityReport
+from porting.saved_model import read
+from porting.tower import port_tower
+from porting.verify import verify_with_reference, verify_with_tensorflow
+from tests.corpus.catalog import FOLDER, REFUSE, Recorded, catalog, entry_of
+from torch_towers.errors import TorchTowersError
+
+COLUMNS = "{:<24} {:<26} {:>6} {:<8} {:>13} {:>7} {:>9} {:>8}  {}"
+
+
+@dataclass
+class Row:
+    """What became of one entry of one SavedModel."""
+
+    name: str
+    producer: str
+    ops: int = 0
+    ported: bool = False
+    refused: bool = False
+    reports: Sequence[ParityReport] = ()
+    seconds: float = 0.0
+    message: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.refused or (self.ported and all(report.passed for report in self.reports))
+
+    def line(self) -> str:
+        outputs = [output for report in self.reports for output in report.outputs.values()]
+        exact = [output for output in outputs if not output.dtype.startswith("float")]
+        floats = [output for output in outputs if output.dtype.startswith("float")]
+        verdict = "refused" if self.refused else "equal" if self.good else "NOT" if self.ported else "no"
+        return COLUMNS.format(
+            self.name[:24], self.producer[:26], self.ops, verdict, _ids(exact),
+            f"{max((_ratio(output) for output in floats), default=0.0):.2f}" if floats else "-",
+            f"{max((output.worst for output in floats), default=0.0):.1e}" if floats else "-",
+            f"{self.seconds:.1f}", self.message,
+        )  # fmt: skip
+
+
+def _ids(outputs: Sequence[OutputParity]) -> str:
+    return f"{sum(o.equal + o.ties for o in outputs)}/{sum(o.values for o in outputs)}" if outputs else "-"
+
+
+def _ratio(output: OutputParity) -> float:
+    return output.ratio if output.error > output.ulp else min(output.ratio, 1.0)
+
+
+def port_entry(recorded: Recorded, signature: str, oracle: Oracle | None = None) -> Row:
+    """Ports one entry and compares it with what was recorded, and with TensorFlow itself where `oracle` is given."""
+    row = Row(f"{recorded.name}", recorded.producer)
+    start = time.monotonic()
+    try:
+        ported = port_tower(read(recorded.path), entry_of(signature))
+        row.ported, row.ops = True, len(ported.tf_graph.nodes)
+        reports = [verify_with_reference(ported, recorded.arrays())]
+        if oracle is not None:
+            reports.append(verify_with_tensorflow(ported, oracle))
+        row.reports = reports
+        row.message = "; ".join(reason for report in reports for reason in _reasons(report))
+    except TorchTowersError as error:
+        row.message = str(error).splitlines()[0]
+    row.seconds = time.monotonic() - start
+    return row
+
+
+def _reasons(report: ParityReport) -> list[str]:
+    return [f"{o.name}: {o.reason}" for o in report.outputs.values() if not o.passed] + report.failures
+
+
+def rows(entries: Sequence[Recorded], oracle: Oracle | None = None) -> list[Row]:
+    """A row for every recorded entry; one for a SavedModel that must be refused."""
+    found: list[Row] = []
+    for recorded in entries:
+        for signature in recorded.signatures or ("serving_default",):
+            row = port_entry(recorded, signature, oracle)
+            row.name = recorded.name if len(recorded.signatures) < 2 else f"{recorded.name} {entry_of(signature)}"
+            row.refused = recorded.group == REFUSE and not row.ported
+            found.append(row)
+            print(row.line(), flush=True)
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prints the table; 0 if every row is equal or rightly refused. `arguments` select SavedModels by parts of their names."""
+    entries = [item for item in catalog() if not arguments or any(part in item.name for part in arguments)]
+    if not entries:
+        print(f"no SavedModels at {FOLDER}: set TORCH_TOWERS_CORPUS to their folder")
+        return 2
+    print(COLUMNS.format("name", "producer", "ops", "ported", "ids equal", "RMS", "max", "seconds", ""))
+    print(COLUMNS.format("", "(TensorFlow)", "", "", "", "ratio", "error", "", ""))
+    if tensorflow_installed():
+        with Oracle() as oracle:
+            found = rows(entries, oracle)
+    else:
+        found = rows(entries)
+    good = sum(row.good for row in found)
+    print(f"{good} of {len(found)} entries of {len(entries)} SavedModels: ported and equal, or refused as they must be")
+    return 0 if good == len(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
