@@ -201,13 +201,18 @@ def assert_equal(ours: Any, theirs: np.ndarray, *, ulp: float = 0, absolute: flo
     assert np.array_equal(wide[~finite], wide_theirs[~finite], equal_nan=True), (
         f"{what}: {mine!r}, TensorFlow has {theirs!r}"
     )
-    spacing = np.spacing(np.maximum(np.abs(theirs[finite].real), np.finfo(theirs.dtype).tiny)).astype(np.float64)
+    spacing = np.spacing(np.maximum(np.abs(theirs[finite].real), _tiny(theirs.dtype))).astype(np.float64)
     difference = np.abs(wide[finite] - wide_theirs[finite])
     allowed = np.maximum(ulp * spacing, absolute)
     worst = float((difference - allowed).max()) if difference.size else 0.0
     assert worst <= 0, (
         f"{what}: off by {float((difference / spacing).max()):.1f} ulp: {mine!r}, TensorFlow has {theirs!r}"
     )
+
+
+def _tiny(dtype: np.dtype) -> Any:
+    """The smallest normal number; numpy does not know bfloat16, whose exponents are float32's."""
+    return np.asarray(np.finfo(np.float32 if dtype.name == "bfloat16" else dtype).tiny, np.dtype(dtype).type(0).real.dtype)
 
 
 def _flat(result: Any) -> list[Any]:

@@ -17,7 +17,7 @@ UNARY = {
     "Inv": "reciprocal", "Exp": "exp", "Expm1": "expm1", "Log": "log", "Log1p": "log1p", "Erf": "erf", "Erfc": "erfc",
     "Erfinv": "erfinv", "Ndtri": "ndtri", "Lgamma": "lgamma", "Digamma": "digamma", "Sin": "sin", "Cos": "cos", "Tan": "tan",
     "Asin": "asin", "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh", "Asinh": "asinh",
-    "Acosh": "acosh", "Atanh": "atanh", "Sigmoid": "sigmoid", "Ceil": "ceil", "Round": "round", "Rint": "round",
+    "Acosh": "acosh", "Atanh": "atanh", "Sigmoid": "sigmoid", "Ceil": "ceil", "Rint": "round",
     "IsNan": "isnan", "IsInf": "isinf", "IsFinite": "isfinite", "LogicalNot": "logical_not", "Invert": "bitwise_not",
     "Conj": "conj",
 }  # fmt: skip
@@ -120,8 +120,23 @@ def add_n(t: Emit, *xs: Any) -> Any:
     return total
 
 
+@converter("Round", refuses="integers, of which TensorFlow 2.21 makes zeros")
+def round_(t: Emit, x: Any) -> Any:
+    if not is_float(x):
+        raise PortingError(
+            f"Round {t.scope!r} rounds {x.dtype}, of which TensorFlow makes zeros: leave the rounding out"
+        )
+    return t.round(x)
+
+
+POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
+"""Constant exponents for which TensorFlow's graph optimizer puts another op: `-inf ** 0.5` is NaN then, not inf."""
+
+
 @converter("Pow")
 def pow_(t: Emit, a: Any, b: Any) -> Any:
+    if isinstance(b, Constant) and b.shape == () and is_float(b) and b.python() in POWERS:
+        return t.call(POWERS[b.python()], a)
     return t.pow(a, b if is_float(a) else _checked(t, "nonnegative", b, lambda exponents: (exponents >= 0).all()))
 
 

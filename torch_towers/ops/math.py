@@ -51,10 +51,6 @@ def _softplus(x: Tensor) -> Tensor:
     return torch.where(x > -threshold, x, torch.where(x < threshold, torch.exp(x), middle))
 
 
-def _round(x: Tensor) -> Tensor:
-    return torch.round(x) if x.is_floating_point() else x
-
-
 UNARY: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "neg": (torch.neg, "Neg"),
     "abs": (torch.abs, "Abs"),
@@ -89,7 +85,7 @@ UNARY: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "softplus": (_softplus, "Softplus"),
     "floor": (torch.floor, "Floor"),
     "ceil": (torch.ceil, "Ceil"),
-    "round": (_round, "Round: halves go to the even neighbour"),
+    "round": (torch.round, "Round: halves go to the even neighbour"),
     "isnan": (torch.isnan, "IsNan"),
     "isinf": (torch.isinf, "IsInf"),
     "isfinite": (torch.isfinite, "IsFinite"),
@@ -279,8 +275,9 @@ def cast(x: Tensor, *, dtype: str) -> Tensor:
 def to_integer(x: Tensor, *, dtype: str) -> Tensor:
     """Floats as integers, rounded towards zero: `[...] -> [...]`.
 
-    What does not fit is what TensorFlow's CPU gives for it: NaN, infinities and numbers out of range are the lowest int32 or
-    int64; narrower integers are that, clamped. Source: tf.raw_ops.Cast on x86.
+    What does not fit is what TensorFlow's CPU gives for it: the lowest int32 or int64 for NaN, infinities and numbers out of
+    range. What does not fit 8 or 16 bits is cut off: there TensorFlow's answer depends on where in the tensor it stands.
+    Source: tf.raw_ops.Cast on x86.
     """
     if dtype in ("int64", "int32"):
         return _truncated(x, torch_dtype(dtype))
@@ -291,8 +288,7 @@ def to_integer(x: Tensor, *, dtype: str) -> Tensor:
     if dtype == "uint32":
         fits = (x >= 0) & (x < 2.0**32)
         return torch.where(fits, _truncated(x, torch.int64), _truncated(x, torch.int32)).to(torch.uint32)
-    info = torch.iinfo(torch_dtype(dtype))
-    return _truncated(x, torch.int32).clamp(info.min, info.max).to(torch_dtype(dtype))
+    return _truncated(x, torch.int32).to(torch_dtype(dtype))
 
 
 def _truncated(x: Tensor, dtype: torch.dtype) -> Tensor:
