@@ -26,7 +26,7 @@ from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
 from porting.names import clean
 from porting.saved_model import Function, FunctionRef, SavedModel
-from porting.simplify import as_graph, flatten, function_references
+from porting.simplify import SIDE_EFFECTS, as_graph, flatten, function_references
 from porting.values import Constant, Resource, Sizes, Value, constant
 from torch_towers.errors import TorchTowersError
 from torch_towers.graph import Graph, Node, TensorSpec
@@ -135,7 +135,11 @@ def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
     listed = ", ".join(f"{op} (x{count})" for op, count in sorted(counts.items()))
     uses = "".join(f"\n  first use: {first[op]}  ({op})" for op in sorted(counts))
     verb = "op has" if len(counts) == 1 else "ops have"
-    return f"{len(counts)} {verb} no converter: {listed}{uses}"
+    changing = [op for op in sorted(counts) if op.startswith(SIDE_EFFECTS)]
+    hint = (
+        "\n  " + " and ".join(changing) + " have side effects: choose an entry that only computes" if changing else ""
+    )
+    return f"{len(counts)} {verb} no converter: {listed}{uses}{hint}"
 
 
 def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
@@ -198,11 +202,15 @@ class ConvertingEmitter(Emitter):
         if isinstance(body, Graph):
             return body
         if body.name not in self.functions:
-            raise CorruptModelError(f"{self.scope!r} calls the function {body.name!r}, which the SavedModel does not hold")
+            raise CorruptModelError(
+                f"{self.scope!r} calls the function {body.name!r}, which the SavedModel does not hold"
+            )
         if body.name in self.stack:
             raise PortingError(f"function {body.name!r} calls itself: recursion cannot be ported")
         function = self.functions[body.name]
-        return flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name))
+        return flatten(
+            as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name)
+        )
 
     def inline(self, body: FunctionRef | Graph, operands: Sequence[Any]) -> list[Any]:
         """Converts the nodes of a body right here, on `operands`. Gives its results."""
@@ -233,7 +241,9 @@ class ConvertingEmitter(Emitter):
         """Remembers what the port has stored so far. The function given back takes everything later away again."""
         names = self.names
         owners = [vars(self.context), vars(names), {"modules": self.modules, "held": self._held}]
-        saved = [(value, value.copy()) for owner in owners for value in owner.values() if isinstance(value, (dict, set))]
+        saved = [
+            (value, value.copy()) for owner in owners for value in owner.values() if isinstance(value, (dict, set))
+        ]
 
         def undo() -> None:
             for live, old in saved:

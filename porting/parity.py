@@ -200,7 +200,10 @@ def _measure(
     output.ulp = _rms(np.spacing(np.abs(theirs[finite])).astype(np.float64))
     if output.tensorflow_error > ROUNDING * output.scale + FLOOR_ULP * output.ulp:
         output.passed = False
-        output.reason = f"TensorFlow is {output.tensorflow_error / output.scale:.1e} of the values away from the float64 run: that is not rounding"
+        output.reason = (
+            f"TensorFlow is {output.tensorflow_error:.1e} away from the float64 run, of values around {output.scale:.1e}: "
+            "that is not rounding"
+        )
     elif output.error > RATIO * output.tensorflow_error + FLOOR_ULP * output.ulp:
         output.passed, output.reason = (
             False,

@@ -13,6 +13,12 @@ from porting.arrays import load_arrays
 FOLDER = Path(os.environ.get("TORCH_TOWERS_CORPUS") or "missing")
 FEATURES, EVERY, REFUSE = "features", "every", "refuse"
 
+SIDE_EFFECTS = {("tf2-regress-rust", "train")}
+"""Entries that train: they must be refused."""
+RECORDED_LATER = {("tf2-regress-rust", "w"), ("tf2-regress-rust", "b")}
+"""Entries recorded after `train` had run once in the same process (measured: TensorFlow gives the recorded values then, and the
+checkpoint's before). They are compared with TensorFlow itself, where it is installed."""
+
 
 @dataclass(frozen=True)
 class Recorded:
