@@ -51,7 +51,7 @@ class LookupTable:
             name = dtype_name(self.values)
             if name == "bfloat16":
                 return torch.tensor(list(found), dtype=self.values.dtype).reshape(tuple(x.shape))
-            return torch.from_numpy(np.fromiter(found, name, len(flat))).reshape(tuple(x.shape))
+            return torch.as_tensor(np.fromiter(found, name, len(flat))).reshape(tuple(x.shape))
         array = np.empty(len(flat), object)
         array[:] = list(found)
         return array.reshape(tuple(x.shape))
@@ -69,4 +69,4 @@ class LookupTable:
 
 
 def _items(x: Tensor | Strings) -> list[Any]:
-    return x.tolist()
+    return x.tolist()  # type: ignore[reportUnknownMemberType]

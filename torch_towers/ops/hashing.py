@@ -13,15 +13,15 @@ from torch_towers.errors import InputError
 from torch_towers.registry import Spec, Strings, elementwise, op
 
 try:
-    from farmhash import fingerprint64 as _fingerprint64  # type: ignore[reportMissingTypeStubs]
+    import farmhash
 
-    fingerprint64: Any = _fingerprint64
+    fingerprint64: Any = farmhash.fingerprint64
 except ImportError:  # pragma: no cover  only towers that hash need it
     fingerprint64 = None
 try:
-    from siphash24 import siphash24 as _siphash24  # type: ignore[reportMissingTypeStubs]
+    import siphash24 as _siphash
 
-    siphash24: Any = _siphash24
+    siphash24: Any = _siphash.siphash24  # type: ignore
 except ImportError:  # pragma: no cover  only towers with salted hashing need it
     siphash24 = None
 
@@ -105,4 +105,4 @@ def fingerprint(x: Tensor | Strings) -> Tensor:
             width = x.size // len(x) if len(x) else 0
             rows = [b"".join(parts[i * width : (i + 1) * width]) for i in range(len(x))]
     prints = np.array([fingerprint64(row) for row in rows], "<u8")
-    return torch.from_numpy(prints.view(np.uint8).reshape(len(x), 8))
+    return torch.as_tensor(prints.view(np.uint8).reshape(len(x), 8))

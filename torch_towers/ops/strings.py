@@ -7,8 +7,6 @@ import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
-from functools import lru_cache
 from itertools import chain, pairwise, repeat
 from typing import Any
 
@@ -16,18 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
 from torch_towers.registry import Spec, Strings, elementwise, op
-
-try:
-    import re2 as _re2
-
-    re2: Any = _re2
-except ImportError:  # pragma: no cover  only towers with regular expressions need it
-    re2 = None
 
 _SAME = elementwise("string")
 
@@ -44,7 +34,12 @@ def each(function: Callable[[bytes], bytes], x: Strings) -> Strings:
     return strings(list(map(function, x.ravel().tolist())), x.shape)
 
 
-# -- case and white space -----------------------------------------------------------------------------------------------
+def items_of(x: Tensor | Strings) -> list[Any]:
+    """The elements of a tensor of any shape, one after another."""
+    return x.reshape(-1).tolist() if isinstance(x, Tensor) else x.ravel().tolist()  # type: ignore[reportUnknownMemberType]
+
+
+# -- case and white space ----------------------------------------------------------------------------------------------
 
 
 @op(stage="host", infer=_SAME)
@@ -68,7 +63,7 @@ def strip(x: Strings) -> Strings:
     return each(bytes.strip, x)
 
 
-# -- splitting and joining ----------------------------------------------------------------------------------------------
+# -- splitting and joining ---------------------------------------------------------------------------------------------
 
 
 def _split_spec(x: Spec, **attrs: Any) -> list[Spec]:
@@ -125,7 +120,7 @@ def _sparse_rows(parts: list[list[bytes]], x: Strings) -> tuple[Tensor, Strings,
     indices = np.stack([rows, np.arange(len(rows)) - starts], axis=1)
     longest = int(counts.max()) if len(parts) else 0
     values = strings(list(chain.from_iterable(parts)), (-1,))
-    return torch.from_numpy(indices), values, torch.tensor([len(parts), longest])
+    return torch.as_tensor(indices), values, torch.tensor([len(parts), longest])
 
 
 def _join_spec(*xs: Spec, **attrs: Any) -> list[Spec]:
@@ -187,7 +182,7 @@ def segment_join(x: Strings, segment_ids: Tensor, *num_segments: int, separator:
     width = math.prod(inner)
     groups: list[list[bytes]] = [[] for _ in range(count * width)]
     rows = x.reshape(segment_ids.numel(), width).tolist()
-    for segment, row in zip(segment_ids.reshape(-1).tolist(), rows, strict=True):
+    for segment, row in zip(items_of(segment_ids), rows, strict=True):
         if not 0 <= segment < count:
             raise InputError("segment_ids are not allowed to exceed num_segments or to have negative values.")
         for column, item in enumerate(row, segment * width):
@@ -219,7 +214,7 @@ def ngrams(
     if any(width <= 0 for width in widths):
         raise InputError("ngram_widths must contain positive values")
     tokens = values.ravel().tolist()
-    bounds = splits.tolist()
+    bounds = items_of(splits)
     _check_splits(bounds, len(tokens))
     if not tokens or not bounds:
         return values, torch.zeros_like(splits)
@@ -254,149 +249,7 @@ def _check_splits(bounds: list[int], size: int) -> None:
         raise InputError(f"Last split value must be data size. Expected {size}, got {bounds[-1]}")
 
 
-# -- regular expressions ------------------------------------------------------------------------------------------------
-
-
-@op(stage="host", infer=_SAME)
-def regex_replace(x: Strings, *, pattern: bytes, rewrite: bytes, replace_global: bool = True) -> Strings:
-    """What RE2 finds is replaced, `\\1` in `rewrite` being a group: `[...] -> [...]`. Source: tf.raw_ops.StaticRegexReplace."""
-    return each(replacer(pattern, rewrite, replace_global), x)
-
-
-@op(stage="host", infer=elementwise("bool"))
-def regex_full_match(x: Strings, *, pattern: bytes) -> Tensor:
-    """Whether RE2 matches the whole string: `[...] -> [...]` bool. Source: tf.raw_ops.StaticRegexFullMatch."""
-    match = compiled(pattern).fullmatch
-    found = [match(text) is not None for text in x.ravel().tolist()]
-    return torch.tensor(found, dtype=torch.bool).reshape(x.shape)
-
-
-def compiled(pattern: bytes) -> Any:
-    """The pattern as RE2 compiles it. Raises InputError with TensorFlow's message where RE2 refuses it."""
-    if re2 is None:
-        raise InputError(
-            "this tower has regular expressions, and the package google-re2 is not installed: pip install google-re2"
-        )
-    try:
-        return re2.compile(pattern, _options())
-    except re2.error as error:
-        reason = error.args[0].decode("utf-8", "replace") if error.args else ""
-        raise InputError(f"Invalid pattern: {pattern.decode('utf-8', 'replace')}, error: {reason}") from None
-
-
-def _options() -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    return options
-
-
-_SIMPLE_CLASS = re.compile(rb"\[(?!\^)(?:[^\[\]\\\x80-\xff]|\\[^A-Za-z0-9\x80-\xff]|\\[dswDn])+\]", re.DOTALL)
-"""A class of ASCII characters: whatever it matches is one byte, so that a table of 256 bytes does its work."""
-
-
-@lru_cache(maxsize=256)
-def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
-    """The function from bytes to bytes that `RE2::GlobalReplace` or `RE2::Replace` is for one pattern and rewrite."""
-    regexp = compiled(pattern)
-    parts, valid = _rewrite_parts(rewrite)
-    if max((part for part in parts if isinstance(part, int)), default=0) > regexp.groups or not (
-        valid or replace_global
-    ):
-        return bytes
-    if replace_global and len(rewrite) <= 1 and valid and _SIMPLE_CLASS.fullmatch(pattern) and b"\\D" not in pattern:
-        return _translator(regexp, rewrite)
-    literal = b"".join(part for part in parts if isinstance(part, bytes))
-    if all(isinstance(part, bytes) for part in parts):
-        expand: Callable[[Any], bytes] = lambda match: literal  # noqa: E731
-    else:
-        expand = lambda match: b"".join([part if isinstance(part, bytes) else match[part] or b"" for part in parts])  # noqa: E731
-    if replace_global:
-        return lambda text: _replace_all(regexp, expand, text)
-    return lambda text: _replace_first(regexp, expand, text)
-
-
-def _translator(regexp: Any, rewrite: bytes) -> Callable[[bytes], bytes]:
-    found = bytes(byte for byte in range(128) if regexp.fullmatch(bytes([byte])))
-    if not rewrite:
-        return lambda text: text.translate(None, found)
-    table = bytes.maketrans(found, rewrite * len(found))
-    return lambda text: text.translate(table)
-
-
-def _rewrite_parts(rewrite: bytes) -> tuple[list[bytes | int], bool]:
-    """Literal bytes and group numbers, and whether RE2 accepts the rewrite; where it does not, the parts before the fault."""
-    parts: list[bytes | int] = []
-    position = 0
-    while position < len(rewrite):
-        byte = rewrite[position : position + 1]
-        if byte == b"\\":
-            position += 1
-            byte = rewrite[position : position + 1]
-            if byte.isdigit():
-                parts.append(int(byte))
-            elif byte == b"\\":
-                parts.append(byte)
-            else:
-                return parts, False
-        else:
-            parts.append(byte)
-        position += 1
-    return parts, True
-
-
-def _replace_first(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> bytes:
-    match = regexp.search(text)
-    return text if match is None else text[: match.start()] + expand(match) + text[match.end() :]
-
-
-def _replace_all(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> bytes:
-    pieces: list[bytes] = []
-    position = 0
-    for match in regexp.finditer(text):
-        start, stop = match.span()
-        if start == stop:
-            return _replace_all_with_empty(regexp, expand, text)
-        pieces += (text[position:start], expand(match))
-        position = stop
-    if not pieces:
-        return text
-    pieces.append(text[position:])
-    return b"".join(pieces)
-
-
-def _replace_all_with_empty(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> bytes:
-    """`RE2::GlobalReplace` where the empty string matches: not right behind a match, and never inside a character."""
-    pieces: list[bytes] = []
-    position, last = 0, -1
-    while position <= len(text):
-        match = regexp.search(text, position)
-        if match is None:
-            break
-        start, stop = match.span()
-        pieces.append(text[position:start])
-        if start == stop == last:
-            step = _character(text, position)
-            pieces[-1] = text[position : position + step]
-            position += step
-            continue
-        pieces.append(expand(match))
-        position = last = stop
-    pieces.append(text[position:])
-    return b"".join(pieces)
-
-
-def _character(text: bytes, position: int) -> int:
-    """How many bytes the UTF-8 character at `position` has; 1 where there is no whole one."""
-    lead = text[position] if position < len(text) else 0
-    size = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-    try:
-        text[position : position + size].decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return 1
-    return size
-
-
-# -- parts and lengths --------------------------------------------------------------------------------------------------
+# -- parts and lengths -------------------------------------------------------------------------------------------------
 
 
 def _substr_spec(x: Spec, pos: Spec, length: Spec, **attrs: Any) -> list[Spec]:
@@ -415,8 +268,8 @@ def substr(x: Strings, pos: Tensor, length: Tensor, *, unit: str = "BYTE") -> St
     """
     shape = x.shape if tuple(pos.shape) == x.shape or not pos.ndim else np.broadcast_shapes(x.shape, tuple(pos.shape))
     texts = np.broadcast_to(x, shape).ravel().tolist()
-    positions = pos.expand(shape).reshape(-1).tolist()
-    lengths = length.expand(shape).reshape(-1).tolist()
+    positions = items_of(pos.expand(shape))
+    lengths = items_of(length.expand(shape))
     cut = _cut_bytes if unit == "BYTE" else _cut_characters
     return strings([cut(*item) for item in zip(texts, positions, lengths, range(len(texts)), strict=True)], shape)
 
@@ -451,222 +304,7 @@ def string_length(x: Strings, *, unit: str = "BYTE") -> Tensor:
     return torch.tensor(list(map(len, texts)), dtype=torch.int32).reshape(x.shape)
 
 
-# -- numbers ------------------------------------------------------------------------------------------------------------
-
-
-@op(stage="host", infer=_SAME)
-def as_string(
-    x: Tensor | Strings,
-    *,
-    precision: int = -1,
-    scientific: bool = False,
-    shortest: bool = False,
-    width: int = -1,
-    fill: str = "",
-) -> Strings:
-    """Numbers as C's printf writes them, booleans as "true" and "false": `[...] -> [...]`. Source: tf.raw_ops.AsString."""
-    pad = f"{fill}{width}" if width > -1 else ""
-    if not isinstance(x, Tensor):
-        form = b"%" + pad.replace("0", "", 1).encode() + b"s" if fill == "0" else b"%" + pad.encode() + b"s"
-        return each(form.__mod__, x) if pad else x
-    values: list[Any] = x.reshape(-1).tolist()
-    if x.dtype == torch.bool:
-        return strings([b"true" if value else b"false" for value in values], x.shape)
-    if not (x.is_floating_point() or x.is_complex()):
-        if not dtype_name(x).startswith("int"):
-            pad = pad.replace("+", "")  # C ignores the sign flag of unsigned numbers
-        return strings(list(map(f"%{pad}d".encode().__mod__, values)), x.shape)
-    decimals = f".{precision}" if precision > -1 else ""
-    form = f"%{pad}{decimals}{'g' if shortest else 'e' if scientific else 'f'}".encode()
-    blanks = f"%{pad[1:] if fill == '0' else pad}s".encode()  # C fills with zeros only where there are digits
-
-    def text(value: float) -> bytes:
-        if math.isfinite(value):
-            return form % value
-        sign = "-" if math.copysign(1, value) < 0 else "+" if fill == "+" and pad else ""
-        return blanks.replace(b"+", b"").replace(b"#", b"") % f"{sign}{'nan' if math.isnan(value) else 'inf'}".encode()
-
-    if x.is_complex():
-        return strings([b"(" + text(value.real) + b"," + text(value.imag) + b")" for value in values], x.shape)
-    return strings(list(map(text, values)), x.shape)
-
-
-def _to_number_spec(x: Spec, *, dtype: str) -> list[Spec]:
-    return [(dtype, x[1])]
-
-
-_BLANK = rb"[ \t\n\v\f\r]*"
-_INTEGER = re.compile(_BLANK + rb"[+-]?[0-9]+" + _BLANK)
-_UNSIGNED = re.compile(_BLANK + rb"\+?[0-9]+" + _BLANK)
-_FLOAT = re.compile(
-    _BLANK
-    + rb"([+-]?)(?:((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
-    + rb"|(0[xX](?:[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?[0-9]+)?)"
-    + rb"|(inf|infinity)|nan(?:\([0-9A-Za-z_]*\))?)"
-    + _BLANK,
-    re.IGNORECASE,
-)
-
-
-@op(stage="host", infer=_to_number_spec)
-def to_number(x: Strings, *, dtype: str) -> Tensor:
-    """Strings read as numbers: `[...] -> [...]`. Raises InputError, with TensorFlow's message, for what is not a number.
-
-    Source: tf.raw_ops.StringToNumber.
-    """
-    texts = x.ravel().tolist()
-    if dtype in ("float32", "float64"):
-        values = np.array(list(map(_float, texts)), np.float64)
-        if dtype == "float32":
-            values = _round_once(values, texts)
-        return torch.from_numpy(values).reshape(x.shape)
-    limits = torch.iinfo(torch_dtype(dtype))
-    syntax = _INTEGER if limits.min < 0 else _UNSIGNED
-    numbers: list[int] = []
-    for text in texts:
-        if syntax.fullmatch(text) is None:
-            raise _not_a_number(text)
-        digits = text.strip()
-        number = int(digits) if len(digits) < 4000 else _long_integer(digits)
-        if not limits.min <= number <= limits.max:
-            raise _not_a_number(text)
-        numbers.append(number)
-    return torch.from_numpy(np.array(numbers, dtype)).reshape(x.shape)
-
-
-def _long_integer(digits: bytes) -> int:
-    """Python refuses to read more than 4300 digits; leading zeros are all that can be there."""
-    kept = digits.lstrip(b"+-0") or b"0"
-    return int(digits[:1].replace(b"+", b"") + kept) if len(kept) < 100 else 1 << 65
-
-
-def _not_a_number(text: bytes) -> InputError:
-    return InputError(f"StringToNumberOp could not correctly convert string: {text.decode('utf-8', 'replace')}")
-
-
-def _float(text: bytes) -> float:
-    """The float64 nearest to what `text` says, as C's strtod reads it."""
-    match = _FLOAT.fullmatch(text)
-    if match is None:
-        raise _not_a_number(text)
-    sign, decimal, hexadecimal, infinity = match.groups()
-    if decimal is not None:
-        value = float(decimal)
-    elif hexadecimal is not None:
-        try:
-            value = float.fromhex(hexadecimal.decode())
-        except OverflowError:
-            value = math.inf
-    else:
-        value = math.inf if infinity is not None else math.nan
-    return -value if sign == b"-" else value
-
-
-def _round_once(values: np.ndarray[Any, Any], texts: list[bytes]) -> np.ndarray[Any, Any]:
-    """Float64 to float32 without rounding twice: where a float64 lies between two float32, the text itself decides."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = values.astype(np.float32)
-        other = np.nextafter(
-            narrow, np.where(values > narrow, np.float32(np.inf), np.float32(-np.inf)).astype(np.float32)
-        )
-        wide, beyond = narrow.astype(np.float64), other.astype(np.float64)
-        limit = float(np.finfo(np.float32).max) + 2.0**103
-        halfway = ((wide + beyond) / 2 == values) & (values != wide) | (np.abs(values) == limit)
-    for index in np.flatnonzero(halfway).tolist():
-        exact, value = _exact(texts[index]), Fraction(float(values[index]))
-        if exact != value:
-            up = np.float32(np.inf) if exact > value else np.float32(-np.inf)
-            near = np.nextafter(
-                np.float64(values[index]), np.float64(up)
-            )  # off the middle, to the side of the exact value
-            with np.errstate(over="ignore"):
-                narrow[index] = np.float32(near)
-    return narrow
-
-
-def _exact(text: bytes) -> Fraction:
-    text = text.strip()
-    sign = -1 if text[:1] == b"-" else 1
-    digits = text.lstrip(b"+-").decode().lower()
-    if not digits.startswith("0x"):
-        return sign * Fraction(digits)
-    mantissa, _, exponent = digits[2:].partition("p")
-    whole, _, part = mantissa.partition(".")
-    return sign * Fraction(int((whole + part) or "0", 16)) * Fraction(2) ** (int(exponent or 0) - 4 * len(part))
-
-
-# -- templates ----------------------------------------------------------------------------------------------------------
-
-
-@op(stage="host", infer=lambda *xs, **attrs: [("string", ())])
-def string_format(*xs: Tensor | Strings, template: bytes, placeholder: bytes = b"%s", summarize: int = 3) -> Strings:
-    """The template with each placeholder replaced by a tensor as TensorFlow prints it: `-> []`. Source: tf.raw_ops.StringFormat."""
-    pieces = template.split(placeholder)
-    if len(pieces) != len(xs) + 1:
-        raise InputError(f"num placeholders in template and num inputs must match: {len(pieces) - 1} vs. {len(xs)}")
-    shown = [summary(x, summarize) for x in xs]
-    return strings([b"".join(chain.from_iterable(zip(pieces, [*shown, b""], strict=True)))], ())
-
-
-def summary(x: Tensor | Strings, summarize: int) -> bytes:
-    """A tensor as TensorFlow prints it, at most `summarize` elements at both ends of each axis (-1: all of them)."""
-    items: list[Any] = x.reshape(-1).tolist() if isinstance(x, Tensor) else x.ravel().tolist()
-    limit = len(items) + 1 if summarize < 0 else summarize
-    show = _shown(x)
-    if not limit and isinstance(x, Tensor) and x.dtype == torch.bool:
-        return b""
-    if not x.ndim:
-        return show(items[0]) if limit else b"..."
-    return _summary(items, list(x.shape), 0, limit, show)
-
-
-def _summary(items: list[Any], shape: list[int], depth: int, limit: int, show: Callable[[Any], bytes]) -> bytes:
-    size = shape[0]
-    if len(shape) == 1:
-        if size <= 2 * limit:
-            return b"[" + b" ".join(map(show, items)) + b"]"
-        head, tail = items[:limit], items[size - limit :]
-        return b"[" + b" ".join([*map(show, head), b"...", *map(show, tail)] if limit else [b"", b"..."]) + b"]"
-    gap = b"\n" * (len(shape) - 1)
-    indent = gap + b" " * (depth + 1)
-    if not limit or not items:
-        return b"[" + gap + b" ...]"
-    step = len(items) // size
-    indices: list[int | None] = list(range(size))
-    if size > 2 * limit:
-        indices[limit : size - limit] = [None]
-    rows = [
-        b"..." if i is None else _summary(items[i * step : (i + 1) * step], shape[1:], depth + 1, limit, show)
-        for i in indices
-    ]
-    return b"[" + indent.join(rows) + b"]"
-
-
-_NAMED = {b"\n": b"\\n", b"\r": b"\\r", b"\t": b"\\t", b'"': b'\\"', b"'": b"\\'", b"\\": b"\\\\"}
-_ESCAPED = [_NAMED.get(bytes([byte]), bytes([byte]) if 32 <= byte != 127 else b"\\%03o" % byte) for byte in range(256)]
-
-
-def _shown(x: Tensor | Strings) -> Callable[[Any], bytes]:
-    if not isinstance(x, Tensor):
-        return lambda item: b'"' + b"".join(map(_ESCAPED.__getitem__, item)) + b'"'
-    if x.dtype == torch.bool:
-        return lambda item: b"1" if item else b"0"
-    if x.dtype == torch.float64:
-        return lambda item: _float_text(item, 15, 17, float)
-    if x.is_floating_point():
-        return lambda item: _float_text(item, 6, 9, np.float32)
-    return lambda item: b"%d" % item
-
-
-def _float_text(value: float, digits: int, enough: int, kind: Callable[[Any], Any]) -> bytes:
-    """The shorter of two lengths that reads back as the same number."""
-    if not math.isfinite(value):
-        return str(value).encode()
-    short = b"%.*g" % (digits, value)
-    return short if kind(float(short)) == kind(value) else b"%.*g" % (enough, value)
-
-
-# -- base64 -------------------------------------------------------------------------------------------------------------
+# -- base64 ------------------------------------------------------------------------------------------------------------
 
 
 @op(stage="host", infer=_SAME)

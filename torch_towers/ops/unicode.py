@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -40,17 +42,17 @@ def _cased(text: bytes, ascii_case: Callable[[bytes], bytes], case: Callable[[st
     if text.isascii():
         return ascii_case(text)
     known = text.decode("utf-8", "replace")
-    later = _unassigned()
-    if later.search(known) is None:
+    later = _later()
+    if later.isdisjoint(known):
         return case(known).encode()
-    # What Unicode 13 does not know has no case, and parts words: Python knows later versions and would see letters there.
-    return "".join(part if i % 2 else case(part) for i, part in enumerate(later.split(known))).encode()
+    # What Unicode 13 does not know has no case, and parts words: this Python knows a later Unicode and would see letters there.
+    parts = groupby(known, later.__contains__)
+    return "".join("".join(part) if is_later else case("".join(part)) for is_later, part in parts).encode()
 
 
 def _lower(text: str) -> str:
-    if (
-        _PAMUDPOD in text and "Σ" in text
-    ):  # a mark until Unicode 13, a letter's part since: words end at it for Python only
+    if _PAMUDPOD in text and "Σ" in text:
+        # A mark until Unicode 13, part of a letter since: for Python words end at it, so another mark stands in.
         mark = next(mark for mark in map(chr, range(0x308, 0x370)) if mark not in text)
         return text.replace(_PAMUDPOD, mark).lower().replace(mark, _PAMUDPOD)
     return text.lower()
@@ -58,23 +60,29 @@ def _lower(text: str) -> str:
 
 def _upper(text: str) -> str:
     upper = text.upper()
-    later = _unassigned()
-    if later.search(upper) is None:
+    later = _later()
+    if later.isdisjoint(upper):
         return upper
     return "".join(
-        char if later.search(char.upper()) else char.upper() for char in text
-    )  # capitals newer than Unicode 13
+        char.upper() if later.isdisjoint(char.upper()) else char for char in text
+    )  # a capital newer than the letter
 
 
 @lru_cache(maxsize=1)
-def _unassigned() -> re.Pattern[str]:
-    """Finds what has no script in Unicode 13, in a group of its own for `split`."""
+def _later() -> frozenset[str]:
+    """What has case, or hides between cased letters, in this Python's Unicode and is unassigned in Unicode 13."""
     starts, scripts = _scripts()
-    stops = [*starts[1:].tolist(), 0x110000]
-    ranges = [
-        (start, stop - 1) for start, stop, script in zip(starts.tolist(), stops, scripts.tolist()) if script == _UNKNOWN
-    ]
-    return re.compile("([" + "".join(f"{re.escape(chr(a))}-{re.escape(chr(b))}" for a, b in ranges) + "]+)")
+    runs = zip(starts.tolist(), [*starts[1:].tolist(), 0x110000], scripts.tolist())
+    unknown = (chr(code) for start, stop, script in runs if script == _UNKNOWN for code in range(start, stop))
+    return frozenset(
+        char for char in unknown if unicodedata.category(char) not in ("Cn", "Co", "Cs") and _matters(char)
+    )
+
+
+def _matters(char: str) -> bool:
+    """Whether case mapping sees more than a caseless letter in `char`: it has case, or a sigma's word goes on across it."""
+    has_case = char.lower() != char or char.upper() != char or f"{char}Σ".lower()[-1] == "ς"
+    return has_case or f"AΣ{char}A".lower()[1] != "ς"
 
 
 # -- encodings ----------------------------------------------------------------------------------------------------------
@@ -209,7 +217,7 @@ def transcode(
     """
     decoder = _DECODERS[_key(input_encoding)]
     same = output_encoding == "UTF-8" and decoder is _decode_utf8 and not replace_control
-    array = np.empty(x.size, object)
+    array: Strings = np.empty(x.size, object)
     for i, text in enumerate(x.ravel().tolist()):
         if same and _is_utf8(text):
             array[i] = text
@@ -286,7 +294,7 @@ def unicode_encode(
     bounds: list[int] = splits.tolist()  # type: ignore[reportUnknownMemberType]
     if bounds[:1] != [0] or bounds[-1] != len(values) or any(a > b for a, b in itertools.pairwise(bounds)):
         raise InputError(f"the splits of the code points must rise from 0 to their number, {len(values)}")
-    array = np.empty(len(bounds) - 1, object)
+    array: Strings = np.empty(len(bounds) - 1, object)
     for i, (start, stop) in enumerate(itertools.pairwise(bounds)):
         array[i] = _encode(list(_valid(values[start:stop], errors, replacement)), output_encoding)
     return array
@@ -321,4 +329,4 @@ def unicode_script(x: Tensor) -> Tensor:
     starts, scripts = _scripts()
     codes = x.cpu().numpy()
     found = scripts[np.searchsorted(starts, codes, side="right") - 1]
-    return torch.from_numpy(np.where((codes >= 0) & (codes < 0x110000), found, np.int32(-1)))  # type: ignore[reportUnknownMemberType]
+    return torch.as_tensor(np.where((codes >= 0) & (codes < 0x110000), found, np.int32(-1)))  # type: ignore[reportUnknownMemberType]

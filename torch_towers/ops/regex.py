@@ -1,0 +1,161 @@
+"""Regular expressions: RE2's, on bytes, as TensorFlow's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.ops.strings import each
+from torch_towers.registry import Strings, elementwise, op
+
+try:
+    import re2 as _re2  # type: ignore[reportMissingTypeStubs]
+
+    re2: Any = _re2
+except ImportError:  # pragma: no cover  only towers with regular expressions need it
+    re2 = None
+
+
+@op(stage="host", infer=elementwise("string"))
+def regex_replace(x: Strings, *, pattern: bytes, rewrite: bytes, replace_global: bool = True) -> Strings:
+    """What RE2 finds is replaced, `\\1` in `rewrite` being a group: `[...] -> [...]`. Source: tf.raw_ops.StaticRegexReplace."""
+    return each(replacer(pattern, rewrite, replace_global), x)
+
+
+@op(stage="host", infer=elementwise("bool"))
+def regex_full_match(x: Strings, *, pattern: bytes) -> Tensor:
+    """Whether RE2 matches the whole string: `[...] -> [...]` bool. Source: tf.raw_ops.StaticRegexFullMatch."""
+    match = compiled(pattern).fullmatch
+    found = [match(text) is not None for text in x.ravel().tolist()]
+    return torch.tensor(found, dtype=torch.bool).reshape(x.shape)
+
+
+def compiled(pattern: bytes) -> Any:
+    """The pattern as RE2 compiles it. Raises InputError with TensorFlow's message where RE2 refuses it."""
+    if re2 is None:
+        raise InputError(
+            "this tower has regular expressions, and the package google-re2 is not installed: pip install google-re2"
+        )
+    try:
+        return re2.compile(pattern, _options())
+    except re2.error as error:
+        reason = error.args[0].decode("utf-8", "replace") if error.args else ""
+        raise InputError(f"Invalid pattern: {pattern.decode('utf-8', 'replace')}, error: {reason}") from None
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    return options
+
+
+_SIMPLE_CLASS = re.compile(rb"\[(?!\^)(?:[^\[\]\\\x80-\xff]|\\[^A-Za-z0-9\x80-\xff]|\\[dswDn])+\]", re.DOTALL)
+"""A class of ASCII characters: whatever it matches is one byte, so that a table of 256 bytes does its work."""
+
+
+@lru_cache(maxsize=256)
+def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
+    """The function from bytes to bytes that `RE2::GlobalReplace` or `RE2::Replace` is for one pattern and rewrite."""
+    regexp = compiled(pattern)
+    parts, valid = _rewrite_parts(rewrite)
+    if max((part for part in parts if isinstance(part, int)), default=0) > regexp.groups or not (
+        valid or replace_global
+    ):
+        return bytes
+    if replace_global and len(rewrite) <= 1 and valid and _SIMPLE_CLASS.fullmatch(pattern) and b"\\D" not in pattern:
+        return _translator(regexp, rewrite)
+    literal = b"".join(part for part in parts if isinstance(part, bytes))
+    if all(isinstance(part, bytes) for part in parts):
+        expand: Callable[[Any], bytes] = lambda match: literal  # noqa: E731
+    else:
+        expand = lambda match: b"".join([part if isinstance(part, bytes) else match[part] or b"" for part in parts])  # noqa: E731
+    if replace_global:
+        return lambda text: _replace_all(regexp, expand, text)
+    return lambda text: _replace_first(regexp, expand, text)
+
+
+def _translator(regexp: Any, rewrite: bytes) -> Callable[[bytes], bytes]:
+    found = bytes(byte for byte in range(128) if regexp.fullmatch(bytes([byte])))
+    if not rewrite:
+        return lambda text: text.translate(None, found)
+    table = bytes.maketrans(found, rewrite * len(found))
+    return lambda text: text.translate(table)
+
+
+def _rewrite_parts(rewrite: bytes) -> tuple[list[bytes | int], bool]:
+    """Literal bytes and group numbers, and whether RE2 accepts the rewrite; where it does not, the parts before the fault."""
+    parts: list[bytes | int] = []
+    position = 0
+    while position < len(rewrite):
+        byte = rewrite[position : position + 1]
+        if byte == b"\\":
+            position += 1
+            byte = rewrite[position : position + 1]
+            if byte.isdigit():
+                parts.append(int(byte))
+            elif byte == b"\\":
+                parts.append(byte)
+            else:
+                return parts, False
+        else:
+            parts.append(byte)
+        position += 1
+    return parts, True
+
+
+def _replace_first(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> bytes:
+    match = regexp.search(text)
+    return text if match is None else text[: match.start()] + expand(match) + text[match.end() :]
+
+
+def _replace_all(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> bytes:
+    pieces: list[bytes] = []
+    position = 0
+    for match in regexp.finditer(text):
+        start, stop = match.span()
+        if start == stop:
+            return _replace_all_with_empty(regexp, expand, text)
+        pieces += (text[position:start], expand(match))
+        position = stop
+    if not pieces:
+        return text
+    pieces.append(text[position:])
+    return b"".join(pieces)
+
+
+def _replace_all_with_empty(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> bytes:
+    """`RE2::GlobalReplace` where the empty string matches: not right behind a match, and never inside a character."""
+    pieces: list[bytes] = []
+    position, last = 0, -1
+    while position <= len(text):
+        match = regexp.search(text, position)
+        if match is None:
+            break
+        start, stop = match.span()
+        pieces.append(text[position:start])
+        if start == stop == last:
+            step = _character(text, position)
+            pieces[-1] = text[position : position + step]
+            position += step
+            continue
+        pieces.append(expand(match))
+        position = last = stop
+    pieces.append(text[position:])
+    return b"".join(pieces)
+
+
+def _character(text: bytes, position: int) -> int:
+    """How many bytes the UTF-8 character at `position` has; 1 where there is no whole one."""
+    lead = text[position] if position < len(text) else 0
+    size = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+    try:
+        text[position : position + size].decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return 1
+    return size
