@@ -1,0 +1,404 @@
+"""Serialized data: `tf.Example`, CSV, raw bytes, serialized tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers import examples
+from torch_towers.dtypes import dtype_name, torch_dtype
+from torch_towers.errors import InputError
+from torch_towers.ops.numerals import to_number
+from torch_towers.registry import Spec, Strings, op
+from torch_towers.rows import Rows, filled, ranges
+from torch_towers.rows import place as place_rows
+
+Column = tuple[bytes, str]
+"""A feature of an example: its key and dtype ("float32", "int64" or "string")."""
+DenseColumn = tuple[bytes, str, tuple[int, ...]]
+"""A feature of fixed shape; a first size of -1 is as long as the longest row."""
+RaggedColumn = tuple[bytes, str, str]
+"""A feature of any length, with the dtype of its row splits."""
+
+_KINDS = {examples.BYTES: "string", examples.FLOATS: "float32", examples.INTEGERS: "int64"}
+_READERS: dict[str, Callable[[bytes], Any]] = {
+    "string": examples.bytes_list,
+    "float32": examples.float_list,
+    "int64": examples.int64_list,
+}
+_LISTS = {"string": "bytes", "float32": "float", "int64": "int64"}  # as TensorFlow's messages call them
+_NAMES = {"string": "string", "float32": "float", "int64": "int64"}
+_DTYPES = {"float32": np.float32, "int64": np.int64}
+
+
+def _examples_spec(
+    serialized: Spec, names: Spec, defaults: tuple[Spec, ...], *, sparse: Sequence[Column],
+    dense: Sequence[DenseColumn], ragged: Sequence[RaggedColumn],
+) -> list[Spec]:  # fmt: skip
+    batch = serialized[1]
+    rank = None if batch is None else len(batch) + 1
+
+    def rows(shape: tuple[int, ...]) -> tuple[int | str | None, ...] | None:
+        sizes = tuple(None if size < 0 else size for size in shape)
+        return None if batch is None else (*batch, *sizes)
+
+    specs: list[Spec] = [("int64", (None, rank))] * len(sparse)
+    specs += [(dtype, (None,)) for _, dtype in sparse]
+    specs += [("int64", (rank,))] * len(sparse)
+    specs += [(dtype, rows(shape)) for _, dtype, shape in dense]
+    specs += [(dtype, (None,)) for _, dtype, _ in ragged]
+    return specs + [(splits, (None,)) for _, _, splits in ragged]
+
+
+@op(stage="host", infer=_examples_spec)
+def parse_examples(
+    serialized: Strings,
+    names: Strings,
+    defaults: tuple[Rows, ...],
+    *,
+    sparse: tuple[Column, ...],
+    dense: tuple[DenseColumn, ...],
+    ragged: tuple[RaggedColumn, ...],
+) -> tuple[Any, ...]:
+    """The features of serialized `tf.Example`s: `[n]` or `[]` strings -> one tensor or several per feature.
+
+    In this order: indices, values and shapes of the `sparse` features, the `dense` features, values and row splits of the
+    `ragged` ones. A missing dense feature is its default, or an error where that is empty; of a repeated one the last counts.
+    `names` says what messages call the examples; it may be empty.
+    Errors: `InputError` for what is not an example, another dtype, or another number of values than the shape asks.
+    Source: tf.raw_ops.ParseExampleV2.
+    """
+    _check_defaults(defaults, dense)
+    if serialized.ndim > 1:
+        raise InputError(f"Expected serialized to be a scalar or vector, got shape: {list(serialized.shape)}")
+    wanted: dict[bytes, tuple[str, int, str]] = {}
+    for kind, columns in (("dense", dense), ("sparse", sparse), ("ragged", ragged)):
+        wanted.update({column[0]: (kind, place, column[1]) for place, column in enumerate(columns)})
+    single = serialized.ndim == 0
+    labels: list[bytes] = names.reshape(-1).tolist()
+    rows = [
+        _read(item, wanted, _where(labels, index, single), single)
+        for index, item in enumerate(serialized.reshape(-1).tolist())
+    ]
+    fixed: list[Any] = []
+    for column, default in zip(dense, defaults, strict=True):
+        parts = [row.get(column[0]) for row in rows]
+        joined = _joined(
+            [_dense(part, column, default, _where(labels, i, single)) for i, part in enumerate(parts)], column, default
+        )
+        fixed.append(joined.reshape(joined.shape[1:]) if single else joined)
+    found = [_ragged([row.get(key) for row in rows], dtype) for key, dtype in sparse]
+    uneven = [_ragged([row.get(key) for row in rows], dtype) for key, dtype, _ in ragged]
+    return (
+        *[_indices(lengths, single) for _, lengths in found],
+        *[values for values, _ in found],
+        *[lengths if single else torch.tensor([len(rows), int(max([0, *lengths.tolist()]))]) for _, lengths in found],
+        *fixed,
+        *[values for values, _ in uneven],
+        *[_row_splits(lengths, splits, single) for (_, lengths), (_, _, splits) in zip(uneven, ragged, strict=True)],
+    )
+
+
+class _Where:
+    """Which example is being read, as TensorFlow's messages say it."""
+
+    def __init__(self, name: bytes, index: int, single: bool) -> None:
+        self.name, self.index, self.single = name.decode("utf-8", "replace"), index, single
+
+    def error(self, key: bytes, text: str) -> InputError:
+        shown = key.decode("utf-8", "replace")
+        if self.single:
+            return InputError(f"Key: {shown}.  {text}")
+        return InputError(f"Name: {self.name}, Key: {shown}, Index: {self.index}.  {text}")
+
+    def missing(self, key: bytes, dtype: str) -> InputError:
+        name = "" if self.single else f"Name: {self.name}, "
+        return InputError(
+            f"{name}Feature: {key.decode('utf-8', 'replace')} (data type: {_NAMES[dtype]}) is required but could not be found."
+        )
+
+
+def _where(names: list[bytes], index: int, single: bool) -> _Where:
+    return _Where(names[index] if names else b"<unknown>", index, single)
+
+
+def _read(item: bytes, wanted: dict[bytes, tuple[str, int, str]], where: _Where, single: bool) -> dict[bytes, Any]:
+    """The values of the wanted features of one example; of a repeated key the last that counts."""
+    try:
+        found = examples.entries(item)
+    except examples.MalformedError:
+        raise InputError(f"Could not parse example input, value: {item[:200]!r}") from None
+    values: dict[bytes, Any] = {}
+    for key, feature in reversed(found):
+        if key not in wanted:
+            continue
+        kind, _, dtype = wanted[key]
+        if feature and feature[0] not in _KINDS:
+            raise InputError("Unsupported datatype.")
+        if not feature and (single or kind == "dense"):
+            continue  # an empty feature is a missing one: an earlier one of the same key may still count
+        if key in values:
+            continue
+        if not feature:
+            values[key] = None
+            continue
+        actual = _KINDS[feature[0]]
+        if actual != dtype:
+            raise where.error(
+                key, f"Data types don't match. Data type: {_NAMES[actual]} but expected type: {_NAMES[dtype]}"
+            )
+        try:
+            values[key] = _READERS[dtype](feature)
+        except examples.MalformedError:
+            raise where.error(key, "Can't parse serialized Example.") from None
+    return values
+
+
+def _dense(part: Any, column: DenseColumn, default: Rows, where: _Where) -> Any:
+    """One row of a dense feature, flat; its default where it is missing. TensorFlow pads open rows later."""
+    key, dtype, shape = column
+    is_open = bool(shape) and shape[0] < 0
+    step = int(np.prod(shape[1:] if is_open else shape))
+    if part is None:
+        if is_open:
+            return []
+        if _count(default) == 0:
+            raise where.missing(key, dtype)
+        return default.reshape(-1).tolist()
+    if where.single and is_open and len(part) % step:
+        raise InputError(f"Error while parsing feature with key {key.decode('utf-8', 'replace')}: number of elements should be divisible by {step}, found {len(part)} instead")  # fmt: skip
+    if where.single and not is_open and len(part) != step:
+        raise where.error(key, f"Can't parse serialized Example: Some {_LISTS[dtype]}_list slice was not parsed.")
+    if is_open:
+        if len(part) % step:
+            raise where.error(key, f"Number of {_LISTS[dtype]} values is not a multiple of stride length. Saw {len(part)} values but output shape is: {_shown(shape)}")  # fmt: skip
+    elif len(part) != step:
+        raise where.error(key, f"Number of {_LISTS[dtype]} values != expected.  Values size: {len(part)} but output shape: {_shown(shape)}")  # fmt: skip
+    return part
+
+
+def _joined(parts: list[Any], column: DenseColumn, default: Rows) -> Rows:
+    """The rows of a dense feature as one tensor `[n, *shape]`; open rows are padded with the default."""
+    _, dtype, shape = column
+    if shape and shape[0] < 0:
+        longest = max([0, *map(len, parts)])
+        inner = shape[1:]
+        flat = filled((len(parts), longest), default.reshape(()))
+        for index, part in enumerate(parts):
+            flat[index, : len(part)] = _tensor(part, dtype)
+        return flat.reshape((len(parts), longest // max(1, int(np.prod(inner))), *inner))
+    return _flat(parts, dtype).reshape((len(parts), *shape))
+
+
+def _ragged(parts: list[Any], dtype: str) -> tuple[Rows, Tensor]:
+    """The values of all rows, and how many each row has."""
+    lists: list[Any] = [[] if part is None else part for part in parts]
+    return _flat(lists, dtype), torch.tensor([len(part) for part in lists], dtype=torch.int64)
+
+
+def _flat(parts: list[Any], dtype: str) -> Rows:
+    if dtype == "float32":
+        return torch.from_numpy(
+            np.concatenate([np.empty(0, np.float32), *[np.asarray(part, np.float32) for part in parts]])
+        )
+    return _tensor([item for part in parts for item in part], dtype)
+
+
+def _tensor(items: Any, dtype: str) -> Rows:
+    """A vector of values of one feature."""
+    if dtype == "string":
+        array = np.empty(len(items), object)
+        array[:] = items
+        return array
+    return torch.from_numpy(np.array(items, _DTYPES[dtype]))
+
+
+def _indices(lengths: Tensor, single: bool) -> Tensor:
+    columns = ranges(lengths)
+    if single:
+        return columns.unsqueeze(1)
+    return torch.stack([torch.arange(lengths.shape[0]).repeat_interleave(lengths), columns], 1)
+
+
+def _row_splits(lengths: Tensor, dtype: str, single: bool) -> Tensor:
+    if single:
+        return torch.empty(0, dtype=torch_dtype(dtype))  # TensorFlow leaves them out where there is one example
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch_dtype(dtype))
+
+
+def _check_defaults(defaults: tuple[Rows, ...], dense: Sequence[DenseColumn]) -> None:
+    for place, ((_, _, shape), default) in enumerate(zip(dense, defaults, strict=True)):
+        if shape and shape[0] < 0:
+            if _count(default) != 1:
+                raise InputError(f"dense_shape[{place}] is a variable length shape: {_shown(shape)}, therefore def_value[{place}] must contain a single element (the padding element).  But its shape is: {_shown(tuple(default.shape))}")  # fmt: skip
+        elif _count(default) and tuple(default.shape) != shape:
+            raise InputError(f"def_value[{place}].shape() == {_shown(tuple(default.shape))} is not compatible with dense_shapes_[{place}] == {_shown(shape)}")  # fmt: skip
+
+
+def _count(x: Rows) -> int:
+    return x.numel() if isinstance(x, Tensor) else x.size
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return "[" + ",".join("?" if size < 0 else str(size) for size in shape) + "]"
+
+
+# -- text and bytes -----------------------------------------------------------------------------------------------------
+
+
+def _csv_spec(records: Spec, defaults: tuple[Spec, ...], **attrs: Any) -> list[Spec]:
+    return [(default[0], records[1]) for default in defaults]
+
+
+@op(stage="host", infer=_csv_spec)
+def decode_csv(
+    records: Strings,
+    defaults: tuple[Rows, ...],
+    *,
+    delimiter: bytes,
+    quotes: bool,
+    missing: bytes,
+    columns: tuple[int, ...],
+) -> tuple[Any, ...]:
+    """The fields of CSV records (RFC 4180): `[...]` strings -> one tensor `[...]` per field, of its default's dtype.
+
+    An empty field, or one that reads `missing`, is its default, or an error where that is empty. `columns` picks fields.
+    Errors: `InputError` for broken quotes, another number of fields, or what is not a number. Source: tf.raw_ops.DecodeCSV.
+    """
+    fields: list[list[bytes]] = [[] for _ in defaults]
+    for row, record in enumerate(records.reshape(-1).tolist()):
+        parts = _csv_fields(record, delimiter, quotes, columns)
+        if len(parts) != len(defaults):
+            raise InputError(f"Expect {len(defaults)} fields but have {len(parts)} in record {row}")
+        for column, part in zip(fields, parts, strict=True):
+            column.append(part)
+    return tuple(
+        _csv_column(column, default, place, missing).reshape(records.shape)
+        for place, (column, default) in enumerate(zip(fields, defaults, strict=True))
+    )
+
+
+def _csv_fields(record: bytes, delimiter: bytes, quotes: bool, columns: tuple[int, ...]) -> list[bytes]:
+    """The fields of one record, those in `columns` where it names some."""
+    fields: list[bytes] = []
+    position, end = 0, len(record)
+    while position < end:
+        if record[position] in b"\r\n":
+            position += 1
+            continue
+        if quotes and record[position] == 0x22:
+            field, position = _quoted(record, position + 1, delimiter)
+        else:
+            stop = record.find(delimiter, position)
+            stop = end if stop < 0 else stop
+            field = record[position:stop]
+            if any(byte in field for byte in (b'"\r\n' if quotes else b"\r\n")):
+                raise InputError("Unquoted fields cannot have quotes/CRLFs inside")
+            position = stop + 1
+        fields.append(field)
+    if record.endswith(delimiter):
+        fields.append(b"")
+    return [fields[column] for column in columns if column < len(fields)] if columns else fields
+
+
+def _quoted(record: bytes, position: int, delimiter: bytes) -> tuple[bytes, int]:
+    field, last = bytearray(), len(record) - 1
+    while position < last and (record[position] != 0x22 or record[position + 1] != delimiter[0]):
+        if record[position] == 0x22:
+            if record[position + 1] != 0x22:
+                raise InputError("Quote inside a string has to be escaped by another quote")
+            position += 1
+        field.append(record[position])
+        position += 1
+    if position > last or record[position] != 0x22 or (position < last and record[position + 1] != delimiter[0]):
+        raise InputError("Quoted field has to end with quote followed by delim or end")
+    return bytes(field), position + 2
+
+
+def _csv_column(column: list[bytes], default: Rows, place: int, missing: bytes) -> Rows:
+    if _count(default) > 1:
+        raise InputError(f"There should only be 1 default per field but field {place} has {_count(default)}")
+    absent = [row for row, item in enumerate(column) if not item or item == missing]
+    if absent and not _count(default):
+        raise InputError(f"Field {place} is required but missing in record {absent[0]}!")
+    given = [item for item in column if item and item != missing]
+    if isinstance(default, Tensor):
+        name = dtype_name(default)
+        texts = np.empty(len(given), object)
+        texts[:] = given
+        try:
+            values: Rows = to_number(texts, dtype=name)
+        except InputError as error:
+            raise InputError(f"Field {place} is not a valid {_CSV_NAMES[name]}: {error}") from None
+    else:
+        values = _tensor(given, "string")
+    if not absent:
+        return values
+    out = filled((len(column),), default.reshape(()))
+    present = torch.tensor([row for row, item in enumerate(column) if item and item != missing], dtype=torch.int64)
+    return place_rows(out, present, values)
+
+
+_CSV_NAMES = {"int32": "int32", "int64": "int64", "float32": "float", "float64": "double"}
+
+
+def _raw_spec(x: Spec, *, dtype: str, **attrs: Any) -> list[Spec]:
+    return [(dtype, None if x[1] is None else (*x[1], None))]
+
+
+@op(stage="host", infer=_raw_spec)
+def decode_raw(x: Strings, *, dtype: str, little_endian: bool) -> Tensor:
+    """The bytes of each string as numbers: `[...] -> [..., n]`. Errors: `InputError` for lengths that differ or do not divide.
+
+    Source: tf.raw_ops.DecodeRaw.
+    """
+    items: list[bytes] = x.reshape(-1).tolist()
+    width = _itemsize(dtype)
+    length = len(items[0]) if items else 0
+    for row, item in enumerate(items):
+        if len(item) != length:
+            raise InputError(
+                f"DecodeRaw requires input strings to all be the same size, but element {row} has size {len(item)} != {length}"
+            )
+    if length % width:
+        raise InputError(
+            f"Input to DecodeRaw has length {length} that is not a multiple of {width}, the size of {dtype}"
+        )
+    return _numbers(b"".join(items), dtype, little_endian).reshape((*x.shape, length // width))
+
+
+@op(stage="host", infer=lambda x, size, **attrs: _raw_spec(x, **attrs))
+def decode_padded_raw(x: Strings, size: int, *, dtype: str, little_endian: bool) -> Tensor:
+    """The first `size` bytes of each string, zeros after its end, as numbers: `[...] -> [..., n]`.
+
+    Errors: `InputError` for a size that is not a multiple of the dtype's. Source: tf.raw_ops.DecodePaddedRaw.
+    """
+    size, width = int(size), _itemsize(dtype)
+    if size <= 0 or size % width:
+        raise InputError(
+            f"fixed_length ({size}) must be greater than zero and a multiple of the size of out_type ({width})"
+        )
+    data = b"".join(item[:size].ljust(size, b"\0") for item in x.reshape(-1).tolist())
+    return _numbers(data, dtype, little_endian).reshape((*x.shape, size // width))
+
+
+def _itemsize(dtype: str) -> int:
+    return torch.empty(0, dtype=torch_dtype(dtype)).element_size()
+
+
+def _numbers(data: bytes, dtype: str, little_endian: bool) -> Tensor:
+    """Bytes in the given order as numbers of a dtype."""
+    target = torch_dtype(dtype)
+    if target.is_complex:
+        width = _itemsize(dtype) // 2
+    else:
+        width = _itemsize(dtype)
+    if not little_endian and width > 1:
+        data = np.frombuffer(data, np.uint8).reshape(-1, width)[:, ::-1].tobytes()
+    if target is torch.bool:
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8) != 0 if data else torch.empty(0, dtype=target)
+    return torch.frombuffer(bytearray(data), dtype=target) if data else torch.empty(0, dtype=target)
