@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porting.parity import ParityReport, compare
+
+RNG = np.random.default_rng(0)
+EXACT = RNG.normal(size=(50, 8))
+
+
+def rounded(scale: float = 1.0) -> np.ndarray[Any, Any]:
+    """The exact values with rounding errors of about `scale` * 20 ulp."""
+    noise = RNG.normal(size=EXACT.shape) * 20 * scale * np.spacing(np.abs(EXACT).astype(np.float32))
+    return (EXACT + noise).astype(np.float32)
+
+
+def report(ours: Any, theirs: Any, exact: Any = EXACT) -> ParityReport:
+    return compare([{"y": ours}], [{"y": theirs}], [{"y": exact}], compared_with="a test")
+
+
+def test_rounding_as_large_as_tensorflows_passes() -> None:
+    found = report(rounded(), rounded())
+    assert found.passed
+    assert found.outputs["y"].ratio == pytest.approx(1.0, abs=0.2)
+
+
+def test_larger_errors_than_tensorflows_fail() -> None:
+    found = report(rounded(2.0), rounded())
+    assert not found.passed
+    assert "times TensorFlow's, more than 1.25" in found.outputs["y"].reason
+
+
+def test_a_wrong_formula_fails_though_the_port_agrees_with_its_own_float64_run() -> None:
+    found = report((EXACT * 1.001).astype(np.float32), rounded(), EXACT * 1.001)
+    assert not found.passed
+    assert "not rounding" in found.outputs["y"].reason
+
+
+def test_a_few_ulp_pass_where_tensorflow_is_exact() -> None:
+    exact = EXACT.astype(np.float32)
+    assert report(exact + np.spacing(np.abs(exact)), exact, exact).passed
+    assert not report(exact + 40 * np.spacing(np.abs(exact)), exact, exact).passed
+
+
+def test_nan_must_stand_where_tensorflow_has_it() -> None:
+    theirs = rounded()
+    theirs[3, 3] = np.nan
+    assert report(theirs.copy(), theirs).passed
+    assert not report(rounded(), theirs).passed
+
+
+def test_integers_and_strings_are_equal_to_the_bit() -> None:
+    ids = np.arange(12)
+    assert report(ids, ids).passed
+    assert not report(np.where(ids == 5, 6, ids), ids).passed
+    words = np.array([b"a", b"b\0"], object)
+    assert report(words, words).passed
+    found = report(np.array([b"a", b"b"], object), words)
+    assert not found.passed
+    assert "b'b'" in found.outputs["y"].reason
+
+
+def test_shapes_and_dtypes_are_equal() -> None:
+    assert "shape" in report(rounded()[:, :4], rounded()).outputs["y"].reason
+    assert "dtype" in report(rounded().astype(np.float64), rounded()).outputs["y"].reason
+    missing = compare([{}], [{"y": rounded()}], [{}], compared_with="a test")
+    assert not missing.passed
+
+
+def test_refusals_must_agree() -> None:
+    good = rounded()
+    both = compare(["no", {"y": good}], ["no", {"y": good}], ["no", {"y": EXACT}], compared_with="a test")
+    assert both.passed
+    assert both.refused == 1
+    ours = compare(["no", {"y": good}], [{"y": good}, {"y": good}], ["no", {"y": EXACT}], compared_with="a test")
+    assert "refuses what TensorFlow answers" in ours.failures[0]
+    theirs = compare([{"y": good}] * 2, ["no", {"y": good}], [{"y": EXACT}] * 2, compared_with="a test")
+    assert "answers what TensorFlow refuses" in theirs.failures[0]
+
+
+def test_nothing_answered_is_no_success() -> None:
+    assert not compare(["no"], ["no"], ["no"], compared_with="a test").passed
+
+
+def test_ids_may_change_places_only_where_scores_tie() -> None:
+    scores = np.array([[3.0, 2.0, 2.0, 1.0]], np.float32)
+    theirs = {"scores": scores, "ids": np.array([[7, 5, 6, 4]])}
+
+    def passes(ids: list[int]) -> bool:
+        ours = {"scores": scores, "ids": np.array([ids])}
+        return compare([ours], [theirs], [theirs], compared_with="a test").passed
+
+    assert passes([7, 5, 6, 4])
+    assert passes([7, 6, 5, 4])
+    assert not passes([5, 7, 6, 4])
