@@ -106,7 +106,7 @@ def single_op(x: Any) -> Any:
 
 def test_parse_single_example_op() -> None:
     program = check_function(single_op, [{"x": as_array(FULL)}])
-    with pytest.raises(InputError, match="size .*is required but could not be found"):
+    with pytest.raises(InputError, match=r"size .*is required but could not be found"):
         run(program, {"x": as_array(EMPTY)})
 
 
