@@ -31,7 +31,7 @@ def module(t: Emit, kind: str, args: dict[str, Any], *operands: Any) -> Any:
 
 def stored(t: Emit, data: torch.Tensor, wanted: str) -> str:
     """The name under which the bytes of a model are in the store: equal models are stored once."""
-    key = f"bytes {hashlib.sha256(data.numpy()).hexdigest()}"
+    key = f"bytes {hashlib.sha256(data.numpy().tobytes()).hexdigest()}"
     name = t.context.tables.get(key)
     if name is None:
         name = t.context.tables[key] = t.names(wanted)
@@ -129,3 +129,45 @@ def sentencepiece_ids(t: Emit, handle: Any, pieces: Any) -> Any:
 def sentencepiece_size(t: Emit, handle: Any) -> Constant:
     size = SentencepieceIds(t.store[_model(t, handle)["model"]]).processor.GetPieceSize()
     return constant(torch.tensor(size, dtype=torch.int32))
+
+
+# -- models in FlatBuffers ------------------------------------------------------------------------------------------------
+
+
+def _flat(t: Emit, model: np.ndarray, wanted: str) -> dict[str, Any]:
+    return {"model": stored(t, torch.from_numpy(np.array(model, np.uint8)), wanted)}
+
+
+@converter("TFText>FastSentencepieceTokenize", outputs=("output_values", "output_splits"), ignores=("out_type",),
+           refuses="strings out, which TensorFlow has no kernel for")  # fmt: skip
+def fast_sentencepiece(
+    t: Emit, model: np.ndarray, x: Any, nbest_size: Any, alpha: Any, add_bos: bool, add_eos: bool, reverse: bool
+) -> Any:
+    """TensorFlow reads neither `nbest_size` nor `alpha`."""
+    args = _flat(t, model, "sentencepiece.encoder") | {"add_bos": add_bos, "add_eos": add_eos, "reverse": reverse}
+    return module(t, "FastSentencepieceTokenizer", args, x)
+
+
+@converter("TFText>FastSentencepieceDetokenize")
+def fast_sentencepiece_detokenize(t: Emit, model: np.ndarray, ids: Any, splits: Any) -> Any:
+    return module(
+        t, "FastSentencepieceDetokenizer", _flat(t, model, "sentencepiece.decoder"), t.tensor(ids), t.tensor(splits)
+    )
+
+
+@converter(
+    "FastBertNormalize", "TFText>FastBertNormalize", outputs=("output_values", "output_offsets", "output_row_splits")
+)
+def fast_bert_normalize(t: Emit, x: Any, model: np.ndarray, *, get_offsets: bool = False) -> Any:
+    return module(t, "FastBertNormalizer", _flat(t, model, "bert.normalizer") | {"get_offsets": get_offsets}, x)
+
+
+@converter("FastWordpieceTokenizeWithOffsets", "TFText>FastWordpieceTokenizeWithOffsets",
+           outputs=("output_subwords", "output_ids", "output_row_splits", "start_values", "end_values"))  # fmt: skip
+def fast_wordpiece(t: Emit, x: Any, model: np.ndarray) -> Any:
+    return module(t, "FastWordpieceTokenizer", _flat(t, model, "wordpiece.model"), x)
+
+
+@converter("TFText>FastWordpieceDetokenize")
+def fast_wordpiece_detokenize(t: Emit, ids: Any, splits: Any, model: np.ndarray) -> Any:
+    return module(t, "FastWordpieceDetokenizer", _flat(t, model, "wordpiece.model"), t.tensor(ids), t.tensor(splits))

@@ -17,7 +17,7 @@ from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import CheckpointError, InputError
 from torch_towers.ops.strings import strings
 from torch_towers.ops.text import int64, integers
-from torch_towers.registry import Spec, Strings, elementwise, module
+from torch_towers.registry import Spec, Strings, elementwise, module, returns
 
 Encoded = tuple[list[Any], list[int], list[int]]
 _SPACE = "\u2581"
@@ -99,13 +99,13 @@ class SentencepieceTokenizer(_Model):
     def _marked(self, row: Encoded) -> Encoded:
         """A row with the marks at its ends, whose offsets are 0: at the end, too."""
         which = 1 if self._pieces else 0
-        before = [] if self._bos is None else [(self._bos[which], 0, 0)]
-        after = [] if self._eos is None else [(self._eos[which], 0, 0)]
+        before: list[Any] = [] if self._bos is None else [(self._bos[which], 0, 0)]
+        after: list[Any] = [] if self._eos is None else [(self._eos[which], 0, 0)]
         values, starts, limits = ([mark[i] for mark in before] + row[i] + [mark[i] for mark in after] for i in range(3))
         return values, starts, limits
 
 
-@module(stage="host", infer=lambda values, splits, **attrs: [("string", (None,))])
+@module(stage="host", infer=returns(("string", (None,))))
 class SentencepieceDetokenizer(_Model):
     """`detokenizer(ids or pieces, splits)`, `[t], [n + 1] -> texts [n]`. Raises InputError for an id out of range.
 

@@ -16,15 +16,9 @@ from torch import Tensor
 
 from torch_towers.errors import InputError
 from torch_towers.normalization import WHITE_SPACE, case_fold, normalizer, script
+from torch_towers.ops.regex import compiled
 from torch_towers.ops.strings import each, strings
 from torch_towers.registry import Number, Spec, Strings, elementwise, op, returns
-
-try:
-    import re2 as _re2
-
-    re2: Any = _re2
-except ImportError:  # pragma: no cover  only towers with regular expressions need it
-    re2 = None
 
 FLAT: dict[str, Spec] = {dtype: (dtype, (None,)) for dtype in ("string", "int32", "int64", "uint8", "float32")}
 TOKENS = returns(FLAT["string"], FLAT["int64"], FLAT["int64"], FLAT["int64"])
@@ -80,7 +74,7 @@ def regex_split_with_offsets(x: Strings, *, delimiter: bytes, keep: bytes) -> tu
 
 @lru_cache(maxsize=64)
 def _regex_splitter(delimiter: bytes, keep: bytes) -> Callable[[bytes], list[tuple[int, int]]]:
-    find, kept = _compile(delimiter), _compile(keep)
+    find, kept = compiled(delimiter), compiled(keep)
     # After each delimiter TensorFlow searches in the rest of the text alone, which only these operators can tell.
     alone = re.search(rb"\^|\\[AbB]", delimiter) is not None
 
@@ -106,15 +100,6 @@ def _regex_splitter(delimiter: bytes, keep: bytes) -> Callable[[bytes], list[tup
         return found
 
     return split
-
-
-def _compile(pattern: bytes) -> Any:
-    if re2 is None:
-        raise InputError("regex_split needs the package google-re2: pip install google-re2")
-    try:
-        return re2.compile(pattern)
-    except re2.error as error:
-        raise InputError(f"invalid regular expression {pattern!r}: {error}") from error
 
 
 # -- code points ----------------------------------------------------------------------------------------------------------
