@@ -419,7 +419,7 @@ def one_hot(indices: Tensor, depth: int, on: Tensor, off: Tensor, *, axis: int) 
 
 @op(infer=lambda start, limit, step, *, dtype: [(dtype, (None,))])
 def arange(start: int, limit: int, step: int, *, dtype: str, device: torch.device | None = None) -> Tensor:
-    """Numbers from `start` to before `limit`: `[n]`. Floats are added up one by one, as TensorFlow does. Source: tf.raw_ops.Range."""
+    """Numbers from `start` to before `limit`: `[n]`. Source: tf.raw_ops.Range."""
     kind = torch_dtype(dtype)
     if step == 0:
         raise InputError("Requires delta != 0: 0")
@@ -428,9 +428,7 @@ def arange(start: int, limit: int, step: int, *, dtype: str, device: torch.devic
             raise InputError(f"Requires start {'<=' if step > 0 else '>='} limit: {start}/{limit}")
         return torch.arange(start, limit, step, dtype=kind, device=device)
     count = max(0, math.ceil(abs((limit - start) / step)))
-    steps = np.full(count, step, dtype=np.float64 if dtype == "float64" else np.float32)
-    steps[:1] = start
-    return torch.from_numpy(np.add.accumulate(steps, dtype=steps.dtype)).to(kind).to(device)
+    return start + torch.arange(count, dtype=kind, device=device) * step
 
 
 @op(infer=lambda start, stop, *, num: [(start[0], (num,))])
