@@ -39,13 +39,17 @@ def as_string(
         return strings([b"true" if value else b"false" for value in values], x.shape)
     if not (x.is_floating_point() or x.is_complex()):
         if not dtype_name(x).startswith("int"):
-            pad = pad.replace("+", "")  # C ignores the sign flag of unsigned numbers
+            pad = pad.replace("+", "").replace(" ", "")  # C ignores the sign flags where numbers are unsigned
         return strings(list(map(f"%{pad}d".encode().__mod__, values)), x.shape)
     decimals = f".{precision}" if precision > -1 else ""
     form = f"%{pad}{decimals}{'g' if shortest else 'e' if scientific else 'f'}".encode()
     blanks = f"%{pad[1:] if fill == '0' else pad}s".encode()  # C fills with zeros only where there are digits
 
+    flushed = 0.0 if x.dtype == torch.float16 else torch.finfo(x.dtype).tiny
+
     def text(value: float) -> bytes:
+        if -flushed < value < flushed:
+            value = math.copysign(0.0, value)  # TensorFlow's threads read denormal numbers as zero
         if math.isfinite(value):
             return form % value
         sign = "-" if math.copysign(1, value) < 0 else "+" if fill == "+" and pad else ""
