@@ -27,7 +27,7 @@ from porting.errors import CorruptModelError, PortingError
 from porting.names import clean
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.simplify import SIDE_EFFECTS, as_graph, flatten, function_references
-from porting.values import Constant, Resource, Sizes, Value, constant
+from porting.values import Constant, Sizes, Value, constant
 from torch_towers.errors import TorchTowersError
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.registry import OPS
@@ -168,6 +168,7 @@ class ConvertingEmitter(Emitter):
         self.context = context
         self.functions = context.model.functions
         self.stack: tuple[str, ...] = ()
+        self.counting = False  # comparisons of sizes are sizes too, which only the condition of a loop wants
 
     def run(self, graph: Graph, given: Mapping[str, Any], stack: tuple[str, ...] = ()) -> dict[str, Any]:
         """Converts every node of `graph`; `given` holds what its inputs are, where they are known. Gives its outputs."""
@@ -185,6 +186,7 @@ class ConvertingEmitter(Emitter):
                 raise PortingError(
                     f"{node.op} {node.name!r} could not be converted: {type(error).__name__}: {error}"
                 ) from error
+        self.results = {node.name: _first(env[node.name]) for node in graph.nodes}
         return {name: _look_up(ref, env) for name, ref in graph.outputs.items()}
 
     def _convert(self, node: Node, operands: list[Any]) -> Any:
@@ -251,6 +253,12 @@ class ConvertingEmitter(Emitter):
                 live.update(old)
 
         return undo
+
+
+def _first(results: Any) -> Any:
+    """The first result of a node, None where it has none."""
+    found = next(iter(results.values()), None) if isinstance(results, dict) else next(iter(results), None)
+    return next(iter(found), None) if isinstance(found, list) else found
 
 
 def _look_up(reference: str, env: Mapping[str, Any]) -> Any:

@@ -116,7 +116,10 @@ def compare(
     report.batches = len(kept)
     report.rows = sum(_rows(theirs) for _, theirs, _ in kept)
     if not kept:
-        report.failures.append("no batch was answered, so nothing was compared: give examples with --inputs")
+        said = next((theirs for theirs in tensorflow if isinstance(theirs, str)), "nothing")
+        report.failures.append(
+            f"no batch was answered, so nothing was compared: give examples with --inputs (TensorFlow said: {said})"
+        )
         return report
     for name in kept[0][1]:
         triples = [(ours.get(name), theirs[name], reference.get(name)) for ours, theirs, reference in kept]

@@ -7,14 +7,16 @@ table, zeros and extremes, at several batch sizes, one of them of rows that Tens
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from porting.components import component_of
 from porting.errors import PortingError
 from porting.saved_model import SavedModel
+from porting.serialized_examples import serialized_examples
 from torch_towers.graph import Graph, Node, TensorSpec, node_of
 
 BATCH_SIZES = (1, 2, 7, 33)
@@ -39,15 +41,36 @@ def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str,
     """Batches of inputs for the flat TF graph of one entry: of values that it knows, then of those mixed with all others."""
     rng = np.random.default_rng(seed)
     reaches = {spec.name: _reach(spec.name, graph, model) for spec in graph.inputs}
+    records = serialized_examples(graph)
     pools = [
-        {spec.name: pool(spec, reaches[spec.name], model) for spec in graph.inputs}
+        {spec.name: records.get(spec.name) or pool(spec, reaches[spec.name], model) for spec in graph.inputs}
         for pool in (_known, _known_and_unknown)
     ]
-    return [
-        {spec.name: _draw(spec, pool[spec.name], size, rng) for spec in graph.inputs}
-        for pool in pools
-        for size in BATCH_SIZES
-    ]
+    row = sum(_count(spec, 1) for spec in graph.inputs)
+    sizes = BATCH_SIZES if row < LARGE else (1, 3)
+    return [_batch(graph.inputs, pool, size, rng) for pool in pools for size in sizes]
+
+
+def _batch(specs: Sequence[TensorSpec], pools: Mapping[str, list[Any]], size: int, rng: Any) -> dict[str, Any]:
+    """One batch. The parts of a sparse or ragged value fit one another: two values in every row."""
+    names = {spec.name for spec in specs}
+    batch: dict[str, Any] = {}
+    for spec in specs:
+        part = component_of(spec.name, names)
+        if part in ("values", None):
+            batch[spec.name] = _draw(spec, pools[spec.name], size if part is None else 2 * size, rng)
+        else:
+            batch[spec.name] = _structure(part, size).astype(spec.dtype)
+    return batch
+
+
+def _structure(part: str, size: int) -> np.ndarray[Any, Any]:
+    """The row splits, indices or dense shape of `size` rows of two values."""
+    if part == "splits":
+        return np.arange(0, 2 * size + 1, 2)
+    if part == "indices":
+        return np.stack([np.arange(2 * size) // 2, np.arange(2 * size) % 2], -1)
+    return np.array([size, 2])
 
 
 def _known(spec: TensorSpec, reach: _Reach, model: SavedModel) -> list[Any]:

@@ -64,7 +64,9 @@ def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dic
 
 def _sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(getattr(error, "message", None) or error).splitlines() if line.strip()]
-    if lines and lines[0].startswith("Graph execution error"):  # a list of the nodes' places in the user's source follows
+    if lines and lines[0].startswith(
+        "Graph execution error"
+    ):  # a list of the nodes' places in the user's source follows
         lines = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack"))]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
@@ -75,7 +77,9 @@ def _runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
     if entry not in meta.signature_def:
         return _function_runner(model, tags, entry)
     signature = meta.signature_def[entry]
-    plain = all(info.WhichOneof("encoding") == "name" for info in (*signature.inputs.values(), *signature.outputs.values()))
+    plain = all(
+        info.WhichOneof("encoding") == "name" for info in (*signature.inputs.values(), *signature.outputs.values())
+    )
     if plain and meta.object_graph_def.nodes:
         return _signature_runner(model, tags, entry)
     return _session_runner(model, tags, signature)
@@ -101,7 +105,8 @@ def _session_runner(model: str, tags: tuple[str, ...], signature: Any) -> Any:
     session = tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1))
     with graph.as_default():
         tf.compat.v1.saved_model.load(session, list(tags), model)
-        session.run(graph.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS))  # Hub modules name no init op
+        if not any(graph.get_collection(name) for name in ("saved_model_main_op", "legacy_init_op")):  # Hub modules
+            session.run(graph.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS))
     feeds = {name: tensor for key, info in signature.inputs.items() for name, tensor in _tensors(key, info)}
     fetches = {name: tensor for key, info in signature.outputs.items() for name, tensor in _tensors(key, info)}
 

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_towers.spec import TowerSpec
-from torch_towers.tower import Tower
-
+from porting.components import component_of
 from porting.convert import Context, convert
 from porting.errors import PortingError
 from porting.lift import lift
@@ -20,6 +18,8 @@ from porting.values import Value
 from torch_towers.dtypes import FLOATS
 from torch_towers.graph import Graph, Size, TensorSpec, node_of
 from torch_towers.program import walk
+from torch_towers.spec import TowerSpec
+from torch_towers.tower import Tower
 
 
 @dataclass
@@ -92,24 +92,7 @@ def _spec(
 def _input_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
     """Inputs with a free first axis share the size "batch", but for the components of sparse and ragged values."""
     names = {spec.name for spec in specs}
-    return tuple(spec if _is_component(spec.name, names) else _batched(spec) for spec in specs)
-
-
-_COMPONENTS = (
-    ("_indices", "_dense_shape", "_values"),
-    ("_row_splits", "_values"),
-    ("_splits0", "_values"),
-    ("__offsets", "__values"),
-)
-
-
-def _is_component(name: str, names: set[str]) -> bool:
-    """True for "x_values" beside "x_indices" and "x_dense_shape", for "x__offsets" beside "x__values", and their like."""
-    for endings in _COMPONENTS:
-        base = next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), None)
-        if base is not None and all(base + ending in names for ending in endings):
-            return True
-    return "_component_" in name
+    return tuple(spec if component_of(spec.name, names) else _batched(spec) for spec in specs)
 
 
 def _batched(spec: TensorSpec) -> TensorSpec:

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch_towers.tower import Tower
 
 from porting import samples
 from porting.arrays import to_numpy
+from porting.divergence import first_difference
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
+from torch_towers.tower import Tower
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -25,7 +26,18 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
     answers = oracle.run(ported.model.path, ported.model.tags, ported.entry, asked)
     names = list(ported.tf_graph.outputs)
     theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
-    return _report(ported, asked, theirs, f"TensorFlow {oracle.version}")
+    report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}")
+    if not report.passed:
+        report.failures += _located(ported, oracle, asked, theirs)
+    return report
+
+
+def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]) -> list[str]:
+    """Where a port that is not equal goes wrong, on the first batch that TensorFlow answered."""
+    answered = next((batch for batch, answer in zip(asked, theirs, strict=True) if not isinstance(answer, str)), None)
+    if answered is None:
+        return []
+    return [first_difference(ported, oracle, answered)]
 
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:

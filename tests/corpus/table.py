@@ -61,7 +61,7 @@ def port_entry(recorded: Recorded, signature: str, oracle: Oracle | None = None)
     row = Row(f"{recorded.name}", recorded.producer)
     start = time.monotonic()
     try:
-        ported = port_tower(read(recorded.path), entry_of(signature))
+        ported = port_tower(read(recorded.path), entry_of(signature) or None)
         row.ported, row.ops = True, len(ported.tf_graph.nodes)
         later = (recorded.name, signature) in RECORDED_LATER
         reports = [] if later else [verify_with_reference(ported, recorded.arrays())]
@@ -83,7 +83,7 @@ def rows(entries: Sequence[Recorded], oracle: Oracle | None = None) -> list[Row]
     """A row for every recorded entry; one for a SavedModel that must be refused."""
     found: list[Row] = []
     for recorded in entries:
-        for signature in recorded.signatures or ("serving_default",):
+        for signature in recorded.signatures or ("",):
             row = port_entry(recorded, signature, oracle)
             row.name = recorded.name if len(recorded.signatures) < 2 else f"{recorded.name} {entry_of(signature)}"
             row.refused = (recorded.group == REFUSE or (recorded.name, signature) in SIDE_EFFECTS) and not row.ported
