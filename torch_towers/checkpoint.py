@@ -13,7 +13,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -231,10 +231,12 @@ def _is_being_replaced(path: Path) -> bool:
 def _read(folder: Folder, verify: bool | None) -> Checkpoint:
     config = _config(folder)
     weights = mapping(config["weights"], f"{CONFIG}: weights", {"size", "sha256", "header_sha256"})
+    if type(weights["size"]) is not int:
+        raise CheckpointError(f"{CONFIG}: weights.size must be an integer, not {weights['size']!r}")
     digest = Digest(weights["size"], text(weights["sha256"], CONFIG), text(weights["header_sha256"], CONFIG))
     table = {name: _stored(item, name) for name, item in mapping(config["tensors"], f"{CONFIG}: tensors").items()}
     strings = mapping(config["vocabularies"], f"{CONFIG}: vocabularies")
-    kinds: dict[str, Kind] = {name: "tensor" for name in table} | {name: "strings" for name in strings}
+    kinds: dict[str, Kind] = dict.fromkeys(table, "tensor") | dict.fromkeys(strings, "strings")
     towers = mapping(config["towers"], f"{CONFIG}: towers", set(), {"query", "candidate"})
     read = {side: _tower(data, side, kinds) for side, data in towers.items()}
     used = {key for _, names in read.values() for key in names.values()}
@@ -268,7 +270,10 @@ def _config(folder: Folder) -> dict[str, Any]:
         )
     mapping(config, where, _KEYS)
     said = text(config["sha256"], where)
-    if data.count(said.encode()) != 1 or said != hashlib.sha256(data.replace(said.encode(), _ZEROS.encode())).hexdigest():
+    if (
+        data.count(said.encode()) != 1
+        or said != hashlib.sha256(data.replace(said.encode(), _ZEROS.encode())).hexdigest()
+    ):
         raise CheckpointError(f"{where}: its sha256 is not the one that it says: the file was changed or damaged")
     if config["similarity"] not in ("dot", "cosine"):
         raise CheckpointError(f"{where}: the similarity is {config['similarity']!r}, neither 'dot' nor 'cosine'")
@@ -281,7 +286,11 @@ def _stored(data: Any, name: str) -> Stored:
     _check_name(name, where)
     fields = mapping(data, where, {"dtype", "shape", "trainable"})
     shape = sequence(fields["shape"], where)
-    if fields["dtype"] not in TORCH_DTYPES or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape) or len(shape) > 32:
+    if (
+        text(fields["dtype"], where) not in TORCH_DTYPES
+        or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape)
+        or len(shape) > 32
+    ):
         raise CheckpointError(f"{where} has the dtype {fields['dtype']!r} and the shape {shape}")
     floats = TORCH_DTYPES[fields["dtype"]].is_floating_point
     if type(fields["trainable"]) is not bool or (fields["trainable"] and not floats):
@@ -309,13 +318,18 @@ def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, 
         if names[name] not in kinds:
             raise CheckpointError(f"{where}: {name!r} is stored as {names[name]!r}, which is not in the checkpoint")
     reader = GraphReader({name: kinds[key] for name, key in names.items()})
-    graph: Callable[[str], Graph] = lambda part: reader.graph(fields[part], f"{where}.{part}")
+
+    def graph(part: str) -> Graph:
+        return reader.graph(fields[part], f"{where}.{part}")
+
     spec = TowerSpec(
         preprocess=graph("preprocess"),
         encoder=graph("encoder"),
         postprocess=graph("postprocess") if "postprocess" in fields else None,
         inputs=tuple(spec_from_json(item, f"{where}.inputs") for item in sequence(fields["inputs"], f"{where}.inputs")),
-        outputs=tuple(spec_from_json(item, f"{where}.outputs") for item in sequence(fields["outputs"], f"{where}.outputs")),
+        outputs=tuple(
+            spec_from_json(item, f"{where}.outputs") for item in sequence(fields["outputs"], f"{where}.outputs")
+        ),
         embedding=None if fields["embedding"] is None else label(fields["embedding"], f"{where}.embedding"),
         defaults={
             label(key, f"{where}.defaults"): text(value, f"{where}.defaults")
@@ -351,4 +365,3 @@ def _read_vocabulary(folder: Folder, name: str, data: Any) -> Strings:
 def _side(spec: TowerSpec, names: Mapping[str, str], values: Mapping[str, Any], table: Mapping[str, Stored]) -> Side:
     frozen = frozenset(name for name, key in names.items() if key in table and not table[key].trainable)
     return Side(spec, {name: values[key] for name, key in names.items()}, frozen)
-

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +38,9 @@ class Folder:
             self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -52,7 +53,11 @@ class Folder:
         try:
             fd = self._open(parts)
         except OSError as error:
-            why = "is a symbolic link; copy the folder with its links resolved" if error.errno == errno.ELOOP else error.strerror
+            why = (
+                "is a symbolic link; copy the folder with its links resolved"
+                if error.errno == errno.ELOOP
+                else error.strerror
+            )
             raise CheckpointError(f"{self.path / name}: {why}") from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -79,7 +84,9 @@ class Folder:
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
-                raise CheckpointError(f"{self.path / name} has {size} bytes, more than the {limit} that such a file may have")
+                raise CheckpointError(
+                    f"{self.path / name} has {size} bytes, more than the {limit} that such a file may have"
+                )
             data = file.read(limit + 1)
         if len(data) != size:
             raise CheckpointError(f"{self.path / name} changed while it was read: load again")
@@ -97,19 +104,15 @@ def replaced(target: str | os.PathLike[str], marker: str) -> Iterator[Path]:
     try:
         _refuse_foreign(path, marker)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _beside(path, "partial")
-        lock = _lock(partial)
-        try:
+        with _beside(path, "partial") as partial:
             yield partial
             _sync(partial)
             _swap(partial, path, marker)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            if lock is not None:
-                os.close(lock)
         _clean(path)
     except OSError as error:
-        raise CheckpointError(f"{path}: could not be written ({error.strerror or error}); what was there is as it was") from error
+        raise CheckpointError(
+            f"{path}: could not be written ({error.strerror or error}); what was there is as it was"
+        ) from error
 
 
 def _refuse_foreign(path: Path, marker: str) -> None:
@@ -120,51 +123,56 @@ def _refuse_foreign(path: Path, marker: str) -> None:
 
 
 def _swap(partial: Path, path: Path, marker: str) -> None:
-    """Puts `partial` at `path`. Between the two renames there is no folder at `path`: a loader waits for it a moment."""
+    """Puts `partial` at `path`. Between two renames there may be no folder at `path`: a loader waits for it a moment."""
     for _ in range(100):
-        try:
-            os.rename(partial, path)
+        if _renamed(partial, path):
             break
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.EPERM) or not path.exists():
-                raise
         _refuse_foreign(path, marker)
-        old = _beside(path, "old")
-        with contextlib.suppress(FileNotFoundError):  # another writer was faster
-            os.rename(path, old / "old")
-        try:
-            os.rename(partial, path)
-            break
-        except OSError:
+        with _beside(path, "old") as old:
+            with contextlib.suppress(FileNotFoundError):  # another writer was faster
+                os.rename(path, old / "old")
+            if _renamed(partial, path):
+                break
             with contextlib.suppress(OSError):
                 os.rename(old / "old", path)
-            if not path.exists():
-                raise
-        finally:
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
     else:
         raise OSError(errno.EBUSY, "other writers kept replacing it")
     _sync_folder(path.parent)
 
 
+def _renamed(folder: Path, path: Path) -> bool:
+    """Renames, and gives False where something is at `path` already."""
+    try:
+        os.rename(folder, path)
+    except OSError:
+        if path.exists():
+            return False
+        raise
+    return True
+
+
 def _clean(path: Path) -> None:
-    """Removes what killed writers left beside `path`: a folder whose lock nobody holds any more."""
+    """Removes what killed writers left beside `path`: folders whose lock nobody holds any more."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-        if left.suffix == ".partial":
-            lock = _lock(left)
-            if lock is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(lock)
-        elif left.suffix == ".old" and time.time() - left.stat().st_mtime > 60:
+        lock = _lock(left) if left.suffix in (".partial", ".old") else None
+        if lock is not None:
             shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
 
 
-def _beside(path: Path, kind: str) -> Path:
-    """A new folder beside `path`, hidden, with a name that nobody else has."""
+@contextlib.contextmanager
+def _beside(path: Path, kind: str) -> Iterator[Path]:
+    """A new hidden folder beside `path`, locked while it is in use and removed after, unless `path` itself is gone."""
     folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
     folder.mkdir()
-    return folder
+    lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        if kind == "partial" or path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:

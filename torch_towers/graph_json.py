@@ -6,6 +6,7 @@ is an object with one key: `{"float": "inf"}`, `{"bytes": "a\\xff"}`, `{"graph":
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import re
@@ -93,8 +94,12 @@ class GraphReader:
         if depth > MAX_DEPTH:
             raise CheckpointError(f"{where}: graphs are nested more than {MAX_DEPTH} deep")
         fields = mapping(data, where, {"inputs", "outputs", "modules", "nodes"})
-        inputs = tuple(spec_from_json(item, f"{where}.inputs") for item in sequence(fields["inputs"], f"{where}.inputs"))
-        known: dict[str, int | None] = {spec.name: 0 for spec in inputs}  # 0: one value; n: a tuple of n; None: not known
+        inputs = tuple(
+            spec_from_json(item, f"{where}.inputs") for item in sequence(fields["inputs"], f"{where}.inputs")
+        )
+        known: dict[str, int | None] = {
+            spec.name: 0 for spec in inputs
+        }  # 0: one value; n: a tuple of n; None: not known
         if len(known) != len(inputs) or any(":" in name for name in known):
             raise CheckpointError(f"{where}.inputs: two inputs have one name, or a name has a colon")
         modules = {
@@ -124,7 +129,9 @@ class GraphReader:
         if name in known:
             raise CheckpointError(f"{where}: the name is taken by an earlier node or input")
         op = text(fields["op"], f"{where}: op")
-        inputs = tuple(self._value(item, where, depth) for item in sequence(fields.get("inputs", []), f"{where}: inputs"))
+        inputs = tuple(
+            self._value(item, where, depth) for item in sequence(fields.get("inputs", []), f"{where}: inputs")
+        )
         attrs = {
             key: self._value(item, where, depth)
             for key, item in mapping(fields.get("attrs", {}), f"{where}: attrs").items()
@@ -134,7 +141,7 @@ class GraphReader:
         if op in ("parameter", "constant"):
             self._check_tensor(op, inputs, attrs, where)
         elif op == "module":
-            if set(attrs) != {"module"} or attrs["module"] not in modules:
+            if set(attrs) != {"module"} or not isinstance(attrs["module"], str) or attrs["module"] not in modules:
                 raise CheckpointError(f"{where}: calls a module that is not among the graph's modules")
             check_call(MODULES[modules[attrs["module"]].type], inputs, where)
         elif op in OPS:
@@ -156,7 +163,9 @@ class GraphReader:
         fields = mapping(data, where, {"type", "args"})
         kind = text(fields["type"], f"{where}.type")
         if kind not in MODULES:
-            raise CheckpointError(f"{where}: torch_towers.layers has no module {kind!r}; a newer torch_towers may have it")
+            raise CheckpointError(
+                f"{where}: torch_towers.layers has no module {kind!r}; a newer torch_towers may have it"
+            )
         entry = MODULES[kind]
         args = {key: self._value(item, where, 0) for key, item in mapping(fields["args"], f"{where}.args").items()}
         try:
@@ -164,7 +173,9 @@ class GraphReader:
         except TypeError as error:
             raise CheckpointError(f"{where}: {kind} {error}") from error
         for key, value in args.items():
-            if key == "device" or key.startswith("_"):  # a layer is built without memory, and not by its inner arguments
+            if key == "device" or key.startswith(
+                "_"
+            ):  # a layer is built without memory, and not by its inner arguments
                 raise CheckpointError(f"{where}: a checkpoint does not set `{key}` of {kind}")
             hint = entry.hints.get(key, Any)
             if fits(value, hint):
@@ -196,7 +207,7 @@ class GraphReader:
             return data
         if nesting > MAX_DEPTH:
             raise CheckpointError(f"{where}: values are nested more than {MAX_DEPTH} deep")
-        if isinstance(data, list):
+        if isinstance(data, (list, tuple)):
             return tuple(self._value(item, where, depth, nesting + 1) for item in typing.cast(list[Json], data))
         fields = mapping(data, where)
         if len(fields) == 1:
@@ -214,19 +225,23 @@ def spec_from_json(data: Json, where: str) -> TensorSpec:
     """The spec in `data`: a known dtype, and a shape of sizes that are not negative, names, or unknown."""
     fields = mapping(data, where, {"name", "dtype", "shape"})
     name = label(fields["name"], where)
-    if fields["dtype"] not in DTYPES:
+    if not isinstance(fields["dtype"], str) or fields["dtype"] not in DTYPES:
         raise CheckpointError(f"{where}: {name!r} has the dtype {_short(fields['dtype'])}, which does not exist")
     if fields["shape"] is None:
         return TensorSpec(name, fields["dtype"], None)
     shape = sequence(fields["shape"], f"{where}: shape of {name!r}")
     for size in shape:
-        good = size is None or (isinstance(size, str) and len(size) < 256) or (type(size) is int and 0 <= size < 1 << 63)
+        good = (
+            size is None or (isinstance(size, str) and len(size) < 256) or (type(size) is int and 0 <= size < 1 << 63)
+        )
         if not good:
             raise CheckpointError(f"{where}: {name!r} has the size {_short(size)}")
     return TensorSpec(name, fields["dtype"], tuple(shape))
 
 
-def mapping(data: Json, where: str, required: set[str] | None = None, optional: set[str] = frozenset()) -> dict[str, Json]:  # type: ignore[assignment]
+def mapping(
+    data: Json, where: str, required: set[str] | None = None, optional: set[str] = frozenset()
+) -> dict[str, Json]:  # type: ignore[assignment]
     """`data`, which must be an object, with these keys and no others where they are given."""
     if not isinstance(data, dict):
         raise CheckpointError(f"{where} must be an object, not {_short(data)}")
@@ -262,7 +277,9 @@ def label(data: Json, where: str) -> str:
 
 def _name(data: Json, where: str) -> str:
     if not isinstance(data, str) or len(data) > MAX_NAME or not NAME.fullmatch(data):
-        raise CheckpointError(f"{where}: {_short(data)} is not a name (dotted parts of letters, digits and underscores)")
+        raise CheckpointError(
+            f"{where}: {_short(data)} is not a name (dotted parts of letters, digits and underscores)"
+        )
     return data
 
 
@@ -325,14 +342,18 @@ def check_arguments(entry: Op, inputs: tuple[Operand, ...], attrs: Mapping[str, 
 
 def check_call(entry: Op, inputs: tuple[Operand, ...], where: str) -> None:
     """Checks the operands of a module's call."""
-    target: Any = entry.function
-    call = target.forward if isinstance(target, type) and issubclass(target, nn.Module) else target.__call__
+    parameters, hints = _call_of(entry.function)
+    _check_operands(entry.name, parameters, hints, inputs, where)
+
+
+@functools.cache
+def _call_of(kind: Any) -> tuple[list[inspect.Parameter], dict[str, Any]]:
+    call = kind.forward if issubclass(kind, nn.Module) else kind.__call__
     parameters = list(inspect.signature(call).parameters.values())[1:]
     try:
-        hints = typing.get_type_hints(call)
+        return parameters, typing.get_type_hints(call)
     except NameError:  # torch's own modules, with names that only its type stubs know
-        hints = {}
-    _check_operands(entry.name, parameters, hints, inputs, where)
+        return parameters, {}
 
 
 def _check_operands(

@@ -56,7 +56,9 @@ class InputReader:
                 if rows is None:
                     rows, first = count, name
                 elif count != rows:
-                    raise InputError(f"feature {name!r} has {count} rows, but {first!r} has {rows}: all need the same number")
+                    raise InputError(
+                        f"feature {name!r} has {count} rows, but {first!r} has {rows}: all need the same number"
+                    )
         return read, rows
 
     def _columns(self, inputs: Any) -> Mapping[str, Any]:
@@ -67,9 +69,9 @@ class InputReader:
         elif isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], Mapping):
             return self._transposed(cast(Sequence[Any], inputs))
         elif len(self.specs) == 1:
-            return {name: inputs for name in self.specs}
+            return dict.fromkeys(self.specs, inputs)
         elif isinstance(inputs, (list, tuple)) and not inputs:
-            return {name: _NO_ROWS for name in self.specs}
+            return dict.fromkeys(self.specs, _NO_ROWS)
         else:
             raise InputError(
                 f"the tower takes {_listed(self.specs)}: give a mapping of columns or a list of rows, not {_kind(inputs)}"
@@ -80,7 +82,9 @@ class InputReader:
     def _check_names(self, given: Iterable[Any], where: str) -> None:
         known = set(given)
         for name in known - self.specs.keys():
-            raise InputError(f"{where}unknown feature {name!r}{self._hint(str(name), known)}; the tower takes {_listed(self.specs)}")
+            raise InputError(
+                f"{where}unknown feature {name!r}{self._hint(str(name), known)}; the tower takes {_listed(self.specs)}"
+            )
         for name in self.specs:
             if name not in known and name not in self.defaults:
                 raise InputError(f"{where}feature {name!r} is missing; the tower takes {_listed(self.specs)}")
@@ -92,7 +96,9 @@ class InputReader:
     def _transposed(self, rows: Sequence[Any]) -> dict[str, list[Any]]:
         for name, spec in self.specs.items():
             if not is_batched(spec):
-                raise InputError(f"feature {name!r} has no rows (its shape is {_shape(spec)}): give columns, not a list of rows")
+                raise InputError(
+                    f"feature {name!r} has no rows (its shape is {_shape(spec)}): give columns, not a list of rows"
+                )
         names = rows[0].keys() if isinstance(rows[0], Mapping) else set()
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
@@ -126,9 +132,13 @@ def _fitted(value: Any, spec: TensorSpec, shape: tuple[Any, ...]) -> Any:
             return value.reshape(-1, 1)
         if len(shape) == 1 and value.ndim == 2 and value.shape[1] == 1:
             return value.reshape(-1)
-        if value.ndim and value.shape[0] == 0 and value.ndim < len(shape):  # an empty list does not tell its inner sizes
+        if (
+            value.ndim and value.shape[0] == 0 and value.ndim < len(shape)
+        ):  # an empty list does not tell its inner sizes
             return value.reshape(0, *(size if isinstance(size, int) else 0 for size in shape[1:]))
-        raise InputError(f"feature {spec.name!r} has the shape {list(value.shape)}; the tower takes {_shape(spec)}{_wrap(value, shape)}")
+        raise InputError(
+            f"feature {spec.name!r} has the shape {list(value.shape)}; the tower takes {_shape(spec)}{_wrap(value, shape)}"
+        )
     for found, size in zip(value.shape, shape, strict=True):
         if isinstance(size, int) and found != size:
             if value.shape[0] == 0 and value.ndim > 1 and shape[0] == BATCH:
@@ -161,6 +171,8 @@ def _plain(column: Any, spec: TensorSpec) -> Any:
         nested = spec.dtype == "string" or "list" in str(column.type)
         return column.to_pylist() if nested else np.asarray(column)
     if hasattr(column, "to_numpy"):  # pandas and polars
+        if hasattr(column, "isna") and not isinstance(column.dtype, np.dtype) and column.isna().any():
+            raise InputError(f"feature {spec.name!r}, row {int(np.argmax(column.isna()))}: the value is None")
         return np.asarray(column.to_numpy())
     if hasattr(column, "__array__"):  # jax and others
         return np.asarray(column)
@@ -189,15 +201,12 @@ def _table_columns(table: Any) -> dict[str, Any]:
 
 def _read_strings(column: Any, spec: TensorSpec) -> Strings:
     if isinstance(column, (list, tuple)):
-        return _strings_of_list(cast(Sequence[Any], column), spec)
+        return _strings_of_list(list(cast(Sequence[Any], column)), [len(cast(Sequence[Any], column))], spec)
     if isinstance(column, np.ndarray):
         array = cast("np.ndarray[Any, Any]", column)
-        if array.dtype.kind not in "OSUT":
+        if array.dtype.kind not in "OSUT" and array.size:
             raise InputError(f"feature {spec.name!r} holds {array.dtype} values; the tower takes strings")
-        encoded = _encoded(array.reshape(-1).tolist(), spec, array[0].size if array.ndim > 1 and array.shape[0] else 1)
-        if array.ndim == 1 and array.dtype.kind == "O" and encoded.ndim > 1:
-            return encoded
-        return encoded.reshape(array.shape) if encoded.ndim == 1 else encoded
+        return _strings_of_list(array.reshape(-1).tolist(), list(array.shape), spec)
     if isinstance(column, Tensor):
         raise InputError(f"feature {spec.name!r} is a tensor of {column.dtype}; the tower takes strings")
     value = np.empty((), dtype=object)
@@ -205,32 +214,22 @@ def _read_strings(column: Any, spec: TensorSpec) -> Strings:
     return value
 
 
-def _strings_of_list(column: Sequence[Any], spec: TensorSpec) -> Strings:
-    first = column[0] if column else None
-    if isinstance(first, (list, tuple, np.ndarray)) or (first is not None and hasattr(first, "tolist")):
-        rows = [row.tolist() if hasattr(row, "tolist") else row for row in column]
-        inner = [_strings_of_list(_row(row, spec, index), spec) for index, row in _located(rows, spec)]
-        _same_shapes(inner, spec)
-        return np.stack(inner)
-    return _encoded(column, spec, 1)
-
-
-def _row(row: Any, spec: TensorSpec, index: int) -> Sequence[Any]:
-    if not isinstance(row, (list, tuple)):
-        raise InputError(f"feature {spec.name!r}, row {index}: expected a list, as in row 0, and found {_kind(row)}")
-    return cast(Sequence[Any], row)
-
-
-def _located(rows: Sequence[Any], spec: TensorSpec) -> Iterable[tuple[int, Any]]:
-    """The rows by number; a fault inside a row is reported under that number."""
-    for index, row in enumerate(rows):
-        if isinstance(row, (list, tuple)):
-            for value in cast(Sequence[Any], row):
-                if type(value) is not str and type(value) is not bytes and not isinstance(value, (list, tuple, str, bytes)):
-                    _encode(value, spec, index)
-                elif type(value) is str and not value.isascii():
-                    _encode(value, spec, index)
-        yield index, row
+def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Strings:
+    """Elements in the order of `shape`, each a string, or a list of them, or a list of lists."""
+    while flat and isinstance(flat[0], (list, tuple, np.ndarray)):
+        width, per_row = len(flat[0]), len(flat) // shape[0]
+        inner: list[Any] = []
+        for index, item in enumerate(flat):
+            values = item.tolist() if isinstance(item, np.ndarray) else item
+            if not isinstance(values, (list, tuple)):
+                raise InputError(
+                    f"feature {spec.name!r}, row {index // per_row}: expected a list, as in row 0, found {_kind(item)}"
+                )
+            if len(cast(Sequence[Any], values)) != width:
+                raise _ragged(spec, index // per_row, [len(cast(Sequence[Any], values))], [width])
+            inner += values
+        flat, shape = inner, [*shape, width]
+    return _encoded(flat, spec, max(1, len(flat) // shape[0]) if shape and shape[0] else 1).reshape(shape)
 
 
 def _encoded(column: Sequence[Any], spec: TensorSpec, per_row: int) -> Strings:
@@ -246,8 +245,6 @@ def _encoded(column: Sequence[Any], spec: TensorSpec, per_row: int) -> Strings:
             return array
         except UnicodeEncodeError:
             pass
-    if kinds and all(issubclass(kind, (list, tuple, np.ndarray)) for kind in kinds):
-        return _strings_of_list(column, spec)
     array[:] = [_encode(value, spec, index // per_row) for index, value in enumerate(column)]
     return array
 
@@ -298,6 +295,8 @@ def _array_of_list(column: Sequence[Any], spec: TensorSpec) -> np.ndarray[Any, A
         array = np.asarray(column)
     except (ValueError, TypeError, OverflowError):  # ragged, or of several kinds
         array = None
+    if array is not None and array.dtype.kind not in "biufcO":  # numpy makes text of numbers beside text
+        array = np.array(column, dtype=object)
     if array is None:
         rows = [np.asarray(_row_array(row, spec, index)) for index, row in enumerate(column)]
         _same_shapes(rows, spec)
@@ -316,7 +315,9 @@ def _row_array(row: Any, spec: TensorSpec, index: int) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(row)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"feature {spec.name!r}, row {index}: its values do not form one array (they are ragged)") from error
+        raise InputError(
+            f"feature {spec.name!r}, row {index}: its values do not form one array (they are ragged)"
+        ) from error
     if row is None or array.dtype.kind not in "biufc":
         _refuse_elements([row] if array.ndim == 0 else array.reshape(-1).tolist(), spec, index)
     return array
@@ -374,7 +375,9 @@ def _from_numpy(array: np.ndarray[Any, Any], spec: TensorSpec) -> Tensor:
         with np.errstate(over="ignore"):
             array = array.astype(wanted or np.float32)
     if not array.flags.writeable or not array.dtype.isnative or any(step < 0 for step in array.strides):
-        array = np.array(array, dtype=array.dtype.newbyteorder("="))  # torch takes neither read-only nor backward arrays
+        array = np.array(
+            array, dtype=array.dtype.newbyteorder("=")
+        )  # torch takes neither read-only nor backward arrays
     value = torch.from_numpy(array)
     return value if wanted is not None else value.to(TORCH_DTYPES[spec.dtype])
 
@@ -398,7 +401,9 @@ def _check_values(array: np.ndarray[Any, Any], spec: TensorSpec) -> None:
     if wanted not in _LIMITS or array.dtype.kind == "b":
         return
     if array.dtype.kind == "f":
-        _refuse_where(~(array == np.floor(array)) | np.isinf(array), array, spec, f"is not an integer; the tower takes {wanted}")
+        _refuse_where(
+            ~(array == np.floor(array)) | np.isinf(array), array, spec, f"is not an integer; the tower takes {wanted}"
+        )
         _refuse_where(np.abs(array) > 2.0**53, array, spec, "is a float too large to be an exact integer")
     limits = _LIMITS[wanted]
     if array.dtype.kind == "f" or np.iinfo(array.dtype).max > limits.max:
@@ -410,7 +415,9 @@ def _check_values(array: np.ndarray[Any, Any], spec: TensorSpec) -> None:
 def _refuse_where(bad: np.ndarray[Any, Any], array: np.ndarray[Any, Any], spec: TensorSpec, why: str) -> None:
     if bad.any():
         place = np.argwhere(bad)[0]
-        raise InputError(f"feature {spec.name!r}, row {int(place[0]) if len(place) else 0}: {array[tuple(place)]} {why}")
+        raise InputError(
+            f"feature {spec.name!r}, row {int(place[0]) if len(place) else 0}: {array[tuple(place)]} {why}"
+        )
 
 
 # -- words --------------------------------------------------------------------------------------------------------------
@@ -419,10 +426,13 @@ def _refuse_where(bad: np.ndarray[Any, Any], array: np.ndarray[Any, Any], spec: 
 def _same_shapes(rows: Sequence[np.ndarray[Any, Any]], spec: TensorSpec) -> None:
     for index, row in enumerate(rows):
         if row.shape != rows[0].shape:
-            raise InputError(
-                f"feature {spec.name!r}, row {index}: has the shape {list(row.shape)}, but row 0 has {list(rows[0].shape)}: "
-                "rows must be equally long"
-            )
+            raise _ragged(spec, index, list(row.shape), list(rows[0].shape))
+
+
+def _ragged(spec: TensorSpec, row: int, found: list[int], first: list[int]) -> InputError:
+    return InputError(
+        f"feature {spec.name!r}, row {row}: has the shape {found}, but row 0 has {first}: rows must be equally long"
+    )
 
 
 def _kind(value: Any) -> str:

@@ -39,13 +39,17 @@ def model_card(towers: Mapping[str, Tower], similarity: str) -> str:
     parts = ["# A two-tower model\n", f"Similarity: {similarity}. Read by `torch_towers.load`.\n"]
     for name, tower in towers.items():
         example = {spec.name: _example(spec) for spec in tower.inputs}
-        parts.append(f"## {name}\n\n```python\ntowers.encode_{name}({example!r})\n```\n\n```text\n{listing(tower)}\n```\n")
+        parts.append(
+            f"## {name}\n\n```python\ntowers.encode_{name}({example!r})\n```\n\n```text\n{listing(tower)}\n```\n"
+        )
     return "\n".join(parts)
 
 
 def _parts(tower: Tower) -> list[tuple[str, Program]]:
     named = [("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess)]
-    return [(name, program) for name, program in named if program is not None and (program.graph.nodes or name == "encoder")]
+    return [
+        (name, program) for name, program in named if program is not None and (program.graph.nodes or name == "encoder")
+    ]
 
 
 def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -46,6 +49,7 @@ class Program(nn.Module):
         self.graph = graph
         self._steps = self._bind(graph)
         self._outputs = tuple((name, _getter(reference)) for name, reference in graph.outputs.items())
+        self.__class__ = _with_signature(tuple(spec.name for spec in graph.inputs))
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +69,9 @@ class Program(nn.Module):
             if now.keys() == layer_weights(spec):
                 found |= {f"{name}.{key}": value for key, value in now.items()}
             elif not lenient:
-                raise LookupError(f"the layer {name!r} was replaced by one with the weights {', '.join(now) or 'of none'}")
+                raise LookupError(
+                    f"the layer {name!r} was replaced by one with the weights {', '.join(now) or 'of none'}"
+                )
         for node in walk(self.graph):
             if node.op in ("parameter", "constant"):
                 name = str(node.attrs["tensor"])
@@ -81,6 +87,22 @@ class Program(nn.Module):
         for name, run in self._steps:
             env[name] = run(self, env)
         return {name: get(env) for name, get in self._outputs}
+
+
+@functools.cache
+def _with_signature(names: tuple[str, ...]) -> type[Program]:
+    """Program with a `forward` that names its operands: `torch.export` ties free sizes to them, `help` shows them."""
+    if not all(name.isidentifier() and not iskeyword(name) and name != "self" for name in names):
+        return Program
+
+    def forward(self: Program, **inputs: Any) -> dict[str, Any]:
+        return Program.forward(self, **inputs)
+
+    keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    forward.__signature__ = inspect.Signature([this, *keywords])  # type: ignore[attr-defined]
+    forward.__doc__ = Program.forward.__doc__
+    return type("Program", (Program,), {"forward": forward})
 
 
 def is_layer(entry: Op) -> bool:
@@ -165,7 +187,16 @@ def modules(graph: Graph) -> dict[str, ModuleSpec]:
     return {name: spec for one in graphs(graph) for name, spec in one.modules.items()}
 
 
-_TAKEN = frozenset(dir(nn.Module())) | {"graph", "rewrite", "device", "tensors", "_anchor", "_bind", "_steps", "_outputs"}
+_TAKEN = frozenset(dir(nn.Module())) | {
+    "graph",
+    "rewrite",
+    "device",
+    "tensors",
+    "_anchor",
+    "_bind",
+    "_steps",
+    "_outputs",
+}
 
 
 def path(name: str) -> list[str]:
@@ -251,10 +282,7 @@ def _module_step(name: str, host: Host, operands: Callable[[Env], tuple[Any, ...
 
 def resolve(entry: Op, args: Mapping[str, Any], store: Store) -> dict[str, Any]:
     """`args` with the names of tensors and vocabularies replaced by themselves, as the annotations of `entry` ask."""
-    return {
-        key: store[value] if _is_stored(entry, key, value) else value
-        for key, value in args.items()
-    }
+    return {key: store[value] if _is_stored(entry, key, value) else value for key, value in args.items()}
 
 
 def _is_stored(entry: Op, key: str, value: Any) -> bool:

@@ -132,15 +132,21 @@ def _excluded(exclude: Any, rows: int, device: torch.device) -> Tensor:
     """What each query must not get as `[n, e]`, padded with -1."""
     if not isinstance(exclude, Tensor):
         lists = [torch.as_tensor(row, dtype=torch.int64).reshape(-1) for row in exclude]
-        exclude = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1) if lists else torch.empty(0, 0)
+        exclude = (
+            torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1) if lists else torch.empty(0, 0)
+        )
     if exclude.ndim != 2 or len(exclude) != rows:
-        raise ValueError(f"exclude must list candidates for each of the {rows} queries; its shape is {list(exclude.shape)}")
+        raise ValueError(
+            f"exclude must list candidates for each of the {rows} queries; its shape is {list(exclude.shape)}"
+        )
     return exclude.to(device, torch.int64)
 
 
 def _without(scores: Tensor, indices: Tensor, excluded: Tensor, k: int, count: int) -> tuple[Tensor, Tensor]:
     """The first k that are not excluded; the places that stay empty are -inf and -1."""
-    row = torch.arange(len(indices), device=indices.device)[:, None] * count  # a number of its own for each query and candidate
+    row = (
+        torch.arange(len(indices), device=indices.device)[:, None] * count
+    )  # a number of its own for each query and candidate
     named = torch.where((excluded >= 0) & (excluded < count), excluded + row, -1)
     out = torch.isin(indices + row, named)
     order = out.to(torch.int8).sort(dim=1, stable=True).indices[:, :k]

@@ -24,7 +24,9 @@ def escape(token: bytes) -> bytes:
     try:
         line.decode()
     except UnicodeDecodeError:
-        line = re.sub("[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}", line.decode(errors="surrogateescape")).encode()
+        line = re.sub(
+            "[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}", line.decode(errors="surrogateescape")
+        ).encode()
     return line
 
 

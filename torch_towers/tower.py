@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import Any, cast
 
 import numpy as np
@@ -12,10 +11,10 @@ from torch import Tensor, nn
 from torch_towers.checkpoint import Side
 from torch_towers.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
 from torch_towers.errors import CheckpointError, InputError
-from torch_towers.graph import Graph, TensorSpec
+from torch_towers.graph import TensorSpec
 from torch_towers.inputs import BATCH, Columns, InputReader, is_batched
 from torch_towers.precision import float_graph
-from torch_towers.program import Program, Store, used_names
+from torch_towers.program import Program, Store
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
 
@@ -104,7 +103,9 @@ class Tower:
         if len(found) == 1:
             return found[0]
         listed = ", ".join(f"{s.name!r} ({s.dtype}, {s.shape})" for s in self.outputs)
-        raise InputError(f"which output is the embedding was not said when the tower was ported; its outputs are {listed}")
+        raise InputError(
+            f"which output is the embedding was not said when the tower was ported; its outputs are {listed}"
+        )
 
     def _run(self, columns: Columns, rows: int | None, only: str | None = None) -> Outputs:
         if rows == 0:
@@ -255,7 +256,9 @@ class Tower:
             raise ValueError(f"{dtype} is not one of {', '.join(FLOATS)}")
         others = {id(value) for name, value in self.encoder.tensors(lenient=True).items() if name not in self._floats}
         before = self._dtype
-        self.encoder._apply(lambda value: value.to(dtype) if value.dtype == before and id(value) not in others else value)
+        self.encoder._apply(
+            lambda value: value.to(dtype) if value.dtype == before and id(value) not in others else value
+        )
         self.encoder.rewrite(float_graph(self.spec.encoder, DTYPE_NAMES[dtype]))
         self._dtype = dtype
 
@@ -268,10 +271,14 @@ class Tower:
             try:
                 tensors = program.tensors()
             except LookupError as error:
-                raise CheckpointError(f"{error.args[0]}: put the original back (merge what was added into its weights), then save") from error
+                raise CheckpointError(
+                    f"{error.args[0]}: put the original back (merge what was added into its weights), then save"
+                ) from error
             for name, value in tensors.items():
                 if name in store and cast(Tensor, store[name]).dtype != value.dtype:
-                    raise CheckpointError(f"{name!r} has two precisions, before and in the encoder: save the tower as float32")
+                    raise CheckpointError(
+                        f"{name!r} has two precisions, before and in the encoder: save the tower as float32"
+                    )
                 store[name] = value
         spec = TowerSpec(
             self.spec.preprocess, self.encoder.graph, self.spec.postprocess,
@@ -308,7 +315,12 @@ class Tower:
 
 def _trainable(value: Tensor | Strings, name: str, frozen: frozenset[str]) -> Tensor | Strings:
     """Float weights as parameters, made here once, so that graphs which share one train the same."""
-    if isinstance(value, nn.Parameter) or not isinstance(value, Tensor) or name in frozen or not value.is_floating_point():
+    if (
+        isinstance(value, nn.Parameter)
+        or not isinstance(value, Tensor)
+        or name in frozen
+        or not value.is_floating_point()
+    ):
         return value
     return nn.Parameter(value)
 

@@ -77,7 +77,9 @@ class TwoTower:
             "candidate": self.candidate.side() if self.candidate else None,
         }
         towers = {name: tower for name, tower in (("query", self.query), ("candidate", self.candidate)) if tower}
-        parity = b'{"compared": false, "reason": "saved by TwoTower.save: the weights may have changed since the port"}\n'
+        parity = (
+            b'{"compared": false, "reason": "saved by TwoTower.save: the weights may have changed since the port"}\n'
+        )
         extra = {"MODEL.md": model_card(towers, self.similarity_function).encode(), "parity.json": parity}
         save_checkpoint(
             path, query=sides["query"], candidate=sides["candidate"],
@@ -86,7 +88,9 @@ class TwoTower:
 
     def __repr__(self) -> str:
         parts = [f"TwoTower, similarity: {self.similarity_function}"]
-        parts += [f"{name}: {tower!r}" for name, tower in (("query", self.query), ("candidate", self.candidate)) if tower]
+        parts += [
+            f"{name}: {tower!r}" for name, tower in (("query", self.query), ("candidate", self.candidate)) if tower
+        ]
         return "\n\n".join(parts)
 
 
@@ -112,7 +116,9 @@ def load(
     except TorchTowersError:
         raise
     except Exception as error:  # a module's constructor, given arguments that its own checks refuse
-        raise CheckpointError(f"{os.fspath(path)}: the towers cannot be built: {type(error).__name__}: {error}") from error
+        raise CheckpointError(
+            f"{os.fspath(path)}: the towers cannot be built: {type(error).__name__}: {error}"
+        ) from error
     wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and not isinstance(wanted, torch.dtype):
         raise ValueError(f"dtype must be a torch.dtype or its name, not {dtype!r}")

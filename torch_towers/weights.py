@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -54,7 +55,10 @@ class Digest:
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> Digest:
     """Writes the tensors, without holding a copy of them, and gives the digest of the file."""
-    save_file({name: _writable(value) for name, value in tensors.items()}, path)
+    try:
+        save_file({name: _writable(value) for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # the disk is full, for example
+        raise OSError(str(error)) from error
     with open(path, "rb") as file:
         raw = file.read(8)
         header = raw + file.read(int.from_bytes(raw, "little"))
@@ -73,7 +77,9 @@ def stored(value: Tensor, trainable: bool) -> Stored:
     return Stored(DTYPE_NAMES[value.dtype], tuple(value.shape), trainable)
 
 
-def read_weights(file: BinaryIO, name: str, table: Mapping[str, Stored], digest: Digest, verify: bool) -> dict[str, Tensor]:
+def read_weights(
+    file: BinaryIO, name: str, table: Mapping[str, Stored], digest: Digest, verify: bool
+) -> dict[str, Tensor]:
     """The tensors of `table`, mapped: nothing is read before it is used, and a write stays in this process.
 
     Always checked: the size, the header's sha256, and that header and table say the same. `verify` reads all and checks its sha256.
@@ -87,7 +93,9 @@ def read_weights(file: BinaryIO, name: str, table: Mapping[str, Stored], digest:
         raise CheckpointError(f"{name}: its header would end beyond the file, or is larger than {MAX_HEADER} bytes")
     header = file.read(length)
     if hashlib.sha256(raw + header).hexdigest() != digest.header_sha256:
-        raise CheckpointError(f"{name}: the header's sha256 is not the one in config.json: the file was changed or damaged")
+        raise CheckpointError(
+            f"{name}: the header's sha256 is not the one in config.json: the file was changed or damaged"
+        )
     if verify:
         file.seek(0)
         if hashlib.file_digest(file, "sha256").hexdigest() != digest.sha256:
