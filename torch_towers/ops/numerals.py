@@ -30,10 +30,11 @@ def as_string(
     fill: str = "",
 ) -> Strings:
     """Numbers as C's printf writes them, booleans as "true" and "false": `[...] -> [...]`. Source: tf.raw_ops.AsString."""
-    pad = f"{fill}{width}" if width > -1 else ""
+    size = str(width) if width > -1 else ""
+    pad = f"{fill}{size}"
+    blanks = f"%{'-' if fill == '-' else ''}{size}s".encode()  # C fills with zeros only where there are digits
     if not isinstance(x, Tensor):
-        form = b"%" + pad.replace("0", "", 1).encode() + b"s" if fill == "0" else b"%" + pad.encode() + b"s"
-        return each(form.__mod__, x) if pad else x
+        return each(blanks.__mod__, x) if pad else x
     values = items_of(x)
     if x.dtype == torch.bool:
         return strings([b"true" if value else b"false" for value in values], x.shape)
@@ -43,8 +44,6 @@ def as_string(
         return strings(list(map(f"%{pad}d".encode().__mod__, values)), x.shape)
     decimals = f".{precision}" if precision > -1 else ""
     form = f"%{pad}{decimals}{'g' if shortest else 'e' if scientific else 'f'}".encode()
-    blanks = f"%{pad[1:] if fill == '0' else pad}s".encode()  # C fills with zeros only where there are digits
-
     flushed = 0.0 if x.dtype == torch.float16 else torch.finfo(x.dtype).tiny
 
     def text(value: float) -> bytes:
@@ -52,8 +51,8 @@ def as_string(
             value = math.copysign(0.0, value)  # TensorFlow's threads read denormal numbers as zero
         if math.isfinite(value):
             return form % value
-        sign = "-" if math.copysign(1, value) < 0 else "+" if fill == "+" and pad else ""
-        return blanks.replace(b"+", b"").replace(b"#", b"") % f"{sign}{'nan' if math.isnan(value) else 'inf'}".encode()
+        sign = "-" if math.copysign(1, value) < 0 else fill if fill in ("+", " ") else ""
+        return blanks % f"{sign}{'nan' if math.isnan(value) else 'inf'}".encode()
 
     if x.is_complex():
         return strings([b"(" + text(value.real) + b"," + text(value.imag) + b")" for value in values], x.shape)
