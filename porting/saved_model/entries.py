@@ -13,7 +13,7 @@ from porting.saved_model.files import check_asset
 from porting.saved_model.names import Names
 from porting.saved_model.source import Source
 from porting.saved_model.structure import composite_leaves
-from porting.saved_model.tables import TABLE_OPS
+from porting.saved_model.tables import TABLE_OPS, Tables
 from porting.saved_model.variables import VARIABLE_OPS, Variables, text_attr
 from torch_towers.graph import Graph, Node, TensorSpec
 
@@ -55,9 +55,10 @@ def expand(name: str, info: Any, where: str) -> list[tuple[TensorSpec, str]]:
 class Leaves:
     """Names the resources behind the leaves of a graph."""
 
-    def __init__(self, source: Source, variables: Variables) -> None:
+    def __init__(self, source: Source, variables: Variables, tables: Tables) -> None:
         self._source = source
         self._variables = variables
+        self._tables = tables
 
     def name(self, node: Node, body: str) -> Node:
         """`node` of the main graph (`body` "") or of a function, with an attr `variable` or `table`, a key, or `asset`, a checked path."""
@@ -69,9 +70,7 @@ class Leaves:
             where = f"{self._source.path}{f': function {body!r}' if body else ''}: node '{node.name}'"
             return _with(node, "variable", self._variables.of_node(node, where))
         if node.op in TABLE_OPS:
-            return _with(
-                node, "table", text_attr(node, "shared_name") or (f"{body}/{node.name}" if body else node.name)
-            )
+            return _with(node, "table", self._tables.key(node.name, text_attr(node, "shared_name"), body))
         if node.op == "Const" and "asset" in node.attrs:
             return _with(node, "asset", check_asset(self._source.path, text_attr(node, "asset")))
         return node

@@ -19,7 +19,7 @@ from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.entries import Leaves, check_node, entry_graph, expand
 from porting.saved_model.restored import RestoredFunctions, Trace
 from porting.saved_model.source import Source
-from porting.saved_model.tables import Table, find_tables
+from porting.saved_model.tables import Table, Tables
 from porting.saved_model.variables import Variable, Variables
 from torch_towers.graph import Graph, Node, TensorSpec
 
@@ -82,10 +82,11 @@ class SavedModel:
         self.tensorflow_version: str = meta_graph.meta_info_def.tensorflow_version
         self._source = Source(path, meta_graph, bundle)
         self._variables = Variables(self._source)
-        self._leaves = Leaves(self._source, self._variables)
+        tables = Tables(self._source)
+        self._leaves = Leaves(self._source, self._variables, tables)
         self._restored = RestoredFunctions(self._source, self._variables)
         self.variables: Mapping[str, Variable] = self._variables.by_key
-        self.tables: Mapping[str, Table] = find_tables(self._source)
+        self.tables: Mapping[str, Table] = tables.by_key
         self.functions: Mapping[str, Function] = _Lazy(self._source.functions, self._function)
         self.restored_functions: Mapping[str, tuple[Trace, ...]] = _Lazy(self._restored.paths, self._traces)
         names = sorted(name for name in meta_graph.signature_def if name not in _INTERNAL_SIGNATURES)

@@ -45,10 +45,9 @@ def read(
     meta_graph = message.meta_graphs[_choose(tag_sets, tags, directory)]
     prefix = directory / "variables" / "variables"
     bundle = Bundle(prefix) if prefix.with_name("variables.index").exists() else None
-    model = SavedModel(directory, meta_graph, tag_sets, bundle)
-    if verify:
-        model.verify(progress)
-    return model
+    if bundle is not None and verify:
+        bundle.verify(progress)
+    return SavedModel(directory, meta_graph, tag_sets, bundle)
 
 
 def _read_proto(directory: Path) -> Any:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.names import Names
-from porting.saved_model.source import Source, asset_node, make_node
+from porting.saved_model.source import Source, asset_node, check_object_id, concrete_names, make_node
 from porting.saved_model.structure import Leaf, leaves
-from porting.saved_model.variables import Variables, check_object_id, object_paths
+from porting.saved_model.variables import Variables, object_paths
 from torch_towers.graph import TensorSpec
 
 _UNLISTED = re.compile(r"_(?!_call__$).*|trace_\d+|")  # private functions, and traces, which `path#0` names as well
@@ -59,7 +58,7 @@ class RestoredFunctions:
                 check_object_id(index, objects, f"{self._source.path}: path '{path}'")
         if not len(objects) or objects[index].WhichOneof("kind") not in _FUNCTION_KINDS:
             return None
-        return tuple(self._trace(name, f"{self._source.path}: '{path}'") for name in _concrete_names(objects[index]))
+        return tuple(self._trace(name, f"{self._source.path}: '{path}'") for name in concrete_names(objects[index]))
 
     def _trace(self, name: str, where: str) -> Trace:
         concrete = self._source.meta.object_graph_def.concrete_functions
@@ -144,18 +143,10 @@ class RestoredFunctions:
             if not 0 <= asset < len(source.asset_names):
                 raise CorruptModelError(f"{where}: captures asset {asset}, expected 0 to {len(source.asset_names) - 1}")
             return asset_node("asset", source.asset_names[asset])
-        for child in item.children:
-            check_object_id(child.node_id, source.objects, f"{where}: object {index}, child '{child.local_name}'")
-            creators = _concrete_names(source.objects[child.node_id]) if child.local_name == "_create_resource" else []
-            if creators:
-                return make_node("resource", "StatefulPartitionedCall", [], creators[0])
+        creator = source.creator(index, where)
+        if creator is not None:
+            return make_node("resource", "StatefulPartitionedCall", [], creator)
         raise PortingError(f"{where}: captures object {index} of kind {kind}, which is not supported")
-
-
-def _concrete_names(item: Any) -> Sequence[str]:
-    if item.WhichOneof("kind") == "bare_concrete_function":
-        return [item.bare_concrete_function.concrete_function_name]
-    return list(item.function.concrete_functions)
 
 
 def _input_name(leaf: Leaf, argument: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from porting.errors import CorruptModelError
 from porting.saved_model import protos
 from porting.saved_model.bundle import Bundle
-from porting.saved_model.calls import Bodies, Body, Scope, node_name
+from porting.saved_model.calls import Bodies, Body, Scope, data_inputs, node_name
 from porting.saved_model.constants import Constants
 
 _DT_STRING = 7
@@ -46,6 +46,23 @@ class Source:
                 f"{self.bundle.index}: no tensor '{key}', which the graph restores; it is the checkpoint of another model"
             )
         return self.bundle
+
+    def captures(self) -> Iterator[tuple[str, int]]:
+        """(node of the main graph, object) where a call of the main graph passes the node for an object that the function captures."""
+        concrete = self.meta.object_graph_def.concrete_functions
+        for node in self.nodes.values():
+            function = node.attr["f"].func.name if "f" in node.attr else node.op
+            if function in concrete:
+                bound = list(concrete[function].bound_inputs)
+                yield from zip(map(node_name, data_inputs(node)[::-1]), bound[::-1])
+
+    def creator(self, index: int, where: str) -> str | None:
+        """The function that makes the resource which is object `index`."""
+        for child in self.objects[index].children:
+            if child.local_name == "_create_resource":
+                check_object_id(child.node_id, self.objects, f"{where}: object {index}, child '{child.local_name}'")
+                return next(iter(concrete_names(self.objects[child.node_id])), None)
+        return None
 
     def _restore(self, key: str) -> np.ndarray:
         return self.checkpoint(key).numpy(key)
@@ -84,6 +101,18 @@ def _by_name(items: Any, name_of: Callable[[Any], str], where: str) -> dict[str,
         if named.setdefault(name_of(item), item) is not item:
             raise CorruptModelError(f"{where}: two are named '{name_of(item)}', expected unique names")
     return named
+
+
+def check_object_id(node_id: int, nodes: Any, where: str) -> None:
+    if not 0 <= node_id < len(nodes):
+        raise CorruptModelError(f"{where}: object {node_id}, expected 0 to {len(nodes) - 1}")
+
+
+def concrete_names(item: Any) -> list[str]:
+    """The names of the traces of a function object, none for other objects."""
+    if item.WhichOneof("kind") == "bare_concrete_function":
+        return [item.bare_concrete_function.concrete_function_name]
+    return list(item.function.concrete_functions)
 
 
 def make_node(name: str, op: str, inputs: list[str], function: str | None = None) -> Any:

@@ -20,7 +20,7 @@ from porting.saved_model.calls import Site, data_inputs
 from porting.saved_model.decode import decode_node
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.files import check_asset, read_asset
-from porting.saved_model.source import Source
+from porting.saved_model.source import Source, check_object_id
 
 TABLE_OPS = frozenset(
     f"{prefix}{kind}{suffix}"
@@ -80,7 +80,8 @@ class Table:
             if found != dtype:
                 raise CorruptModelError(f"table '{self.name}': its {what} are {found}, expected {dtype}")
         keys = keys.reshape(-1)
-        values = values if values.ndim > 1 and len(values) == len(keys) else values.reshape(-1)
+        is_rows = values.ndim > 1 and len(values) == len(keys) and values.size != len(keys)
+        values = values if is_rows else values.reshape(-1)
         if len(keys) != len(values):
             raise CorruptModelError(
                 f"table '{self.name}': {len(keys)} keys, expected as many as its {len(values)} values"
@@ -105,24 +106,47 @@ class Table:
         return keys, values
 
 
-def find_tables(source: Source) -> dict[str, Table]:
-    """Every table of the graph and the library by its key: its shared name, else the name of its node."""
-    fillers = _find_fillers(source)
-    bodies = [("", source.nodes.values()), *((name, function.node_def) for name, function in source.functions.items())]
-    tables: dict[str, Table] = {}
-    for body, nodes in bodies:
-        for node in nodes:
-            if node.op in TABLE_OPS:
-                key = table_key(node, body)
-                if key not in tables:
-                    tables[key] = _table(source, key, node, fillers.get(key, []))
-    return tables
+class Tables:
+    """Every table of the graph and the library, in `by_key`. The key is the shared name, else the name of the node."""
+
+    def __init__(self, source: Source) -> None:
+        self._aliases = _aliases(source)
+        fillers = _find_fillers(source)
+        bodies = [
+            ("", source.nodes.values()),
+            *((name, function.node_def) for name, function in source.functions.items()),
+        ]
+        self.by_key: dict[str, Table] = {}
+        for body, nodes in bodies:
+            for node in nodes:
+                if node.op in TABLE_OPS:
+                    key = self.key(node.name, _shared_name(node), body)
+                    if key not in self.by_key:
+                        self.by_key[key] = _table(source, key, node, fillers.get(key, []))
+
+    def key(self, node: str, shared_name: str, body: str) -> str:
+        """The key of the table that `node` of the main graph (`body` "") or of a function makes."""
+        key = shared_name or (f"{body}/{node}" if body else node)
+        return self._aliases.get(key, key)
 
 
-def table_key(node: Any, body: str) -> str:
-    """The key of the table that a NodeDef of the main graph (`body` "") or of a function makes."""
-    shared_name = node.attr["shared_name"].s.decode("utf-8", "surrogateescape") if "shared_name" in node.attr else ""
-    return shared_name or (f"{body}/{node.name}" if body else node.name)
+def _shared_name(node: Any) -> str:
+    return node.attr["shared_name"].s.decode("utf-8", "surrogateescape") if "shared_name" in node.attr else ""
+
+
+def _aliases(source: Source) -> dict[str, str]:
+    """A table without a shared name is made twice, by a node of the main graph and by the function of its object: "function/node" -> node."""
+    aliases: dict[str, str] = {}
+    for name, index in source.captures():
+        node = source.nodes.get(name)
+        if node is None or node.op not in TABLE_OPS or _shared_name(node):
+            continue
+        check_object_id(index, source.objects, f"{source.path}: capture of node '{name}'")
+        creator = source.creator(index, str(source.path))
+        for made in source.functions[creator].node_def if creator in source.functions else ():
+            if made.op in TABLE_OPS and not _shared_name(made):
+                aliases[f"{creator}/{made.name}"] = name
+    return aliases
 
 
 def _find_fillers(source: Source) -> Mapping[str, list[Site]]:
@@ -141,7 +165,8 @@ def _find_fillers(source: Source) -> Mapping[str, list[Site]]:
             continue
         target = source.bodies.origin(scope, operands[0])
         if target.node is not None and target.node.op in TABLE_OPS:
-            key = table_key(target.node, target.scope.body.name)
+            body = target.scope.body.name
+            key = _shared_name(target.node) or (f"{body}/{target.node.name}" if body else target.node.name)
             fillers.setdefault(key, []).append(Site(scope, node, "", node.name))
     return fillers
 
@@ -177,7 +202,13 @@ def _table(source: Source, key: str, node: Any, fillers: list[Site]) -> Table:
             raise PortingError(
                 f"{where}: filled by {filler.node.op} with {len(operands)} operands, which is not supported"
             )
-        return source.constants.value(filler.scope, operands[1]), source.constants.value(filler.scope, operands[2])
+        keys, values = (source.constants.value(filler.scope, operand) for operand in operands[1:])
+        if "Dense" not in node.op:
+            return keys, values
+        # A dense table saves its empty buckets too.
+        unused = [source.constants.value(source.main, operand) for operand in data_inputs(node)[:2]]
+        keep = np.array([all(key != other for other in unused) for key in keys.reshape(-1)], bool)
+        return keys.reshape(-1)[keep], values.reshape(len(keep), -1)[keep]
 
     return Table(key, key_dtype, value_dtype, None if asset is None else source.path / "assets" / asset, mutable, load)
 

@@ -16,9 +16,9 @@ import torch
 from porting.errors import CorruptModelError
 from porting.saved_model import protos
 from porting.saved_model.bundle import OBJECT_GRAPH_KEY, Bundle
-from porting.saved_model.calls import data_inputs, node_name
+from porting.saved_model.calls import data_inputs
 from porting.saved_model.names import Names
-from porting.saved_model.source import Source
+from porting.saved_model.source import Source, check_object_id
 from torch_towers.graph import Node
 
 VARIABLE_OPS = frozenset(("VarHandleOp", "VariableV2", "Variable"))
@@ -201,18 +201,13 @@ class Variables:
 
         Keras 3 restores copies of its variables, so that only the captures tell which tensor belongs to the variables that the signature uses.
         """
-        concrete = self._source.meta.object_graph_def.concrete_functions
-        for node in self._source.nodes.values():
-            function = node.attr["f"].func.name if "f" in node.attr else node.op
-            if function not in concrete:
-                continue
-            for operand, index in zip(data_inputs(node)[::-1], list(concrete[function].bound_inputs)[::-1]):
-                key = objects.get(index)
-                if key is not None and not self._alike(bundle, restored.setdefault(node_name(operand), (key, "")), key):
-                    raise CorruptModelError(
-                        f"{self._source.path}: variable node '{node_name(operand)}' is restored from '{restored[node_name(operand)][0]}' "
-                        f"by the restore op and from '{key}' by the object graph; the model contradicts itself"
-                    )
+        for node, index in self._source.captures():
+            key = objects.get(index)
+            if key is not None and not self._alike(bundle, restored.setdefault(node, (key, "")), key):
+                raise CorruptModelError(
+                    f"{self._source.path}: variable node '{node}' is restored from '{restored[node][0]}' by the restore op and "
+                    f"from '{key}' by the object graph; the model contradicts itself"
+                )
 
     def _trainable_names(self) -> set[str] | None:
         """The names in TF1's collection of trainable variables; None where the model has no collections of variables."""
@@ -274,11 +269,6 @@ def object_paths(nodes: Any, where: str) -> Iterator[tuple[int, tuple[str, ...]]
             if child.node_id not in parents and depth <= _MAX_DEPTH:
                 parents[child.node_id] = (current, child.local_name, depth)
                 queue.append(child.node_id)
-
-
-def check_object_id(node_id: int, nodes: Any, where: str) -> None:
-    if not 0 <= node_id < len(nodes):
-        raise CorruptModelError(f"{where}: object {node_id}, expected 0 to {len(nodes) - 1}")
 
 
 def match_objects(saved: Any, trackable: Any, where: str) -> dict[int, int]:

@@ -139,7 +139,7 @@ def test_shards_and_slices(tmp_path: Path) -> None:
         assert bundle.numpy(name).tobytes() == whole.numpy().tobytes()
         assert bundle.tensor(name).numpy().tobytes() == whole.numpy().tobytes()
     bundle.shard_path(1).unlink()
-    with pytest.raises(CorruptModelError, match="variables.data-00001-of-00002: missing"):
+    with pytest.raises(CorruptModelError, match=r"variables\.data-00001-of-00002: missing"):
         Bundle(prefix)
 
 

@@ -40,7 +40,7 @@ def test_a_real_model(name: str) -> None:
         names = {tuple(key.split("|")) for key in recorded.files}
     for entry in {entry for entry, _, _ in names}:
         graph = model.graph(entry)
-        outputs = {label for label in graph.outputs}
+        outputs = set(graph.outputs)
         if entry.startswith("root."):  # recorded by position
             assert len(graph.inputs) == sum(key[:2] == (entry, "in") for key in names)
         else:

@@ -330,3 +330,43 @@ def test_a_missing_variable_file(module_path: Path, copy: Callable[[Path], Path]
     model = read(path)
     with pytest.raises(CorruptModelError, match=r"variables.index is missing"):
         model.graph("serve")
+
+
+def test_tables_of_every_kind(tmp_path: Path) -> None:
+    """Anonymous, dense and vector-valued ones; a signature and a restored function name the same tables."""
+    tf = pytest.importorskip("tensorflow")
+    lookup = tf.lookup
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            initializer = lookup.KeyValueTensorInitializer(["a", "b"], np.int64([1, 2]))
+            self.anonymous = lookup.StaticHashTable(initializer, -1, experimental_is_anonymous=True)
+            self.mutable = lookup.experimental.MutableHashTable(tf.string, tf.int64, -1, experimental_is_anonymous=True)
+            self.mutable.insert(["q"], np.int64([5]))
+            self.dense = lookup.experimental.DenseHashTable(tf.int64, tf.float32, -1.0, empty_key=0, deleted_key=-1)
+            self.dense.insert(np.int64([3, 4]), np.float32([0.5, 0.75]))
+            self.vectors = lookup.experimental.MutableHashTable(tf.string, tf.float32, [0.0, 0.0])
+            self.vectors.insert(["z"], [[1.0, 2.0]])
+            words = lookup.KeyValueTensorInitializer(["x", "y"], np.int64([0, 1]))
+            self.buckets = lookup.StaticVocabularyTable(words, 2)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def __call__(self, x: Any) -> Any:
+            numbers = self.dense.lookup(tf.constant([3], tf.int64)) + self.vectors.lookup(x)[:, 0]
+            return (
+                self.anonymous.lookup(x) + self.mutable.lookup(x) + self.buckets.lookup(x) + tf.cast(numbers, tf.int64)
+            )
+
+    module = Module()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"s": module.__call__})
+    model = read(tmp_path / "saved")
+    contents = sorted(repr(dict(zip(table.keys.tolist(), table.values.tolist()))) for table in model.tables.values())
+    expected = [{b"a": 1, b"b": 2}, {b"q": 5}, {3: 0.5, 4: 0.75}, {b"z": [1.0, 2.0]}, {b"x": 0, b"y": 1}]
+    assert contents == sorted(map(repr, expected))
+    by_signature = {node.attrs["table"] for node in model.graph("s").nodes if "table" in node.attrs}
+    creators = [node.attrs["f"].name for node in model.graph("__call__").nodes if node.name.startswith("resource")]
+    by_function = {
+        node.attrs["table"] for name in creators for node in model.functions[name].nodes if "table" in node.attrs
+    }
+    assert by_signature == by_function == set(model.tables)

