@@ -55,8 +55,11 @@ def _options() -> Any:
     return options
 
 
-_SIMPLE_CLASS = re.compile(rb"\[(?!\^)(?:[^\[\]\\\x80-\xff]|\\[^A-Za-z0-9\x80-\xff]|\\[dswDn])+\]", re.DOTALL)
-"""A class of ASCII characters: whatever it matches is one byte, so that a table of 256 bytes does its work."""
+_ONE_BYTE = re.compile(
+    rb"(\[(?!\^)(?:[^\[\]\\\x80-\xff]|\\[^A-Za-z0-9\x80-\xff]|\\[dswntr])+\]|\\[dsw])(\+?)", re.DOTALL
+)
+"""A class of ASCII characters: whatever it matches is one byte (or, with a plus, a run of such bytes)."""
+_LITERAL = re.compile(rb"[A-Za-z0-9 <>/&;:,_=!@#%'\"~`-]+")
 
 
 @lru_cache(maxsize=256)
@@ -68,24 +71,38 @@ def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[
         valid or replace_global
     ):
         return bytes
-    if replace_global and len(rewrite) <= 1 and valid and _SIMPLE_CLASS.fullmatch(pattern) and b"\\D" not in pattern:
-        return _translator(regexp, rewrite)
+    if any(isinstance(part, int) for part in parts):
+        replace = _replace_all if replace_global else _replace_first
+        return lambda text: replace(regexp, lambda match: _expanded(parts, match), text)
     literal = b"".join(part for part in parts if isinstance(part, bytes))
-    if all(isinstance(part, bytes) for part in parts):
-        expand: Callable[[Any], bytes] = lambda match: literal  # noqa: E731
-    else:
-        expand = lambda match: b"".join([part if isinstance(part, bytes) else match[part] or b"" for part in parts])  # noqa: E731
-    if replace_global:
-        return lambda text: _replace_all(regexp, expand, text)
-    return lambda text: _replace_first(regexp, expand, text)
+    return _without_re2(pattern, regexp, literal, replace_global) or _constant(regexp, literal, replace_global)
 
 
-def _translator(regexp: Any, rewrite: bytes) -> Callable[[bytes], bytes]:
-    found = bytes(byte for byte in range(128) if regexp.fullmatch(bytes([byte])))
-    if not rewrite:
-        return lambda text: text.translate(None, found)
-    table = bytes.maketrans(found, rewrite * len(found))
-    return lambda text: text.translate(table)
+def _expanded(parts: list[bytes | int], match: Any) -> bytes:
+    return b"".join([part if isinstance(part, bytes) else match[part] or b"" for part in parts])
+
+
+def _constant(regexp: Any, literal: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
+    replace = _replace_all if replace_global else _replace_first
+    return lambda text: replace(regexp, lambda match: literal, text)
+
+
+def _without_re2(pattern: bytes, regexp: Any, literal: bytes, replace_global: bool) -> Callable[[bytes], bytes] | None:
+    """The same replacement by faster means, where the pattern is so simple that they agree on any bytes."""
+    count = -1 if replace_global else 1
+    if _LITERAL.fullmatch(pattern):
+        return lambda text: text.replace(pattern, literal, count)
+    simple = _ONE_BYTE.fullmatch(pattern)
+    if simple is None:
+        return None
+    atom = compiled(simple[1])
+    found = bytes(byte for byte in range(128) if atom.fullmatch(bytes([byte])))
+    if replace_global and not simple[2] and len(literal) <= 1:
+        table = bytes.maketrans(found, literal * len(found)) if literal else None
+        return lambda text: text.translate(table, b"" if literal else found)
+    python = re.compile(b"[" + b"".join(re.escape(bytes([byte])) for byte in found) + b"]" + simple[2])
+    template = literal.replace(b"\\", b"\\\\")
+    return lambda text: python.sub(template, text, max(count, 0))
 
 
 def _rewrite_parts(rewrite: bytes) -> tuple[list[bytes | int], bool]:

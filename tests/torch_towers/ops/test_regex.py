@@ -13,6 +13,7 @@ from torch_towers.ops.strings import strings
 
 PATTERNS = [
     r'[!"#$%&()\*\+,-\./:;<=>?@\[\\\]^_`{|}~\']', r"[a\-z\s\d]", r"[\w]", r"[\n]", "[^a]", r"\s+", r"[^\w\s]", "a*", "(a)|(b)", "", "a|", "é?", r"\b", "^", "$", "(?m)^|$", ".", r"(?s).",
+    "[ab]+", r"\s", r"[\n\t ]+", "ab", "a ", r"[\]\-]", r"[+-\.]+", r"\w+",
     r"\C", r"\pL+", "(?i)É", "(a*)(b*)", "[[:space:]]", "a{2}", r"\x{e9}", r"[\x00-\x1f]", "(?i)[k]",
 ]  # fmt: skip
 REWRITES = [b"", b" ", b"<>", rb"\0\0", rb"[\1]", rb"\2", rb"\\", rb"a\q", b"\\", b"\xff"]
