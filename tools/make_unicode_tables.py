@@ -79,6 +79,35 @@ def breaks() -> list[int]:
     ]
 
 
+def sentence_marks() -> dict[str, list[int]]:
+    """What ends a sentence, and what opens and closes a parenthesis, told from the fragments of tiny documents."""
+    from tensorflow_text.python.ops.sentence_breaking_ops import gen_sentence_breaking_ops as kernel
+
+    codes = [code for code in CODES if code]
+
+    def first(*words: str | None) -> Any:
+        """The first fragment of the document `words`, None standing for each code point: (properties, its length)."""
+        tokens = [(word or chr(code)).encode() for code in codes for word in words]
+        zeros = [0] * len(tokens)
+        found = kernel.sentence_fragments(
+            [len(words)] * len(codes), zeros, zeros, tokens, zeros, input_encoding="UTF-8"
+        )
+        firsts = found.output_row_lengths.numpy().cumsum() - found.output_row_lengths.numpy()
+        return found.fragment_properties.numpy()[firsts], found.fragment_end.numpy()[firsts]
+
+    (alone, _), (second, _), (opens, _) = first(None), first(".", None), first(None, ".", ")")
+    _, after_closing = first(".", ")", None)
+    terminal = [code for code, bits in zip(codes, alone, strict=True) if bits & 1]
+    assert [code for code, bits in zip(codes, second, strict=True) if bits & 2] == [
+        code for code in terminal if code != 0x2026
+    ]
+    return {
+        "TERMINAL": terminal,
+        "CLOSING": [code for code, length in zip(codes, after_closing, strict=True) if length == 3],
+        "OPENING": [code for code, bits in zip(codes, opens, strict=True) if bits & 8],
+    }
+
+
 def main() -> None:
     texts = [chr(code) for code in CODES]
     nfkd, nfd = normalized(texts, "NFKD"), normalized(texts, "NFD")
@@ -125,6 +154,7 @@ def main() -> None:
         f"LATER_FOLDS: list[tuple[int, int]] = {ranges(later_folds)}", "",
         f"IGNORED: list[tuple[int, int]] = {ranges(ignored)}", "",
         f"BREAKS: list[tuple[int, int]] = {ranges(breaks())}", "",
+        *(line for name, codes in sentence_marks().items() for line in (f"{name}: list[tuple[int, int]] = {ranges(codes)}", "")),
         f"SCRIPTS: list[tuple[int, int]] = {list(scripts())}", "# fmt: on", "",
     ]  # fmt: skip
     TARGET.write_text("\n".join(lines))
