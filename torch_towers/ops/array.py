@@ -81,7 +81,11 @@ def squeeze(x: Tensor | Strings, *, axes: tuple[int, ...]) -> Tensor | Strings:
     return x.squeeze(axes) if isinstance(x, Tensor) else strings(x.squeeze(axis=axes))
 
 
-@op(infer=lambda x: [(x[0], None)])
+def _any_rank(x: Spec) -> list[Spec]:
+    return [(x[0], None)]
+
+
+@op(infer=_any_rank)
 def squeeze_all(x: Tensor | Strings) -> Tensor | Strings:
     """Without all axes of length 1. Source: tf.raw_ops.Squeeze without squeeze_dims."""
     return x.squeeze() if isinstance(x, Tensor) else strings(x.squeeze())
@@ -272,6 +276,17 @@ def reverse_sequence(x: Tensor, lengths: Tensor, *, axis: int, batch_axis: int) 
 # -- gathering and scattering -------------------------------------------------------------------------------------------
 
 
+def _integers(x: Tensor) -> Any:
+    """An integer tensor as (nested lists of) Python integers."""
+    return x.tolist()  # type: ignore[reportUnknownMemberType]
+
+
+def _first(outside: Tensor) -> tuple[tuple[int, ...], str]:
+    """The place of the first index that is refused, and its name in TensorFlow's message."""
+    where: tuple[int, ...] = tuple(_integers(outside.nonzero()[0]))
+    return where, f"indices[{','.join(map(str, where))}]" if where else "indices"
+
+
 @op(stage="early", infer=elementwise())
 def in_range(indices: Tensor, limit: int) -> Tensor:
     """`indices` themselves. Errors: `InputError` for one outside `[0, limit)`, which TensorFlow's CPU refuses.
@@ -284,10 +299,8 @@ def in_range(indices: Tensor, limit: int) -> Tensor:
     if torch.compiler.is_compiling():
         torch._assert_async(~outside.any(), f"an index is not in [0, {limit})")  # type: ignore[reportPrivateUsage]
     elif bool(outside.any()):
-        where = outside.nonzero()[0].tolist()
-        value = indices[tuple(where)].item()
-        position = f"indices[{','.join(map(str, where))}]" if where else "indices"
-        raise InputError(f"{position} = {value} is not in [0, {limit})")
+        where, position = _first(outside)
+        raise InputError(f"{position} = {indices[where].item()} is not in [0, {limit})")
     return indices
 
 
@@ -303,10 +316,10 @@ def in_shape(indices: Tensor, *sizes: int, what: str) -> Tensor:
     limits = torch.tensor(shape[: indices.shape[-1]], dtype=torch.int64, device=indices.device)
     outside = ((indices < 0) | (indices >= limits)).any(-1)
     if bool(outside.any()):
-        where = outside.nonzero()[0].tolist()
-        row = indices[tuple(where)].tolist()
-        position = f"indices[{','.join(map(str, where))}]" if where else "indices"
-        raise InputError(f"{position} = {row} does not index into {what} [{','.join(map(str, shape))}]")
+        where, position = _first(outside)
+        raise InputError(
+            f"{position} = {_integers(indices[where])} does not index into {what} [{','.join(map(str, shape))}]"
+        )
     return indices
 
 
@@ -389,7 +402,7 @@ def scatter_nd(x: Tensor | Strings, indices: Tensor, updates: Tensor | Strings, 
 
 def _scatter_strings(x: Strings, indices: Tensor, updates: Strings) -> Strings:
     result = x.copy()
-    rows = indices.reshape(-1, indices.shape[-1]).tolist()
+    rows: list[list[int]] = _integers(indices.reshape(-1, indices.shape[-1]))
     values = updates.reshape(len(rows), *x.shape[indices.shape[-1] :])
     for row, value in zip(rows, values, strict=True):
         result[tuple(row)] = value
@@ -417,7 +430,11 @@ def one_hot(indices: Tensor, depth: int, on: Tensor, off: Tensor, *, axis: int) 
 # -- ranges -------------------------------------------------------------------------------------------------------------
 
 
-@op(infer=lambda start, limit, step, *, dtype: [(dtype, (None,))])
+def _counted(start: Spec, limit: Spec, step: Spec, *, dtype: str) -> list[Spec]:
+    return [(dtype, (None,))]
+
+
+@op(infer=_counted)
 def arange(start: int, limit: int, step: int, *, dtype: str, device: torch.device | None = None) -> Tensor:
     """Numbers from `start` to before `limit`: `[n]`. Source: tf.raw_ops.Range."""
     kind = torch_dtype(dtype)
@@ -431,7 +448,11 @@ def arange(start: int, limit: int, step: int, *, dtype: str, device: torch.devic
     return start + torch.arange(count, dtype=kind, device=device) * step
 
 
-@op(infer=lambda start, stop, *, num: [(start[0], (num,))])
+def _spaced(start: Spec, stop: Spec, *, num: int) -> list[Spec]:
+    return [(start[0], (num,))]
+
+
+@op(infer=_spaced)
 def linspace(start: Tensor, stop: Tensor, *, num: int) -> Tensor:
     """`num` evenly spaced numbers from `start` to `stop`: `[], [] -> [num]`. Source: tf.raw_ops.LinSpace."""
     if num == 1:

@@ -32,7 +32,7 @@ def einsum(*xs: Tensor, equation: str) -> Tensor:
 @op()
 def cross(a: Tensor, b: Tensor) -> Tensor:
     """The cross product: `[..., 3], [..., 3] -> [..., 3]`. Source: tf.raw_ops.Cross."""
-    return torch.linalg.cross(a, b)
+    return torch.cross(a, b, dim=-1)
 
 
 @op()

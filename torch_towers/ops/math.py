@@ -66,7 +66,7 @@ UNARY: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "erf": (torch.erf, "Erf"),
     "erfc": (torch.erfc, "Erfc"),
     "erfinv": (torch.erfinv, "Erfinv"),
-    "ndtri": (torch.special.ndtri, "Ndtri"),
+    "ndtri": (torch.special.ndtri, "Ndtri"),  # type: ignore[reportUnknownMemberType]
     "lgamma": (torch.lgamma, "Lgamma"),
     "digamma": (torch.digamma, "Digamma"),
     "sin": (torch.sin, "Sin"),
@@ -109,7 +109,7 @@ def _operator(name: str, function: Callable[[Any, Any], Any], source: str) -> No
     def apply(a: Number, b: Number) -> Tensor:
         return function(a, b)
 
-    apply.__doc__ = f"`a {function.__name__} b`, elementwise with broadcasting. Source: tf.raw_ops.{source}."
+    apply.__doc__ = f"`{name}(a, b)`, elementwise with broadcasting. Source: tf.raw_ops.{source}."
     op(name=name)(apply)
 
 
@@ -176,15 +176,20 @@ def _shift(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
     return lambda a, b: function(a, torch.clamp(b, 0, torch.iinfo(a.dtype).bits - 1))
 
 
-for _name, _function, _source in (
+def _true_div(a: Any, b: Any) -> Any:
+    return a / b
+
+
+_OPERATORS: tuple[tuple[str, Callable[[Any, Any], Any], str], ...] = (
     ("sub", operator.sub, "Sub"),
     ("mul", operator.mul, "Mul"),
-    ("div", operator.truediv, "RealDiv"),
+    ("div", _true_div, "RealDiv"),
     ("less", operator.lt, "Less"),
     ("less_equal", operator.le, "LessEqual"),
     ("greater", operator.gt, "Greater"),
     ("greater_equal", operator.ge, "GreaterEqual"),
-):
+)
+for _name, _function, _source in _OPERATORS:
     _operator(_name, _function, _source)
 
 for _name, _function, _source in (
@@ -223,7 +228,7 @@ def add(a: Number | Strings, b: Number | Strings) -> Tensor | Strings:
 def _equal(a: Any, b: Any) -> Tensor:
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return a == b
-    return torch.from_numpy(np.asarray(a == b, dtype=np.bool_))
+    return torch.as_tensor(np.asarray(a == b, dtype=np.bool_))
 
 
 @op()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from porting.errors import PortingError
+from tests.saved import check_saved
 from tests.witness import Case, case, check_case, check_function, run, tf, to_numpy
 from torch_towers.errors import InputError
 from torch_towers.ops import array as ops
@@ -441,3 +443,15 @@ def test_any_indexing(index: list[Any], of_strings: bool) -> None:
     program = check_function(lambda x: x[key], [{"x": x}])
     (found,) = run(program, {"x": x}).values()
     assert np.array_equal(np.asarray(found), expected)
+
+
+@pytest.mark.parametrize("batch_dims", [0, 1])
+def test_gathers_from_a_variable(tmp_path: Path, batch_dims: int) -> None:
+    def look_up(table: Any, ids: Any) -> list[Any]:
+        wide = tf.raw_ops.ResourceGather(resource=table.handle, indices=ids, dtype=tf.float32, batch_dims=batch_dims)
+        return [wide, tf.raw_ops.ResourceGatherNd(resource=table.handle, indices=ids, dtype=tf.float32)]
+
+    ids = np.array([[1, 0], [2, 1], [0, 2], [3, 0]])
+    program = check_saved(tmp_path, lambda: tf.Variable(NUMBERS), look_up, ids % 3 if batch_dims else ids)
+    with pytest.raises(InputError, match=r"indices\[0(,1\] = -1 is not in \[0, |\] = \[0, -1\] does not index)"):
+        run(program, {"x": np.array([[0, -1], [0, 0], [0, 0], [0, 0]])})

@@ -368,6 +368,7 @@ def bucket_cases() -> list[Case]:
         for kind in (tf.int32, tf.int64)
     ]
     scores = np.array([[1, 1, 1, 0.5, 3], [-0.0, 0.0, -1, 2, 2], [INF, -INF, INF, 0, 0]], np.float32)
+    long = RNG.choice(np.array([-INF, -2.5, -0.0, 0.0, 1e-40, 1.0, 3.0, INF], np.float32), (3, 700))
     for k in (0, 1, 3, 5):
         rows.append(case("TopKV2", "k", input=scores, k=k, label=str(k)))
     rows += [
@@ -375,6 +376,7 @@ def bucket_cases() -> list[Case]:
         case("TopKV2", "k", input=scores, k=3, attrs={"index_type": tf.int64}),
         case("TopKV2", "k", input=RNG.integers(0, 5, (4, 40)), k=20, label="integers"),
         case("TopKV2", "k", input=RNG.integers(0, 5, (4, 40)).astype(np.float64), k=20, label="float64"),
+        case("TopKV2", "k", input=long, k=40, label="long rows with ties"),
         case("TopKV2", "k", input=scores[0], k=2, batched=False, free=False, label="one row"),
     ]
     return rows
