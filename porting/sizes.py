@@ -32,6 +32,8 @@ def fold(t: Any, node: Node, operands: list[Any]) -> Sizes | None:
     """The result of a node of shape arithmetic as `Sizes`; None where the node is something else."""
     if node.op not in RULES or not any(isinstance(operand, Sizes) for operand in operands):
         return None
+    if node.op in COMPARISONS and not t.counting:
+        return None
     arrays = [_items(operand) for operand in operands]
     if any(array is None for array in arrays):
         return None
@@ -39,7 +41,7 @@ def fold(t: Any, node: Node, operands: list[Any]) -> Sizes | None:
     result = RULES[node.op](t, *arrays, **node.attrs)
     if result is None or result.ndim > 1:
         return None
-    return Sizes(result, node.attrs.get("DstT", dtype))
+    return Sizes(result, "bool" if node.op in COMPARISONS else node.attrs.get("DstT", dtype))
 
 
 def of(t: Any, value: Any, dtype: str) -> Sizes | None:
@@ -105,6 +107,11 @@ mul = rule("Mul")(_arithmetic("size_mul", lambda a, b: a * b))
 floordiv = rule("FloorDiv")(_arithmetic("size_floordiv", lambda a, b: a // b))
 maximum = rule("Maximum")(_arithmetic("size_max", max))
 minimum = rule("Minimum")(_arithmetic("size_min", min))
+
+# The condition of a loop that counts, so that it is Python's own: truth is 1 or 0. Elsewhere a comparison is a tensor.
+rule("Less")(_arithmetic("size_less", lambda a, b: int(a < b)))
+rule("LogicalAnd")(_arithmetic("size_mul", lambda a, b: a * b))
+COMPARISONS = frozenset({"Less", "LogicalAnd"})
 
 
 @rule("Identity", "StopGradient", "EnsureShape")

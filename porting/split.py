@@ -39,17 +39,14 @@ def split(graph: Graph, known: Mapping[str, Value]) -> Parts:
 
 def _parts(graph: Graph, known: Mapping[str, Value]) -> dict[str, str]:
     """Where each node runs: "preprocess", "encoder" or "postprocess"."""
-    weighted, after, before = set[str](), set[str](), set[str]()
+    weighted, after, before = _weighted(graph, known), set[str](), set[str]()
+    kept = weighted | _lists_for(weighted, graph, known)
     for node in graph.nodes:
         operands = [node_of(ref) for ref in references(node.inputs)]
-        if _is_weight(node, known) or any(_is_weight(inner, known) for inner in _inner(node)):
-            weighted.add(node.name)
-        if not weighted.isdisjoint(operands):
-            weighted.add(node.name)
         stage = _stage(node, graph, known)
         if not after.isdisjoint(operands) or (stage == "host" and node.name in weighted):
             after.add(node.name)
-        elif stage == "host" or (stage == "early" and node.name not in weighted):
+        elif stage == "host" or (stage == "early" and node.name not in kept):
             before.add(node.name)
     for node in reversed(graph.nodes):
         if node.name in before:
@@ -59,6 +56,30 @@ def _parts(graph: Graph, known: Mapping[str, Value]) -> dict[str, str]:
         for node in graph.nodes
         if node.op not in SOURCES
     }
+
+
+def _weighted(graph: Graph, known: Mapping[str, Value]) -> set[str]:
+    """The nodes that depend on a weight."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        operands = {node_of(ref) for ref in references(node.inputs)}
+        if any(_is_weight(inner, known) for inner in (node, *_inner(node))) or not found.isdisjoint(operands):
+            found.add(node.name)
+    return found
+
+
+def _lists_for(weighted: set[str], graph: Graph, known: Mapping[str, Value]) -> set[str]:
+    """The lists of tensors that the encoder fills: made where they are used, because only tensors cross from part to part."""
+    users: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        for ref in references(node.inputs):
+            if ref in known and known[ref].dtype == "variant":
+                users.setdefault(node_of(ref), set()).add(node.name)
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        if not (weighted | found).isdisjoint(users.get(node.name, ())):
+            found.add(node.name)
+    return found
 
 
 def _is_weight(node: Node, known: Mapping[str, Value]) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from porting.convert import ConvertingEmitter, converter
 from porting.errors import PortingError
-from porting.sizes import vector
+from porting.sizes import INTEGERS, scalar, vector
 from porting.values import Constant, Sizes, Value
 from torch_towers.graph import Graph, TensorSpec, node_of, references
 from torch_towers.ops.control_flow import holds
@@ -115,22 +115,22 @@ def _branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, 
 @converter("While", "StatelessWhile", ignores=("output_shapes", "maximum_iterations"))
 def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
     flat = t.flat(body)
-    invariant = [_passes_on(flat, i) for i in range(len(operands))]
-    changing = [i for i, fixed in enumerate(invariant) if not fixed]
-    start = {i: _start(t, operands[i]) for i in changing}
-    known = {i: (start[i].dtype, start[i].shape) for i in changing}
+    changing = [i for i in range(len(operands)) if not _passes_on(flat, i)]
+    counters = {i: operands[i].dtype for i in changing if _is_number(operands[i]) and _only_counts(flat, i)}
+    start = {i: _first(operands[i]) if i in counters else _start(t, operands[i]) for i in changing}
+    known = {i: ("size", ()) if i in counters else (start[i].dtype, start[i].shape) for i in changing}
     for _ in range(_MAX_ROUNDS):
         undo = t.snapshot()
         frame = Frame(t)
-        given = [
-            frame.argument(start[i], known[i], f"variable_{i}") if i in start else None for i in range(len(operands))
-        ]
-        given = [
-            frame.bind(operand, f"operand_{i}") if given[i] is None else given[i] for i, operand in enumerate(operands)
-        ]
+        given = list(operands)
+        for i in changing:
+            given[i] = frame.argument(start[i], known[i], f"variable_{i}")
+            if i in counters:
+                given[i] = Sizes(scalar(given[i]), counters[i])
+        given = [frame.bind(operand, f"operand_{i}") if i not in start else operand for i, operand in enumerate(given)]
         inner = frame.emitter()
         results = inner.inline(body, given)
-        found = {i: _joined(t, frame, given[i], results[i]) for i in changing}
+        found = {i: known[i] if i in counters else _joined(t, frame, given[i], results[i]) for i in changing}
         if found == known:
             break
         undo()
@@ -138,15 +138,64 @@ def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
     else:
         raise PortingError(f"{t.scope!r}: the shapes of the loop's variables do not settle")
     test = frame.emitter()
+    test.counting = True
     graphs = [
-        test.graph({"output": test.inline(cond, given)[0]}),
-        inner.graph({f"output_{i}": results[i] for i in changing}),
+        test.graph({"output": _first(test.inline(cond, given)[0])}),
+        inner.graph({f"output_{i}": _first(results[i]) if i in counters else results[i] for i in changing}),
     ]
     graphs, outer = frame.pruned(graphs, keep=len(changing))
-    specs = [(dtype, shape) for dtype, shape in known.values()]
-    values = t.write_call("while_loop", outer, specs, cond=graphs[0], body=graphs[1], carried=len(changing))
-    after = dict(zip(changing, values, strict=True))
+    values = t.write_call(
+        "while_loop", outer, list(known.values()), cond=graphs[0], body=graphs[1], carried=len(changing)
+    )
+    after = {
+        i: Sizes(scalar(value), counters[i]) if i in counters else value
+        for i, value in zip(changing, values, strict=True)
+    }
     return [after.get(i, operand) for i, operand in enumerate(operands)]
+
+
+_COUNTS = frozenset(
+    {"Identity", "Add", "AddV2", "TensorListGetItem", "TensorListSetItem", "TensorArrayReadV3", "TensorArrayWriteV3"}
+)
+
+
+def _is_number(operand: Any) -> bool:
+    """True for one integer that is known, or that is a size."""
+    return isinstance(operand, (Constant, Sizes)) and operand.shape == () and operand.dtype in INTEGERS
+
+
+def _first(operand: Any) -> Any:
+    """A size, or a number, by itself."""
+    if isinstance(operand, Sizes):
+        return operand.items.item()
+    return operand.python() if isinstance(operand, Constant) and operand.dtype in INTEGERS else operand
+
+
+def _only_counts(body: Graph, position: int) -> bool:
+    """True for a variable that grows by a constant and does nothing else but choose elements of lists: Python counts it.
+
+    Such a loop has as many steps as its condition says, without looking at a tensor; it can be unrolled and compiled.
+    """
+    nodes = {node.name: node for node in body.nodes}
+    same = {body.inputs[position].name}
+    following = node_of(list(body.outputs.values())[position])
+    while following in nodes and nodes[following].op == "Identity":
+        following = node_of(nodes[following].inputs[0])
+    step = nodes.get(following)
+    if step is None or step.op not in ("Add", "AddV2"):
+        return False
+    for node in body.nodes:
+        used = [i for i, ref in enumerate(node.inputs) if node_of(ref) in same]
+        if used and (
+            node.op not in _COUNTS
+            or (node.op.startswith("Tensor") and used != [1])
+            or (node.op.startswith("Add") and node is not step)
+        ):
+            return False
+        if used and node.op == "Identity":
+            same.add(node.name)
+    others = [node_of(ref) for ref in step.inputs if node_of(ref) not in same]
+    return len(others) == 1 and others[0] in nodes and nodes[others[0]].op == "Const"
 
 
 def _passes_on(body: Graph, position: int) -> bool:
@@ -230,6 +279,7 @@ class Frame:
         return self._add(start, name, dtype, shape)
 
     def _add(self, outer: Any, name: str, dtype: str | None, shape: Any) -> Value:
+        """One more input."""
         named = None if shape is None else tuple(self.t.fresh_symbol() if size is None else size for size in shape)
         value = Value(name, dtype, named)
         self.inputs.append(_Input(outer, value))

@@ -84,12 +84,12 @@ def scatter_into(t: Emit, items: Any, x: Any, indices: Any) -> Any:
 
 @converter("TensorListSetItem", ignores=("element_dtype",))
 def set_item(t: Emit, items: Any, index: Any, value: Any, *, resize_if_index_out_of_bounds: bool = False) -> Any:
-    return t.list_set(items, index, t.tensor(value), grow=bool(resize_if_index_out_of_bounds))
+    return t.list_set(items, _size(index), t.tensor(value), grow=bool(resize_if_index_out_of_bounds))
 
 
 @converter("TensorListGetItem")
 def get_item(t: Emit, items: Any, index: Any, element_shape: Any, *, element_dtype: str) -> Any:
-    return t.list_get(items, index, dtype=element_dtype, shape=_shape(element_shape))
+    return t.list_get(items, _size(index), dtype=element_dtype, shape=_shape(element_shape))
 
 
 @converter("TensorListLength")
@@ -156,12 +156,12 @@ def tensor_array(t: Emit, size: Any, *, dtype: str, element_shape: Any = None, d
 
 @converter("TensorArrayWriteV3")
 def write(t: Emit, array: TensorArray, index: Any, value: Any, flow: Any) -> Any:
-    return t.list_set(flow, index, t.tensor(value), grow=array.dynamic)
+    return t.list_set(flow, _size(index), t.tensor(value), grow=array.dynamic)
 
 
 @converter("TensorArrayReadV3", ignores=("dtype",))
 def read(t: Emit, array: TensorArray, index: Any, flow: Any) -> Any:
-    return t.list_get(flow, index, dtype=array.dtype, shape=array.shape)
+    return t.list_get(flow, _size(index), dtype=array.dtype, shape=array.shape)
 
 
 @converter("TensorArrayGatherV3", ignores=("dtype",))
@@ -188,8 +188,3 @@ def array_concat(t: Emit, array: TensorArray, flow: Any) -> Any:
 @converter("TensorArraySplitV3")
 def array_split(t: Emit, array: TensorArray, value: Any, lengths: Any, flow: Any) -> Any:
     return t.list_split(t.tensor(value), t.tensor(lengths))
-
-
-@converter("TensorArrayCloseV3")
-def array_close(t: Emit, array: TensorArray) -> list[Any]:
-    return []

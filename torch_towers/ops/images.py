@@ -309,7 +309,7 @@ def _areas(x: Tensor, size: int, target: int, align_corners: bool) -> Tensor:
     scale = torch.tensor(_scale(size, target, align_corners), dtype=torch.float32, device=x.device)
     begin = torch.arange(target, dtype=torch.float32, device=x.device)[:, None] * scale
     end = (torch.arange(target, dtype=torch.float32, device=x.device)[:, None] + 1) * scale
-    pixel = torch.arange(size + 2 + int(math.ceil(float(scale))), dtype=torch.float32, device=x.device)[None]
+    pixel = torch.arange(size + 2 + math.ceil(float(scale)), dtype=torch.float32, device=x.device)[None]
     cover = (torch.minimum(pixel + 1, end) - torch.maximum(pixel, begin)).clamp(min=0.0) / scale
     return torch.cat([cover[:, : size - 1], cover[:, size - 1 :].sum(1, keepdim=True)], 1)
 

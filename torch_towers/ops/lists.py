@@ -31,7 +31,7 @@ def _stacked(*operands: Any, dtype: str, shape: Shape) -> list[Spec]:
     return [(dtype, None if shape is None else (None, *(_free(shape) or ())))]
 
 
-def _joined(*operands: Any, dtype: str, shape: Shape) -> list[Spec]:
+def _joined(*operands: Any, dtype: str, shape: Shape, **attrs: Any) -> list[Spec]:
     known = None if shape is None else (None, *(_free(shape) or ())[1:])
     return [(dtype, known), ("int64", (None,))]
 
@@ -40,13 +40,13 @@ def _free(shape: Shape) -> tuple[int | None, ...] | None:
     return None if shape is None else tuple(None if size < 0 else size for size in shape)
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_reserve(size: Number) -> List:
     """A list of `size` elements that are still to be written. Source: tf.raw_ops.TensorListReserve, TensorArrayV3."""
     return [None] * int(size)
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_from_tensor(x: Tensor | Strings) -> List:
     """The rows of a tensor: `[n, ...] -> n of [...]`. Source: tf.raw_ops.TensorListFromTensor, TensorArrayUnstack."""
     if x.ndim == 0:
@@ -59,7 +59,7 @@ def _item(x: Any, index: int) -> Any:
     return x[index] if isinstance(x, Tensor) else np.asarray(x[index : index + 1]).reshape(x.shape[1:])
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_scatter(x: Tensor | Strings, indices: Tensor, items: List | None, size: Number) -> List:
     """The rows of `x` written at `indices` into `items` (None: an empty list), which grows to hold them and `size` elements.
 
@@ -73,7 +73,7 @@ def list_scatter(x: Tensor | Strings, indices: Tensor, items: List | None, size:
     return result
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_set(items: List, index: Number, value: Any, *, grow: bool = False) -> List:
     """`items` with `value` at `index`. `grow`: the list is made longer where that is needed.
 
@@ -85,26 +85,26 @@ def list_set(items: List, index: Number, value: Any, *, grow: bool = False) -> L
     return result
 
 
-@op(infer=_element)
+@op(stage="early", infer=_element)
 def list_get(items: List, index: Number, *, dtype: str, shape: Shape) -> Any:
     """The element at `index`; zeros where nothing was written. Source: tf.raw_ops.TensorListGetItem, TensorArrayReadV3."""
     value = items[_checked(int(index), len(items))]
     return _zeros(_shape_among(items, shape), dtype) if value is None else value
 
 
-@op(infer=returns(("int32", ())))
+@op(stage="early", infer=returns(("int32", ())))
 def list_length(items: List) -> Tensor:
     """The number of elements: `n of [...] -> []` int32. Source: tf.raw_ops.TensorListLength, TensorArraySizeV3."""
     return torch.tensor(len(items), dtype=torch.int32)
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_append(items: List, value: Any) -> List:
     """`items` with one more element. Source: tf.raw_ops.TensorListPushBack."""
     return [*items, value]
 
 
-@op(infer=lambda *operands, dtype, shape: [("variant", ()), (dtype, _free(shape))])
+@op(stage="early", infer=lambda *operands, dtype, shape: [("variant", ()), (dtype, _free(shape))])
 def list_pop(items: List, *, dtype: str, shape: Shape) -> tuple[List, Any]:
     """`items` without the last element, and that element. Source: tf.raw_ops.TensorListPopBack."""
     if not items:
@@ -113,19 +113,19 @@ def list_pop(items: List, *, dtype: str, shape: Shape) -> tuple[List, Any]:
     return items[:-1], _zeros(_shape_among(items, shape), dtype) if value is None else value
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_resize(items: List, size: Number) -> List:
     """`items` cut or filled up to `size` elements. Source: tf.raw_ops.TensorListResize."""
     return [*items[: int(size)], *[None] * (int(size) - len(items))]
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_extend(first: List, second: List) -> List:
     """All elements of both lists. Source: tf.raw_ops.TensorListConcatLists."""
     return [*first, *second]
 
 
-@op(infer=_stacked)
+@op(stage="early", infer=_stacked)
 def list_stack(items: List, *, dtype: str, shape: Shape) -> Any:
     """The elements as the rows of one tensor: `n of [...] -> [n, ...]`; rows never written are zeros.
 
@@ -134,7 +134,7 @@ def list_stack(items: List, *, dtype: str, shape: Shape) -> Any:
     return _stack(_filled(items, dtype, shape), dtype, shape)
 
 
-@op(infer=_stacked)
+@op(stage="early", infer=_stacked)
 def list_gather(items: List, indices: Tensor, *, dtype: str, shape: Shape) -> Any:
     """The elements at `indices` as rows: `n of [...], [m] -> [m, ...]`. Source: tf.raw_ops.TensorListGather, TensorArrayGatherV3."""
     known = _shape_among(items, shape)
@@ -142,7 +142,7 @@ def list_gather(items: List, indices: Tensor, *, dtype: str, shape: Shape) -> An
     return _stack(_filled(chosen, dtype, known), dtype, known)
 
 
-@op(infer=_joined)
+@op(stage="early", infer=_joined)
 def list_concat(items: List, *, dtype: str, shape: Shape, lengths: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
     """The elements joined along their first axis, and their lengths: `n of [length, ...] -> [sum of lengths, ...], [n]` int64.
 
@@ -161,7 +161,7 @@ def list_concat(items: List, *, dtype: str, shape: Shape, lengths: tuple[int, ..
     return joined, sizes
 
 
-@op(infer=_LIST)
+@op(stage="early", infer=_LIST)
 def list_split(x: Tensor | Strings, lengths: Tensor) -> List:
     """Rows of `x` in runs: `[n, ...], [m] -> m of [length, ...]`. Source: tf.raw_ops.TensorListSplit, TensorArraySplitV3."""
     sizes: list[int] = [int(size) for size in lengths.tolist()]
@@ -171,7 +171,7 @@ def list_split(x: Tensor | Strings, lengths: Tensor) -> List:
     return [x[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
 
-@op(infer=lambda items, *, dtype, shape: [(dtype, () if shape is None else (len(shape),))])
+@op(stage="early", infer=lambda items, *, dtype, shape: [(dtype, () if shape is None else (len(shape),))])
 def list_element_shape(items: List, *, dtype: str, shape: Shape) -> Tensor:
     """The shape of the elements, -1 where it is free; -1 alone where the rank is. Source: tf.raw_ops.TensorListElementShape."""
     return torch.tensor(-1 if shape is None else list(shape), dtype=torch_dtype(dtype))

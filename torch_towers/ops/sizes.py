@@ -63,6 +63,12 @@ def size_min(a: int, b: int) -> int:
     return min(a, b)
 
 
+@op(infer=_SIZE)
+def size_less(a: int, b: int) -> int:
+    """1 where `a < b`, else 0: the condition of a loop that counts."""
+    return int(a < b)
+
+
 @op(stage="early", infer=_SIZE)
 def element(x: Tensor, *, index: tuple[int, ...]) -> int:
     """One element of an integer tensor as a size."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from porting.errors import PortingError
-from tests.witness import check_function, port, run, tf, trace
+from tests.witness import assert_equal, check_function, port, run, tf, trace
 from torch_towers.errors import InputError
 from torch_towers.program import Program, walk
 
@@ -228,8 +228,7 @@ def check_v1(function: Callable[..., Any], batches: list[dict[str, Any]]) -> Pro
         theirs = session.run(fetches, {f"{name}:0": value for name, value in batch.items()})
         assert len(ours) == len(theirs)
         for mine, other in zip(ours, theirs, strict=True):
-            assert mine.dtype == tf.as_dtype(other.dtype) or str(mine.dtype).endswith(other.dtype.name)
-            assert np.array_equal(mine.numpy(), other)
+            assert_equal(mine, np.asarray(other))
     return program
 
 
