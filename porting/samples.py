@@ -41,10 +41,10 @@ def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str,
     """Batches of inputs for the flat TF graph of one entry: of values that it knows, then of those mixed with all others."""
     rng = np.random.default_rng(seed)
     reaches = {spec.name: _reach(spec.name, graph, model) for spec in graph.inputs}
-    records = serialized_examples(graph)
+    one, several = serialized_examples(graph, values=1), serialized_examples(graph, values=2)
     pools = [
         {spec.name: records.get(spec.name) or pool(spec, reaches[spec.name], model) for spec in graph.inputs}
-        for pool in (_known, _known_and_unknown)
+        for pool, records in ((_known, one), (_known_and_unknown, several))
     ]
     row = sum(_count(spec, 1) for spec in graph.inputs)
     sizes = BATCH_SIZES if row < LARGE else (1, 3)

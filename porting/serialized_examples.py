@@ -16,14 +16,17 @@ _WORDS: dict[str, list[Any]] = {
 }
 
 
-def serialized_examples(graph: Graph) -> dict[str, list[bytes]]:
-    """For each input that goes straight into a parser of examples, records with and without its optional features."""
+def serialized_examples(graph: Graph, *, values: int) -> dict[str, list[bytes]]:
+    """For each input that goes straight into a parser of examples, records with and without its optional features.
+
+    `values` is how many values the features of free length hold.
+    """
     nodes = {node.name: node for node in graph.nodes}
     found: dict[str, list[bytes]] = {}
     for node in graph.nodes:
         if node.op in ("ParseExample", "ParseExampleV2", "ParseSingleExample"):
             source = _source(node.inputs[0], nodes)
-            features = _features(node, nodes)
+            features = _features(node, nodes, values)
             found[source] = [_record(features, i) for i in range(RECORDS)]
     return {name: records for name, records in found.items() if name in {spec.name for spec in graph.inputs}}
 
@@ -37,7 +40,7 @@ def _source(ref: str, nodes: Mapping[str, Node]) -> str:
     return node_of(ref)
 
 
-def _features(node: Node, nodes: Mapping[str, Node]) -> list[tuple[bytes, str, int, bool]]:
+def _features(node: Node, nodes: Mapping[str, Node], free: int) -> list[tuple[bytes, str, int, bool]]:
     """Name, dtype, number of values and whether it may be missing, of every feature that the parser reads."""
     attrs = node.attrs
     values = [_constant(ref, nodes) for ref in node.inputs]
@@ -55,8 +58,10 @@ def _features(node: Node, nodes: Mapping[str, Node]) -> list[tuple[bytes, str, i
     else:
         sparse, dense, ragged = list(attrs.get("sparse_keys", ())), list(attrs.get("dense_keys", ())), []
         defaults = values[1:]
-    found = [(name, dtype, 2, True) for name, dtype in zip(sparse, attrs.get("sparse_types", ()), strict=True)]
-    found += [(name, dtype, 3, True) for name, dtype in zip(ragged, attrs.get("ragged_value_types", ()), strict=True)]
+    found = [(name, dtype, free, True) for name, dtype in zip(sparse, attrs.get("sparse_types", ()), strict=True)]
+    found += [
+        (name, dtype, free, True) for name, dtype in zip(ragged, attrs.get("ragged_value_types", ()), strict=True)
+    ]
     for name, dtype, shape, default in zip(dense, attrs.get("Tdense", ()), dense_shapes, defaults, strict=True):
         count = 1
         for size in shape or ():
