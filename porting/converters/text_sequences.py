@@ -40,7 +40,7 @@ def rouge_l(
 def sentence_fragments(t: Emit, row_lengths: Any, token_start: Any, token_end: Any, words: Any, properties: Any, *,
                        input_encoding: bytes) -> Any:  # fmt: skip
     """TensorFlow reads neither where the tokens are nor how to treat errors."""
-    name = input_encoding.decode() if isinstance(input_encoding, bytes) else input_encoding
+    name = input_encoding.decode()
     if name.upper() not in ("UTF-8", "UTF8"):
         raise PortingError(f"{t.scope!r} reads words encoded as {name}: only UTF-8 is ported")
     return t.sentence_fragments(t.tensor(row_lengths), words, t.tensor(properties))

@@ -214,10 +214,10 @@ class _Tree:
 
     def _penalize_roots(self) -> None:
         """Makes every tree with one root better than every one with two."""
-        known = [arc[0] for row in self.arcs for arc in row if arc is not None]
+        known: list[Any] = [arc[0] for row in self.arcs for arc in row if arc is not None]
         if not known:
             return
-        kind: Any = type(known[0])
+        kind: Any = known[0].__class__
         with np.errstate(all="ignore"):
             penalty = kind(kind(1) + kind(kind(self.count + 1) * kind(max(known) - min(known))))
             for row in self.arcs[1:]:

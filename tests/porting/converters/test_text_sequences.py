@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,18 @@ def test_constrained_sequence(viterbi: bool, log_space: bool, ends: bool) -> Non
     scores[0] = np.round(scores[0])  # ties: the last of them wins
     scores[1, 2, 1], scores[2, 1, 0] = np.inf, np.nan
     lengths = np.array([5, 3, 4, 0, 1, 2], np.int32)
-    for transitions in (none, allowed, blocked):
-        for weight in (free, weights):
-            check_function(
-                lambda scores, lengths: solve(
-                    scores, lengths, transitions, weight, use_viterbi=viterbi, use_log_space=log_space,
-                    use_start_and_end_states=ends, Tsplits=np.int32 if ends else np.int64),
-                [{"scores": scores, "lengths": lengths}, {"scores": scores[:1], "lengths": lengths[:1]}],
-            )  # fmt: skip
+    feeds = {"scores": scores, "lengths": lengths}
+    for transitions, weight in itertools.product((none, allowed, blocked), (free, weights)):
+
+        def best(scores: Any, lengths: Any, transitions: Any = transitions, weight: Any = weight) -> Any:
+            return solve(
+                scores, lengths, transitions, weight, viterbi, log_space, ends, Tsplits=np.int32 if ends else np.int64
+            )
+
+        check_function(
+            lambda scores, lengths, best=best: best(scores, lengths),
+            [feeds, {name: value[:1] for name, value in feeds.items()}],
+        )
     check_function(
         lambda scores, lengths: solve(scores, lengths, none, free, viterbi, log_space, ends),
         [{"scores": scores[0], "lengths": np.array([4], np.int64)}], free=False,
