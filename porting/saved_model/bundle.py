@@ -288,7 +288,7 @@ class Bundle:
         array = np.empty(entry.shape, dtype)
         with self.shard_path(entry.shard).open("rb") as file:
             file.seek(entry.offset)
-            if file.readinto(array.reshape(-1).view(np.uint8)) != entry.size:
+            if file.readinto(array.reshape(-1).view(np.uint8)) != entry.size:  # type: ignore[reportArgumentType]  # numpy arrays are buffers
                 raise CorruptModelError(f"{self.shard_path(entry.shard)}: ended while tensor {entry.key!r} was read")
         return array
 

@@ -62,9 +62,9 @@ _VALUES = {
     32: DType("uint2", "DT_UINT2", 1, None, None),
     33: DType("float4_e2m1fn", "DT_FLOAT4_E2M1FN", 1, None, None),
 }
-DTYPES = {0: DType("invalid", "DT_INVALID", 0, None, None)} | _VALUES
 # A reference dtype (TF1's mutable variables) is a plain dtype to everybody who reads the value.
-DTYPES |= {number + 100: dtype._replace(proto=dtype.proto + "_REF") for number, dtype in _VALUES.items()}
+_REFERENCES = {number + 100: dtype._replace(proto=dtype.proto + "_REF") for number, dtype in _VALUES.items()}
+DTYPES = {0: DType("invalid", "DT_INVALID", 0, None, None)} | _VALUES | _REFERENCES
 
 
 def dtype_of(number: int, where: str) -> DType:

@@ -170,8 +170,8 @@ class SavedModel:
         where = f"{self.path}: function '{name}'"
         inputs: list[TensorSpec] = []
         for i, arg in enumerate(proto.signature.input_arg):
-            attrs = proto.arg_attr[i].attr if i in proto.arg_attr else {}
-            shapes = attrs["_output_shapes"].list.shape if "_output_shapes" in attrs else []
+            attrs: Any = proto.arg_attr[i].attr if i in proto.arg_attr else {}
+            shapes: Any = attrs["_output_shapes"].list.shape if "_output_shapes" in attrs else []
             shape = decode_shape(shapes[0], where) if len(shapes) == 1 else None
             inputs.append(TensorSpec(arg.name, dtype_of(arg.type, where).name, shape))
         args = {spec.name for spec in inputs}

@@ -30,7 +30,7 @@ class Source:
             library, lambda item: item.signature.name, f"{path}: function library"
         )
         self.nodes: dict[str, Any] = _by_name(meta_graph.graph_def.node, lambda item: item.name, f"{path}: graph")
-        self.asset_names = self._place_assets()
+        self.asset_names: list[str] = self._place_assets()
         self.main = Scope(Body("", self.nodes))
         self.bodies = Bodies(self.functions, str(path))
         self.constants = Constants(self.bodies, self._restore)

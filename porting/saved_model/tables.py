@@ -143,7 +143,7 @@ def _aliases(source: Source) -> dict[str, str]:
             continue
         check_object_id(index, source.objects, f"{source.path}: capture of node '{name}'")
         creator = source.creator(index, str(source.path))
-        for made in source.functions[creator].node_def if creator in source.functions else ():
+        for made in source.functions[creator].node_def if creator is not None and creator in source.functions else ():
             if made.op in TABLE_OPS and not _shared_name(made):
                 aliases[f"{creator}/{made.name}"] = name
     return aliases

@@ -214,7 +214,9 @@ class Variables:
         collections = self._source.meta.collection_def
         if "variables" not in collections and "trainable_variables" not in collections:
             return None
-        stored = collections["trainable_variables"].bytes_list.value if "trainable_variables" in collections else []
+        stored: Any = (
+            collections["trainable_variables"].bytes_list.value if "trainable_variables" in collections else []
+        )
         where = f"{self._source.path}: collection trainable_variables"
         return {clean_name(protos.parse("VariableDef", value, where).variable_name) for value in stored}
 
