@@ -32,65 +32,27 @@ ORDER = (
     "embedding",
     "norms",
     "activations",
-    "hashing",
     "lookups",
-    "encodings",
     "text",
-    "numbers",
+    "buckets",
 )
 """The files of `porting/rewrites/` in the order in which they run: laws make way for layers, lookups for the text around them."""
 
 
 FREE = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "neg",
-        "div",
-        "square",
-        "sqrt",
-        "rsqrt",
-        "maximum",
-        "minimum",
-        "tanh",
-        "sigmoid",
-        "relu",
-        "relu6",
-        "elu",
-        "softplus",
-        "erf",
-        "erfc",
-        "exp",
-        "pow",
-        "equal",
-        "less",
-        "greater",
-        "where",
-        "cast",
-        "reshape",
-        "transpose",
-        "unsqueeze",
-        "squeeze",
-        "broadcast_to",
-        "zeros_like",
-        "ones_like",
-        "size",
-        "size_add",
-        "size_sub",
-        "size_mul",
-        "sizes_tensor",
-        "select",
-        "slice",
-        "squared_difference",
-        "reduce_sum",
-        "reduce_mean",
-        "batch_statistics",
-        "batch_norm",
-    ]
+    """add sub mul neg div square sqrt rsqrt maximum minimum tanh sigmoid relu relu6 elu softplus erf erfc exp pow equal less greater
+    where cast reshape transpose unsqueeze squeeze broadcast_to zeros_like ones_like size size_add size_sub size_mul sizes_tensor
+    select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm""".split()  # noqa: SIM905
 )
 """Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
 layers which have nothing to do with each other share such nodes."""
+
+
+_INNER = re.compile(
+    r"(None_Lookup|hash_table_Lookup|string_lookup|integer_lookup|RaggedToTensor|StringSplit|StringNGrams|bincount|l2_normalize"
+    r"|moments|batchnorm|clip_by_value|Gelu|LookupTableFindV2|SelectV2)(_\d+)*"
+)
+"""Scopes that TensorFlow's own functions open inside a layer."""
 
 
 class Refusal(Exception):  # noqa: N818  (no error: what it says is part of the report)
@@ -101,12 +63,13 @@ class Refusal(Exception):  # noqa: N818  (no error: what it says is part of the 
 class Rewrite:
     """`pattern` finds candidates, `apply(view, root, match)` writes the layer or raises `Refusal`.
 
-    `layer` is the name under which it is counted; empty for laws, which only bring the graph nearer to normal form.
+    `layer` is the name under which it is counted, unless `apply` returns another; empty for laws, which only bring the graph
+    nearer to normal form.
     """
 
     layer: str
     pattern: Pattern
-    apply: Callable[[View, Node, Match], None]
+    apply: Callable[[View, Node, Match], str | None]
     keeps: frozenset[str]
 
 
@@ -119,7 +82,7 @@ def rewrite(layer: str, pattern: Pattern, *, keeps: Iterable[str] = ()) -> Calla
     The nodes that a match covers must be used by nothing else, except those that the pattern binds under a name in `keeps`.
     """
 
-    def add(apply: Callable[[View, Node, Match], None]) -> Callable[[View, Node, Match], None]:
+    def add(apply: Callable[[View, Node, Match], str | None]) -> Callable[[View, Node, Match], str | None]:
         file = apply.__module__.rpartition(".")[2]
         REWRITES.setdefault(file, []).append(Rewrite(layer, pattern, apply, frozenset(keeps)))
         return apply
@@ -165,10 +128,11 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
             if node is not None:
                 _try(view, item, node, refusals)
     remaining = Counter(node.op for node in view.nodes.values() if node.op not in {*SOURCES, "module"})
-    still = [name for name in refusals if name in view.nodes and not view.is_module(name)]
+    counts = _counts(view)
+    still = [name for name in refusals if name in view.nodes and not view.is_layer(name)]
     lifted, renamed = _named(view.graph())
     values = _known(lifted, view.known, renamed)
-    return Lifted(lifted, _used(lifted, view.store), values, view.counts, remaining, tuple(refusals[n] for n in still))
+    return Lifted(lifted, _used(lifted, view.store), values, counts, remaining, tuple(refusals[n] for n in still))
 
 
 def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> None:
@@ -183,17 +147,27 @@ def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> Non
             continue
         before = view.checkpoint()
         try:
-            item.apply(view, node, match)
+            layer = item.apply(view, node, match) or item.layer
         except Refusal as refusal:
             view.restore(before)
             problem = problem or str(refusal)
             continue
         view.sweep()
-        if item.layer:
-            view.counts[item.layer] += 1
+        if layer:
+            view.lifted[node.name] = layer
         return
     if problem and item.layer:
         refusals.setdefault(node.name, f"{item.layer}: {node.op} {node.name!r}: {problem}")
+
+
+def _counts(view: View) -> Counter[str]:
+    """How many layers of each kind there are now: a module that is called twice is one."""
+    found = {
+        str(view.nodes[name].attrs["module"]) if view.is_layer(name) else name: layer
+        for name, layer in view.lifted.items()
+        if name in view.nodes
+    }
+    return Counter(found.values())
 
 
 def _named(graph: Graph) -> tuple[Graph, dict[str, str]]:
@@ -248,6 +222,10 @@ def tensors_of(name: str, spec: ModuleSpec) -> list[str]:
     return [value for key, value in spec.args.items() if isinstance(value, str) and entry.hints.get(key) is not str]
 
 
+def _snake(kind: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
+
+
 class View:
     """A graph while it is being rewritten: nodes by name in topological order, who uses them, weights and constants."""
 
@@ -258,7 +236,7 @@ class View:
         self.modules: dict[str, ModuleSpec] = dict(graph.modules)
         self.store: dict[str, Any] = dict(store)
         self.known: dict[str, Value] = dict(known)
-        self.counts: Counter[str] = Counter()
+        self.lifted: dict[str, str] = {}  # node -> the layer that it was lifted to
         self.layers: dict[Any, str] = {}  # what a rewrite remembers of the modules it made, to share them
         self.owned: dict[str, str] = {}  # a weight -> the layer that holds it
         self.users: dict[str, Counter[str]] = {}
@@ -301,8 +279,9 @@ class View:
         """The value of a constant; None for all else."""
         return constant_of(self, ref)
 
-    def is_module(self, name: str) -> bool:
-        return self.nodes[name].op == "module"
+    def is_layer(self, name: str) -> bool:
+        """Whether the node calls a module that a rewrite wrote, rather than a table as it was."""
+        return self.nodes[name].op == "module" and self.module_of(self.nodes[name], "LookupTable") is None
 
     def module_of(self, node: Node | None, kind: str) -> ModuleSpec | None:
         """The module that `node` calls, where it is one of type `kind`."""
@@ -380,7 +359,9 @@ class View:
         if name is None:
             tensors = {part: self.tensor_name(ref) for part, ref in weights.items()}
             first = next(iter(tensors.values()))
-            name = self.name(first.rpartition(".")[0] or kind.lower(), tensors)
+            scope, _, last = first.rpartition(".")
+            own = "" if last in ("weight", "bias", "w", "b") else last
+            name = self.name(scope or own or _snake(kind), tensors)
             for part, tensor in tensors.items():
                 self._take(name, part, tensor, weights[part], (values or {}).get(part))
             self.layers[key] = name
@@ -399,14 +380,27 @@ class View:
         node = self.nodes[node_of(ref)]
         self.nodes[node.name] = replace(node, attrs={**node.attrs, "tensor": new})
 
-    def scope(self, root: Node, otherwise: str, *parts: str) -> str:
-        """A free name for a module without weights: the scope of `root`, its number of calls left out (`norm_1.truediv`: norm)."""
-        scope = root.name.partition(".")[0] if "." in root.name else ""
-        known = {node.name.partition(".")[0] for node in self.nodes.values() if node.op == "parameter"}
-        short = re.sub(r"_\d+$", "", scope)
-        if short in known or (short in self.modules):
-            short = scope
-        return self.name(short or otherwise, dict.fromkeys(parts, ""))
+    def know(self, root: Node, dtype: str | None, shape: tuple[Any, ...] | None) -> None:
+        """The dtype and shape of `root`, where the rewrite knows more than was known of the ops."""
+        old = self.known.get(root.name)
+        if old is None or old.dtype is None or old.shape is None:
+            self.known[root.name] = Value(root.name, dtype, shape)
+
+    def scope(self, root: Node, otherwise: str, *parts: str, suffix: str = "") -> str:
+        """A free name for a module without weights of its own: the layer whose scope `root` stands in.
+
+        Inner scopes of TensorFlow's functions are left out, and so is the number of the call: `norm_1.truediv` is `norm`.
+        `suffix` is for a second module of one layer.
+        """
+        scopes = root.name.split(".")[:-1] if root.op != "module" else root.name.split(".")
+        while scopes and _INNER.fullmatch(scopes[-1]):
+            scopes.pop()
+        if not scopes:
+            return self.name(otherwise, dict.fromkeys(parts, ""))
+        wanted = ".".join([*scopes[:-1], re.sub(r"(?<=\w)_1$", "", scopes[-1])])
+        if wanted in self.modules:
+            wanted += suffix
+        return self.name(wanted, dict.fromkeys(parts, ""))
 
     def name(self, wanted: str, own: Mapping[str, str]) -> str:
         """A name for a module that is free: neither a module nor a weight has it, and its parts are nobody else's either."""
@@ -414,7 +408,7 @@ class View:
         name, count = base, 1
         while (
             name in self.modules
-            or name in self.store
+            or (name in self.store and name not in own.values())
             or any(f"{name}.{part}" in self.store and f"{name}.{part}" != tensor for part, tensor in own.items())
             or self._holds_others(name, own)
         ):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _CALLS = re.compile(r"^(StatefulPartitionedCall|PartitionedCall|ReadVariableOp|__inference.*|call)(_\d+)?$")
-_WRAPPERS = re.compile(r"^(functional|model|sequential)(_\d+)?$")
+_WRAPPERS = re.compile(r"^(functional|model|sequential)(_\d+)*$")
 _WEIGHTS = {"kernel": "weight", "gamma": "weight", "embeddings": "weight", "beta": "bias"}
 
 
@@ -31,6 +32,13 @@ def identifier(part: str) -> str:
     """`part` with every character that a name cannot hold replaced by an underscore."""
     cleaned = re.sub(r"[^A-Za-z0-9_]", "_", part)
     return cleaned if re.match(r"[A-Za-z_]", cleaned) else f"_{cleaned}"
+
+
+def outermost(names: Iterable[str]) -> str:
+    """The model's own name, where every scope lies inside it: "query_1" of "query_1/dense/MatMul", "query_1/add"."""
+    parts = [clean(name).split(".") for name in names]
+    first = {part[0] for part in parts if len(part) > 1}
+    return first.pop() if len(first) == 1 else ""
 
 
 class Namer:

@@ -140,7 +140,8 @@ class Number(Pattern):
             return
         value = value * self.sign if self.sign < 0 else value
         if (self.value is None or same(value, self.value)) and (bound := match.bind(self.name, value)):
-            yield bound
+            node = nodes.nodes.get(node_of(operand)) if isinstance(operand, str) else None
+            yield bound if node is None or node.op in SOURCES else bound.cover(node)
 
     def negated(self) -> Pattern:
         return replace(self, sign=-self.sign)
@@ -299,6 +300,8 @@ def number(nodes: Nodes, operand: Any) -> float | None:
     if isinstance(operand, (bool, int, float)):
         return operand
     node = nodes.nodes.get(node_of(operand)) if isinstance(operand, str) else None
+    if node is not None and node.op in ("zeros_like", "ones_like"):
+        return int(node.op == "ones_like")
     if node is not None and node.op == "broadcast_to":
         return number(nodes, node.inputs[0])
     value = constant(nodes, operand)

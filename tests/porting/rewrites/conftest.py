@@ -1,0 +1,85 @@
+"""SavedModels, built once per run, as TensorFlow runs them, as the port runs them op by op, and lifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from porting.convert import Context, convert
+from porting.lift import Lifted, lift
+from porting.saved_model import read
+from porting.simplify import flatten
+from tests.porting.rewrites.models import build
+from tests.witness import run, tf, to_numpy
+from torch_towers.program import Program
+
+
+@dataclass
+class Exported:
+    """A SavedModel and its ports."""
+
+    signature: Any
+    plain: Program
+    program: Program
+    lifted: Lifted
+
+    def tensorflow(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """TensorFlow's answer."""
+        found = self.signature(**{name: tf.constant(value) for name, value in batch.items()})
+        return {name: to_numpy(value) for name, value in found.items()}
+
+    def check(self, batch: Mapping[str, np.ndarray], ulp: float = 64) -> dict[str, np.ndarray]:
+        """All three agree: ids, strings and shapes to the bit, floats within `ulp` of the largest value in an output."""
+        expected, plain, found = self.tensorflow(batch), run(self.plain, batch), run(self.program, batch)
+        for name, theirs in expected.items():
+            for which, ours in (("op by op", plain[name]), ("lifted", found[name])):
+                mine = ours.detach().numpy() if isinstance(ours, Tensor) else ours
+                assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype), f"{which}: {name}"
+                if mine.dtype.kind != "f":
+                    assert np.array_equal(mine, theirs), f"{which}: {name}: {mine!r}, TensorFlow has {theirs!r}"
+                elif mine.size:
+                    bound = ulp * float(np.spacing(np.abs(theirs).max()))
+                    np.testing.assert_allclose(mine, theirs, rtol=0, atol=bound, err_msg=f"{which}: {name}")
+        return expected
+
+    def kind(self, output: str) -> str:
+        """The op, or the type of the module, that gives an output."""
+        ref = self.lifted.graph.outputs[output].partition(":")[0]
+        node = next(node for node in self.lifted.graph.nodes if node.name == ref)
+        return self.lifted.graph.modules[str(node.attrs["module"])].type if node.op == "module" else node.op
+
+    def refusal(self, layer: str) -> str:
+        """All sentences that say why something is not a `layer`."""
+        return "\n".join(sentence for sentence in self.lifted.refusals if sentence.startswith(f"{layer}: "))
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """`exported("keras tensors")`: the SavedModel of that name, built at its first use."""
+    made: dict[str, Exported] = {}
+
+    def get(name: str) -> Exported:
+        if name not in made:
+            made[name] = _export(build(name, tmp_path_factory.mktemp("exported")))
+        return made[name]
+
+    return get
+
+
+def _export(path: Path) -> Exported:
+    loaded = tf.saved_model.load(str(path))
+    model = read(path)
+    context = Context(model)
+    graph, emitter = convert(flatten(model.graph("serving_default"), model.functions), context)
+    lifted = lift(graph, context.store, emitter.known)
+    signature = loaded.signatures["serving_default"]
+    signature.model = loaded  # a signature does not keep its model alive
+    with torch.no_grad():
+        return Exported(signature, Program(graph, context.store), Program(lifted.graph, lifted.store), lifted)

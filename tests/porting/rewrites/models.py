@@ -1,0 +1,259 @@
+"""The SavedModels that the rewrites are tested on: what Keras 3 and tf_keras themselves write, and what almost looks like it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.witness import tf
+
+TOKENS = ["a", "b", "c", "d e", "é"]
+NUMBERS = [11, 12, 15, -4, 70000]
+WORDS = ["the", "cat", "sat", "on", "mat", "the cat"]
+
+ACTIVATIONS = [
+    "relu",
+    "relu6",
+    "sigmoid",
+    "tanh",
+    "elu",
+    "selu",
+    "softplus",
+    "softsign",
+    "swish",
+    "gelu",
+    "exponential",
+    "hard_sigmoid",
+    "linear",
+    "mish",
+]
+KERAS_3_ACTIVATIONS = ["leaky_relu", "hard_silu", "log_softmax", "celu", "log_sigmoid"]
+
+
+def build(name: str, folder: Path) -> Path:
+    """Writes the SavedModel called `name` ("keras tensors", "tf_keras lookups", "near_misses", ...) into `folder`."""
+    path = folder / name.replace(" ", "_")
+    if name == "near_misses":
+        _near_misses(path)
+        return path
+    producer, group = name.split()
+    keras = _producer(producer)
+    model = GROUPS[group](keras, producer == "keras")
+    if producer == "keras":
+        model.export(str(path), verbose=False)
+    else:
+        model.save(str(path))
+    return path
+
+
+def _producer(name: str) -> Any:
+    if name == "keras":
+        import keras
+
+        return keras
+    import tf_keras
+
+    return tf_keras
+
+
+def _tensors(keras: Any, is_3: bool) -> Any:
+    """Layers of numbers."""
+    layers = keras.layers
+    x, s = keras.Input((8,), name="x"), keras.Input((5, 8), name="s")
+    ids = keras.Input((4,), name="ids", dtype="int32")
+    out: dict[str, Any] = {}
+    h = layers.Dense(8, name="dense")(x)
+    for activation in ACTIVATIONS + (KERAS_3_ACTIVATIONS if is_3 else []):
+        out[f"act_{activation}"] = layers.Activation(activation, name=f"act_{activation}")(h)
+    out["prelu"] = layers.PReLU(name="prelu")(h)
+    out["elu_layer"] = layers.ELU(0.7, name="elu_layer")(h)
+    out["gelu_tanh"] = layers.Lambda(lambda t: tf.nn.gelu(t, approximate=True), name="gelu_tanh")(h)
+    out["nobias"] = layers.Dense(3, use_bias=False, name="nobias")(x)
+    out["rank3"] = layers.Dense(6, activation="relu", name="rank3")(s)
+    out["rank3_nobias"] = layers.Dense(6, use_bias=False, name="rank3_nobias")(s)
+    embed = layers.Embedding(10, 6, name="embed")
+    out["embed"], out["embed_again"] = embed(ids), embed(ids + 1)
+    out["ln"] = layers.LayerNormalization(name="ln")(s)
+    out["ln_scale"] = layers.LayerNormalization(name="ln_scale", center=False)(x)
+    out["ln_shift"] = layers.LayerNormalization(name="ln_shift", scale=False, epsilon=1e-6)(x)
+    out["ln_2d"] = layers.LayerNormalization(name="ln_2d", axis=[1, 2])(s)
+    out["bn"] = layers.BatchNormalization(name="bn")(x)
+    out["bn_shift"] = layers.BatchNormalization(name="bn_shift", scale=False)(s)
+    out["bn_scale"] = layers.BatchNormalization(name="bn_scale", center=False, epsilon=1e-5)(x)
+    out["unit"] = layers.UnitNormalization(name="unit")(x)
+    out["l2"] = layers.Lambda(lambda t: tf.math.l2_normalize(t, axis=-1), name="l2")(h)
+    out["l2_axis"] = layers.Lambda(lambda t: tf.nn.l2_normalize(t, axis=1, epsilon=1e-6), name="l2_axis")(s)
+    norm = layers.Normalization(name="norm", axis=-1)
+    norm.adapt(np.random.default_rng(1).normal(3, 2, (100, 8)).astype(np.float32))
+    out["norm"] = norm(x)
+    out["norm_fixed"] = layers.Normalization(mean=3.0, variance=2.0, axis=None, name="norm_fixed")(x)
+    out["discretization"] = layers.Discretization([0.0, 1.0, 2.5], name="discretization")(x)
+    out["category_multi_hot"] = layers.CategoryEncoding(10, output_mode="multi_hot", name="category_multi_hot")(ids)
+    out["category_count"] = layers.CategoryEncoding(10, output_mode="count", name="category_count")(ids)
+    model = keras.Model({"x": x, "s": s, "ids": ids}, out)
+    _draw_weights(model, keep=norm.weights)
+    return model
+
+
+def _draw_weights(model: Any, keep: Any) -> None:
+    rng = np.random.default_rng(0)
+    kept = {id(weight) for weight in keep}
+    for weight in model.weights:
+        if id(weight) in kept or "float" not in str(weight.dtype):
+            continue
+        value = rng.normal(0, 0.5, weight.shape).astype(np.float32)
+        weight.assign(
+            np.abs(value) + 0.1 if "variance" in (weight.path if hasattr(weight, "path") else weight.name) else value
+        )
+
+
+LOOKUPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "oov_3": {"num_oov_indices": 3},
+    "masked": {"mask": True},
+    "masked_oov_2": {"mask": True, "num_oov_indices": 2},
+    "no_oov": {"num_oov_indices": 0},
+    "multi_hot": {"output_mode": "multi_hot"},
+    "count": {"output_mode": "count"},
+    "tf_idf": {"output_mode": "tf_idf", "idf_weights": [0.1, 0.2, 0.3, 0.4, 0.5]},
+    "one_hot": {"output_mode": "one_hot"},
+}
+
+
+def _lookups(keras: Any, is_3: bool) -> Any:
+    """Lookups and hashing."""
+    layers = keras.layers
+    t, t3 = keras.Input((1,), name="t", dtype="string"), keras.Input((3,), name="t3", dtype="string")
+    n, n3 = keras.Input((1,), name="n", dtype="int64"), keras.Input((3,), name="n3", dtype="int64")
+    known, known_n = keras.Input((3,), name="known", dtype="string"), keras.Input((3,), name="known_n", dtype="int64")
+    out: dict[str, Any] = {}
+    for name, options in LOOKUPS.items():
+        options = dict(options)
+        masked = options.pop("mask", False)
+        one = name == "one_hot"
+        texts = {"mask_token": ""} if masked else {}
+        numbers = {"mask_token": 0} if masked else {}
+        string_input = known if name == "no_oov" else t if one else t3
+        number_input = known_n if name == "no_oov" else n if one else n3
+        out[f"string_{name}"] = layers.StringLookup(vocabulary=TOKENS, name=f"string_{name}", **options, **texts)(
+            string_input
+        )
+        out[f"integer_{name}"] = layers.IntegerLookup(vocabulary=NUMBERS, name=f"integer_{name}", **options, **numbers)(
+            number_input
+        )
+    out["inverse"] = layers.StringLookup(vocabulary=TOKENS, invert=True, name="inverse")(n3)
+    for name, options in {"plain": {}, "salt": {"salt": 133}, "salts": {"salt": [133, 137]}}.items():
+        out[f"hash_{name}"] = layers.Hashing(7, name=f"hash_{name}", **options)(t3)
+        out[f"hash_integer_{name}"] = layers.Hashing(7, name=f"hash_integer_{name}", **options)(n3)
+    out["hash_masked"] = layers.Hashing(7, mask_value="", name="hash_masked")(t3)
+    out["hash_integer_masked"] = layers.Hashing(7, mask_value=0, name="hash_integer_masked")(n3)
+    out["hash_multi_hot"] = layers.Hashing(7, output_mode="multi_hot", name="hash_multi_hot")(t3)
+    return keras.Model({"t": t, "t3": t3, "n": n, "n3": n3, "known": known, "known_n": known_n}, out)
+
+
+TEXTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "four": {"output_sequence_length": 4},
+    "bigrams": {"ngrams": 2},
+    "trigrams": {"ngrams": (1, 3)},
+    "multi_hot": {"output_mode": "multi_hot"},
+    "padded_multi_hot": {"output_mode": "multi_hot", "pad_to_max_tokens": True, "max_tokens": 20},
+    "count": {"output_mode": "count"},
+    "bigram_count": {"output_mode": "count", "ngrams": 2},
+    "tf_idf": {"output_mode": "tf_idf", "idf_weights": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]},
+    "raw": {"standardize": None},
+    "lower": {"standardize": "lower"},
+    "punctuation": {"standardize": "strip_punctuation"},
+    "characters": {"split": "character"},
+    "whole": {"split": None},
+}
+
+
+def _texts(keras: Any, is_3: bool) -> Any:
+    """TextVectorization in each of its modes."""
+    t = keras.Input((1,), name="t", dtype="string")
+    out = {
+        name: keras.layers.TextVectorization(vocabulary=WORDS, name=name, **options)(t)
+        for name, options in TEXTS.items()
+    }
+    return keras.Model({"t": t}, out)
+
+
+GROUPS: dict[str, Callable[[Any, bool], Any]] = {"tensors": _tensors, "lookups": _lookups, "texts": _texts}
+
+
+def _near_misses(path: Path) -> None:
+    """Formulas that almost are a layer: each output is one."""
+    rng = np.random.default_rng(2)
+
+    def weight(name: str, *shape: int) -> Any:
+        return tf.Variable(rng.normal(0, 0.5, shape).astype(np.float32), name=name)
+
+    class Almost(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.two_biases, self.bias_a, self.bias_b = (
+                weight("two_biases", 8, 8),
+                weight("bias_a", 8),
+                weight("bias_b", 8),
+            )
+            self.tied, self.open, self.open_bias = weight("tied", 8, 8), weight("open", 8, 8), weight("open_bias", 8)
+            self.wide, self.scalar_bias = weight("wide", 8, 4), weight("scalar_bias", 1)
+            self.gamma, self.beta = weight("gamma", 8), weight("beta", 8)
+            self.table, self.shared, self.shared_bias = (
+                weight("table", 8, 8),
+                weight("shared", 8, 4),
+                weight("shared_bias", 4),
+            )
+            entries = tf.lookup.KeyValueTensorInitializer(tf.constant(["x", "y"]), tf.constant([5, 3], tf.int64))
+            self.gaps = tf.lookup.StaticHashTable(entries, -1)
+            counting = tf.lookup.KeyValueTensorInitializer(tf.constant(["x", "y"]), tf.constant([1, 2], tf.int64))
+            self.words = tf.lookup.StaticHashTable(counting, 0)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec([None, 8], tf.float32, "x"),
+                tf.TensorSpec([None, 5, 8], tf.float32, "s"),
+                tf.TensorSpec([None, 3], tf.int64, "ids"),
+                tf.TensorSpec([None], tf.string, "t"),
+            ]
+        )
+        def __call__(self, x: Any, s: Any, ids: Any, t: Any) -> dict[str, Any]:
+            out: dict[str, Any] = {}
+            out["bias_a"] = tf.matmul(x, self.two_biases) + self.bias_a
+            out["bias_b"] = tf.matmul(x * 2.0, self.two_biases) + self.bias_b
+            out["tied"] = tf.matmul(tf.matmul(x, self.tied), self.tied, transpose_b=True)
+            out["open_matmul"] = tf.matmul(x, self.open)
+            out["open"] = out["open_matmul"] + self.open_bias
+            out["scalar_bias"] = tf.matmul(x, self.wide) + self.scalar_bias
+            out["table"] = tf.gather(self.table, ids)
+            out["logits"] = tf.matmul(x, self.table, transpose_b=True)
+            out["shared_a"] = tf.matmul(x, self.shared) + self.shared_bias
+            out["shared_b"] = tf.matmul(x + 1.0, self.shared) + self.shared_bias
+            mean, variance = tf.nn.moments(s, axes=[1], keepdims=True)
+            out["other_axis"] = tf.nn.batch_normalization(s, mean, variance, self.beta, self.gamma, 1e-3)
+            mean, variance = tf.nn.moments(s, axes=[-1], keepdims=True)
+            out["norm"] = tf.nn.batch_normalization(s, mean, variance, self.beta, self.gamma, 1e-3)
+            other = tf.nn.moments(s * s, axes=[-1], keepdims=True)[1]
+            out["other_variance"] = (s - mean) * tf.math.rsqrt(other + 1e-3) * self.gamma + self.beta
+            squares = tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)
+            out["other_length"] = (x + 1.0) * tf.math.rsqrt(tf.maximum(squares, 1e-12))
+            out["not_gelu"] = 0.5 * x * (1.0 + tf.tanh(0.8 * (x + 0.044715 * tf.pow(x, 3.0))))
+            out["not_swish"] = x * tf.sigmoid(x + 1.0)
+            out["gaps"] = self.gaps.lookup(t)
+            words = self.words.lookup(tf.strings.split(t, maxsplit=2).flat_values)
+            out["cut_rows"] = tf.RaggedTensor.from_row_splits(
+                words, tf.strings.split(t, maxsplit=2).row_splits
+            ).to_tensor()
+            other_rows = tf.strings.split(tf.strings.lower(t)).row_splits
+            mixed = tf.strings.split(t)
+            out["other_rows"] = tf.RaggedTensor.from_row_splits(
+                self.words.lookup(mixed.flat_values), other_rows
+            ).to_tensor()
+            return out
+
+    module = Almost()
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.__call__})

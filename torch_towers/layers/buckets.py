@@ -1,0 +1,81 @@
+"""Buckets: hashing and discretization, which decide which id a value is, and the encodings of such ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_towers.dtypes import torch_dtype
+from torch_towers.ops.hashing import hash_bucket_fast, hash_bucket_strong
+from torch_towers.ops.math import bucketize
+from torch_towers.ops.numerals import as_string
+from torch_towers.ops.segments import bincount
+from torch_towers.registry import Spec, Strings, elementwise, module
+
+
+@module(stage="host", infer=elementwise("int64"))
+class Hashing:
+    """Values hashed into buckets: strings or integers `[...] -> [...]` int64.
+
+    FarmHash without `salt`, SipHash with its two integers. Integers are hashed as decimal text. Where `mask_value` is given, it is
+    bucket 0 and the hashes are `1 .. num_bins - 1`. Source: Keras Hashing.
+    """
+
+    def __init__(self, num_bins: int, salt: tuple[int, ...] = (), mask_value: bytes | int | None = None) -> None:
+        self._bins = num_bins if mask_value is None else num_bins - 1
+        self._salt, self._mask = tuple(salt), mask_value
+
+    def __call__(self, x: Tensor | Strings) -> Tensor:
+        texts = as_string(x) if isinstance(x, Tensor) else x
+        if self._salt:
+            buckets = hash_bucket_strong(texts, num_buckets=self._bins, key=self._salt)
+        else:
+            buckets = hash_bucket_fast(texts, num_buckets=self._bins)
+        if self._mask is None:
+            return buckets
+        masked = torch.as_tensor(x == self._mask)
+        return torch.where(masked, 0, buckets + 1)
+
+
+@module(stage="early")
+class Discretization(nn.Module):
+    """The bucket of each number: how many boundaries are not above it, `[...] -> [...]`. Source: Keras Discretization."""
+
+    def __init__(self, boundaries: tuple[float, ...], dtype: str = "int64") -> None:
+        super().__init__()
+        self.boundaries, self.dtype = tuple(boundaries), dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return bucketize(x, boundaries=self.boundaries).to(torch_dtype(self.dtype))
+
+    def extra_repr(self) -> str:
+        return f"{len(self.boundaries)} boundaries"
+
+
+def _encoded(x: Spec, *, num_tokens: int, dtype: str = "float32", **args: Any) -> list[Spec]:
+    return [(dtype, None if x[1] is None else (*x[1][:-1], num_tokens))]
+
+
+@module(infer=_encoded)
+class CategoryEncoding(nn.Module):
+    """Rows of ids as one row of numbers: `[n, ids] -> [n, num_tokens]`.
+
+    "multi_hot" is 1 for each id that occurs, "count" how often it does, "tf_idf" that times the weight `idf` of the id, a buffer.
+    Errors: `InputError` for negative ids; ids of `num_tokens` or more are left out. Source: Keras CategoryEncoding.
+    """
+
+    def __init__(self, num_tokens: int, output_mode: str, dtype: str = "float32") -> None:
+        super().__init__()
+        self.num_tokens, self.output_mode, self.dtype = num_tokens, output_mode, dtype
+        if output_mode == "tf_idf":
+            self.register_buffer("idf", torch.ones(num_tokens))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        weights = torch.empty(0, dtype=torch_dtype(self.dtype), device=ids.device)
+        counts = bincount(ids, self.num_tokens, weights, binary_output=self.output_mode == "multi_hot")
+        return counts * self._buffers["idf"] if self.output_mode == "tf_idf" else counts  # type: ignore[operator]
+
+    def extra_repr(self) -> str:
+        return f"{self.num_tokens}, {self.output_mode}"

@@ -1,0 +1,105 @@
+"""TextVectorization: texts to rows of token ids, in one pass over the bytes of each text."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.layers.lookups import Vocabulary
+from torch_towers.ops.regex import replacer
+from torch_towers.ops.segments import ragged_bincount
+from torch_towers.ops.unicode import lower_utf8
+from torch_towers.registry import Spec, Strings, module
+
+
+def _rows_spec(
+    x: Spec, *, output_mode: str, length: int = 0, dtype: str = "int64", size: int = 0, **args: Any
+) -> list[Spec]:
+    rows = None if x[1] is None else x[1][0]
+    return [(dtype, (rows, (length or None) if output_mode == "int" else size))]
+
+
+@module(stage="host", infer=_rows_spec)
+class TextVectorization:
+    """Texts as rows of ids: `[n]` or `[n, 1]` strings `-> [n, length]`, or `[n, size]` counts.
+
+    Each text is lowered (`lowercase`: "ascii", "utf-8" or "" for not at all), what the RE2 pattern `replace` finds becomes
+    `replace_by`, it is split at `separator` (empty: at runs of ASCII white space), and its tokens, or their n-grams of the widths
+    `ngrams`, are looked up as `Vocabulary` does. `output_mode` "int" pads with `pad_id` to `length`, which 0 makes the longest
+    row of the batch, and cuts off what is longer; "count" and "multi_hot" count the ids below `size`, in `dtype`.
+    Source: Keras TextVectorization.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Strings,
+        first_id: int,
+        oov_id: int,
+        oov_buckets: int = 0,
+        mask_token: bytes | None = None,
+        mask_id: int = 0,
+        lowercase: str = "",
+        replace: bytes = b"",
+        replace_by: bytes = b"",
+        separator: bytes = b"",
+        ngrams: tuple[int, ...] = (),
+        ngram_separator: bytes = b" ",
+        output_mode: str = "int",
+        length: int = 0,
+        pad_id: int = 0,
+        size: int = 0,
+        dtype: str = "int64",
+    ) -> None:
+        self._vocabulary = Vocabulary(vocabulary, first_id, oov_id, oov_buckets, mask_token, mask_id)
+        self._lower: Any = {"": None, "ascii": bytes.lower, "utf-8": lower_utf8}[lowercase]
+        self._replace: Any = replacer(replace, replace_by, True) if replace else None
+        self._separator = separator or None
+        self._ngrams, self._ngram_separator = tuple(ngrams), ngram_separator
+        self._mode, self._length, self._pad, self._size, self._dtype = output_mode, length, pad_id, size, dtype
+
+    def __call__(self, x: Strings) -> Tensor:
+        if x.ndim == 2 and x.shape[1] != 1:
+            raise InputError(f"texts have shape {list(x.shape)}, expected one text per row")
+        rows = [self._tokens(text) for text in x.ravel().tolist()]
+        ids = self._vocabulary.ids(list(chain.from_iterable(rows)))
+        lengths = [len(row) for row in rows]
+        if self._mode != "int":
+            return self._counted(ids, lengths)
+        return self._padded(ids, lengths)
+
+    def _tokens(self, text: bytes) -> list[bytes]:
+        if self._lower is not None:
+            text = self._lower(text)
+        if self._replace is not None:
+            text = self._replace(text)
+        tokens = text.split(self._separator)
+        if not self._ngrams:
+            return tokens
+        join = self._ngram_separator.join
+        grams: list[bytes] = []
+        for width in self._ngrams:
+            grams += tokens if width == 1 else map(join, zip(*[tokens[i:] for i in range(width)], strict=False))
+        return grams
+
+    def _padded(self, ids: list[int], lengths: list[int]) -> Tensor:
+        counts = np.array(lengths, np.int64)
+        width = self._length or (int(counts.max()) if len(lengths) else 0)
+        out = np.full((len(lengths), width), self._pad, np.int64)
+        kept = np.arange(width) < counts[:, None]
+        if int(counts.max(initial=0)) <= width:
+            out[kept] = ids
+        else:
+            columns = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
+            out[kept] = np.array(ids, np.int64)[columns < width]
+        return torch.from_numpy(out)
+
+    def _counted(self, ids: list[int], lengths: list[int]) -> Tensor:
+        splits = torch.tensor([0, *lengths]).cumsum(0)
+        weights = torch.empty(0, dtype=getattr(torch, self._dtype))
+        values = torch.tensor(ids, dtype=torch.int64)
+        return ragged_bincount(splits, values, self._size, weights, binary_output=self._mode == "multi_hot")
