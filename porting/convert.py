@@ -24,7 +24,7 @@ import torch
 from porting import sizes
 from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
-from porting.names import clean
+from porting.names import outermost
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.simplify import SIDE_EFFECTS, as_graph, flatten, function_references
 from porting.values import Constant, Sizes, Value, constant
@@ -115,11 +115,23 @@ class Context:
 
 def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
+    changed = changes(graph, context.model.functions)
+    if changed:
+        raise PortingError(changed)
     missing = unsupported(graph, context.model.functions)
     if missing:
         raise PortingError(missing)
     emitter = ConvertingEmitter(graph, context)
     return emitter.graph(emitter.run(graph, {})), emitter
+
+
+def changes(graph: Graph, functions: Mapping[str, Function]) -> str:
+    """One sentence that names the ops with side effects; empty where there is none."""
+    found = [node for node in all_nodes(graph, functions) if node.op.startswith(SIDE_EFFECTS) and node.op not in CONVERTERS]
+    if not found:
+        return ""
+    listed = ", ".join(f"{node.op} {node.name!r}" for node in found[:3]) + (", ..." if len(found) > 3 else "")
+    return f"this entry changes what the model holds ({listed}): only entries that compute can be ported; choose another"
 
 
 def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
@@ -173,6 +185,9 @@ class ConvertingEmitter(Emitter):
     def run(self, graph: Graph, given: Mapping[str, Any], stack: tuple[str, ...] = ()) -> dict[str, Any]:
         """Converts every node of `graph`; `given` holds what its inputs are, where they are known. Gives its outputs."""
         self.stack = stack
+        self.outer = outermost(
+            node.name for node in graph.nodes if node.op not in ("Const", "ReadVariableOp", "VarHandleOp")
+        )
         env: dict[str, Any] = {}
         for spec in graph.inputs:
             env[spec.name] = [given[spec.name] if spec.name in given else self.value(spec.name, spec.dtype, spec.shape)]
@@ -233,7 +248,7 @@ class ConvertingEmitter(Emitter):
 
     def write_call(self, name: str, operands: Sequence[Any], specs: Sequence[Any], **attrs: Any) -> Any:
         """Writes an op of which the caller knows what its results are."""
-        return self._write(name, self._arguments(OPS[name], operands), attrs, list(specs), clean(self.scope) or name)
+        return self._write(name, self._arguments(OPS[name], operands), attrs, list(specs), self.place or name)
 
     def fresh_symbol(self) -> str:
         """The name of a size that nothing else is known of."""

@@ -39,6 +39,7 @@ class Emitter:
         self.modules: dict[str, ModuleSpec] = {}
         self.nodes: list[Node] = []
         self.scope = ""
+        self.outer = ""
         self.names = namer or Namer()
         self._node_names = Namer()
         self._written: dict[Any, Any] = {}
@@ -50,6 +51,11 @@ class Emitter:
         self.known: dict[str, Value] = {}  # reference -> what is known of the value
         for spec in self.inputs:
             self._node_names(spec.name)
+
+    @property
+    def place(self) -> str:
+        """The cleaned name of the TensorFlow node being converted, without the name of the model around all of them."""
+        return clean(self.scope).removeprefix(f"{self.outer}.") if self.scope else ""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Any op of the closed table by its name."""
@@ -72,7 +78,7 @@ class Emitter:
             if specs is None or all(_small(spec[1]) and spec[0] != "variant" for spec in specs):
                 return _fold(entry, operands, attrs)
         inputs = self._arguments(entry, operands)
-        return self._write(name, inputs, attrs, specs, clean(self.scope) if self.scope else name)
+        return self._write(name, inputs, attrs, specs, self.place or name)
 
     def module(self, kind: str, name: str, args: Mapping[str, Any], *operands: Any) -> Any:
         """Writes a call of a module of the closed table. Equal (kind, name) pairs are one module."""
@@ -183,7 +189,7 @@ class Emitter:
     def _store_constant(self, value: Constant) -> Value:
         held = self._held.get(id(value.array))
         if held is None:
-            name = self.names(f"{clean(self.scope)}.constant" if self.scope else "constant")
+            name = self.names(f"{self.place}.constant" if self.place else "constant")
             self.store[name] = value.array
             held = self._held[id(value.array)] = (
                 name,

@@ -9,14 +9,14 @@ import torch
 
 from porting.convert import ConvertingEmitter, converter
 from porting.errors import PortingError
-from porting.names import clean
 from porting.values import Constant, Resource, constant
 
 Emit = ConvertingEmitter
 
 _LOOKUPS = re.compile(r"(None|hash_table|table)_[Ll]ookup|LookupTableFind")
 _KINDS = ("HashTable", "MutableHashTable", "MutableHashTableOfTensors", "MutableDenseHashTable")
-_HANDLES = [kind + version for kind in _KINDS for version in ("", "V2")] + ["Anonymous" + kind for kind in _KINDS]
+_HANDLES = {prefix + kind + version for kind in _KINDS for prefix, version in (("", ""), ("", "V2"), ("Anonymous", ""))}
+_HANDLES.remove("MutableDenseHashTable")  # TensorFlow's own kernel of this one cannot run
 
 
 @converter(
@@ -37,8 +37,12 @@ def handle(t: Emit, *unused: Any, table: str) -> Resource:
 @converter("LookupTableFindV2", "LookupTableFind")
 def find(t: Emit, table: Resource, keys: Any, default: Any) -> Any:
     name = t.context.tables.get(_key(t, table))
+    if getattr(default, "shape", None) and not t.context.model.tables[table.key].mutable:
+        raise PortingError(
+            f"{t.scope!r}: a static table takes one default for all keys, found one of shape {list(default.shape)}"
+        )
     if name is None:
-        name = t.context.tables[table.key] = t.names(_name(t.scope))
+        name = t.context.tables[table.key] = t.names(_name(t.place))
         args = vocabulary(t, table, name)
     else:
         args = t.modules[name].args
@@ -65,8 +69,8 @@ def _key(t: Emit, table: Any) -> str:
 
 
 def _name(scope: str) -> str:
-    """`"string_lookup/None_Lookup/LookupTableFindV2"` is the table `"string_lookup"`."""
-    parts = clean(scope).split(".")
+    """`"string_lookup.None_Lookup.LookupTableFindV2"` is the table `"string_lookup"`."""
+    parts = scope.split(".")
     while len(parts) > 1 and _LOOKUPS.match(parts[-1]):
         parts.pop()
     return ".".join(parts)
@@ -77,7 +81,7 @@ def vocabulary(t: Emit, table: Resource, name: str = "") -> dict[str, str]:
     key = f"{_key(t, table)} vocabulary"
     if key not in t.context.tables:
         found = t.context.model.tables[table.key]
-        names = [t.names(f"{name or _name(t.scope)}.{part}") for part in ("keys", "values")]
+        names = [t.names(f"{name or _name(t.place)}.{part}") for part in ("keys", "values")]
         t.context.tables[key] = " ".join(names)
         t.store.update(zip(names, map(_tensor, (found.keys, found.values)), strict=True))
     return dict(zip(("keys", "values"), t.context.tables[key].split(), strict=True))

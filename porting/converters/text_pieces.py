@@ -11,7 +11,6 @@ import torch
 from porting.convert import ConvertingEmitter, converter
 from porting.converters.lookup import vocabulary
 from porting.errors import PortingError
-from porting.names import clean
 from porting.values import Constant, Resource, constant
 from torch_towers.layers.sentencepiece import SentencepieceIds
 
@@ -25,7 +24,7 @@ def module(t: Emit, kind: str, args: dict[str, Any], *operands: Any) -> Any:
     key = f"{kind} {sorted(args.items())}"
     name = t.context.tables.get(key)
     if name is None:
-        name = t.context.tables[key] = t.names(clean(t.scope) or kind.lower())
+        name = t.context.tables[key] = t.names(t.place or kind.lower())
     return t.module(kind, name, args, *operands)
 
 
