@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.witness import Case, case, check_case, check_function, run, tf
+from tests.witness import Case, assert_equal, case, check_case, check_function, run, tf
 from torch_towers.errors import InputError
-from torch_towers.ops.segments import bincount, sparse_segment_reduce, unsorted_segment_reduce
+from torch_towers.ops.segments import bincount, segment_reduce, sparse_segment_reduce, unsorted_segment_reduce
 
 RNG = np.random.default_rng(0)
 NO_WEIGHTS = np.zeros(0, np.float32)
@@ -276,6 +276,32 @@ def test_sparse_segments_of_any_length(reduction: str, lengths: list[int], seed:
     theirs = REDUCTIONS[reduction](data, picked, ids).numpy()
     ours = sparse_segment_reduce(*map(torch.from_numpy, (data, picked, ids)), reduction=reduction).numpy()
     assert np.array_equal(ours.view(np.int32), theirs.view(np.int32))
+
+
+SORTED_REDUCTIONS = {
+    "sum": tf.math.segment_sum,
+    "mean": tf.math.segment_mean,
+    "prod": tf.math.segment_prod,
+    "max": tf.math.segment_max,
+    "min": tf.math.segment_min,
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(sorted(SORTED_REDUCTIONS)),
+    st.lists(st.integers(0, 70), min_size=1, max_size=4),
+    st.integers(1, 20),
+    st.sampled_from([np.float32, np.float64]),
+    st.integers(0, 2**31),
+)
+def test_segments_of_any_length(reduction: str, lengths: list[int], columns: int, dtype: type, seed: int) -> None:
+    """Eigen adds long segments in another order than short ones, and whole packets of columns in another than the rest."""
+    ids = np.repeat(np.arange(len(lengths)), lengths)
+    data = np.random.default_rng(seed).normal(size=(ids.size, columns)).astype(dtype)
+    theirs = SORTED_REDUCTIONS[reduction](data, ids).numpy()
+    ours = segment_reduce(torch.from_numpy(data), torch.from_numpy(ids), reduction=reduction).numpy()
+    assert_equal(torch.from_numpy(ours), theirs)
 
 
 REFUSED = [
