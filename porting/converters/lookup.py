@@ -37,15 +37,16 @@ def handle(t: Emit, *unused: Any, table: str) -> Resource:
 @converter("LookupTableFindV2", "LookupTableFind")
 def find(t: Emit, table: Resource, keys: Any, default: Any) -> Any:
     name = t.context.tables.get(_key(t, table))
-    if getattr(default, "shape", None) and not t.context.model.tables[table.key].mutable:
+    found = t.context.model.tables[table.key]
+    if getattr(default, "shape", None) and not found.mutable:
         raise PortingError(
             f"{t.scope!r}: a static table takes one default for all keys, found one of shape {list(default.shape)}"
         )
     if name is None:
         name = t.context.tables[table.key] = t.names(_name(t.place))
-        args = vocabulary(t, table, name)
-    else:
-        args = t.modules[name].args
+    args: dict[str, Any] = {**vocabulary(t, table, name)}
+    if found.mutable and found.values.ndim == 1:
+        args["default_per_key"] = True
     return t.module("LookupTable", name, args, t.tensor(keys), t.tensor(default))
 
 

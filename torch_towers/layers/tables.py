@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
 
@@ -10,29 +11,32 @@ import torch
 from torch import Tensor
 
 from torch_towers.dtypes import dtype_name
-from torch_towers.errors import CheckpointError
+from torch_towers.errors import CheckpointError, InputError
 from torch_towers.registry import Spec, Strings, module
 
 
-def _lookup_spec(x: Spec, default: Spec, **args: Any) -> list[Spec]:
-    known = x[1] is not None and default[1] is not None
-    return [(default[0], (*(x[1] or ()), *(default[1] or ())) if known else None)]
+def _lookup_spec(x: Spec, default: Spec, *, default_per_key: bool = False, **names: Any) -> list[Spec]:
+    if x[1] is None or default[1] is None:
+        return [(default[0], x[1] if default_per_key else None)]
+    return [(default[0], x[1] if default_per_key else (*x[1], *default[1]))]
 
 
 @module(stage="host", infer=_lookup_spec)
 class LookupTable:
     """A table from keys to values: `table(x, default)`, `[...] -> [...]`, gives `default` where `x` is no key.
 
+    Where `default_per_key`, `default` may also be one value for each element of `x`, as mutable tables of TensorFlow take it.
     Keys and values are strings, integers or floats, whatever TensorFlow's table held. Source: tf.raw_ops.LookupTableFindV2.
     """
 
-    def __init__(self, keys: Tensor | Strings, values: Tensor | Strings) -> None:
+    def __init__(self, keys: Tensor | Strings, values: Tensor | Strings, default_per_key: bool = False) -> None:
         if keys.ndim != 1 or values.shape[:1] != keys.shape:
             raise CheckpointError(
                 f"lookup table: {list(keys.shape)} keys and {list(values.shape)} values, expected as many values as keys"
             )
         self.keys = keys
         self.values = values
+        self.default_per_key = default_per_key
         self._row: dict[Any, int] = {key: row for row, key in enumerate(_items(keys))}
         self._of: dict[Any, Any] = {}
         if values.ndim == 1:
@@ -46,7 +50,7 @@ class LookupTable:
         flat: list[Any] = _items(x.reshape(-1))
         if self.values.ndim > 1:
             return self._rows(flat, tuple(x.shape), default)
-        found = map(self._of.get, flat, repeat(default.item()))
+        found = map(self._of.get, flat, self._defaults(default, tuple(x.shape)))
         if isinstance(self.values, Tensor):
             name = dtype_name(self.values)
             if name == "bfloat16":
@@ -55,6 +59,14 @@ class LookupTable:
         array = np.empty(len(flat), object)
         array[:] = list(found)
         return array.reshape(tuple(x.shape))
+
+    def _defaults(self, default: Tensor | Strings, shape: tuple[int, ...]) -> Iterable[Any]:
+        items = _items(default.reshape(-1))
+        if not default.ndim:
+            return repeat(items[0])
+        if tuple(default.shape) != shape:
+            raise InputError(f"Expected shape [] or {list(shape)} for default value, got {list(default.shape)}")
+        return items if self.default_per_key else repeat(items[0] if items else None)
 
     def _rows(self, flat: list[Any], shape: tuple[int, ...], default: Tensor | Strings) -> Tensor | Strings:
         """Values that are vectors: `[...] -> [..., *value]`."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from porting.convert import Context, convert
+from porting.errors import PortingError
 from porting.saved_model import read
 from porting.simplify import flatten
 from tests.witness import as_array, assert_equal, run, tf, to_numpy
@@ -17,7 +18,7 @@ from torch_towers.program import Program
 
 COVERED = {
     "HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2", "MutableHashTableOfTensors", "MutableHashTableOfTensorsV2",
-    "MutableDenseHashTable", "MutableDenseHashTableV2", "AnonymousHashTable", "AnonymousMutableHashTable",
+    "MutableDenseHashTableV2", "AnonymousHashTable", "AnonymousMutableHashTable",
     "AnonymousMutableHashTableOfTensors", "AnonymousMutableDenseHashTable",
     "LookupTableFind", "LookupTableFindV2", "LookupTableSize", "LookupTableSizeV2", "LookupTableExport", "LookupTableExportV2",
 }  # fmt: skip
@@ -115,3 +116,112 @@ def test_default_computed_at_run_time(tmp_path: Path) -> None:
         )
 
     check_table(tmp_path, static(WORDS, np.arange(6), -1), use, QUERY, QUERY[:1])
+
+
+def filled(kind: str, **arguments: Any) -> Callable[[], Any]:
+    """A table of `tf.lookup.experimental` with two keys in it."""
+
+    def make() -> Any:
+        table = getattr(tf.lookup.experimental, kind)(**arguments)
+        values = tf.zeros([2, *np.shape(arguments["default_value"])], arguments["value_dtype"]) + 3
+        table.insert(
+            tf.cast(["a", "b"] if arguments["key_dtype"] == tf.string else [4, 5], arguments["key_dtype"]), values
+        )
+        return table
+
+    return make
+
+
+DENSE = {"empty_key": -10, "deleted_key": -11}
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "default", "more"),
+    [
+        ("MutableHashTable", "string", "int64", -1, {}),
+        ("MutableHashTable", "int64", "float32", [0.5, -1.0], {}),
+        ("DenseHashTable", "int64", "float32", -1.0, DENSE),
+        ("DenseHashTable", "int64", "int64", [7, 8, 9], DENSE),
+    ],
+)
+def test_mutable_tables(
+    tmp_path: Path, kind: str, key: str, value: str, default: Any, more: Any, anonymous: bool
+) -> None:
+    make = filled(
+        kind,
+        key_dtype=tf.as_dtype(key),
+        value_dtype=tf.as_dtype(value),
+        default_value=default,
+        experimental_is_anonymous=anonymous,
+        **more,
+    )
+    query = as_array(["a", "c", "b"]) if key == "string" else np.array([4, 6, 5])
+    check_table(tmp_path, make, lambda table, x: table.lookup(x), query, query[:0])
+
+
+def test_anonymous_static_table(tmp_path: Path) -> None:
+    def make() -> Any:
+        initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(WORDS), tf.range(6, dtype=tf.int64))
+        return tf.lookup.StaticHashTable(initializer, -1, experimental_is_anonymous=True)
+
+    check_table(tmp_path, make, lambda table, x: table.lookup(x), QUERY)
+
+
+@pytest.mark.parametrize("version", ["", "V2"])
+@pytest.mark.parametrize("kind", ["HashTable", "MutableHashTable", "MutableHashTableOfTensors"])
+def test_tables_of_graphs_with_sessions(tmp_path: Path, kind: str, version: str) -> None:
+    """As TensorFlow 1 writes them: found, counted and listed by ops of either version."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        more: dict[str, Any] = {"key_dtype": tf.int64}
+        if kind == "MutableHashTableOfTensors":
+            more["value_shape"] = [2]
+        default = [-1.0, 9.0] if "value_shape" in more else -1.0
+        raw = tf.raw_ops
+        table = getattr(raw, kind + version)(value_dtype=tf.float32, shared_name="table", **more)
+        keys, values = (
+            tf.constant([3, 1], tf.int64),
+            tf.constant([[0.5, 1.0], [1.5, 2.0]] if "value_shape" in more else [0.5, 1.5]),
+        )
+        if kind == "HashTable":
+            fill = getattr(raw, f"InitializeTable{version}")(table_handle=table, keys=keys, values=values)
+        else:
+            fill = getattr(raw, f"LookupTableImport{version}")(table_handle=table, keys=keys, values=values)
+        x = v1.placeholder(tf.int64, [None], name="x")
+        find = getattr(raw, f"LookupTableFind{version}")(table_handle=table, keys=x, default_value=default)
+        size = getattr(raw, f"LookupTableSize{version}")(table_handle=table)
+        listed = getattr(raw, f"LookupTableExport{version}")(table_handle=table, Tkeys=tf.int64, Tvalues=tf.float32)
+        # The order of an export is TensorFlow's hash table's own: sums do not depend on it.
+        outputs = {
+            "found": find,
+            "size": size,
+            "keys": tf.reduce_sum(listed.keys),
+            "values": tf.reduce_sum(listed.values),
+        }
+        session.run(fill)
+        query = np.array([1, 2, 3])
+        expected = session.run(outputs, {x: query})
+        builder = v1.saved_model.Builder(str(tmp_path))
+        signature = v1.saved_model.predict_signature_def({"x": x}, outputs)
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, main_op=fill)
+        builder.save()
+    model = read(tmp_path)
+    context = Context(model)
+    graph, _ = convert(flatten(model.graph("serving_default"), model.functions), context)
+    found = run(Program(graph, context.store), {"x": query})
+    for name, value in expected.items():
+        assert_equal(found[name], np.asarray(value), what=name)
+
+
+def test_default_for_each_key(tmp_path: Path) -> None:
+    """A mutable table takes one, a static table only its first element."""
+
+    def use(table: Any, x: Any) -> Any:
+        defaults = tf.range(10, 10 + tf.size(x, tf.int64))
+        return tf.raw_ops.LookupTableFindV2(table_handle=table.resource_handle, keys=x, default_value=defaults)
+
+    make = filled("MutableHashTable", key_dtype=tf.string, value_dtype=tf.int64, default_value=-1)
+    check_table(tmp_path / "mutable", make, use, WORDS)
+    with pytest.raises(PortingError, match="a static table takes one default for all keys"):
+        check_table(tmp_path / "static", static(WORDS, np.arange(6), -1), use, WORDS)

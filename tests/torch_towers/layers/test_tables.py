@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from torch_towers.errors import CheckpointError
+from torch_towers.errors import CheckpointError, InputError
 from torch_towers.layers.tables import LookupTable
 from torch_towers.ops.strings import strings
 
@@ -60,3 +60,10 @@ def test_as_many_values_as_keys() -> None:
     with pytest.raises(CheckpointError, match=r"\[3\] keys and \[2\] values"):
         LookupTable(WORDS, torch.tensor([1, 2]))
     assert len(LookupTable(np.array([], object), torch.tensor([], dtype=torch.int64))) == 0
+
+
+def test_defaults_of_another_shape() -> None:
+    table = LookupTable(torch.tensor([1]), torch.tensor([2]), default_per_key=True)
+    assert table(torch.tensor([1, 5, 6]), torch.tensor([7, 8, 9])).tolist() == [2, 8, 9]
+    with pytest.raises(InputError, match=r"Expected shape \[\] or \[1\] for default value, got \[2\]"):
+        table(torch.tensor([1]), torch.tensor([7, 8]))
