@@ -38,8 +38,17 @@ def stacked(layers: Any, ids: Any) -> Any:
     return layers.RNN([layers.LSTMCell(4), layers.GRUCell(5)], go_backwards=True)(sequence)
 
 
-@pytest.mark.parametrize("library", ["tf_keras", "keras"])
-@pytest.mark.parametrize("layer", [lstm, gru, gru_of_old, both_ways, stacked], ids=lambda layer: layer.__name__)
+LAYERS = [
+    ("tf_keras", lstm),
+    ("keras", lstm),
+    ("keras", gru),
+    ("tf_keras", gru_of_old),
+    ("tf_keras", both_ways),
+    ("keras", stacked),
+]
+
+
+@pytest.mark.parametrize("library, layer", LAYERS, ids=[f"{library}-{layer.__name__}" for library, layer in LAYERS])
 def test_recurrent(tmp_path: Path, library: str, layer: Any) -> None:
     made = tf_keras if library == "tf_keras" else keras
     made.utils.set_random_seed(3)
@@ -52,7 +61,6 @@ def test_recurrent(tmp_path: Path, library: str, layer: Any) -> None:
     witness = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     ((name, spec),) = witness.structured_input_signature[1].items()
     tower = port_tower(read(tmp_path)).tower()
-    compiled = torch.compile(tower.encoder, fullgraph=True, backend="eager", dynamic=False)
     random = np.random.default_rng(0)
     for rows, steps in ((3, 6), (1, 1), (5, 9)):
         batch = random.integers(0, 20, (rows, steps))
@@ -61,7 +69,13 @@ def test_recurrent(tmp_path: Path, library: str, layer: Any) -> None:
         (theirs,) = witness(**{name: tf.constant(batch)}).values()
         with torch.inference_mode():
             (ours,) = tower({name: batch}).values()
-            (whole,) = compiled(**tower.preprocess({name: batch})).values()
         # Products of up to 8 terms of order 0.1 in another order, over 9 steps
         assert np.abs(ours.numpy() - theirs.numpy()).max() < 5e-7
-        assert np.abs(whole.numpy() - theirs.numpy()).max() < 5e-7
+    if layer is lstm:
+        torch._dynamo.reset()
+        compiled = torch.compile(tower.encoder, fullgraph=True, backend="eager", dynamic=False)
+        batch = np.ones((2, 3), batch.dtype)
+        with torch.inference_mode():
+            (whole,) = compiled(**tower.preprocess({name: batch})).values()
+            (ours,) = tower({name: batch}).values()
+        assert torch.equal(whole, ours)
