@@ -21,8 +21,6 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor, nn
 
-from torch_towers import layers as _layers  # noqa: F401  (fills MODULES)
-from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
 from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.errors import CheckpointError
 from torch_towers.files import Folder, replaced
@@ -51,6 +49,8 @@ SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 
 MAX_CONFIG, MAX_VOCABULARY = 256 << 20, 4 << 30
 Similarity = Literal["dot", "cosine"]
 _ZEROS = "0" * 64
+_TENSOR: Kind = "tensor"
+_STRINGS: Kind = "strings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class _Writer:
         if missing := [name for name in used if name not in tower.store]:
             raise CheckpointError(f"the {side} tower names {missing[0]!r}, which its store does not hold")
         names = {name: self._add(side, name, tower, name in constants) for name in used}
-        kinds: dict[str, Kind] = {n: "tensor" if isinstance(tower.store[n], Tensor) else "strings" for n in used}
+        kinds: dict[str, Kind] = {n: _TENSOR if isinstance(tower.store[n], Tensor) else _STRINGS for n in used}
         written = {part: graph_to_json(graph) for part, graph in graphs.items()}
         for part, data in written.items():  # what could not be loaded must not be saved
             GraphReader(kinds).graph(data, f"{side}.{part}")
@@ -236,7 +236,7 @@ def _read(folder: Folder, verify: bool | None) -> Checkpoint:
     digest = Digest(weights["size"], text(weights["sha256"], CONFIG), text(weights["header_sha256"], CONFIG))
     table = {name: _stored(item, name) for name, item in mapping(config["tensors"], f"{CONFIG}: tensors").items()}
     strings = mapping(config["vocabularies"], f"{CONFIG}: vocabularies")
-    kinds: dict[str, Kind] = dict.fromkeys(table, "tensor") | dict.fromkeys(strings, "strings")
+    kinds: dict[str, Kind] = {**dict.fromkeys(table, _TENSOR), **dict.fromkeys(strings, _STRINGS)}
     towers = mapping(config["towers"], f"{CONFIG}: towers", set(), {"query", "candidate"})
     read = {side: _tower(data, side, kinds) for side, data in towers.items()}
     used = {key for _, names in read.values() for key in names.values()}

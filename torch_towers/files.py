@@ -9,10 +9,11 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Generator
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from torch_towers.errors import CheckpointError
 
@@ -45,7 +46,7 @@ class Folder:
             os.close(self._fd)
             self._fd = None
 
-    def open(self, name: str) -> BinaryIO:
+    def open(self, name: str) -> BufferedReader:
         """The regular file `name` ("config.json", "vocabularies/words.txt")."""
         parts = name.split("/")
         if any(part in ("", ".", "..") or "\\" in part or "\0" in part or ":" in part for part in parts):
@@ -94,7 +95,7 @@ class Folder:
 
 
 @contextlib.contextmanager
-def replaced(target: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+def replaced(target: str | os.PathLike[str], marker: str) -> Generator[Path]:
     """A temporary folder beside `target`, which takes its place when the block ends without an error.
 
     Killed at any moment, this leaves the old folder or none, never a half. The last of several writers wins. A folder that
@@ -151,44 +152,27 @@ def _renamed(folder: Path, path: Path) -> bool:
     return True
 
 
+_DEAD = 3600.0  # seconds: a folder of a save that nobody wrote to for so long was left by a killed process
+
+
 def _clean(path: Path) -> None:
-    """Removes what killed writers left beside `path`: folders whose lock nobody holds any more."""
+    """Removes what killed writers left beside `path`."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-        lock = _lock(left) if left.suffix in (".partial", ".old") else None
-        if lock is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
+        with contextlib.suppress(FileNotFoundError):
+            if left.suffix in (".partial", ".old") and time.time() - left.stat().st_mtime > _DEAD:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _beside(path: Path, kind: str) -> Iterator[Path]:
-    """A new hidden folder beside `path`, locked while it is in use and removed after, unless `path` itself is gone."""
+def _beside(path: Path, kind: str) -> Generator[Path]:
+    """A new hidden folder beside `path`, removed after use, unless `path` itself is gone and this holds the old one."""
     folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
     folder.mkdir()
-    lock = _lock(folder)
     try:
         yield folder
     finally:
         if kind == "partial" or path.exists():
             shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Locks a folder until the descriptor is closed or the process dies; None where another process holds it."""
-    try:
-        import fcntl
-
-        fd = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
 
 
 def _sync(folder: Path) -> None:

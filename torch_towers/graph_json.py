@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -239,9 +239,10 @@ def spec_from_json(data: Json, where: str) -> TensorSpec:
     return TensorSpec(name, fields["dtype"], tuple(shape))
 
 
-def mapping(
-    data: Json, where: str, required: set[str] | None = None, optional: set[str] = frozenset()
-) -> dict[str, Json]:  # type: ignore[assignment]
+_NO_KEYS: frozenset[str] = frozenset()
+
+
+def mapping(data: Json, where: str, required: Set[str] | None = None, optional: Set[str] = _NO_KEYS) -> dict[str, Json]:
     """`data`, which must be an object, with these keys and no others where they are given."""
     if not isinstance(data, dict):
         raise CheckpointError(f"{where} must be an object, not {_short(data)}")

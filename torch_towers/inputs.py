@@ -69,7 +69,7 @@ class InputReader:
         elif isinstance(inputs, (list, tuple)) and inputs and isinstance(inputs[0], Mapping):
             return self._transposed(cast(Sequence[Any], inputs))
         elif len(self.specs) == 1:
-            return dict.fromkeys(self.specs, inputs)
+            return dict.fromkeys(self.specs, cast(Any, inputs))
         elif isinstance(inputs, (list, tuple)) and not inputs:
             return dict.fromkeys(self.specs, _NO_ROWS)
         else:
@@ -99,14 +99,15 @@ class InputReader:
                 raise InputError(
                     f"feature {name!r} has no rows (its shape is {_shape(spec)}): give columns, not a list of rows"
                 )
-        names = rows[0].keys() if isinstance(rows[0], Mapping) else set()
+        names: set[Any] = set(rows[0])
         for index, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise InputError(f"row {index} is {_kind(row)}, not a mapping from features to values")
-            if index == 0 or row.keys() != names:
-                self._check_names(cast(Mapping[str, Any], row).keys(), f"row {index}: ")
-                if row.keys() != names:
-                    odd = next(iter(row.keys() ^ names))
+            given = set(cast(Mapping[Any, Any], row))
+            if index == 0 or given != names:
+                self._check_names(given, f"row {index}: ")
+                if given != names:
+                    odd = next(iter(given ^ names))
                     raise InputError(f"feature {odd!r} stands in some rows only: row {index} differs from row 0")
         return {name: [row[name] for row in rows] for name in self.specs if name in names}
 
@@ -156,7 +157,7 @@ def _wrap(value: Any, shape: tuple[Any, ...]) -> str:
 
 def _plain(column: Any, spec: TensorSpec) -> Any:
     """pandas and Arrow columns as lists or numpy arrays; their packages are not imported, only their methods used."""
-    kind = type(column)
+    kind = cast("type[Any]", type(column))
     if kind in (list, tuple, np.ndarray) or isinstance(column, Tensor):
         return column
     if isinstance(column, (str, bytes)):
@@ -177,7 +178,7 @@ def _plain(column: Any, spec: TensorSpec) -> Any:
     if hasattr(column, "__array__"):  # jax and others
         return np.asarray(column)
     if isinstance(column, (bool, int, float, complex, np.generic)):
-        return column
+        return cast(Any, column)
     if isinstance(column, Iterable) and not isinstance(column, Mapping):
         return list(cast(Iterable[Any], column))
     raise InputError(f"feature {spec.name!r} is {_kind(column)}: give a list, an array or a tensor")
@@ -217,7 +218,7 @@ def _read_strings(column: Any, spec: TensorSpec) -> Strings:
 def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Strings:
     """Elements in the order of `shape`, each a string, or a list of them, or a list of lists."""
     while flat and isinstance(flat[0], (list, tuple, np.ndarray)):
-        width, per_row = len(flat[0]), len(flat) // shape[0]
+        width, per_row = len(cast(Sequence[Any], flat[0])), len(flat) // shape[0]
         inner: list[Any] = []
         for index, item in enumerate(flat):
             values = item.tolist() if isinstance(item, np.ndarray) else item
@@ -378,7 +379,7 @@ def _from_numpy(array: np.ndarray[Any, Any], spec: TensorSpec) -> Tensor:
         array = np.array(
             array, dtype=array.dtype.newbyteorder("=")
         )  # torch takes neither read-only nor backward arrays
-    value = torch.from_numpy(array)
+    value = cast(Tensor, torch.from_numpy(array))  # type: ignore[reportUnknownMemberType]
     return value if wanted is not None else value.to(TORCH_DTYPES[spec.dtype])
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.dtypes import dtype_name as name_of
@@ -157,11 +156,15 @@ def _made_up(spec: TensorSpec, rows: int) -> Any:
 
 
 def _shape(first: Any, second: Any) -> str:
-    if isinstance(first, tuple) and isinstance(second, tuple):
+    if type(first) is tuple and type(second) is tuple:
         return ", ".join(map(_shape, first, second))  # type: ignore[reportUnknownArgumentType]
-    if not isinstance(first, (Tensor, np.ndarray)) or not hasattr(second, "shape"):
-        return "size" if isinstance(first, int) else ""
-    sizes = ["?"] if len(first.shape) != len(second.shape) else list(map(_size, first.shape, second.shape))
+    if isinstance(first, int):
+        return "size"
+    first = cast(Any, first)
+    before, after = getattr(first, "shape", None), getattr(second, "shape", None)
+    if before is None or after is None:
+        return ""
+    sizes = ["?"] if len(before) != len(after) else map(_size, before, after)
     return f"{name_of(first)} [{', '.join(sizes)}]"
 
 

@@ -36,7 +36,11 @@ class Program(nn.Module):
             _add_module(self, name, MODULES[spec.type], spec.args, store, frozen)
         _add_tensors(self, graph, store, frozen)
         host = _host(graph, store)
-        self._bind = lambda graph: _steps(graph, host)  # a closure: `copy.deepcopy` shares the tables in it
+
+        def bind(graph: Graph) -> tuple[Step, ...]:
+            return _steps(graph, host)
+
+        self._bind = bind  # a closure: `copy.deepcopy` shares the tables in it
         self.rewrite(graph)
 
     def rewrite(self, graph: Graph) -> None:
@@ -49,7 +53,7 @@ class Program(nn.Module):
         self.graph = graph
         self._steps = self._bind(graph)
         self._outputs = tuple((name, _getter(reference)) for name, reference in graph.outputs.items())
-        self.__class__ = _with_signature(tuple(spec.name for spec in graph.inputs))
+        self.__class__ = _with_signature(tuple(spec.name for spec in graph.inputs))  # type: ignore[reportAttributeAccessIssue]
 
     @property
     def device(self) -> torch.device:

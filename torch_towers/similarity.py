@@ -93,7 +93,7 @@ def _select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return _select_flat(scores, k)
     # The k largest lie in the k chunks with the largest maxima, and equal ones in the first such chunks.
     whole = n - n % CHUNK
-    maxima = scores[:, :whole].unflatten(1, (-1, CHUNK)).amax(-1)
+    maxima = scores[:, :whole].reshape(len(scores), -1, CHUNK).amax(-1)
     if maxima.isnan().any():
         return _select(scores.masked_fill(scores.isnan(), float("-inf")), k)
     _, chunks = _select_flat(maxima, k)

@@ -34,7 +34,7 @@ class Tower:
         self.defaults = {name: store[key] for name, key in spec.defaults.items()}
         self.frozen = frozen
         store = {name: _trainable(value, name, frozen) for name, value in store.items()}
-        self._preprocess = Program(spec.preprocess, store, frozen=frozen).requires_grad_(True)
+        self._preprocess = Program(spec.preprocess, store, frozen=frozen)
         self.encoder = Program(spec.encoder, store, frozen=frozen)
         self._postprocess = None if spec.postprocess is None else Program(spec.postprocess, store, frozen=frozen)
         self._store = store
@@ -208,17 +208,16 @@ class Tower:
         """What in the inputs made a kernel fail: the first row that fails alone, and the feature whose value is to blame."""
         if rows is None or not self._reader.splittable or self.device.type != "cpu":
             return InputError(f"the tower could not be run on these inputs: {error}")
-        fails = lambda part: self._fails(part)  # noqa: E731
         low, high = 0, rows
         while high - low > 1 and not self._whole(columns, rows):
             middle = (low + high) // 2
-            low, high = (low, middle) if fails(_cut(columns, low, middle)) else (middle, high)
+            low, high = (low, middle) if self._fails(_cut(columns, low, middle)) else (middle, high)
         row = _cut(columns, low, high)
-        if not fails(row):
+        if not self._fails(row):
             return InputError(f"the tower could not be run on these inputs: {error}")
         for name, spec in zip(columns, self.inputs, strict=True):
-            if not fails({**row, name: _neutral(columns[name], spec)}):
-                value = row[name].reshape(-1).tolist()
+            if not self._fails({**row, name: _neutral(columns[name], spec)}):
+                value: list[Any] = cast(Any, row[name]).reshape(-1).tolist()
                 shown = repr(value[0] if len(value) == 1 else value)
                 return InputError(f"feature {name!r}, row {start + low}: the tower does not take {shown[:80]}: {error}")
         return InputError(f"row {start + low}: the tower does not take its values: {error}")
@@ -256,9 +255,11 @@ class Tower:
             raise ValueError(f"{dtype} is not one of {', '.join(FLOATS)}")
         others = {id(value) for name, value in self.encoder.tensors(lenient=True).items() if name not in self._floats}
         before = self._dtype
-        self.encoder._apply(
-            lambda value: value.to(dtype) if value.dtype == before and id(value) not in others else value
-        )
+
+        def convert(value: Tensor) -> Tensor:
+            return value.to(dtype) if value.dtype == before and id(value) not in others else value
+
+        self.encoder._apply(convert)  # type: ignore[reportUnknownMemberType]
         self.encoder.rewrite(float_graph(self.spec.encoder, DTYPE_NAMES[dtype]))
         self._dtype = dtype
 

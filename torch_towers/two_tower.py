@@ -28,7 +28,7 @@ class TwoTower:
     ) -> None:
         self.query = query
         self.candidate = candidate
-        self.similarity_function = similarity
+        self.similarity_function: Similarity = similarity
         self.source = dict(source or {})
 
     def encode_query(self, inputs: Any, **options: Any) -> Any:

@@ -12,12 +12,13 @@ import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # type: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from torch_towers.dtypes import DTYPE_NAMES, TORCH_DTYPES
@@ -78,7 +79,7 @@ def stored(value: Tensor, trainable: bool) -> Stored:
 
 
 def read_weights(
-    file: BinaryIO, name: str, table: Mapping[str, Stored], digest: Digest, verify: bool
+    file: BufferedReader, name: str, table: Mapping[str, Stored], digest: Digest, verify: bool
 ) -> dict[str, Tensor]:
     """The tensors of `table`, mapped: nothing is read before it is used, and a write stays in this process.
 
