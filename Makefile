@@ -40,5 +40,8 @@ lint: $(VENV)/.installed
 corpus: $(VENV)/.installed
 	$(RUN) -m tests.corpus.table
 
+docs: $(VENV)/.installed
+	$(RUN) -m porting.ops_table > docs/ops.md
+
 clean:
 	rm -rf $(VENV) .venv-runtime build *.egg-info

@@ -164,7 +164,7 @@ class _Border:
         }
         sources = [node for node in self.graph.nodes if node.op in SOURCES and node.name in needed]
         nodes = _without_clashes([*sources, *nodes], {spec.name for spec in inputs})
-        used = {str(node.attrs["module"]) for node in nodes if node.op == "module"}
+        used = dict.fromkeys(str(node.attrs["module"]) for node in nodes if node.op == "module")  # in order of use
         return Graph(inputs, tuple(nodes), outputs, {name: self.graph.modules[name] for name in used})
 
     def cut_postprocess(self) -> Graph | None:
