@@ -76,7 +76,8 @@ class InputReader:
             raise InputError(
                 f"the tower takes {_listed(self.specs)}: give a mapping of columns or a list of rows, not {_kind(inputs)}"
             )
-        self._check_names(columns.keys(), "")
+        if columns.keys() != self.specs.keys():
+            self._check_names(columns.keys(), "")
         return columns
 
     def _check_names(self, given: Iterable[Any], where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from keyword import iskeyword
 from typing import Any, Literal, get_args, get_origin
@@ -99,12 +100,10 @@ def _with_signature(names: tuple[str, ...]) -> type[Program]:
     if not all(name.isidentifier() and not iskeyword(name) and name != "self" for name in names):
         return Program
 
-    def forward(self: Program, **inputs: Any) -> dict[str, Any]:
-        return Program.forward(self, **inputs)
-
+    forward: Any = types.FunctionType(Program.forward.__code__, Program.forward.__globals__)  # without one more call
     keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    forward.__signature__ = inspect.Signature([this, *keywords])  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.Signature([this, *keywords])
     forward.__doc__ = Program.forward.__doc__
     return type("Program", (Program,), {"forward": forward})
 

@@ -137,12 +137,12 @@ class Tower:
         if self._renamed:
             columns = {self._renamed[name]: value for name, value in columns.items()}
         with torch.no_grad():
-            return self._preprocess(**columns)
+            return self._preprocess.forward(**columns)
 
     def _on_device(self, prepared: Columns) -> dict[str, Any]:
         names = self._encoder_inputs
         if self._dtype == torch.float32 and self.device.type == "cpu":
-            return {name: prepared[name] for name in names}
+            return prepared if prepared.keys() == names.keys() else {name: prepared[name] for name in names}
         return {name: self._moved(prepared[name], floats) for name, floats in names.items()}
 
     def _moved(self, value: Any, floats: bool) -> Any:
