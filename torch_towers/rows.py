@@ -44,6 +44,12 @@ def ints(x: Tensor) -> list[int]:
     return cast("list[int]", x.tolist())  # type: ignore[reportUnknownMemberType]
 
 
+def distinct(x: Tensor, dim: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The different elements (or slices along `dim`), sorted, where each element stands among them, and their counts."""
+    found = torch.unique(x, return_inverse=True, return_counts=True, dim=dim)  # type: ignore[reportUnknownMemberType]
+    return cast("tuple[Tensor, Tensor, Tensor]", found)
+
+
 def ranges(lengths: Tensor) -> Tensor:
     """`0 .. n-1` for each length n, joined: `[2, 0, 3] -> [0, 1, 0, 1, 2]`."""
     starts = lengths.cumsum(0) - lengths

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.registry import Spec, op
-from torch_towers.rows import Rows, take
+from torch_towers.rows import Rows, distinct, take
 
 
 def _where_spec(x: Spec) -> list[Spec]:
@@ -47,7 +47,7 @@ def unique(x: Rows, *, axis: int | None, dtype: str) -> tuple[Rows, Tensor, Tens
         return _unique_strings(x, torch_dtype(dtype))
     at = axis or 0
     rows = x if x.ndim == 1 else x.movedim(at, 0).reshape(x.shape[at], -1)
-    _, inverse, counts = torch.unique(rows, dim=None if x.ndim == 1 else 0, return_inverse=True, return_counts=True)
+    _, inverse, counts = distinct(rows, None if x.ndim == 1 else 0)
     position = torch.arange(inverse.shape[0], device=x.device)
     first = torch.full(counts.shape, inverse.shape[0], device=x.device).scatter_reduce(0, inverse, position, "amin")
     order = first.argsort()

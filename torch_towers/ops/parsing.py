@@ -14,7 +14,7 @@ from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.ops.numerals import to_number
 from torch_towers.registry import Spec, Strings, op
-from torch_towers.rows import Rows, filled, ranges
+from torch_towers.rows import Rows, filled, ints, ranges
 from torch_towers.rows import place as place_rows
 
 Column = tuple[bytes, str]
@@ -96,7 +96,7 @@ def parse_examples(
     return (
         *[_indices(lengths, single) for _, lengths in found],
         *[values for values, _ in found],
-        *[lengths if single else torch.tensor([len(rows), int(max([0, *lengths.tolist()]))]) for _, lengths in found],
+        *[lengths if single else torch.tensor([len(rows), int(max([0, *ints(lengths)]))]) for _, lengths in found],
         *fixed,
         *[values for values, _ in uneven],
         *[_row_splits(lengths, splits, single) for (_, lengths), (_, _, splits) in zip(uneven, ragged, strict=True)],
@@ -168,7 +168,7 @@ def _dense(part: Any, column: DenseColumn, default: Rows, where: _Where) -> Any:
             return []
         if _count(default) == 0:
             raise where.missing(key, dtype)
-        return default.reshape(-1).tolist()
+        return default.reshape(-1).tolist()  # type: ignore[reportUnknownMemberType]
     if where.single and is_open and len(part) % step:
         raise InputError(f"Error while parsing feature with key {key.decode('utf-8', 'replace')}: number of elements should be divisible by {step}, found {len(part)} instead")  # fmt: skip
     if where.single and not is_open and len(part) != step:
@@ -189,7 +189,7 @@ def _joined(parts: list[Any], column: DenseColumn, default: Rows) -> Rows:
         inner = shape[1:]
         flat = filled((len(parts), longest), default.reshape(()))
         for index, part in enumerate(parts):
-            flat[index, : len(part)] = _tensor(part, dtype)
+            flat[index, : len(part)] = _tensor(part, dtype)  # type: ignore[assignment]
         return flat.reshape((len(parts), longest // max(1, int(np.prod(inner))), *inner))
     return _flat(parts, dtype).reshape((len(parts), *shape))
 
@@ -202,7 +202,7 @@ def _ragged(parts: list[Any], dtype: str) -> tuple[Rows, Tensor]:
 
 def _flat(parts: list[Any], dtype: str) -> Rows:
     if dtype == "float32":
-        return torch.from_numpy(
+        return torch.from_numpy(  # type: ignore[reportUnknownMemberType]
             np.concatenate([np.empty(0, np.float32), *[np.asarray(part, np.float32) for part in parts]])
         )
     return _tensor([item for part in parts for item in part], dtype)
@@ -214,7 +214,7 @@ def _tensor(items: Any, dtype: str) -> Rows:
         array = np.empty(len(items), object)
         array[:] = items
         return array
-    return torch.from_numpy(np.array(items, _DTYPES[dtype]))
+    return torch.from_numpy(np.array(items, _DTYPES[dtype]))  # type: ignore[reportUnknownMemberType]
 
 
 def _indices(lengths: Tensor, single: bool) -> Tensor:
@@ -371,7 +371,11 @@ def decode_raw(x: Strings, *, dtype: str, little_endian: bool) -> Tensor:
     return _numbers(b"".join(items), dtype, little_endian).reshape((*x.shape, length // width))
 
 
-@op(stage="host", infer=lambda x, size, **attrs: _raw_spec(x, **attrs))
+def _padded_spec(x: Spec, size: Spec, **attrs: Any) -> list[Spec]:
+    return _raw_spec(x, **attrs)
+
+
+@op(stage="host", infer=_padded_spec)
 def decode_padded_raw(x: Strings, size: int, *, dtype: str, little_endian: bool) -> Tensor:
     """The first `size` bytes of each string, zeros after its end, as numbers: `[...] -> [..., n]`.
 

@@ -83,7 +83,10 @@ def _columns(partition: Tensor, kind: str, rows: int) -> tuple[Tensor, Tensor, i
         raise InputError(f"Unsupported partition type: {kind}")
     if partition.numel() and not 0 <= int(partition.min()) <= int(partition.max()) < rows:
         raise InputError(f"Got a value_rowid that is not in [0, {rows})")
-    _, lengths = torch.unique_consecutive(partition, return_counts=True)  # a column counts from where its run begins
+    starts = torch.cat([partition.new_ones(min(1, len(partition))), partition.diff()]).nonzero().reshape(-1)
+    lengths = torch.cat(
+        [starts, starts.new_tensor([len(partition)])]
+    ).diff()  # a column counts from where its run begins
     return partition, ranges(lengths), int(lengths.max()) if lengths.numel() else 0
 
 

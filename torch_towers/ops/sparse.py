@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_towers.errors import InputError
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.registry import Infer, Number, Spec, Strings, op, returns
-from torch_towers.rows import Rows, concat, filled, ints, place, ranges, take
+from torch_towers.rows import Rows, concat, distinct, filled, ints, place, ranges, take
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -52,7 +52,7 @@ def sparse_reshape(indices: Tensor, shape: Tensor, new_shape: Tensor) -> tuple[T
     Errors: `InputError` where the numbers of elements differ. Source: tf.raw_ops.SparseReshape.
     """
     size = int(shape.prod())
-    wanted = new_shape.tolist()
+    wanted = ints(new_shape)
     if wanted.count(-1) > 1:
         raise InputError("only one output dimension may be -1")
     if any(axis < -1 for axis in wanted):
@@ -94,7 +94,7 @@ def sparse_to_dense(indices: Tensor, values: Rows, default: Rows, *shape: int, v
     if validate and bool((flat[1:] <= flat[:-1]).any()):
         at = int((flat[1:] <= flat[:-1]).nonzero()[0]) + 1
         why = "is repeated" if int(flat[at]) == int(flat[at - 1]) else "is out of order"
-        raise InputError(f"indices[{at}] = {rows[at].tolist()} {why}")
+        raise InputError(f"indices[{at}] = {ints(rows[at])} {why}")
     out = filled(sizes, default).reshape(-1)
     return place(out, flat, values).reshape(tuple(sizes))
 
@@ -103,7 +103,7 @@ def _check_inside(rows: Tensor, bounds: Tensor) -> None:
     outside = ((rows < 0) | (rows >= bounds)).any(1).nonzero()
     if outside.numel():
         at = int(outside[0])
-        raise InputError(f"indices[{at}] = {rows[at].tolist()} is out of bounds: need 0 <= index < {bounds.tolist()}")
+        raise InputError(f"indices[{at}] = {ints(rows[at])} is out of bounds: need 0 <= index < {ints(bounds)}")
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def sparse_concat(
     total = sizes[:, axis].sum()
     others = sizes.index_fill(1, torch.tensor([axis]), 0)
     if bool((others != others[0]).any()):
-        raise InputError(f"Concat dim {axis}: the other sizes of {[shape.tolist() for shape in shapes]} must be equal")
+        raise InputError(f"Concat dim {axis}: the other sizes of {[ints(shape) for shape in shapes]} must be equal")
     out_shape = sizes[0].index_fill(0, torch.tensor([axis]), int(total))
     starts = sizes[:, axis].cumsum(0) - sizes[:, axis]
     column = torch.nn.functional.one_hot(torch.tensor(axis), sizes.shape[1])
@@ -214,7 +214,8 @@ def sparse_slice(
 
 def _split_spec(indices: Spec, values: Spec, shape: Spec, axis: Spec, *, count: int) -> list[Spec]:
     rank = _length(shape)
-    return [("int64", (None, rank))] * count + [(values[0], (None,))] * count + [("int64", (rank,))] * count
+    parts: list[Spec] = [("int64", (None, rank)), (values[0], (None,)), ("int64", (rank,))]
+    return [part for part in parts for _ in range(count)]
 
 
 @op(stage="early", infer=_split_spec)
@@ -256,7 +257,7 @@ def sparse_matmul(
     """
     _check_inside(indices.to(torch.int64), shape)
     rows, columns = indices.to(torch.int64).flip(1).unbind(1) if adjoint_a else indices.to(torch.int64).unbind(1)
-    height, width = shape.flip(0).tolist() if adjoint_a else shape.tolist()
+    height, width = ints(shape.flip(0)) if adjoint_a else ints(shape)
     dense = dense.mH if adjoint_b else dense
     if dense.shape[0] != width:
         raise InputError(
@@ -277,10 +278,8 @@ def sparse_add_to_dense(indices: Tensor, values: Tensor, shape: Tensor, dense: T
 
     Source: tf.raw_ops.SparseTensorDenseAdd.
     """
-    if list(dense.shape) != shape.tolist():
-        raise InputError(
-            f"Dimensions of a sparse {shape.tolist()} and a dense {list(dense.shape)} operand must be equal"
-        )
+    if list(dense.shape) != ints(shape):
+        raise InputError(f"Dimensions of a sparse {ints(shape)} and a dense {list(dense.shape)} operand must be equal")
     _check_inside(indices.to(torch.int64), shape)
     flat = _flat(indices.to(torch.int64), shape.to(torch.int64))
     return dense.reshape(-1).index_add(0, flat, values).reshape(dense.shape)
@@ -297,7 +296,7 @@ def sparse_dense_values(indices: Tensor, values: Tensor, shape: Tensor, dense: T
     `dense` is broadcast to the sparse shape. Source: tf.raw_ops.SparseDenseCwiseAdd, ...Mul, ...Div.
     """
     _check_inside(indices, shape)
-    other = dense.expand(shape.tolist())[tuple(indices.unbind(1))]
+    other = dense.expand(ints(shape))[tuple(indices.unbind(1))]
     if function == "div":
         return torch.div(values, other, rounding_mode=None if values.is_floating_point() else "trunc")
     return values + other if function == "add" else values * other
@@ -318,9 +317,9 @@ def sparse_add(
 
     Source: tf.raw_ops.SparseAdd.
     """
-    if a_shape.tolist() != b_shape.tolist():
-        raise InputError(f"Operands' shapes do not match: {a_shape.tolist()} and {b_shape.tolist()}")
-    flat, place = torch.unique(_flat(torch.cat([a, b]), a_shape), return_inverse=True)
+    if ints(a_shape) != ints(b_shape):
+        raise InputError(f"Operands' shapes do not match: {ints(a_shape)} and {ints(b_shape)}")
+    flat, place, _ = distinct(_flat(torch.cat([a, b]), a_shape))
     start = -0.0 if a_values.is_floating_point() else 0
     total = torch.full(flat.shape, start, dtype=a_values.dtype).index_add(0, place, torch.cat([a_values, b_values]))
     both = torch.bincount(place, minlength=flat.shape[0]) > 1
@@ -377,7 +376,7 @@ def _grouped(
         raise InputError(f"Invalid reduction dimension {wrong[0]}, for input with {rank} dimensions.")
     dropped = torch.tensor(sorted({axis % rank for axis in axes}), dtype=torch.int64)
     sizes = shape.index_fill(0, dropped, 1)
-    flat, place = torch.unique(_flat(indices.index_fill(1, dropped, 0), sizes), return_inverse=True)
+    flat, place, _ = distinct(_flat(indices.index_fill(1, dropped, 0), sizes))
     out = torch.zeros(flat.shape, dtype=values.dtype)
     if reduction == "sum":
         return flat, out.index_add(0, place, values), sizes
@@ -431,7 +430,7 @@ def combinations(lengths: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor
 def cross_strings(columns: Sequence[Column], picked: Sequence[Tensor], separator: bytes) -> Strings:
     """The elements of each combination joined; integers are written in decimal."""
     texts = [_texts(values) for values, _ in columns]
-    indices = [index.tolist() for index in picked]
+    indices = [ints(index) for index in picked]
     joined = [
         separator.join(parts)
         for parts in zip(*[[text[i] for i in at] for text, at in zip(texts, indices, strict=True)])
@@ -442,14 +441,14 @@ def cross_strings(columns: Sequence[Column], picked: Sequence[Tensor], separator
 
 
 def _texts(values: Rows) -> list[bytes]:
-    return [b"%d" % value for value in values.tolist()] if isinstance(values, Tensor) else values.tolist()
+    return [b"%d" % value for value in ints(values)] if isinstance(values, Tensor) else values.tolist()
 
 
 def fingerprints(values: Rows) -> Hashes:
     """Strings by FarmHash's Fingerprint64, integers as they are: uint64."""
     if isinstance(values, Tensor):
         return values.to(torch.int64).numpy().view(np.uint64)
-    return np.array([farmhash.fingerprint64(item) for item in values.tolist()], np.uint64)
+    return np.array([farmhash.fingerprint64(item) for item in values.tolist()], np.uint64)  # type: ignore[arg-type]  # its stub says str; it takes bytes
 
 
 def cross_hashes(hashes: Sequence[Hashes], picked: Sequence[Tensor], start: int | None, buckets: int) -> Tensor:
@@ -460,7 +459,7 @@ def cross_hashes(hashes: Sequence[Hashes], picked: Sequence[Tensor], start: int 
     )
     for column in rest:
         out = _cat64(out, column)
-    return torch.from_numpy((out % (np.uint64(buckets) if buckets > 0 else _INT64_MAX)).view(np.int64))
+    return torch.from_numpy((out % (np.uint64(buckets) if buckets > 0 else _INT64_MAX)).view(np.int64))  # type: ignore[reportUnknownMemberType]
 
 
 def _columns(
@@ -563,12 +562,12 @@ def _raw(values: Rows) -> list[bytes]:
     """Strings as they are; of integers the four bytes that TensorFlow's kernel looks at."""
     if not isinstance(values, Tensor):
         return values.tolist()
-    return [(value & 0xFFFFFFFF).to_bytes(4, "little") for value in values.tolist()]
+    return [(value & 0xFFFFFFFF).to_bytes(4, "little") for value in ints(values)]
 
 
 def _siphashes(items: list[bytes], key: bytes) -> Hashes:
-    return np.frombuffer(b"".join(siphash24.siphash24(item, key=key).digest() for item in items), np.dtype("<u8"))
+    return np.frombuffer(b"".join(siphash24.siphash24(item, key=key).digest() for item in items), np.dtype("<u8"))  # type: ignore[reportUnknownMemberType]
 
 
 def _farmhashes(items: list[bytes]) -> Hashes:
-    return np.array([farmhash.fingerprint64(item) for item in items], np.uint64)
+    return np.array([farmhash.fingerprint64(item) for item in items], np.uint64)  # type: ignore[arg-type]  # its stub says str; it takes bytes

@@ -213,7 +213,7 @@ def both(request: Any) -> tuple[Any, Program, bool]:
     return concrete, port(concrete, ["x"]), request.param
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=serialized())
 def test_any_bytes(both: tuple[Any, Program, bool], data: bytes) -> None:
     """Both parsers give the same values, or both refuse."""

@@ -71,6 +71,9 @@ def to_tensor_cases() -> list[Case]:
     rows.append(to_tensor(grid[:0], np.int64(9), (SPLITS * 0,), ["ROW_SPLITS"], np.array([-1, -1, 2])))
     rows.append(to_tensor(STRINGS[:0], b"x", (SPLITS * 0,), ["ROW_SPLITS"], np.array([-1, 3])))
     rows.append(to_tensor(STRINGS[:0], b"x", (SPLITS[:1],), ["ROW_SPLITS"], np.array([-1, -1])))
+    rows.append(
+        to_tensor(STRINGS[:0], b"x", (np.int64(2), ROWIDS[:0]), ["FIRST_DIM_SIZE", "VALUE_ROWIDS"], np.array([-1, 2]))
+    )
     rows.append(case("RaggedTensorToTensor", shape=np.array([-1, 4]), values=FLOATS, default_value=np.float32(2), row_partition_tensors=(SPLITS,),
                      attrs={"row_partition_types": ["ROW_SPLITS"]}, batched=False, free=False, label="shape and default fed"))  # fmt: skip
     return rows
