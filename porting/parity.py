@@ -3,8 +3,8 @@
 For every float output three numbers stand together, over the same inputs: the port's error and TensorFlow's own error, both
 against a float64 run from the same weights and ids, and the distance between the two. The port passes where its error is no
 larger than TensorFlow's (ratio of RMS errors at most `RATIO`, with a floor of a few ulp) and where TensorFlow's distance from
-the float64 run is rounding too: a port that computes something else carries its mistake into its own float64 run, and shows
-there. Integers, booleans and strings are equal to the bit. Ids that a ranking returns may change places only where their
+the float64 run, or from the port, is rounding too: a port that computes something else carries its mistake into its own float64
+run, and shows there. Integers, booleans and strings are equal to the bit. Ids that a ranking returns may change places only where their
 scores tie within the error.
 """
 
@@ -201,7 +201,9 @@ def _measure(
     output.worst = float(np.abs(wide - wide_theirs).max(initial=0.0))
     output.scale = _rms(exact)
     output.ulp = _rms(np.spacing(np.abs(theirs[finite])).astype(np.float64))
-    if output.tensorflow_error > ROUNDING * output.scale + FLOOR_ULP * output.ulp:
+    # A graph that magnifies rounding (a softmax of large logits) takes both equally far from the float64 run: then they are near
+    # each other, as no port with another formula is.
+    if min(output.tensorflow_error, output.distance) > ROUNDING * output.scale + FLOOR_ULP * output.ulp:
         output.passed = False
         output.reason = (
             f"TensorFlow is {output.tensorflow_error:.1e} away from the float64 run, of values around {output.scale:.1e}: "

@@ -39,6 +39,12 @@ def test_a_wrong_formula_fails_though_the_port_agrees_with_its_own_float64_run()
     assert "not rounding" in found.outputs["y"].reason
 
 
+def test_rounding_that_the_graph_magnifies_passes_where_port_and_tensorflow_agree() -> None:
+    far = (EXACT * 1.0001).astype(np.float32)
+    assert report(far, far + np.spacing(np.abs(far))).passed
+    assert not report(far, (EXACT * 0.9999).astype(np.float32)).passed
+
+
 def test_a_few_ulp_pass_where_tensorflow_is_exact() -> None:
     exact = EXACT.astype(np.float32)
     assert report(exact + np.spacing(np.abs(exact)), exact, exact).passed

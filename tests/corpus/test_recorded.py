@@ -1,0 +1,84 @@
+"""Real SavedModels and what TensorFlow recorded of them: every entry ports and is equal, or is refused for what it lacks.
+
+Needs no TensorFlow. TORCH_TOWERS_CORPUS names the folder; without it nothing is compared.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from porting.errors import PortingError
+from porting.oracle import Oracle
+from porting.saved_model import read
+from porting.tower import port_tower
+from porting.verify import verify_with_reference, verify_with_tensorflow
+from tests.corpus.catalog import (
+    EVERY,
+    FEATURES,
+    FOLDER,
+    RECORDED_LATER,
+    REFUSE,
+    SIDE_EFFECTS,
+    Recorded,
+    catalog,
+    entry_of,
+)  # fmt: skip
+
+if not catalog():
+    pytest.skip("TORCH_TOWERS_CORPUS names no folder of SavedModels", allow_module_level=True)
+
+LONG = ("img-", "aud-", "txt-wordshape", "tf1-cifar", "tf1-mnistconv")
+"""Convolutions over images and sound, and the largest graph."""
+MISSING = {
+    "rf-adult-tfdf": r"SimpleML",
+    "tft1-taxi-tfx": r"BoostedTrees",
+    "tf2-regress-rust": r"Assign",
+}
+"""What the sentence must name that refuses a SavedModel, by its name."""
+
+
+def _entries(*groups: str) -> list[object]:
+    pairs = [(recorded, signature) for recorded in catalog(*groups) for signature in recorded.signatures]
+    return [
+        pytest.param(recorded, signature, id=f"{recorded}-{signature}",
+                     marks=[pytest.mark.slow] if recorded.name.startswith(LONG) else [])
+        for recorded, signature in pairs if (recorded.name, signature) not in SIDE_EFFECTS | RECORDED_LATER
+    ]  # fmt: skip
+
+
+def test_the_catalog_is_read() -> None:
+    """A reader of the catalogue that finds half of it would leave the other half untested."""
+    folders = {path.parent.name for path in FOLDER.glob("*/saved_model.pb")}
+    assert {recorded.name for recorded in catalog()} == folders
+    assert all(recorded.signatures for recorded in catalog(FEATURES, EVERY))
+
+
+@pytest.mark.parametrize("recorded, signature", _entries(FEATURES, EVERY))
+def test_equal_to_what_tensorflow_recorded(recorded: Recorded, signature: str) -> None:
+    ported = port_tower(read(recorded.path), entry_of(signature))
+    report = verify_with_reference(ported, recorded.arrays())
+    assert report.passed, "\n".join(report.lines())
+    assert report.batches == 1
+    assert set(report.outputs) == set(ported.tf_graph.outputs)
+
+
+@pytest.mark.parametrize("recorded", catalog(REFUSE), ids=str)
+def test_refused_for_what_is_missing(recorded: Recorded) -> None:
+    with pytest.raises(PortingError, match=MISSING[recorded.name]):
+        port_tower(read(recorded.path))
+
+
+@pytest.mark.parametrize("name, signature", sorted(SIDE_EFFECTS))
+def test_training_is_refused(name: str, signature: str) -> None:
+    recorded = next(item for item in catalog() if item.name == name)
+    with pytest.raises(PortingError, match=re.compile(MISSING[name])):
+        port_tower(read(recorded.path), signature)
+
+
+@pytest.mark.parametrize("name, signature", sorted(RECORDED_LATER))
+def test_recorded_after_training(oracle: Oracle, name: str, signature: str) -> None:
+    recorded = next(item for item in catalog() if item.name == name)
+    report = verify_with_tensorflow(port_tower(read(recorded.path), signature), oracle)
+    assert report.passed, "\n".join(report.lines())
