@@ -44,7 +44,7 @@ def _margins(
 def _pad(x: Tensor, margins: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """`x` with its last axes padded; a negative margin cuts off."""
     flat = [size for margin in reversed(margins) for size in margin]
-    return F.pad(x, flat, value=value) if any(not isinstance(size, int) or size for size in flat) else x
+    return F.pad(x, flat, value=value) if any(size != 0 for size in flat) else x
 
 
 def _out_size(size: Any, reach: int, stride: int, padding: Padding, axis: int) -> int | None:
@@ -63,10 +63,7 @@ def _spec(
     if x[1] is None or any(not isinstance(size, int) for size in reach):
         return [(x[0], (None,) * (len(reach) + 2))]
     space = x[1][1:-1] if channels_last else x[1][2:]
-    sizes = tuple(
-        _out_size(size, *rest, padding, axis)
-        for axis, (size, *rest) in enumerate(zip(space, reach, strides, strict=True))
-    )
+    sizes = [_out_size(size, reach[axis], strides[axis], padding, axis) for axis, size in enumerate(space)]
     return [(x[0], (x[1][0], *sizes, channels) if channels_last else (x[1][0], channels, *sizes))]
 
 

@@ -51,7 +51,7 @@ def decode_image(
         )
     if frames == "all" and pixels.ndim == 3:
         pixels = pixels[None]
-    result = torch.from_numpy(np.array(pixels))
+    result = torch.as_tensor(np.array(pixels))
     if dtype == "float32":  # TensorFlow reads PNG files as 16 bits for this; the last bit of the float differs
         wide, largest = (
             (result.to(torch.float32) * 257, 65535) if data.startswith(_PNG) else (result.to(torch.float32), 255)
@@ -188,8 +188,8 @@ def _array(image: Any) -> Any:
 
 
 def _resized(keeps_dtype: bool) -> Callable[..., list[Spec]]:
-    def infer(x: Spec, height: Any, width: Any, **attrs: Any) -> list[Spec]:
-        dtype = x[0] if keeps_dtype else attrs.get("dtype", "float32")
+    def infer(x: Spec, *rest: Any, **attrs: Any) -> list[Spec]:
+        dtype = x[0] if keeps_dtype else "float32"
         if x[1] is None:
             return [(dtype, (None,) * 4)]
         return [(dtype, (x[1][0], None, None, x[1][3]))]
@@ -347,7 +347,7 @@ def _lanczos(x: Tensor, radius: float) -> Tensor:
     return torch.where(x > radius, 0.0, torch.where(x <= 1e-3, 1.0, value))
 
 
-@op(infer=lambda x, height, width, *rest, **attrs: _resized(keeps_dtype=False)(x, height, width))
+@op(infer=_resized(keeps_dtype=False))
 def scale_and_translate(
     x: Tensor, height: int, width: int, scale: Tensor, translation: Tensor, *, kernel: str, antialias: bool
 ) -> Tensor:

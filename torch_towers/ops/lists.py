@@ -36,6 +36,10 @@ def _joined(*operands: Any, dtype: str, shape: Shape, **attrs: Any) -> list[Spec
     return [(dtype, known), ("int64", (None,))]
 
 
+def _popped(*operands: Any, dtype: str, shape: Shape) -> list[Spec]:
+    return [("variant", ()), (dtype, _free(shape))]
+
+
 def _free(shape: Shape) -> tuple[int | None, ...] | None:
     return None if shape is None else tuple(None if size < 0 else size for size in shape)
 
@@ -65,7 +69,7 @@ def list_scatter(x: Tensor | Strings, indices: Tensor, items: List | None, size:
 
     Source: tf.raw_ops.TensorListScatterV2, TensorListScatterIntoExistingList, TensorArrayScatterV3.
     """
-    places = [int(i) for i in indices.tolist()]
+    places = _integers(indices)
     length = max([int(size), len(items or ()), *[place + 1 for place in places]])
     result = [*(items or ()), *[None] * (length - len(items or ()))]
     for row, place in enumerate(places):
@@ -104,7 +108,7 @@ def list_append(items: List, value: Any) -> List:
     return [*items, value]
 
 
-@op(stage="early", infer=lambda *operands, dtype, shape: [("variant", ()), (dtype, _free(shape))])
+@op(stage="early", infer=_popped)
 def list_pop(items: List, *, dtype: str, shape: Shape) -> tuple[List, Any]:
     """`items` without the last element, and that element. Source: tf.raw_ops.TensorListPopBack."""
     if not items:
@@ -138,7 +142,7 @@ def list_stack(items: List, *, dtype: str, shape: Shape) -> Any:
 def list_gather(items: List, indices: Tensor, *, dtype: str, shape: Shape) -> Any:
     """The elements at `indices` as rows: `n of [...], [m] -> [m, ...]`. Source: tf.raw_ops.TensorListGather, TensorArrayGatherV3."""
     known = _shape_among(items, shape)
-    chosen = [items[_checked(int(i), len(items))] for i in indices.tolist()]
+    chosen = [items[_checked(i, len(items))] for i in _integers(indices)]
     return _stack(_filled(chosen, dtype, known), dtype, known)
 
 
@@ -164,20 +168,18 @@ def list_concat(items: List, *, dtype: str, shape: Shape, lengths: tuple[int, ..
 @op(stage="early", infer=_LIST)
 def list_split(x: Tensor | Strings, lengths: Tensor) -> List:
     """Rows of `x` in runs: `[n, ...], [m] -> m of [length, ...]`. Source: tf.raw_ops.TensorListSplit, TensorArraySplitV3."""
-    sizes: list[int] = [int(size) for size in lengths.tolist()]
+    sizes = _integers(lengths)
     if any(size < 0 for size in sizes) or sum(sizes) != x.shape[0]:
         raise InputError(f"a tensor of {x.shape[0]} rows cannot be split into runs of {sizes}")
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     return [x[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
 
-@op(stage="early", infer=lambda items, *, dtype, shape: [(dtype, () if shape is None else (len(shape),))])
-def list_element_shape(items: List, *, dtype: str, shape: Shape) -> Tensor:
-    """The shape of the elements, -1 where it is free; -1 alone where the rank is. Source: tf.raw_ops.TensorListElementShape."""
-    return torch.tensor(-1 if shape is None else list(shape), dtype=torch_dtype(dtype))
-
-
 # -- inside -------------------------------------------------------------------------------------------------------------
+
+
+def _integers(x: Tensor) -> list[int]:
+    return [int(value) for value in x.cpu().numpy()]
 
 
 def _checked(index: int, length: int) -> int:
