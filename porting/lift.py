@@ -35,6 +35,7 @@ ORDER = (
     "lookups",
     "text",
     "buckets",
+    "ranges",
 )
 """The files of `porting/rewrites/` in the order in which they run: laws make way for layers, lookups for the text around them."""
 
@@ -127,6 +128,7 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
             node = view.nodes.get(name)
             if node is not None:
                 _try(view, item, node, refusals)
+    view.give_back_names()
     remaining = Counter(node.op for node in view.nodes.values() if node.op not in {*SOURCES, "module"})
     counts = _counts(view)
     still = [name for name in refusals if name in view.nodes and not view.is_layer(name)]
@@ -216,10 +218,16 @@ def _used(graph: Graph, store: Mapping[str, Any]) -> dict[str, Any]:
 def tensors_of(name: str, spec: ModuleSpec) -> list[str]:
     """The names in the store that the module `name` takes: its weights, or the arguments that name tensors."""
     entry = MODULES[spec.type]
-    if isinstance(entry.function, type) and issubclass(entry.function, nn.Module):
+    if _has_weights(spec):
         with torch.device("meta"):
             return [f"{name}.{key}" for key in entry.function(**spec.args).state_dict()]
     return [value for key, value in spec.args.items() if isinstance(value, str) and entry.hints.get(key) is not str]
+
+
+def _has_weights(spec: ModuleSpec) -> bool:
+    """Whether it is an `nn.Module`, whose weights are named after it; other modules name what they hold in their arguments."""
+    function = MODULES[spec.type].function
+    return isinstance(function, type) and issubclass(function, nn.Module)
 
 
 def _snake(kind: str) -> str:
@@ -238,6 +246,7 @@ class View:
         self.known: dict[str, Value] = dict(known)
         self.lifted: dict[str, str] = {}  # node -> the layer that it was lifted to
         self.layers: dict[Any, str] = {}  # what a rewrite remembers of the modules it made, to share them
+        self.wanted: dict[str, str] = {}  # module -> the name that it should have had
         self.owned: dict[str, str] = {}  # a weight -> the layer that holds it
         self.users: dict[str, Counter[str]] = {}
         for node in graph.nodes:
@@ -392,7 +401,7 @@ class View:
         Inner scopes of TensorFlow's functions are left out, and so is the number of the call: `norm_1.truediv` is `norm`.
         `suffix` is for a second module of one layer.
         """
-        scopes = root.name.split(".")[:-1] if root.op != "module" else root.name.split(".")
+        scopes = str(root.attrs["module"]).split(".") if root.op == "module" else root.name.split(".")[:-1]
         while scopes and _INNER.fullmatch(scopes[-1]):
             scopes.pop()
         if not scopes:
@@ -414,6 +423,7 @@ class View:
         ):
             count += 1
             name = f"{base}_{count}"
+        self.wanted[name] = base
         return name
 
     def _holds_others(self, name: str, own: Mapping[str, str]) -> bool:
@@ -450,6 +460,31 @@ class View:
         users[user] -= 1
         if users[user] <= 0:
             del users[user]
+
+    def give_back_names(self) -> None:
+        """Modules without weights get the names that they wanted, where those have become free since."""
+        used = {str(node.attrs["module"]) for node in self.nodes.values() if node.op == "module"}
+        taken = used | set(self.store)
+        for name in sorted(used):
+            base, spec = self.wanted.get(name, name), self.modules[name]
+            if base == name or base in taken or _has_weights(spec):
+                continue
+            taken.add(base)
+            self.modules[base] = self.modules.pop(name)
+            for node in list(self.nodes.values()):
+                if node.op == "module" and node.attrs["module"] == name:
+                    self.nodes[node.name] = replace(node, attrs={"module": base})
+            for tensor in tensors_of(name, spec):
+                if tensor.startswith(f"{name}.") and base + tensor[len(name) :] not in self.store:
+                    self._rename_argument(tensor, base + tensor[len(name) :])
+
+    def _rename_argument(self, old: str, new: str) -> None:
+        """A vocabulary under another name, for all modules that have it."""
+        self.store[new] = self.store[old]
+        for name, spec in self.modules.items():
+            if old in tensors_of(name, spec):
+                args = {key: new if value == old else value for key, value in spec.args.items()}
+                self.modules[name] = ModuleSpec(spec.type, args)
 
     def graph(self) -> Graph:
         used = {str(node.attrs["module"]) for node in self.nodes.values() if node.op == "module"}

@@ -268,7 +268,7 @@ class Either(Pattern):
 
     def roots(self) -> frozenset[str]:
         parts = [option.roots() for option in self.options]
-        return frozenset[str]().union(*parts) if all(parts) else frozenset()
+        return frozenset(op for part in parts for op in part) if all(parts) else frozenset[str]()
 
     def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
         for option in self.options:
@@ -322,3 +322,8 @@ def constant(nodes: Nodes, operand: Any) -> Any:
 def same(a: float, b: float) -> bool:
     """Equal, or equal once both are rounded to float32, as graphs hold them."""
     return a == b or bool(torch.tensor(float(a), dtype=torch.float32) == torch.tensor(float(b), dtype=torch.float32))
+
+
+def zero(value: Any) -> bool:
+    """An attribute that is 0, False, or left out."""
+    return not value

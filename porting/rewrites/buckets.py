@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Number, Source
+from porting.patterns import Any_, Apply, Match, Number, Source, zero
 from torch_towers.dtypes import FLOATS, dtype_name
 from torch_towers.graph import Node
 
@@ -62,9 +62,7 @@ def discretization(view: View, root: Node, match: Match) -> None:
 
 # -- CategoryEncoding ---------------------------------------------------------------------------------------------------
 
-_COUNTS = Apply(
-    "bincount", _X, Number(name="size"), Source("weights", _CONSTANT), flat=lambda flat: not flat, name="bincount"
-)
+_COUNTS = Apply("bincount", _X, Number(name="size"), Source("weights", _CONSTANT), flat=zero, name="bincount")
 _IDF = Source("idf", _CONSTANT)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Weight
+from porting.patterns import Any_, Apply, Match, Weight, zero
 from torch_towers.dtypes import FLOATS
 from torch_towers.graph import Node
 
-_ROWS = Apply("gather", Weight("table"), Any_("ids"), axis=lambda axis: not axis, batch_dims=lambda dims: not dims)
+_ROWS = Apply("gather", Weight("table"), Any_("ids"), axis=zero, batch_dims=zero)
 
 
 @rewrite("Embedding", _ROWS)

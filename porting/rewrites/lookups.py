@@ -50,11 +50,16 @@ def lookup(view: View, root: Node, match: Match) -> str:
     if len([node for node in view.nodes.values() if node.attrs.get("module") == held]) == 1:
         del view.modules[held]  # its name is free for the layer that takes its place
     wanted = view.scope(table, "lookup", "vocabulary")
-    if held not in view.modules:
-        view.store[f"{wanted}.vocabulary"] = view.store[args["vocabulary"]]
-        args["vocabulary"] = f"{wanted}.vocabulary"
+    args["vocabulary"] = _vocabulary(view, spec.args["keys"], wanted)
     view.module(root, kind, _shared(view, kind, args, wanted), args, match["x"])
     return kind
+
+
+def _vocabulary(view: View, keys: str, name: str) -> str:
+    """The name of the vocabulary in the store: one for all lookups in a table."""
+    vocabulary = view.layers.setdefault(("vocabulary", keys), f"{name}.vocabulary")
+    view.store[vocabulary] = view.store[keys]
+    return vocabulary
 
 
 def _shared(view: View, kind: str, args: dict[str, Any], wanted: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from porting.lift import Refusal, View, rewrite
 from porting.patterns import Any_, Apply, Match, Number, Pattern, Source, Weight, square
 from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node
+from torch_towers.graph import Node, node_of
 
 _X = Any_("x")
 _EPS = Number(name="eps")
@@ -169,8 +169,8 @@ _SCALES = (
 @rewrite("L2Normalize", _X * _SCALES)
 def l2_normalize(view: View, root: Node, match: Match) -> None:
     """`x * rsqrt(max(sum(x²), eps))`."""
-    if view.dtype(match["x"]) not in FLOATS:
-        raise Refusal("its operand is not known to be floats")
+    if view.dtype(match["x"]) not in FLOATS or view.shape(root.name) != view.shape(match["x"]):
+        raise Refusal("its operand is not known to be floats of the result's shape")
     rank = view.rank(match["x"])
     axes = tuple(view.nodes[match["sum"]].attrs["axes"])
     if rank is not None and len(axes) == 1:
@@ -203,12 +203,10 @@ def normalization(view: View, root: Node, match: Match) -> None:
         raise Refusal(f"its mean is {list(mean.shape)} and its deviation {list(std.shape)}")
     if shape is None or shape != result:
         raise Refusal("its statistics have more axes than its input")
-    users = [user for name in ("mean", "variance") if match.get(name) for user in view.consumers(match[name])]
-    if (
-        any(view.node(match[name]).op == "parameter" for name in ("mean", "variance") if match.get(name))
-        and len(users) > 2
-    ):  # type: ignore[union-attr]
-        raise Refusal("its statistics are weights that are used elsewhere too")
+    for name in ("mean", "variance"):
+        ref = match.get(name)
+        if ref is not None and view.nodes[node_of(ref)].op == "parameter" and len(view.consumers(ref)) > 1:
+            raise Refusal(f"its {name} {ref!r} is a weight that is used elsewhere too")
     name = view.scope(root, "normalization", "mean", "std")
     view.store[f"{name}.mean"], view.store[f"{name}.std"] = mean.contiguous(), std.contiguous()
     view.module(root, "Normalization", name, {"shape": tuple(mean.shape)}, match["x"])

@@ -153,7 +153,13 @@ def _is_splits(view: View, ref: Any, tokens: _Tokens) -> bool:
     if match is None or match["x"] != f"{tokens.split.name}:0":
         return False
     zero, weights = view.constant(match["zero"]), view.constant(match["weights"])
-    if not isinstance(zero, Tensor) or zero.tolist() != [0] or not isinstance(weights, Tensor) or weights.numel():
+    if (
+        not isinstance(zero, Tensor)
+        or zero.numel() != 1
+        or int(zero) != 0
+        or not isinstance(weights, Tensor)
+        or weights.numel()
+    ):
         return False
     return _is_row_count(view, match["count"], tokens.split)
 
@@ -169,13 +175,15 @@ def _lift(view: View, root: Node, lookup: Node, tokens: _Tokens, args: dict[str,
     whole |= standardized
     if view.dtype(root.name) != whole.get("dtype", "int64"):
         raise Refusal(f"its ids are {view.dtype(root.name)}")
-    name = str(lookup.attrs["module"])
+    held_by = str(lookup.attrs["module"])
     view.rewrite(root, "module", texts, module="")
     view.sweep()
-    if any(node.attrs.get("module") == name for node in view.nodes.values()):
-        name = view.scope(root, "text_vectorization")
-    else:
-        del view.modules[name]
+    name = view.layers.get(("TextVectorization", repr(sorted(whole.items()))))
+    if name is None:
+        if not any(node.attrs.get("module") == held_by for node in view.nodes.values()):
+            del view.modules[held_by]  # its name is free for the layer that takes its place
+        name = view.name(view.wanted.get(held_by, held_by), {})
+        view.layers["TextVectorization", repr(sorted(whole.items()))] = name
     view.module(view.nodes[root.name], "TextVectorization", name, whole, texts)
 
 
@@ -190,12 +198,12 @@ def _standardization(view: View, ref: str) -> tuple[str, dict[str, Any]]:
     if shape is None or len(shape) not in (1, 2):
         raise Refusal("the rank of its texts is not known")
     args: dict[str, Any] = {}
-    node = view.node(ref)
-    if node is not None and node.op == "regex_replace" and node.attrs["replace_global"] and node.attrs["pattern"]:
+    replaced: list[tuple[bytes, bytes]] = []
+    while (node := view.node(ref)) is not None and node.op == "regex_replace" and node.attrs["replace_global"]:
         ref = node.inputs[0]
-        args["replace"] = node.attrs["pattern"]
-        if node.attrs["rewrite"]:
-            args["replace_by"] = node.attrs["rewrite"]
+        replaced.insert(0, (node.attrs["pattern"], node.attrs["rewrite"]))
+    if replaced:
+        args["replace"] = tuple(replaced)
     node = view.node(ref)
     if node is not None and node.op == "lower" and node.attrs.get("encoding", "") in ("", "utf-8"):
         ref = node.inputs[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import repeat
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,12 @@ from torch_towers.registry import Spec, Strings, module
 
 def _ids_spec(x: Spec, *, dtype: str = "int64", **args: Any) -> list[Spec]:
     return [(dtype, x[1])]
+
+
+def items(x: Tensor | Strings) -> list[Any]:
+    """The elements of a vector as Python's own."""
+    values: Any = x
+    return values.tolist()
 
 
 class Vocabulary:
@@ -38,7 +43,7 @@ class Vocabulary:
     ) -> None:
         if vocabulary.ndim != 1:
             raise CheckpointError(f"a vocabulary has shape {list(vocabulary.shape)}, expected one axis")
-        tokens: list[Any] = vocabulary.tolist()
+        tokens = items(vocabulary)
         self.oov_id, self.oov_buckets = oov_id, oov_buckets
         self._id_of: dict[Any, int] = dict(zip(tokens, range(first_id, first_id + len(tokens)), strict=True))
         if len(self._id_of) != len(tokens):
@@ -59,7 +64,7 @@ class Vocabulary:
 
     def _buckets(self, tokens: list[Any]) -> list[int]:
         if tokens and isinstance(tokens[0], bytes):
-            return hash_bucket_fast(strings(tokens, (-1,)), num_buckets=self.oov_buckets).tolist()
+            return items(hash_bucket_fast(strings(tokens, (-1,)), num_buckets=self.oov_buckets))
         return [token % self.oov_buckets for token in tokens]
 
 
@@ -78,9 +83,8 @@ class _Lookup:
         self.dtype = torch_dtype(dtype)
 
     def __call__(self, x: Tensor | Strings) -> Tensor:
-        tokens: list[Any] = x.reshape(-1).tolist()
-        ids = np.array(self.vocabulary.ids(tokens), np.int64)
-        return torch.from_numpy(ids).to(self.dtype).reshape(tuple(x.shape))
+        ids = self.vocabulary.ids(items(x.reshape(-1)))
+        return torch.tensor(ids, dtype=self.dtype).reshape(tuple(x.shape))
 
 
 @module(stage="host", infer=_ids_spec)

@@ -25,7 +25,7 @@ class BatchNorm(nn.BatchNorm1d):
     """
 
     def __init__(self, num_features: int, eps: float, scale: bool = True, shift: bool = True) -> None:
-        super().__init__(num_features, eps, affine=False)
+        super().__init__(num_features, eps, affine=False)  # type: ignore[reportUnknownMemberType]
         self.num_batches_tracked = None
         self.weight = nn.Parameter(torch.ones(num_features)) if scale else None  # type: ignore[assignment]
         self.bias = nn.Parameter(torch.zeros(num_features)) if shift else None  # type: ignore[assignment]
@@ -52,11 +52,12 @@ class L2Normalize(nn.Module):
     def __init__(self, axes: tuple[int, ...] = (-1,), eps: float = 0.0, limit: float = math.inf) -> None:
         super().__init__()
         self.axes, self.eps, self.limit = tuple(axes), eps, limit
+        self.limited = math.isfinite(limit)  # asked here: torch.compile takes no `math.isfinite` of an attribute
 
     def forward(self, x: Tensor) -> Tensor:
         squares = torch.sum(x * x, self.axes, keepdim=True)
         scale = torch.rsqrt(torch.clamp(squares, min=self.eps) if self.eps else squares)
-        return x * (torch.clamp(scale, max=self.limit) if math.isfinite(self.limit) else scale)
+        return x * (torch.clamp(scale, max=self.limit) if self.limited else scale)
 
     def extra_repr(self) -> str:
         return f"axes={self.axes}, eps={self.eps}" + (f", limit={self.limit}" if math.isfinite(self.limit) else "")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.layers.lookups import Vocabulary
 from torch_towers.ops.regex import replacer
@@ -28,8 +29,8 @@ def _rows_spec(
 class TextVectorization:
     """Texts as rows of ids: `[n]` or `[n, 1]` strings `-> [n, length]`, or `[n, size]` counts.
 
-    Each text is lowered (`lowercase`: "ascii", "utf-8" or "" for not at all), what the RE2 pattern `replace` finds becomes
-    `replace_by`, it is split at `separator` (empty: at runs of ASCII white space), and its tokens, or their n-grams of the widths
+    Each text is lowered (`lowercase`: "ascii", "utf-8" or "" for not at all), what the RE2 patterns in
+    `replace` find is rewritten, it is split at `separator` (empty: at runs of ASCII white space), and its tokens, or their n-grams of the widths
     `ngrams`, are looked up as `Vocabulary` does. `output_mode` "int" pads with `pad_id` to `length`, which 0 makes the longest
     row of the batch, and cuts off what is longer; "count" and "multi_hot" count the ids below `size`, in `dtype`.
     Source: Keras TextVectorization.
@@ -44,8 +45,7 @@ class TextVectorization:
         mask_token: bytes | None = None,
         mask_id: int = 0,
         lowercase: str = "",
-        replace: bytes = b"",
-        replace_by: bytes = b"",
+        replace: tuple[tuple[bytes, bytes], ...] = (),
         separator: bytes = b"",
         ngrams: tuple[int, ...] = (),
         ngram_separator: bytes = b" ",
@@ -57,7 +57,7 @@ class TextVectorization:
     ) -> None:
         self._vocabulary = Vocabulary(vocabulary, first_id, oov_id, oov_buckets, mask_token, mask_id)
         self._lower: Any = {"": None, "ascii": bytes.lower, "utf-8": lower_utf8}[lowercase]
-        self._replace: Any = replacer(replace, replace_by, True) if replace else None
+        self._replace = [replacer(pattern, rewrite, True) for pattern, rewrite in replace]
         self._separator = separator or None
         self._ngrams, self._ngram_separator = tuple(ngrams), ngram_separator
         self._mode, self._length, self._pad, self._size, self._dtype = output_mode, length, pad_id, size, dtype
@@ -75,8 +75,8 @@ class TextVectorization:
     def _tokens(self, text: bytes) -> list[bytes]:
         if self._lower is not None:
             text = self._lower(text)
-        if self._replace is not None:
-            text = self._replace(text)
+        for change in self._replace:
+            text = change(text)
         tokens = text.split(self._separator)
         if not self._ngrams:
             return tokens
@@ -96,10 +96,10 @@ class TextVectorization:
         else:
             columns = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
             out[kept] = np.array(ids, np.int64)[columns < width]
-        return torch.from_numpy(out)
+        return torch.as_tensor(out)
 
     def _counted(self, ids: list[int], lengths: list[int]) -> Tensor:
         splits = torch.tensor([0, *lengths]).cumsum(0)
-        weights = torch.empty(0, dtype=getattr(torch, self._dtype))
+        weights = torch.empty(0, dtype=torch_dtype(self._dtype))
         values = torch.tensor(ids, dtype=torch.int64)
         return ragged_bincount(splits, values, self._size, weights, binary_output=self._mode == "multi_hot")

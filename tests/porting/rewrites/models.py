@@ -182,7 +182,30 @@ def _texts(keras: Any, is_3: bool) -> Any:
     return keras.Model({"t": t}, out)
 
 
-GROUPS: dict[str, Callable[[Any, bool], Any]] = {"tensors": _tensors, "lookups": _lookups, "texts": _texts}
+def _towers(keras: Any, is_3: bool) -> Any:
+    """Lookups before embeddings, and one TextVectorization that is called twice."""
+    layers = keras.layers
+    t, t2 = keras.Input((1,), name="t", dtype="string"), keras.Input((1,), name="t2", dtype="string")
+    ids = keras.Input((1,), name="ids", dtype="int32")
+    words = layers.TextVectorization(vocabulary=WORDS, output_sequence_length=6, name="words")
+    embed = layers.Embedding(8, 4, name="embed")
+    lookup = layers.StringLookup(vocabulary=WORDS, num_oov_indices=2, name="lookup")
+    out = {
+        "first": embed(words(t)),
+        "second": embed(words(t2)),
+        "looked_up": embed(lookup(t)),
+        "hashed": embed(layers.Hashing(8, name="hashed")(t)),
+        "given": layers.Embedding(10, 4, name="given")(ids),
+    }
+    return keras.Model({"t": t, "t2": t2, "ids": ids}, out)
+
+
+GROUPS: dict[str, Callable[[Any, bool], Any]] = {
+    "tensors": _tensors,
+    "lookups": _lookups,
+    "texts": _texts,
+    "towers": _towers,
+}
 
 
 def _near_misses(path: Path) -> None:
