@@ -35,7 +35,7 @@ test-without-tensorflow: .venv-runtime/.installed
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pyright
+	$(RUN) -m pyright --pythonpath $(RUN)
 
 corpus: $(VENV)/.installed
 	$(RUN) -m tests.corpus.table

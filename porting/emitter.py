@@ -70,15 +70,16 @@ class Emitter:
         entry = OPS[name]
         attrs = {key: _plain(value) for key, value in attrs.items()}
         specs = self._infer(entry, operands, attrs)
-        if (
-            entry.name not in UNFOLDABLE
-            and _all_constant(operands)
-            and not any(isinstance(v, Graph) for v in attrs.values())
-        ):
-            if specs is None or all(_small(spec[1]) and spec[0] != "variant" for spec in specs):
-                return _fold(entry, operands, attrs)
+        if self._folds(entry, operands, attrs, specs):
+            return _fold(entry, operands, attrs)
         inputs = self._arguments(entry, operands)
         return self._write(name, inputs, attrs, specs, self.place or name)
+
+    def _folds(self, entry: Op, operands: Sequence[Any], attrs: Mapping[str, Any], specs: Any) -> bool:
+        """Whether an op is run now: all its operands are constants, and its results are small."""
+        if entry.name in UNFOLDABLE or not _all_constant(operands) or any(isinstance(v, Graph) for v in attrs.values()):
+            return False
+        return specs is None or all(_small(spec[1]) and spec[0] != "variant" for spec in specs)
 
     def module(self, kind: str, name: str, args: Mapping[str, Any], *operands: Any) -> Any:
         """Writes a call of a module of the closed table. Equal (kind, name) pairs are one module."""
@@ -201,7 +202,7 @@ class Emitter:
         """The inputs of a node: literals where the op takes them, references elsewhere."""
         parameters = _positional(entry, len(operands))
         arguments: list[Any] = []
-        for (name, hint), operand in zip(parameters, operands, strict=True):
+        for (_, hint), operand in zip(parameters, operands, strict=True):
             if (
                 isinstance(operand, Constant)
                 and operand.shape == ()
@@ -420,7 +421,7 @@ def _dtypes(operands: Sequence[Any]) -> list[str | None]:
     return [getattr(item, "dtype", None) for items in nested for item in items]
 
 
-class _Unknown(Exception):
+class _UnknownError(Exception):
     """An operand of which too little is known to stand in for it."""
 
 
@@ -447,7 +448,7 @@ def _meta(operand: Any, hint: Any, sizing: dict[str, int], device: str) -> Any:
             return sizing[operand.ref]
         dtype = _STRING_STAND_IN if operand.dtype == "string" else TORCH_DTYPES.get(operand.dtype or "")
         if operand.shape is None or dtype is None:
-            raise _Unknown
+            raise _UnknownError
         shape = [sizing[size] if isinstance(size, str) else size for size in operand.shape]
         return torch.empty(typing.cast(Any, shape), dtype=dtype, device="meta")
     return operand
