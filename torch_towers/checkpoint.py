@@ -114,6 +114,7 @@ def save_checkpoint(
         data = (_pretty(config) + "\n").encode()
         sealed = data.replace(_ZEROS.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
         (folder / CONFIG).write_bytes(sealed)
+        os.chmod(folder / WEIGHTS, (folder / CONFIG).stat().st_mode & 0o777)  # its library makes the file private
         for name, content in (extra_files or {}).items():
             (folder / name).write_bytes(content)
 

@@ -145,8 +145,8 @@ def _renamed(folder: Path, path: Path) -> bool:
     """Renames, and gives False where something is at `path` already."""
     try:
         os.rename(folder, path)
-    except OSError:
-        if path.exists():
+    except OSError as error:  # another writer may take away in the meantime what was in the way
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or path.exists():
             return False
         raise
     return True

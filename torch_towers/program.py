@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from torch_towers.graph import Graph, ModuleSpec, Node, Operand
 from torch_towers.registry import MODULES, OPS, Op, Strings
@@ -115,8 +116,25 @@ def is_layer(entry: Op) -> bool:
 
 def layer_weights(spec: ModuleSpec) -> set[str]:
     """The names of a layer's weights, found by building it without memory."""
-    with torch.device("meta"):
-        return set(MODULES[spec.type].function(**spec.args).state_dict())
+    return set(empty_layer(MODULES[spec.type], spec.args).state_dict())
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new weights as they are. To fill a meta tensor with random numbers would import torch's compiler: seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in _FILLERS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_FILLERS = frozenset(name for name in dir(nn.init) if name.endswith("_"))
+
+
+def empty_layer(entry: Op, args: Mapping[str, Any]) -> nn.Module:
+    """A layer whose weights have shapes and no memory."""
+    with torch.device("meta"), _Unfilled():
+        return entry.function(**args)
 
 
 def used_names(graph: Graph) -> set[str]:
@@ -137,8 +155,7 @@ def _add_module(
     """Layers with weights become submodules, their weights mapped in without a copy."""
     if not is_layer(entry):
         return  # a host module: its step holds it
-    with torch.device("meta"):
-        built: nn.Module = entry.function(**args)
+    built = empty_layer(entry, args)
     parameters = dict(built.named_parameters())
     for key, slot in built.state_dict().items():
         value = store[f"{name}.{key}"]
