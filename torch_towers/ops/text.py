@@ -75,13 +75,14 @@ def regex_split_with_offsets(x: Strings, *, delimiter: bytes, keep: bytes) -> tu
 @lru_cache(maxsize=64)
 def _regex_splitter(delimiter: bytes, keep: bytes) -> Callable[[bytes], list[tuple[int, int]]]:
     find, kept = compiled(delimiter), compiled(keep)
+    grouped = find.groups > 0  # TensorFlow finds nothing with a pattern that has no group
     # After each delimiter TensorFlow searches in the rest of the text alone, which only these operators can tell.
     alone = re.search(rb"\^|\\[AbB]", delimiter) is not None
 
     def split(text: bytes) -> list[tuple[int, int]]:
         found: list[tuple[int, int]] = []
         last, base, rest = 0, 0, text
-        while find.groups and (match := find.search(rest, last - base)):
+        while grouped and (match := find.search(rest, last - base)):
             start, limit = (base + offset for offset in match.span(1))
             end = base + match.end()
             if end == last or start < last:
