@@ -26,9 +26,18 @@ def const(t: Emit, *, value: Any, asset: str | None = None) -> Constant:
     return constant(torch.from_numpy(np.array(value)))
 
 
-@converter("Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "EnsureShape", "DisableCopyOnRead",
-           ignores=("shape", "message"))  # fmt: skip
+@converter("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", ignores=("shape", "message"))
 def identity(t: Emit, x: Operand) -> Operand:
+    return x
+
+
+@converter("CheckNumerics")
+def check_numerics(t: Emit, x: Any, *, message: bytes) -> Any:
+    """Stays a check: TensorFlow refuses NaN and infinities here."""
+    if isinstance(x, Constant):
+        return x
+    axes = tuple(range(len(x.shape)))
+    t.check(t.reduce_all(t.isfinite(x), axes=axes), constant(message + b" : Tensor had Inf or NaN values"))
     return x
 
 
