@@ -57,7 +57,7 @@ _INNER = re.compile(
 
 
 class Refusal(Exception):  # noqa: N818  (no error: what it says is part of the report)
-    """A pattern matched, but lifting it could change a number or a name: the sentence says why."""
+    """A pattern matched, but lifting it could change a number or a name: the sentence says why. Raised before anything is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +147,9 @@ def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> Non
         if shared:
             problem = problem or shared
             continue
-        before = view.checkpoint()
         try:
             layer = item.apply(view, node, match) or item.layer
         except Refusal as refusal:
-            view.restore(before)
             problem = problem or str(refusal)
             continue
         view.sweep()
@@ -173,19 +171,31 @@ def _counts(view: View) -> Counter[str]:
 
 
 def _named(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """The graph with the nodes that call a module named after it, where the name is free; and the new names by the old."""
+    """The graph with the nodes that call a module named after it, or, at further calls, after the scope of the call.
+
+    Also gives the new names by the old.
+    """
     taken = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs}
     new: dict[str, str] = {}
     for node in graph.nodes:
-        wanted = str(node.attrs["module"]) if node.op == "module" else node.name
-        if wanted not in taken:
-            taken.add(wanted)
-            new[node.name] = wanted
+        if node.op != "module":
+            continue
+        for wanted in (str(node.attrs["module"]), ".".join(_layer_scope(node.name.split(".")[:-1]))):
+            if wanted and node.name not in new and wanted not in taken:
+                taken.add(wanted)
+                new[node.name] = wanted
     nodes = [
         Node(new.get(node.name, node.name), node.op, _renamed(node.inputs, new), node.attrs) for node in graph.nodes
     ]
     outputs = {name: _rename(ref, new) for name, ref in graph.outputs.items()}
     return Graph(graph.inputs, tuple(nodes), outputs, graph.modules), new
+
+
+def _layer_scope(scopes: list[str]) -> list[str]:
+    """Scopes without those that TensorFlow's own functions open inside a layer."""
+    while scopes and _INNER.fullmatch(scopes[-1]):
+        scopes = scopes[:-1]
+    return scopes
 
 
 def _rename(ref: str, new: Mapping[str, Any]) -> Any:
@@ -372,17 +382,22 @@ class View:
             own = "" if last in ("weight", "bias", "w", "b") else last
             name = self.name(scope or own or _snake(kind), tensors)
             for part, tensor in tensors.items():
+                self._check_free(f"{name}.{part}", tensor, part in (values or {}))
+            for part, tensor in tensors.items():
                 self._take(name, part, tensor, weights[part], (values or {}).get(part))
             self.layers[key] = name
         self.module(root, kind, name, args, *inputs)
 
+    def _check_free(self, new: str, tensor: str, changes: bool) -> None:
+        """Refuses a weight that a layer cannot have."""
+        if tensor in self.owned:
+            raise Refusal(f"its weight {tensor!r} already belongs to the layer {self.owned[tensor]!r}")
+        if tensor in self.in_bodies and (new != tensor or changes):
+            raise Refusal(f"its weight {tensor!r} is also used inside a loop or a branch")
+
     def _take(self, name: str, part: str, tensor: str, ref: str, value: Any) -> None:
         """The module `name` owns a weight: it is called `<name>.<part>` from now on, wherever else it is used too."""
         new = f"{name}.{part}"
-        if tensor in self.owned:
-            raise Refusal(f"its weight {tensor!r} already belongs to the layer {self.owned[tensor]!r}")
-        if tensor in self.in_bodies and (new != tensor or value is not None):
-            raise Refusal(f"its weight {tensor!r} is also used inside a loop or a branch")
         old = self.store.pop(tensor)
         self.store[new] = old if value is None else value
         self.owned[new] = name
@@ -402,8 +417,7 @@ class View:
         `suffix` is for a second module of one layer.
         """
         scopes = str(root.attrs["module"]).split(".") if root.op == "module" else root.name.split(".")[:-1]
-        while scopes and _INNER.fullmatch(scopes[-1]):
-            scopes.pop()
+        scopes = _layer_scope(scopes)
         if not scopes:
             return self.name(otherwise, dict.fromkeys(parts, ""))
         wanted = ".".join([*scopes[:-1], re.sub(r"(?<=\w)_1$", "", scopes[-1])])
@@ -443,13 +457,6 @@ class View:
             for ref in references(node.inputs):
                 self._unuse(node_of(ref), name)
                 pending.append(node_of(ref))
-
-    def checkpoint(self) -> Any:
-        """What a refusal halfway has to undo."""
-        return dict(self.store), dict(self.modules), dict(self.layers), dict(self.owned), dict(self.nodes)
-
-    def restore(self, saved: Any) -> None:
-        self.store, self.modules, self.layers, self.owned, self.nodes = saved
 
     def _use(self, node: Node) -> None:
         for ref in references(node.inputs):
