@@ -337,7 +337,8 @@ def _positional(entry: Op, count: int) -> list[tuple[str, Any]]:
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             found += [(name, entry.hints.get(name))] * (count - len(found))
         elif parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            found.append((name, entry.hints.get(name)))
+            hint = entry.hints.get(name)
+            found.append((name, int if hint == int | None else hint))  # an open bound is no other kind of operand
     return found[:count]
 
 

@@ -207,7 +207,9 @@ def _without(x: Spec, index: Spec, *, axis: int) -> list[Spec]:
 
 
 @op(name="slice", infer=_cut)
-def slice_axis(x: Tensor | Strings, start: int, stop: int, *, axis: int, step: int = 1) -> Tensor | Strings:
+def slice_axis(
+    x: Tensor | Strings, start: int | None, stop: int | None, *, axis: int, step: int = 1
+) -> Tensor | Strings:
     """`x[..., start:stop:step, ...]` with Python's rules for negative and large bounds; a negative step counts backwards.
 
     None is an open bound. Source: tf.raw_ops.StridedSlice.
