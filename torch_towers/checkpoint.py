@@ -7,6 +7,7 @@ only when asked (`verify=True`): a map of 500 MB is ready in milliseconds, and i
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -48,6 +49,7 @@ CONFIG, WEIGHTS, VOCABULARIES = "config.json", "model.safetensors", "vocabularie
 SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 ms
 MAX_CONFIG, MAX_VOCABULARY = 256 << 20, 4 << 30
 Similarity = Literal["dot", "cosine"]
+_INDEX, _INDEX_IDS = "index.candidates", "index.ids"
 _ZEROS = "0" * 64
 _TENSOR: Kind = "tensor"
 _STRINGS: Kind = "strings"
@@ -63,6 +65,15 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """The candidates of a retrieval index: `embeddings` [n, dim], their `ids` [n] (None: their rows), and the index's own k."""
+
+    embeddings: Tensor
+    ids: Tensor | Strings | None = None
+    k: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a folder holds."""
 
@@ -70,6 +81,7 @@ class Checkpoint:
     candidate: Side | None
     similarity: Similarity
     source: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    candidates: Candidates | None = None
 
 
 # -- writing ------------------------------------------------------------------------------------------------------------
@@ -80,19 +92,21 @@ def save_checkpoint(
     *,
     query: Side | None = None,
     candidate: Side | None = None,
+    candidates: Candidates | None = None,
     similarity: Similarity = "dot",
     source: Mapping[str, Any] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes a checkpoint folder, whole or not at all.
 
-    A tensor or vocabulary that both towers have is stored once. `source` is JSON that says where the towers come from;
+    `candidates` are those of a retrieval index, for `TwoTower.index`. A tensor or vocabulary that both towers have is stored once. `source` is JSON that says where the towers come from;
     `extra_files` are written beside ("MODEL.md"). Errors: `CheckpointError` for what could not be loaded again, a folder that
     holds something else, a full disk.
     """
     sides = {name: side for name, side in (("query", query), ("candidate", candidate)) if side is not None}
     writer = _Writer()
     towers = {name: writer.tower(name, side) for name, side in sides.items()}
+    index = {} if candidates is None else {"index": writer.index(candidates)}
     with replaced(path, CONFIG) as folder:
         digest = write_weights(folder / WEIGHTS, writer.tensors)
         (folder / VOCABULARIES).mkdir()
@@ -104,6 +118,7 @@ def save_checkpoint(
             "similarity": similarity,
             "source": dict(source or {}),
             "towers": towers,
+            **index,
             "weights": {"size": digest.size, "sha256": digest.sha256, "header_sha256": digest.header_sha256},
             "tensors": {
                 name: {"dtype": entry.dtype, "shape": list(entry.shape), "trainable": entry.trainable}
@@ -152,6 +167,20 @@ class _Writer:
             "names": used,
             **written,
         }
+
+    def index(self, candidates: Candidates) -> Any:
+        """The candidates as JSON: where they are stored."""
+        embeddings, ids = candidates.embeddings.detach(), candidates.ids
+        if embeddings.ndim != 2 or not embeddings.is_floating_point():
+            raise CheckpointError(f"candidates must be floats of shape [n, dim], not {embeddings.dtype} {[*embeddings.shape]}")
+        if ids is not None and tuple(ids.shape) != (len(embeddings),):
+            raise CheckpointError(f"{len(embeddings)} candidates have ids of shape {[*ids.shape]}: each needs one")
+        if isinstance(ids, Tensor):
+            self.tensors[_INDEX_IDS], self.table[_INDEX_IDS] = ids, stored(ids, False)
+        elif ids is not None:
+            self.vocabularies[_INDEX_IDS] = ids
+        self.tensors[_INDEX], self.table[_INDEX] = embeddings, stored(embeddings, False)
+        return {"candidates": _INDEX, "ids": None if ids is None else _INDEX_IDS, "k": candidates.k}
 
     def _add(self, side: str, name: str, tower: Side, constant: bool) -> str:
         key, value = f"{side}.{name}", tower.store[name]
@@ -211,7 +240,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, verify: bool | None = None)
             with Folder(path) as folder:
                 return _read(folder, verify)
         except CheckpointError:
-            if _identity(path) == before and (before is not None or not _is_being_replaced(Path(path))):
+            writers = _has_writers(Path(path))  # asked first: a writer that is done has put its folder there
+            if _identity(path) == before and (before is not None or not writers):
                 raise
             time.sleep(0.01)  # another process puts a new checkpoint there right now
     raise CheckpointError(f"{path}: is replaced again and again while it is loaded")
@@ -225,8 +255,8 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _is_being_replaced(path: Path) -> bool:
-    return any(path.parent.glob(f".{path.name}.*.partial")) if path.parent.is_dir() else False
+def _has_writers(path: Path) -> bool:
+    return path.parent.is_dir() and any(path.parent.glob(f".{glob.escape(path.name)}.*.*"))
 
 
 def _read(folder: Folder, verify: bool | None) -> Checkpoint:
@@ -240,7 +270,8 @@ def _read(folder: Folder, verify: bool | None) -> Checkpoint:
     kinds: dict[str, Kind] = {**dict.fromkeys(table, _TENSOR), **dict.fromkeys(strings, _STRINGS)}
     towers = mapping(config["towers"], f"{CONFIG}: towers", set(), {"query", "candidate"})
     read = {side: _tower(data, side, kinds) for side, data in towers.items()}
-    used = {key for _, names in read.values() for key in names.values()}
+    index = _index(config["index"], kinds) if "index" in config else None
+    used = {key for _, names in read.values() for key in names.values()}.union([] if index is None else index[:2])
     if unused := sorted((table.keys() | strings.keys()) - used):
         raise CheckpointError(f"{CONFIG}: {unused[0]!r} belongs to no tower")
     whole = digest.size <= SMALL if verify is None else verify
@@ -252,7 +283,8 @@ def _read(folder: Folder, verify: bool | None) -> Checkpoint:
     for name, item in strings.items():
         values[name] = _read_vocabulary(folder, name, item)
     sides = {side: _side(spec, names, values, table) for side, (spec, names) in read.items()}
-    return Checkpoint(sides.get("query"), sides.get("candidate"), config["similarity"], config["source"])
+    candidates = None if index is None else _candidates(*index, values)
+    return Checkpoint(sides.get("query"), sides.get("candidate"), config["similarity"], config["source"], candidates)
 
 
 _KEYS = {"format", "version", "sha256", "similarity", "source", "towers", "weights", "tensors", "vocabularies"}
@@ -269,7 +301,7 @@ def _config(folder: Folder) -> dict[str, Any]:
             f"{where}: has version {config['version']}, and this torch_towers reads version {VERSION}: "
             f"{'update torch_towers' if config['version'] > VERSION else 'port the model again'}"
         )
-    mapping(config, where, _KEYS)
+    mapping(config, where, _KEYS, {"index"})
     said = text(config["sha256"], where)
     if (
         data.count(said.encode()) != 1
@@ -340,6 +372,26 @@ def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, 
     if missing := sorted({*spec.defaults.values()} - names.keys()):
         raise CheckpointError(f"{where}.defaults: the checkpoint has no {missing[0]!r}")
     return spec, names
+
+
+def _index(data: Any, kinds: Mapping[str, Kind]) -> tuple[str, str | None, int]:
+    """Where the candidates and their ids are stored, and k."""
+    where = f"{CONFIG}: index"
+    fields = mapping(data, where, {"candidates", "ids", "k"})
+    embeddings, ids, k = fields["candidates"], fields["ids"], fields["k"]
+    if kinds.get(text(embeddings, where)) != _TENSOR or (ids is not None and text(ids, where) not in kinds):
+        raise CheckpointError(f"{where}: the checkpoint does not hold {embeddings!r} or {ids!r}")
+    if type(k) is not int or not 0 < k < 1 << 48:
+        raise CheckpointError(f"{where}: k must be a positive integer, not {k!r}")
+    return embeddings, ids, k
+
+
+def _candidates(embeddings: str, ids: str | None, k: int, values: Mapping[str, Any]) -> Candidates:
+    matrix, names = values[embeddings], None if ids is None else values[ids]
+    if matrix.ndim != 2 or not matrix.is_floating_point() or (names is not None and names.shape != matrix.shape[:1]):
+        shape = None if names is None else list(names.shape)
+        raise CheckpointError(f"{CONFIG}: index: candidates {list(matrix.shape)} of {matrix.dtype} and ids {shape} do not fit")
+    return Candidates(matrix.detach(), names, k)
 
 
 def _read_vocabulary(folder: Folder, name: str, data: Any) -> Strings:

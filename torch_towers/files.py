@@ -33,10 +33,15 @@ class Folder:
         self._fd: int | None = None
 
     def __enter__(self) -> Folder:
-        if not self.path.is_dir():
-            raise CheckpointError(f"{self.path}: there is no such folder")
-        if _RELATIVE:
-            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            if _RELATIVE:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            elif not self.path.is_dir():
+                raise FileNotFoundError
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CheckpointError(f"{self.path}: there is no such folder") from error
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: {error.strerror}") from error
         return self
 
     def __exit__(
@@ -117,10 +122,14 @@ def replaced(target: str | os.PathLike[str], marker: str) -> Generator[Path]:
 
 
 def _refuse_foreign(path: Path, marker: str) -> None:
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise CheckpointError(f"{path} is a file, or lies below one: choose another name") from None
+    if names and marker not in names:
         raise CheckpointError(f"{path} holds other files and no {marker}: it is not replaced, choose another folder")
-    if path.exists() and not path.is_dir():
-        raise CheckpointError(f"{path} is a file: choose another name")
 
 
 def _swap(partial: Path, path: Path, marker: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torch_towers import similarity as scores_of
-from torch_towers.checkpoint import Side, Similarity, read_checkpoint, save_checkpoint
+from torch_towers.checkpoint import Candidates, Side, Similarity, read_checkpoint, save_checkpoint
 from torch_towers.errors import CheckpointError, TorchTowersError
 from torch_towers.listing import model_card
 from torch_towers.tower import Tower
@@ -25,11 +25,13 @@ class TwoTower:
         candidate: Tower | None = None,
         similarity: Similarity = "dot",
         source: Mapping[str, Any] | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
         self.query = query
         self.candidate = candidate
         self.similarity_function: Similarity = similarity
         self.source = dict(source or {})
+        self.candidates = candidates  # of the retrieval index that the query tower was cut from
 
     def encode_query(self, inputs: Any, **options: Any) -> Any:
         """The embeddings of queries: `n rows -> [n, dim]`. Options: those of `Tower.encode`."""
@@ -83,7 +85,7 @@ class TwoTower:
         extra = {"MODEL.md": model_card(towers, self.similarity_function).encode(), "parity.json": parity}
         save_checkpoint(
             path, query=sides["query"], candidate=sides["candidate"],
-            similarity=self.similarity_function, source=self.source, extra_files=extra,
+            candidates=self.candidates, similarity=self.similarity_function, source=self.source, extra_files=extra,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -122,7 +124,7 @@ def load(
     wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and not isinstance(wanted, torch.dtype):
         raise ValueError(f"dtype must be a torch.dtype or its name, not {dtype!r}")
-    return TwoTower(query, candidate, found.similarity, found.source).to(device, wanted)
+    return TwoTower(query, candidate, found.similarity, found.source, found.candidates).to(device, wanted)
 
 
 def _tower(tower: Tower | None, name: str) -> Tower:
