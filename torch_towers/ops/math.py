@@ -334,9 +334,11 @@ def bitcast(x: Tensor, *, dtype: str) -> Tensor:
 def bucketize(x: Tensor, *, boundaries: tuple[float, ...]) -> Tensor:
     """How many boundaries are not above each value: `[...] -> [...]` int32.
 
-    Boundaries are float32 and integers are compared in float32, as TensorFlow does. Source: tf.raw_ops.Bucketize.
+    Boundaries are float32 and integers are compared in float32, as TensorFlow does; its threads read denormal numbers as zero.
+    Source: tf.raw_ops.Bucketize.
     """
     values = x if x.dtype == torch.float64 else x.to(torch.float32)
+    values = torch.where(values.abs() < torch.finfo(values.dtype).tiny, 0.0, values)
     edges = torch.tensor(boundaries, dtype=torch.float32, device=x.device).to(values.dtype)
     return torch.bucketize(values, edges, right=True, out_int32=True)
 

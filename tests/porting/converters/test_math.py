@@ -359,6 +359,9 @@ def bucket_cases() -> list[Case]:
     rows += [case("Bucketize", input=stamps.astype(d), attrs={"boundaries": [880000000.0, 880000050.0]}, label=np.dtype(d).name)
              for d in (np.int64, np.int32)]  # fmt: skip
     rows.append(case("Bucketize", input=np.zeros((0, 2), np.float32), attrs={"boundaries": edges}, label="empty"))
+    denormal = np.array([-1e-45, 1e-45, -1.2e-38, 1.2e-38, 0.0, -0.0])
+    rows += [case("Bucketize", input=denormal.astype(d), attrs={"boundaries": [0.0]}, label=f"denormal {np.dtype(d).name}")
+             for d in (np.float32, np.float64)]  # fmt: skip
     rows.append(case("Bucketize", input=np.array([[1.0]]), attrs={"boundaries": []}, label="no boundaries"))
     table = np.sort(RNG.integers(0, 9, (3, 6)), axis=1).astype(np.float32)
     asked = RNG.integers(-1, 10, (3, 4)).astype(np.float32)
