@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -48,10 +49,10 @@ class Match:
             return self
         if name in self.found:
             return self if self.found[name] == value else None
-        return replace(self, found={**self.found, name: value})
+        return Match({**self.found, name: value}, self.nodes)
 
     def cover(self, node: Node) -> Match:
-        return replace(self, nodes=(*self.nodes, node.name))
+        return Match(self.found, (*self.nodes, node.name))
 
 
 class Pattern:
@@ -210,11 +211,17 @@ class Sum(Pattern):
     def roots(self) -> frozenset[str]:
         return frozenset({"add", "sub"})
 
+    @cached_property
+    def _forms(self) -> tuple[Pattern, ...]:
+        differences = ((self.a, self.b.negated()), (self.b, self.a.negated()))
+        return (
+            Apply("add", self.a, self.b),
+            *(Apply("sub", left, right) for left, right in differences if right is not None),
+        )
+
     def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
-        yield from Apply("add", self.a, self.b).find(nodes, operand, match)
-        for left, right in ((self.a, self.b.negated()), (self.b, self.a.negated())):
-            if right is not None:
-                yield from Apply("sub", left, right).find(nodes, operand, match)
+        for form in self._forms:
+            yield from form.find(nodes, operand, match)
 
 
 @dataclass(frozen=True)
@@ -227,13 +234,19 @@ class Negative(Pattern):
         negated = self.inner.negated()
         return frozenset({"neg"}) | (negated.roots() if negated is not None else frozenset())
 
-    def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
-        yield from Apply("neg", self.inner).find(nodes, operand, match)
+    @cached_property
+    def _forms(self) -> tuple[Pattern, ...]:
+        forms: list[Pattern] = [Apply("neg", self.inner)]
         if isinstance(self.inner, Number):
-            yield from self.inner.negated().find(nodes, operand, match)
+            forms.append(self.inner.negated())
         if isinstance(self.inner, Product):
-            yield from Apply("mul", Negative(self.inner.a), self.inner.b).find(nodes, operand, match)
-            yield from Apply("mul", self.inner.a, Negative(self.inner.b)).find(nodes, operand, match)
+            forms.append(Apply("mul", Negative(self.inner.a), self.inner.b))
+            forms.append(Apply("mul", self.inner.a, Negative(self.inner.b)))
+        return tuple(forms)
+
+    def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
+        for form in self._forms:
+            yield from form.find(nodes, operand, match)
 
     def negated(self) -> Pattern:
         return self.inner
@@ -249,8 +262,12 @@ class Product(Pattern):
     def roots(self) -> frozenset[str]:
         return frozenset({"mul"})
 
+    @cached_property
+    def _form(self) -> Pattern:
+        return Apply("mul", self.a, self.b)
+
     def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
-        yield from Apply("mul", self.a, self.b).find(nodes, operand, match)
+        return self._form.find(nodes, operand, match)
 
     def negated(self) -> Pattern | None:
         return None if self.a.negated() is None and self.b.negated() is None else Negative(self)
@@ -268,7 +285,8 @@ class Either(Pattern):
 
     def roots(self) -> frozenset[str]:
         parts = [option.roots() for option in self.options]
-        return frozenset(op for part in parts for op in part) if all(parts) else frozenset[str]()
+        every: set[str] = {op for part in parts for op in part} if all(parts) else set()
+        return frozenset(every)
 
     def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
         for option in self.options:
