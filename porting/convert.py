@@ -115,12 +115,9 @@ class Context:
 
 def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
-    changed = changes(graph, context.model.functions)
-    if changed:
-        raise PortingError(changed)
-    missing = unsupported(graph, context.model.functions)
-    if missing:
-        raise PortingError(missing)
+    refused = changes(graph, context.model.functions), unsupported(graph, context.model.functions)
+    if any(refused):
+        raise PortingError("\n".join(filter(None, refused)))
     emitter = ConvertingEmitter(graph, context)
     return emitter.graph(emitter.run(graph, {})), emitter
 
