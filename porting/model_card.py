@@ -15,16 +15,16 @@ from torch_towers.graph import TensorSpec
 from torch_towers.listing import listing
 
 
-def save(
-    output: Path, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str
-) -> None:
+def save(output: Path, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str) -> None:
     """Puts the checkpoint in place, whole or not at all."""
     sides = {side: Side(ported.spec, ported.store, ported.frozen) for side, ported in towers.items()}
+    index = next((ported.retrieval for ported in towers.values() if ported.retrieval is not None), None)
     parity = {side: report.as_json() for side, report in reports.items()}
     save_checkpoint(
         output,
         query=sides.get("query"),
         candidate=sides.get("candidate"),
+        candidates=None if index is None else index.stored(),
         similarity=cast(Similarity, similarity),
         source={side: _source(ported) for side, ported in towers.items()},
         extra_files={
@@ -42,9 +42,7 @@ def _source(ported: PortedTower) -> dict[str, Any]:
     }
 
 
-def card(
-    name: str, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str
-) -> str:
+def card(name: str, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str) -> str:
     """MODEL.md: the towers as readable listings, an example of their inputs, and how equal they were measured to be."""
     parts = [f"# {name}\n\nTwo-tower model, ported from TensorFlow. Similarity: {similarity}."]
     for side, ported in towers.items():

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from porting.arrays import load_arrays, save_arrays
+from porting.cut import Cut
 from porting.errors import PortingError
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -80,6 +81,19 @@ class Oracle:
         """
         request = {"model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True}
         return self._ask(request, [batch])[0]
+
+    def run_cut(
+        self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, cut: Cut, batches: Sequence[Arrays]
+    ) -> list[Any]:
+        """TensorFlow's outputs of a part of the entry's graph for each batch; where TensorFlow refused it, its message.
+
+        The part runs op by op, as in `values`: what stands outside of it need not exist in this TensorFlow.
+        """
+        request = {
+            "model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True,
+            "feeds": {ref: [spec.name, spec.dtype] for ref, spec in cut.feeds.items()}, "fetches": dict(cut.fetches),
+        }  # fmt: skip
+        return self._ask(request, batches)
 
     def _ask(self, request: dict[str, Any], batches: Sequence[Arrays]) -> list[Any]:
         self._requests += 1

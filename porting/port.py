@@ -63,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--candidate-signature", metavar="NAME", help="of the candidate tower")
     made.add_argument("--query-output", metavar="NAME", help="the output that is the query's embedding")
     made.add_argument("--candidate-output", metavar="NAME", help="the output that is the candidate's embedding")
+    made.add_argument(
+        "--whole", action="store_true", help="a retrieval index as it stands: queries in, scores and identifiers out "
+        "(default: the query tower, with candidates and identifiers beside it)",
+    )  # fmt: skip
     made.add_argument("--tags", metavar="TAG[,TAG]", help="the meta graph, where a SavedModel holds several")
     made.add_argument("--similarity", choices=("auto", "dot", "cosine"), default="auto",
                       help="auto: cosine where both towers end in a unit norm, else dot")  # fmt: skip
@@ -129,7 +133,9 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
     if path not in models:
         models[path] = read(path, tags=_tags(options), progress=_progress(f"checking {path}", options))
     entry = getattr(options, f"{side}_signature") or options.signature
-    ported = port_tower(models[path], entry, embedding=getattr(options, f"{side}_output"))
+    output = getattr(options, f"{side}_output")
+    split_index = side == "query" and not options.whole and output is None
+    ported = port_tower(models[path], entry, embedding=output, split_index=split_index)
     for line in summary_lines(side, ported):
         say(line)
     if options.explain:
@@ -142,8 +148,10 @@ def summary_lines(side: str, ported: PortedTower) -> list[str]:
     """What became of one tower's graph, in a few lines."""
     lifted = ", ".join(f"{count} {kind}" for kind, count in sorted(ported.lifted.items())) or "nothing"
     remaining = ", ".join(f"{op} x{count}" for op, count in sorted(ported.remaining.items())) or "none"
+    index = ported.retrieval
     return [
         f"{side}: {ported.model.path}, {ported.entry}: {len(ported.tf_graph.nodes)} TensorFlow ops",
+        *([] if index is None else [f"  found a {index.described()}"]),
         f"  lifted: {lifted}",
         f"  ops that remain: {remaining}",
     ]
@@ -198,6 +206,12 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
     found: list[str] = []
     for path, model in models.items():
         used = {key for ported in towers.values() if ported.model is model for key in ported.variables}
+        used |= {
+            key
+            for ported in towers.values()
+            if ported.model is model and ported.retrieval
+            for key in ported.retrieval.variables
+        }
         names = {model.variables[key].name for key in used}
         found += [
             f"{path}: variable {variable.name!r} {list(variable.shape)}"
@@ -232,6 +246,7 @@ def _summary(
                 "lifted": dict(ported.lifted),
                 "remaining": dict(ported.remaining),
                 "not_lifted": list(ported.refusals),
+                "index": None if ported.retrieval is None else ported.retrieval.described(),
                 "parity": reports[side].as_json(),
             }
             for side, ported in towers.items()

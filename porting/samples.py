@@ -172,9 +172,9 @@ def _ancestor(ref: str, nodes: Mapping[str, Node], attribute: str) -> str | None
 
 
 def from_reference(
-    arrays: Mapping[str, np.ndarray[Any, Any]], entry: str, graph: Graph
+    arrays: Mapping[str, np.ndarray[Any, Any]], entry: str, inputs: Sequence[TensorSpec], outputs: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recorded inputs and outputs of one entry, by the names of its graph.
+    """The recorded inputs and outputs of one entry, by the names of its inputs and outputs.
 
     Arrays are named `<signature>|in|<input>` and `<signature>|out|<output>`; a restored function is `root.<path>#<trace>`.
     """
@@ -188,7 +188,7 @@ def from_reference(
     if not found["out"]:
         recorded = sorted({name.partition("|")[0] for name in arrays})
         raise PortingError(f"nothing is recorded for {entry!r}; the reference has {', '.join(recorded)}")
-    return _renamed(found["in"], [spec.name for spec in graph.inputs]), _renamed(found["out"], list(graph.outputs))
+    return _renamed(found["in"], [spec.name for spec in inputs]), _renamed(found["out"], list(outputs))
 
 
 def _renamed(recorded: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -19,11 +19,13 @@ from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_registry
 from tensorflow.python.saved_model import loader_impl
 
+from porting import cut as cutting
 from porting.arrays import load_arrays, save_arrays
+from porting.cut import Cut
 from porting.oracle import Arrays, of_batch
 from porting.saved_model import FunctionRef, SavedModel, read
 from porting.simplify import flatten
-from torch_towers.graph import Node
+from torch_towers.graph import Node, TensorSpec
 
 with contextlib.suppress(ImportError):
     import tensorflow_text  # noqa: F401  (registers its ops)
@@ -45,9 +47,10 @@ def serve() -> None:
 
 
 def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dict[str, Any]:
-    key = (request["model"], tuple(request["tags"]), request["entry"], request.get("values", False))
+    what = json.dumps([request.get("values"), request.get("feeds"), request.get("fetches")])
+    key = (request["model"], tuple(request["tags"]), request["entry"], what)
     if key not in runners:
-        runners[key] = (_node_runner if key[3] else _runner)(*key[:3])
+        runners[key] = _node_runner(*key[:3], _cut(request)) if request.get("values") else _runner(*key[:3])
     arrays = load_arrays(Path(request["inputs"]))
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     errors: list[str | None] = []
@@ -60,6 +63,11 @@ def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dic
             errors.append(_sentence(error))
     save_arrays(Path(request["outputs"]), outputs)
     return {"errors": errors, "version": tf.__version__}
+
+
+def _cut(request: dict[str, Any]) -> Cut:
+    feeds = {ref: TensorSpec(name, dtype, None) for ref, (name, dtype) in request.get("feeds", {}).items()}
+    return Cut(feeds, request.get("fetches", {}))
 
 
 def _sentence(error: Exception) -> str:
@@ -163,10 +171,10 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
 # -- op by op -------------------------------------------------------------------------------------------------------------
 
 
-def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
-    """A function from named inputs to the first result of every node, each op run by its own kernel."""
+def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
+    """A function from named inputs to the first result of every node, each op run by its own kernel; of a part, to its outputs."""
     model = read(path, tags=list(tags) or None, verify=False)
-    flat = flatten(model.graph(entry), model.functions)
+    flat = cutting.apply(flatten(model.graph(entry), model.functions), cut)
     for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(model.tags):
             for function in meta_graph.graph_def.library.function:
@@ -181,10 +189,14 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
             try:
                 results[node.name] = _execute(node, [_result(ref, results, flat_nodes) for ref in node.inputs], model)
             except tf.errors.OpError:
+                if cut:
+                    raise
                 break
             first = results[node.name][0] if results[node.name] else None
             if first is not None and first.dtype not in (tf.resource, tf.variant):
                 shown[node.name] = _array(first.numpy())
+        if cut:
+            return {name: _array(_result(ref, results, flat_nodes).numpy()) for name, ref in flat.outputs.items()}
         return shown
 
     flat_nodes = {node.name: node for node in flat.nodes}
@@ -194,7 +206,7 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
 def _result(ref: str, results: Mapping[str, list[Any]], nodes: Mapping[str, Node]) -> Any:
     name, _, rest = ref.partition(":")
     argument, _, index = rest.rpartition(":")
-    offset = _offset(nodes[name], argument) if argument else 0
+    offset = _offset(nodes[name], argument) if argument and name in nodes else 0
     return results[name][offset + int(index or 0)]
 
 

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from porting import cut as cutting
+from porting import retrieval
 from porting.components import component_of
 from porting.convert import Context, convert
+from porting.cut import Cut
 from porting.errors import PortingError
 from porting.lift import lift
+from porting.retrieval import Retrieval
 from porting.saved_model import SavedModel
 from porting.simplify import flatten
 from porting.split import SOURCES, Parts, split
@@ -37,6 +41,9 @@ class PortedTower:
     lifted: Counter[str] = field(default_factory=Counter[str])
     remaining: Counter[str] = field(default_factory=Counter[str])  # ops that no layer stands for
     refusals: tuple[str, ...] = ()
+    cut: Cut = field(default_factory=Cut)  # where the entry's graph was cut
+    retrieval: Retrieval | None = None  # the index that the tower was cut from
+    entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
 
     def tower(self) -> Tower:
         """The tower, ready to run."""
@@ -44,14 +51,26 @@ class PortedTower:
 
 
 def port_tower(
-    model: SavedModel, entry: str | None = None, *, embedding: str | None = None, lifts: bool = True
+    model: SavedModel,
+    entry: str | None = None,
+    *,
+    embedding: str | None = None,
+    lifts: bool = True,
+    cut: Cut | None = None,
+    split_index: bool = False,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
-    `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. Errors: `PortingError`.
+    `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut` ports a part of the graph.
+    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. Errors: `PortingError`.
     """
     entry = entry or model.default_entry()
-    tf_graph = flatten(model.graph(entry), model.functions)
+    whole = flatten(model.graph(entry), model.functions)
+    tf_graph = cutting.apply(whole, cut or Cut())
+    index = retrieval.find(tf_graph, model) if split_index else None
+    if index is not None:
+        cut = Cut(cut.feeds if cut else {}, index.cut().fetches)
+        tf_graph = cutting.apply(tf_graph, index.cut())
     context = Context(model)
     graph, emitter = convert(tf_graph, context)
     lifted = lift(graph, context.store, emitter.known) if lifts else None
@@ -65,6 +84,7 @@ def port_tower(
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
+        cut=cut or Cut(), retrieval=index, entry_outputs=tuple(whole.outputs),
     )  # fmt: skip
 
 

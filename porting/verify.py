@@ -13,8 +13,10 @@ from porting.arrays import to_numpy
 from porting.divergence import first_difference
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
+from porting.retrieval import Retrieval
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
+from torch_towers.similarity import top_k
 from torch_towers.tower import Tower
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -23,13 +25,21 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequence[Arrays] = ()) -> ParityReport:
     """The port against TensorFlow on `batches`, or on inputs made from the graph itself where none are given."""
     asked = list(batches) or samples.batches(ported.tf_graph, ported.model)
-    answers = oracle.run(ported.model.path, ported.model.tags, ported.entry, asked)
-    names = list(ported.tf_graph.outputs)
+    where = (ported.model.path, ported.model.tags, ported.entry)
+    index = _answering(ported)
+    answers = oracle.run_cut(*where, ported.cut, asked) if ported.cut and not index else oracle.run(*where, asked)
+    names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
     theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
     report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}")
-    if not report.passed:
+    if not report.passed and not ported.cut:
         report.failures += _located(ported, oracle, asked, theirs)
     return report
+
+
+def _answering(ported: PortedTower) -> Retrieval | None:
+    """The index that the tower was cut from, where the whole can be asked for scores: then that is what is compared."""
+    found = ported.retrieval
+    return found if found is not None and found.candidates is not None and found.scores is not None else None
 
 
 def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]) -> list[str]:
@@ -42,7 +52,8 @@ def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], their
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
     """The port against recorded inputs and outputs (arrays named `<signature>|in|<input>`, `<signature>|out|<output>`)."""
-    inputs, outputs = samples.from_reference(arrays, ported.entry, ported.tf_graph)
+    names = list(ported.entry_outputs) if _answering(ported) else list(ported.tf_graph.outputs)
+    inputs, outputs = samples.from_reference(arrays, ported.entry, ported.tf_graph.inputs, names)
     return _report(ported, [inputs], [outputs], "recorded outputs")
 
 
@@ -52,20 +63,42 @@ def not_compared() -> ParityReport:
 
 
 def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str) -> ParityReport:
+    index = _answering(ported)
     tower = ported.tower()
-    ours = [answer(tower, batch) for batch in asked]
+    ours = [answer(tower, batch, index) for batch in asked]
     tower = ported.tower().to(dtype=torch.float64)
-    exact = [answer(tower, batch) for batch in asked]
+    exact = [answer(tower, batch, index) for batch in asked]
+    if index is not None:  # what else the whole gives is not in the split
+        theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
     return compare(ours, theirs, exact, compared_with=compared_with)
 
 
-def answer(tower: Tower, batch: Arrays) -> dict[str, np.ndarray[Any, Any]] | str:
-    """Every output of the tower for one batch, as numpy; the message where it refuses the batch."""
+def answer(tower: Tower, batch: Arrays, index: Retrieval | None = None) -> dict[str, np.ndarray[Any, Any]] | str:
+    """Every output of the tower for one batch, as numpy; the message where it refuses the batch.
+
+    With an index, what that answers for the tower's embedding, by the names of the whole entry's outputs.
+    """
     try:
         with torch.inference_mode():
-            return {name: to_numpy(value) for name, value in tower(dict(batch)).items()}
+            found = tower(dict(batch))
+            if index is None:
+                return {name: to_numpy(value) for name, value in found.items()}
+            return _retrieved(found[tower.embedding], index)
     except InputError as error:
         return str(error)
+
+
+def _retrieved(embedding: Any, index: Retrieval) -> dict[str, np.ndarray[Any, Any]]:
+    """Scores and identifiers of the best candidates, as the index gives them."""
+    assert index.candidates is not None
+    candidates = torch.from_numpy(np.array(index.candidates)).to(embedding.dtype)
+    scores, rows = top_k(embedding, candidates, index.k or 10)
+    ids = rows.to(torch.int32).numpy() if index.identifiers is None else index.identifiers[rows.numpy()]
+    return {name: value for name, value in zip((index.scores, index.ids), (to_numpy(scores), ids), strict=True) if name}
+
+
+def _both(index: Retrieval) -> list[str]:
+    return [name for name in (index.scores, index.ids) if name]
 
 
 def _named(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:

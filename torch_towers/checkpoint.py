@@ -172,7 +172,9 @@ class _Writer:
         """The candidates as JSON: where they are stored."""
         embeddings, ids = candidates.embeddings.detach(), candidates.ids
         if embeddings.ndim != 2 or not embeddings.is_floating_point():
-            raise CheckpointError(f"candidates must be floats of shape [n, dim], not {embeddings.dtype} {[*embeddings.shape]}")
+            raise CheckpointError(
+                f"candidates must be floats of shape [n, dim], not {embeddings.dtype} {[*embeddings.shape]}"
+            )
         if ids is not None and tuple(ids.shape) != (len(embeddings),):
             raise CheckpointError(f"{len(embeddings)} candidates have ids of shape {[*ids.shape]}: each needs one")
         if isinstance(ids, Tensor):
@@ -390,7 +392,9 @@ def _candidates(embeddings: str, ids: str | None, k: int, values: Mapping[str, A
     matrix, names = values[embeddings], None if ids is None else values[ids]
     if matrix.ndim != 2 or not matrix.is_floating_point() or (names is not None and names.shape != matrix.shape[:1]):
         shape = None if names is None else list(names.shape)
-        raise CheckpointError(f"{CONFIG}: index: candidates {list(matrix.shape)} of {matrix.dtype} and ids {shape} do not fit")
+        raise CheckpointError(
+            f"{CONFIG}: index: candidates {list(matrix.shape)} of {matrix.dtype} and ids {shape} do not fit"
+        )
     return Candidates(matrix.detach(), names, k)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch_towers.checkpoint import Candidates, Side, Similarity, read_checkpoin
 from torch_towers.errors import CheckpointError, TorchTowersError
 from torch_towers.listing import model_card
 from torch_towers.tower import Tower
+
+if TYPE_CHECKING:
+    from torch_towers.index import Index
 
 
 class TwoTower:
@@ -59,6 +62,21 @@ class TwoTower:
         Exact; of equal scores the lower index comes first; see `torch_towers.similarity.top_k` for NaN, large k and `exclude`.
         """
         return scores_of.top_k(queries, candidates, k, self.similarity_function, exclude)
+
+    def index(
+        self, candidates: Any, ids: Any = None, *, attributes: Mapping[str, Sequence[Any]] | None = None, **options: Any
+    ) -> Index:
+        """The index of `candidates` (embeddings, or inputs of the candidate tower): `index.search(queries, k) -> scores, ids`.
+
+        Options and errors: those of `torch_towers.Index` (`engine="hnsw"`).
+        """
+        from torch_towers.index import Index, is_embeddings
+
+        vectors = candidates if is_embeddings(candidates) else self.encode_candidate(candidates)
+        encode = self.encode_query if self.query is not None else None
+        return Index(
+            vectors, ids, attributes=attributes, similarity=self.similarity_function, encode_query=encode, **options
+        )
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TwoTower:
         """Moves both encoders, and gives the towers themselves. `dtype` stands for float32 in the encoders."""

@@ -1,0 +1,91 @@
+"""Cut: the part of a flat TF graph between some of its tensors and others.
+
+A retrieval index is cut at the query's embedding, and what follows is data. A graph that begins with an op that nobody has is
+cut behind it, and its results are the tower's inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from porting.simplify import EFFECTS, SIDE_EFFECTS
+from torch_towers.graph import Graph, Node, TensorSpec, node_of
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a graph is cut. `feeds`: the tensors that become inputs, by reference; `fetches`: the outputs' references, by name."""
+
+    feeds: Mapping[str, TensorSpec] = field(default_factory=dict[str, TensorSpec])
+    fetches: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __bool__(self) -> bool:
+        return bool(self.feeds or self.fetches)
+
+
+def apply(graph: Graph, cut: Cut) -> Graph:
+    """The nodes that the outputs need, back to the tensors that are fed; of the inputs those that are still used.
+
+    What stands outside of the cut goes with its assertions and what it writes; the assertions of what stays stay.
+    """
+    if not cut:
+        return graph
+    renamed = {normal(ref): spec.name for ref, spec in cut.feeds.items()}
+    fetches = dict(cut.fetches) or dict(graph.outputs)
+    nodes = {node.name: node for node in graph.nodes}
+    needed = upstream(fetches.values(), nodes, renamed)
+    outside = _downstream(cut.fetches.values(), graph) | upstream(cut.feeds, nodes, {})
+    outside -= needed
+    for node in graph.nodes:
+        if node.name not in needed and _is_effect(node):
+            around = upstream([node.name], nodes, renamed)
+            if outside.isdisjoint(around) and _matters(node, needed, nodes):
+                needed |= around
+    kept = [
+        replace(n, inputs=tuple(_rename(ref, renamed) for ref in n.inputs)) for n in graph.nodes if n.name in needed
+    ]
+    outputs = {name: _rename(ref, renamed) for name, ref in fetches.items()}
+    used = {node_of(ref) for node in kept for ref in node.inputs} | {node_of(ref) for ref in outputs.values()}
+    return Graph((*(spec for spec in graph.inputs if spec.name in used), *cut.feeds.values()), tuple(kept), outputs)
+
+
+def upstream(refs: Iterable[str], nodes: Mapping[str, Node], fed: Container[str]) -> set[str]:
+    """The nodes that `refs` need, themselves included, back to the tensors that are fed."""
+    found: set[str] = set()
+    pending = list(refs)
+    while pending:
+        ref = pending.pop()
+        name = node_of(ref)
+        if name in nodes and name not in found and normal(ref) not in fed:
+            found.add(name)
+            pending += nodes[name].inputs
+    return found
+
+
+def normal(ref: str) -> str:
+    """One spelling of a reference: "x" for "x:0"."""
+    return ref.removesuffix(":0") if ref.count(":") == 1 else ref
+
+
+def _downstream(refs: Iterable[str], graph: Graph) -> set[str]:
+    """The nodes that use `refs`, or what is made of them."""
+    start, found = {normal(ref) for ref in refs}, set[str]()
+    for node in graph.nodes:
+        if any(normal(ref) in start or node_of(ref) in found for ref in node.inputs):
+            found.add(node.name)
+    return found
+
+
+def _matters(node: Node, needed: set[str], nodes: Mapping[str, Node]) -> bool:
+    """False for a write to a variable that nothing of what stays reads."""
+    written = {nodes[node_of(ref)].attrs.get("variable") for ref in node.inputs} - {None}
+    return node.op in EFFECTS or not written or any(nodes[name].attrs.get("variable") in written for name in needed)
+
+
+def _is_effect(node: Node) -> bool:
+    return node.op in EFFECTS or node.op.startswith(SIDE_EFFECTS)
+
+
+def _rename(ref: str, renamed: Mapping[str, str]) -> str:
+    return renamed.get(normal(ref), ref)

@@ -1,0 +1,160 @@
+"""Retrieval indexes of TensorFlow Recommenders, ported whole and split, with TensorFlow's own answers beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import torch_towers
+from porting import port, retrieval
+from porting.arrays import to_numpy
+from porting.oracle import Oracle
+from porting.saved_model import read
+from porting.simplify import flatten
+from porting.tower import port_tower
+from porting.verify import verify_with_tensorflow
+from tests.witness import tf
+from torch_towers.checkpoint import Candidates, read_checkpoint
+from torch_towers.similarity import top_k
+
+tfrs: Any = pytest.importorskip("tensorflow_recommenders", reason="builds the indexes; install the extra [parity]")
+top: Any = tfrs.layers.factorized_top_k
+
+USERS = [f"user {i}" for i in range(12)]
+CANDIDATES = (
+    np.random.default_rng(0).integers(-1, 2, (40, 4)).astype(np.float32)
+)  # many of them equal, so that scores tie
+NAMES = np.array([f"movie {i}" for i in range(40)])
+
+
+def query_model() -> Any:
+    """Users to small integers: equal scores are equal to the bit."""
+    layers = tf.keras.layers
+    vectors = tf.keras.initializers.Constant(np.random.default_rng(1).integers(-3, 4, (13, 4)))
+    return tf.keras.Sequential(
+        [
+            layers.StringLookup(vocabulary=USERS, mask_token=None),
+            layers.Embedding(13, 4, embeddings_initializer=vectors),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Any:
+    with Oracle() as running:
+        yield running
+
+
+def brute_force(folder: Path, ids: Any, k: int = 9, model: Any = None) -> Any:
+    """Saves a BruteForce index; gives what it answers."""
+    index = top.BruteForce(model or query_model(), k=k)
+    index.index(tf.constant(CANDIDATES), None if ids is None else tf.constant(ids))
+    index(tf.constant(USERS))
+    if ids is not None:
+        index.query_with_exclusions(tf.constant(USERS[:2]), tf.constant(ids[:6].reshape(2, 3)))
+    tf.saved_model.save(index, str(folder))
+    return index
+
+
+IDS = {"strings": NAMES, "integers": np.arange(40)[::-1] * 7, "none": None}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_brute_force_split(tmp_path: Path, kind: str, capsys: Any) -> None:
+    """The command finds the index; the checkpoint's tower, candidates and ids give TensorFlow's answer, ties included."""
+    index = brute_force(tmp_path / "index", IDS[kind])
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "found a brute force index: 40 candidates of 4" in said
+    assert "left out" not in said
+    towers = torch_towers.load(tmp_path / "out")
+    assert towers.candidates is not None and towers.candidates.k == 9
+    users = [*USERS, "nobody"]
+    embeddings = towers.encode_query(users)
+    assert np.array_equal(embeddings.numpy(), index.query_model(tf.constant(users)).numpy())
+    for k in (9, 40):
+        scores, rows = top_k(embeddings, towers.candidates.embeddings, k)
+        ids = towers.candidates.ids
+        expected_scores, expected = index(tf.constant(users), k=k)
+        assert np.array_equal(scores.numpy(), expected_scores.numpy())
+        assert ids is not None
+        found = ids[rows.numpy()] if isinstance(ids, np.ndarray) else ids[rows]
+        assert np.array_equal(to_numpy(found), expected.numpy())
+        assert len(np.unique(expected_scores[0])) < k  # there were ties
+
+
+@pytest.mark.parametrize("kind", ["strings", "integers"])
+def test_brute_force_whole(tmp_path: Path, oracle: Oracle, kind: str) -> None:
+    """`--whole`, and `query_with_exclusions`, which subtracts 1e5 from what is excluded."""
+    index = brute_force(tmp_path, IDS[kind])
+    model = read(tmp_path)
+    report = verify_with_tensorflow(port_tower(model), oracle)
+    assert report.passed and report.outputs["output_2"].equal == report.outputs["output_2"].values > 0, report.lines()
+    ported = port_tower(model, "query_with_exclusions")
+    ids = IDS[kind]
+    assert ids is not None
+    for users, exclusions in ((USERS[:2], ids[:6]), (USERS[3:5], ids[[7, 7, 30, 2, 1, 0]])):
+        exclusions = exclusions.reshape(2, 3)
+        expected = index.query_with_exclusions(tf.constant(users), tf.constant(exclusions))
+        given = exclusions.tolist() if kind == "strings" else exclusions
+        found = ported.tower()({"queries": users, "exclusions": given})
+        for ours, theirs in zip(found.values(), expected, strict=True):
+            assert np.array_equal(to_numpy(ours), theirs.numpy())
+
+
+def test_embeddings_as_queries(tmp_path: Path, oracle: Oracle) -> None:
+    """An index without a query model: its input is the embedding."""
+    index = top.BruteForce(k=3)
+    index.index(tf.constant(CANDIDATES), tf.constant(NAMES))
+    index(tf.zeros([2, 4]))
+    tf.saved_model.save(index, str(tmp_path))
+    ported = port_tower(read(tmp_path), split_index=True)
+    assert ported.retrieval is not None
+    report = verify_with_tensorflow(ported, oracle)
+    assert report.passed and report.rows > 0, report.lines()
+    row = np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
+    assert np.array_equal(ported.tower().encode(row).numpy(), row)
+
+
+def found_in(folder: Path, function: Any, *specs: Any) -> retrieval.Retrieval | None:
+    module = tf.Module()
+    module.matrix = tf.Variable(CANDIDATES)
+    module.serve = tf.function(lambda x: function(module, x), input_signature=specs or [tf.TensorSpec([None, 4])])
+    tf.saved_model.save(module, str(folder), signatures=module.serve)
+    model = read(folder)
+    return retrieval.find(flatten(model.graph("serving_default"), model.functions), model)
+
+
+def test_other_spellings(tmp_path: Path) -> None:
+    """A constant matrix, `tf.transpose`, no identifiers: still an index. A classifier's best classes are none."""
+
+    def transposed(module: Any, x: Any) -> Any:
+        scores, rows = tf.math.top_k(x @ tf.transpose(tf.constant(CANDIDATES)), 5)
+        return {"scores": scores, "rows": rows}
+
+    found = found_in(tmp_path / "a", transposed)
+    assert (
+        found is not None and found.identifiers is None and (found.scores, found.ids, found.k) == ("scores", "rows", 5)
+    )
+    assert np.array_equal(found.candidates, CANDIDATES)
+    assert found_in(tmp_path / "b", lambda module, x: tf.math.top_k(x @ tf.constant(CANDIDATES.T.copy()), 2)[0]) is None
+    assert found_in(tmp_path / "c", lambda module, x: tf.math.top_k(x @ tf.transpose(x + 1.0), 1)[0]) is None
+
+
+def test_candidates_in_a_checkpoint(tmp_path: Path) -> None:
+    """Read back as written; a damaged index is refused in a sentence."""
+    brute_force(tmp_path / "index", NAMES)
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), "--no-verify"]) == 0
+    towers = torch_towers.load(tmp_path / "out")
+    towers.save(tmp_path / "again")
+    again = read_checkpoint(tmp_path / "again").candidates
+    assert again is not None and again.ids is not None
+    assert np.array_equal(again.embeddings.numpy(), CANDIDATES)
+    assert [name.decode() for name in again.ids.tolist()] == NAMES.tolist()
+    assert towers.query is not None
+    for wrong in (Candidates(again.embeddings[0], None), Candidates(again.embeddings, again.ids[:3])):
+        with pytest.raises(torch_towers.CheckpointError, match="candidates"):
+            torch_towers.save_checkpoint(tmp_path / "wrong", query=towers.query.side(), candidates=wrong)
