@@ -9,6 +9,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -30,18 +31,27 @@ Spec = tuple[str | None, tuple[int | str | None, ...] | None]
 Infer = Callable[..., Sequence[Spec]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Op:
-    """One entry of a table: the callable, its signature with evaluated annotations, and where it runs."""
+    """One entry of a table: the callable, its signature with evaluated annotations, and where it runs.
+
+    The signature is read when it is asked for: of hundreds of entries a checkpoint names a few.
+    """
 
     name: str
     function: Callable[..., Any]
-    signature: inspect.Signature
-    hints: Mapping[str, Any]
     stage: Stage
     infer: Infer | None
 
-    @property
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.function)
+
+    @cached_property
+    def hints(self) -> Mapping[str, Any]:
+        return typing.get_type_hints(self.function.__init__ if inspect.isclass(self.function) else self.function)
+
+    @cached_property
     def takes_device(self) -> bool:
         """True for ops that make tensors out of nothing: they are told the encoder's device."""
         return "device" in self.signature.parameters
@@ -71,9 +81,7 @@ def _register(table: dict[str, Op], stage: Stage, infer: Infer | None, name: str
         key = name or str(function.__name__)
         if key in table:
             raise ValueError(f"{key!r} is registered twice")
-        target = function.__init__ if inspect.isclass(function) else function
-        hints = typing.get_type_hints(target)
-        table[key] = Op(key, function, inspect.signature(function), hints, stage, infer)
+        table[key] = Op(key, function, stage, infer)
         return function
 
     return add

@@ -1,0 +1,181 @@
+"""The towers that are measured, as TensorFlow saves them: `python -m benchmarks.towers FOLDER` writes those that are missing.
+
+Runs in a process of its own: it imports TensorFlow, and tf_keras as `tf.keras` for TensorFlow Recommenders.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from benchmarks import data
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+
+def save_id_tower(path: Path) -> None:
+    """StringLookup and Embedding, as in TensorFlow Recommenders' tutorials."""
+    import tensorflow as tf
+
+    tf.saved_model.save(_id_model(), str(path))
+
+
+def _id_model() -> Any:
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    lookup = layers.StringLookup(vocabulary=[f"user-{i}" for i in range(data.USERS)], mask_token=None)
+    model = tf.keras.Sequential(
+        [layers.Input((), dtype=tf.string, name="user_id"), lookup, layers.Embedding(data.USERS + 1, 64)]
+    )
+    model(tf.constant(["user-1"]))
+    return model
+
+
+def save_brute_force(path: Path) -> None:
+    """TensorFlow Recommenders' exact index over 100,000 candidates, with the query tower inside."""
+    import tensorflow as tf
+    import tensorflow_recommenders as tfrs
+
+    index = tfrs.layers.factorized_top_k.BruteForce(_id_model(), k=10)
+    vectors = tf.random.stateless_normal([data.ITEMS, data.DIM], seed=(1, 2))
+    index.index(vectors, tf.constant([f"item-{i}" for i in range(data.ITEMS)]))
+    index(tf.constant(["user-1"]))
+
+    def signature(user_id: Any) -> dict[str, Any]:
+        scores, ids = index(user_id)
+        return {"scores": scores, "ids": ids}
+
+    specs = [tf.TensorSpec([None], tf.string, "user_id")]
+    tf.saved_model.save(index, str(path), signatures={"serving_default": tf.function(signature, input_signature=specs)})
+
+
+def _feature_model() -> Any:
+    """Ids, hashing, buckets, numbers and short text, in Keras 3."""
+    import keras
+    import numpy as np
+
+    layers = keras.layers
+    text = layers.TextVectorization(max_tokens=5000, output_sequence_length=8)
+    text.adapt([title for title in data.features(5000)["title"]])
+    normal = layers.Normalization(axis=None)
+    normal.adapt(np.array(data.features(5000)["price"], np.float32))
+    inputs = {
+        name: keras.Input((), dtype="float32" if name in ("age", "price") else "string", name=name)
+        for name in ("user_id", "device", "city", "age", "price", "title")
+    }
+    lookup = layers.StringLookup(vocabulary=[f"user-{i}" for i in range(data.USERS)])
+    ages = layers.Discretization(bin_boundaries=[18.0, 25.0, 35.0, 45.0, 55.0, 65.0])
+    parts = [
+        layers.Embedding(data.USERS + 1, 32)(lookup(inputs["user_id"])),
+        layers.Embedding(10_000, 16)(layers.Hashing(10_000)(inputs["device"])),
+        layers.Embedding(len(data.CITIES) + 1, 8)(layers.StringLookup(vocabulary=data.CITIES)(inputs["city"])),
+        layers.Embedding(7, 4)(ages(inputs["age"])),
+        layers.Reshape((1,))(normal(inputs["price"])),
+        layers.GlobalAveragePooling1D()(layers.Embedding(5000, 32, mask_zero=True)(text(inputs["title"]))),
+    ]
+    hidden = layers.Dense(128, activation="relu")(layers.Concatenate()(parts))
+    return keras.Model(inputs, layers.Dense(64)(hidden))
+
+
+def save_feature_tower(path: Path) -> None:
+    """Ids, hashing, buckets, numbers and short text, in Keras 3."""
+    import tensorflow as tf
+
+    model = _feature_model()
+    names = {name: "float32" if name in ("age", "price") else "string" for name in data.features(1)}
+    specs = [{name: tf.TensorSpec([None], dtype, name) for name, dtype in names.items()}]
+    _save(model, lambda columns: {"embedding": model(columns)}, specs, path)
+
+
+def save_example_tower(path: Path) -> None:
+    """The same features behind serialized tf.Example messages."""
+    import tensorflow as tf
+
+    model = _feature_model()
+    kinds = {name: "float32" if name in ("age", "price") else "string" for name in data.features(1)}
+    wanted = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
+    specs = [tf.TensorSpec([None], tf.string, "examples")]
+    _save(model, lambda examples: {"embedding": model(tf.io.parse_example(examples, wanted))}, specs, path)
+
+
+def save_sentencepiece_tower(path: Path) -> None:
+    """SentencePiece, averaged embeddings, two dense layers."""
+    import sentencepiece
+    import tensorflow as tf
+    import tensorflow_text
+
+    trained = BytesIO()
+    texts = iter([row["description"] for row in data.packages()])
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=texts, model_writer=trained, vocab_size=4000, minloglevel=2
+    )
+    tokenizer = tensorflow_text.SentencepieceTokenizer(model=trained.getvalue())
+    module = tf.keras.Sequential([
+        tf.keras.layers.Embedding(4001, 64, mask_zero=True), tf.keras.layers.GlobalAveragePooling1D(),
+        tf.keras.layers.Dense(128, activation="relu"), tf.keras.layers.Dense(64),
+    ])  # fmt: skip
+    module.tokenizer = tokenizer
+
+    def serve(text: Any) -> dict[str, Any]:
+        ids = (tokenizer.tokenize(text) + 1).to_tensor(shape=[None, 48])
+        return {"embedding": module(ids)}
+
+    serve(tf.constant(["a text"]))
+    _save(module, serve, [tf.TensorSpec([None], tf.string, "text")], path)
+
+
+def save_mlp(path: Path) -> None:
+    """A hundred floats and three dense layers."""
+    import keras
+    import tensorflow as tf
+
+    layers = [
+        keras.layers.Dense(256, activation="relu"),
+        keras.layers.Dense(128, activation="relu"),
+        keras.layers.Dense(64),
+    ]
+    model = keras.Sequential([keras.Input((100,)), *layers])
+    _save(model, lambda x: {"embedding": model(x)}, [tf.TensorSpec([None, 100], tf.float32, "x")], path)
+
+
+def _save(model: Any, serve: Callable[..., Any], specs: list[Any], path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.model = model
+    tf.saved_model.save(module, str(path), signatures={"serving_default": tf.function(serve, input_signature=specs)})
+
+
+PRODUCERS: dict[str, Callable[[Path], None]] = {
+    "tfrs ids": save_id_tower,
+    "features": save_feature_tower,
+    "sentencepiece": save_sentencepiece_tower,
+    "serialized examples": save_example_tower,
+    "brute force": save_brute_force,
+    "mlp": save_mlp,
+}
+"""Towers that are made here; the demo's two lie in examples/. Transformers and images get their producers here."""
+
+
+def saved_model(folder: Path, tower: str) -> Path:
+    """Where the SavedModel of a tower lies."""
+    if tower.startswith("packages "):
+        return data.ROOT / "examples" / "packages" / f"{tower.removeprefix('packages ')}_model"
+    return folder / tower.replace(" ", "_")
+
+
+def main(folder: Path) -> None:
+    for tower, produce in PRODUCERS.items():
+        path = saved_model(folder, tower)
+        if not (path / "saved_model.pb").exists():
+            print(f"saving {tower}", flush=True)
+            produce(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
