@@ -1,13 +1,21 @@
-"""Two-tower models trained in TensorFlow, as native PyTorch: `load`, `TwoTower`, `Tower`, and the errors."""
+"""Two-tower models trained in TensorFlow, as native PyTorch: `load`, `TwoTower`, `Tower`, `Index`, and the errors."""
 
-from torch_towers import layers, ops  # fill the closed tables
-from torch_towers.checkpoint import Side, save_checkpoint
-from torch_towers.errors import CheckpointError, InputError, TorchTowersError
-from torch_towers.tower import Tower, TowerSpec
-from torch_towers.two_tower import TwoTower, load
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch_towers import layers, ops
+    from torch_towers.checkpoint import Side, save_checkpoint
+    from torch_towers.errors import CheckpointError, InputError, TorchTowersError
+    from torch_towers.index import Index
+    from torch_towers.tower import Tower, TowerSpec
+    from torch_towers.two_tower import TwoTower, load
 
 __all__ = [
     "CheckpointError",
+    "Index",
     "InputError",
     "Side",
     "TorchTowersError",
@@ -19,3 +27,23 @@ __all__ = [
     "ops",
     "save_checkpoint",
 ]
+
+_HOMES = {
+    "CheckpointError": "errors", "Index": "index", "InputError": "errors", "Side": "checkpoint", "TorchTowersError": "errors",
+    "Tower": "tower", "TowerSpec": "tower", "TwoTower": "two_tower", "load": "two_tower", "save_checkpoint": "checkpoint",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What this package offers, imported when it is first used: `torch-towers --help` answers without torch."""
+    if name in ("layers", "ops"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from torch_towers import layers as _layers  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills MODULES)
+from torch_towers import ops as _ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills OPS)
 from torch_towers.graph import Graph, ModuleSpec, Node, Operand
 from torch_towers.registry import MODULES, OPS, Op, Strings
 

@@ -152,3 +152,26 @@ def _without(scores: Tensor, indices: Tensor, excluded: Tensor, k: int, count: i
     order = out.to(torch.int8).sort(dim=1, stable=True).indices[:, :k]
     out = out.gather(1, order)
     return scores.gather(1, order).masked_fill(out, float("-inf")), indices.gather(1, order).masked_fill(out, -1)
+
+
+DISTANCES = ("SQUARED_L2_DISTANCE", "L1_DISTANCE", "COSINE_DISTANCE", "DOT_PRODUCT_DISTANCE")
+"""The measures of Vertex AI Vector Search. All are distances: the smaller, the nearer."""
+
+
+def distance(queries: Any, candidates: Any, name: str = "DOT_PRODUCT_DISTANCE") -> Tensor:
+    """Vertex's distance of every query to every candidate: `[n, dim], [m, dim] -> [n, m]`, in the embeddings' dtype.
+
+    COSINE_DISTANCE is 1 - cosine, DOT_PRODUCT_DISTANCE the negative dot product. Errors: `ValueError`.
+    """
+    if name not in DISTANCES:
+        raise ValueError(f"{name!r} is not a distance of Vertex's: those are {', '.join(DISTANCES)}")
+    if name == "DOT_PRODUCT_DISTANCE":
+        return -similarity(queries, candidates, "dot")
+    if name == "COSINE_DISTANCE":
+        return 1 - similarity(queries, candidates, "cosine")
+    q, c = _pair(queries, candidates, "dot")
+    if name == "L1_DISTANCE":
+        return torch.cdist(q, c, p=1)
+    # From the differences, not as |q|^2 - 2qc + |c|^2, which cancels where the two are near.
+    rows = [(c - row).square().sum(-1) for row in q]
+    return torch.stack(rows) if rows else q.new_empty(0, len(c))

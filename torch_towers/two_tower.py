@@ -64,14 +64,24 @@ class TwoTower:
         return scores_of.top_k(queries, candidates, k, self.similarity_function, exclude)
 
     def index(
-        self, candidates: Any, ids: Any = None, *, attributes: Mapping[str, Sequence[Any]] | None = None, **options: Any
+        self,
+        candidates: Any = None,
+        ids: Any = None,
+        *,
+        attributes: Mapping[str, Sequence[Any]] | None = None,
+        **options: Any,
     ) -> Index:
         """The index of `candidates` (embeddings, or inputs of the candidate tower): `index.search(queries, k) -> scores, ids`.
 
-        Options and errors: those of `torch_towers.Index` (`engine="hnsw"`).
+        Without candidates: of those that the checkpoint holds, where it was ported from a retrieval index. Options and errors: those
+        of `torch_towers.Index` (`engine="hnsw"`).
         """
         from torch_towers.index import Index, is_embeddings
 
+        if candidates is None:
+            if self.candidates is None:
+                raise CheckpointError("this checkpoint holds no candidates: give them, as embeddings or as inputs")
+            candidates, ids = self.candidates.embeddings, self.candidates.ids if ids is None else ids
         vectors = candidates if is_embeddings(candidates) else self.encode_candidate(candidates)
         encode = self.encode_query if self.query is not None else None
         return Index(

@@ -1,0 +1,92 @@
+"""Job: what determines the bytes of a bulk embedding, and nothing else; it travels to workers and into the manifest as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from torch_towers.bulk.errors import BulkError
+from torch_towers.bulk.sources import Source
+
+Format = Literal["parquet", "npy", "vertex-json", "vertex-csv", "vertex-avro"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+NumericKind = Literal["int", "float", "double"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How embeddings are written. `restricts`: Vector Search namespaces and the columns of their values."""
+
+    format: Format = "parquet"
+    restricts: tuple[tuple[str, str], ...] = ()
+    denies: tuple[tuple[str, str], ...] = ()
+    numeric_restricts: tuple[tuple[str, str, NumericKind], ...] = ()
+    crowding_tag: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it takes beside the features."""
+        tag = () if self.crowding_tag is None else (self.crowding_tag,)
+        pairs = [column for _, column in (*self.restricts, *self.denies)]
+        return tuple(dict.fromkeys((*pairs, *(column for _, column, _ in self.numeric_restricts), *tag)))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One bulk embedding. `columns`: (feature, column) where their names differ. `id_column` None: ids are the rows' numbers."""
+
+    checkpoint: str
+    checkpoint_sha256: str
+    tower: Literal["query", "candidate"]
+    sources: tuple[Source, ...]
+    folder: str
+    output: Output = Output()
+    id_column: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+    batch_size: int = 1024
+    rows_per_part: int = 102_400
+    normalize: bool = False
+    device: str = "cpu"
+    dtype: str | None = None
+    on_error: Literal["fail", "skip"] = "fail"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.rows_per_part < self.batch_size or self.rows_per_part % self.batch_size:
+            raise BulkError(
+                f"a part must be a whole number of batches: {self.rows_per_part} rows are not a multiple of {self.batch_size}"
+            )
+
+    @property
+    def work(self) -> Path:
+        """Where the manifest and unfinished files are: beside the output, so that nothing but results is in that."""
+        path = Path(self.folder)
+        return path.with_name(path.name + ".job")
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same in a run that resumes another. Where files lie, and what becomes of bad rows, may differ."""
+        data = dataclasses.asdict(self)
+        for name in ("checkpoint", "folder", "on_error"):
+            del data[name]
+        data["sources"] = [source.identity() for source in self.sources]
+        return cast("dict[str, Any]", json.loads(json.dumps(data)))
+
+    def to_json(self) -> str:
+        """The job as text; `Job.from_json` reads it."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        data = json.loads(text)
+        output = data.pop("output")
+        tuples = {name: tuple(map(tuple, output[name])) for name in ("restricts", "denies", "numeric_restricts")}
+        return cls(
+            **{
+                **data,
+                "sources": tuple(Source(**source) for source in data["sources"]),
+                "columns": tuple(map(tuple, data["columns"])),
+                "output": Output(**{**output, **tuples}),
+            }
+        )

@@ -1,0 +1,161 @@
+"""The manifest: a line of JSON for the job, one for each finished part, one for each file read to its end, one when all is done.
+
+A line is appended and flushed to the disk after its part was renamed into place, so a kill at any moment leaves a manifest that
+is true: at worst the last line is cut off, or a part is in place that the manifest lacks, and that part is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from torch_towers.bulk.errors import BulkError
+from torch_towers.bulk.job import Job
+from torch_towers.bulk.read import Bad
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A finished part: its place in the input, what it holds, and its files with their sizes and checksums."""
+
+    file: int
+    number: int
+    rows: int
+    bad: list[Bad] = field(default_factory=list[Bad])
+    files: list[tuple[str, int, str]] = field(default_factory=list[tuple[str, int, str]])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"part": [self.file, self.number], "rows": self.rows, "bad": self.bad, "files": self.files}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Part:
+        bad = [(int(row), str(why)) for row, why in data["bad"]]
+        files = [(str(name), int(size), str(digest)) for name, size, digest in data["files"]]
+        return cls(int(data["part"][0]), int(data["part"][1]), int(data["rows"]), bad, files)
+
+
+class Manifest:
+    """The manifest of a job, open for one process. `parts`: what is finished, by file and number."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.path = job.work / "manifest.jsonl"
+        self.parts: dict[tuple[int, int], Part] = {}
+        self.ended: set[int] = set()  # files that were read to their end
+        self.done = False
+        job.work.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(job.work / "lock")
+        try:
+            lines = list(self._read())
+            self._file = self.path.open("ab")
+            if not lines:
+                self._append({"torch_towers bulk": VERSION, "job": job.identity()})
+        except BaseException:
+            os.close(self._lock)
+            raise
+        if lines:
+            self._resume(lines)
+
+    def close(self) -> None:
+        self._file.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def add(self, part: Part) -> None:
+        self.parts[part.file, part.number] = part
+        self._append(part.to_json())
+
+    def end_file(self, file: int) -> None:
+        self.ended.add(file)
+        self._append({"file": file})
+
+    def finish(self) -> None:
+        self.done = True
+        self._append({"done": True})
+
+    def _append(self, value: Any) -> None:
+        self._file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        """The whole lines; one that was cut off by a kill goes."""
+        if not self.path.exists():
+            return
+        good = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    value = json.loads(line)
+                except ValueError as error:
+                    raise BulkError(
+                        f"{self.path} is damaged: remove {self.job.work} and the output to begin again"
+                    ) from error
+                good += len(line)
+                yield value
+        os.truncate(self.path, good)
+
+    def _resume(self, lines: list[dict[str, Any]]) -> None:
+        try:
+            if lines[0].get("torch_towers bulk") != VERSION:
+                raise BulkError(f"{self.path} is of another version: finish that job with it, or choose another output")
+            self._same(lines[0]["job"])
+            for line in lines[1:]:
+                if "part" in line:
+                    part = Part.from_json(line)
+                    self.parts[part.file, part.number] = part
+                elif "file" in line:
+                    self.ended.add(int(line["file"]))
+                elif line.get("done"):
+                    self.done = True
+        except (LookupError, TypeError, ValueError) as error:
+            raise BulkError(f"{self.path} is damaged: remove {self.job.work} and the output to begin again") from error
+
+    def _same(self, before: dict[str, Any]) -> None:
+        now = self.job.identity()
+        for name, value in now.items():
+            if before.get(name) != value:
+                what = _NAMES.get(name, f"the option {name.replace('_', '-')}")
+                raise BulkError(
+                    f"{self.job.folder}: {what} is not that of the job that was begun here; repeat that job's command to go on, "
+                    f"or choose another output (or remove {self.job.work} and the output)"
+                )
+
+
+_NAMES = {"checkpoint_sha256": "the checkpoint", "sources": "the input"}
+
+
+def digest(path: Path) -> tuple[int, str]:
+    """The size and sha256 of a file."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), found
+
+
+def _locked(path: Path) -> int:
+    """An open lock, which the system releases however the process ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with contextlib.suppress(ImportError):  # not on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise BulkError(f"{path.parent}: another process runs this job right now") from error
+    return cast(int, handle)

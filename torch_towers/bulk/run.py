@@ -1,0 +1,230 @@
+"""Run: a job from its files to its output, on this machine or on Ray, resumed where an earlier run was stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch_towers.bulk.errors import BulkError
+from torch_towers.bulk.job import Job
+from torch_towers.bulk.manifest import Manifest, Part, digest
+from torch_towers.bulk.read import Bad, column_names, count_rows
+from torch_towers.bulk.sources import source
+from torch_towers.bulk.vertex import check_output, repeated_id
+from torch_towers.bulk.worker import Worker, place_of, sync
+from torch_towers.bulk.write import join
+from torch_towers.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run did: rows embedded by all runs of the job, by this one, rows left out, seconds of this run."""
+
+    rows: int
+    new_rows: int
+    bad: list[tuple[str, int, str]]
+    seconds: float
+
+
+def run(
+    job: Job,
+    *,
+    engine: Literal["local", "ray"] = "local",
+    workers: int = 1,
+    gpus: float = 0.0,
+    show_progress: bool = False,
+) -> Summary:
+    """Embeds all rows of the job that are not embedded yet. Errors: `BulkError`, `CheckpointError`, `InputError`."""
+    began = time.monotonic()
+    worker = Worker(job)
+    check_columns(job, worker)
+    counts = [count_rows(item) for item in job.sources]
+    if job.output.format.startswith("vertex"):
+        known = [-(-count // job.rows_per_part) for count in counts if count is not None]
+        check_output(job.output, max(sum(known), len(job.sources)))
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    with Manifest(job) as manifest:
+        before = sum(part.rows for part in manifest.parts.values())
+        _check_finished(job, manifest)
+        if not manifest.done:
+            _clean(job, manifest)
+            bar = _Bar(job, manifest, counts, show_progress)
+            with bar:
+                tasks = (
+                    _local(worker, manifest, bar)
+                    if engine == "local"
+                    else _ray(job, manifest, counts, workers, gpus, bar)
+                )
+                for file, done in tasks:
+                    if isinstance(done, Part):
+                        manifest.add(done)
+                        _check_files(job, manifest)
+                    else:
+                        manifest.end_file(file)
+            _finish(job, manifest, worker)
+        parts = [manifest.parts[key] for key in sorted(manifest.parts)]
+        bad = [(job.sources[part.file].path, row, why) for part in parts for row, why in part.bad]
+        rows = sum(part.rows for part in parts)
+        return Summary(rows, rows - before, bad, time.monotonic() - began)
+
+
+def check_columns(job: Job, worker: Worker) -> None:
+    """Refuses a job whose files lack columns that it needs."""
+    unknown = {name for name, _ in job.columns} - worker.specs.keys()
+    if unknown:
+        raise BulkError(f"the {job.tower} tower has no feature {min(unknown)!r}; it takes {', '.join(worker.specs)}")
+    needed = [
+        (column, f"the feature {name!r}") for name, column in worker.names.items() if name not in worker.tower.defaults
+    ]
+    if job.id_column is not None:
+        needed.append((job.id_column, "the id"))
+    needed += [(column, "the output") for column in job.output.columns]
+    for item in job.sources:
+        names = column_names(item)
+        for column, what in needed if names is not None else ():
+            if names is not None and column not in names:
+                raise BulkError(
+                    f"{item.path}: has no column {column!r} for {what}; its columns are {', '.join(names)} "
+                    "(--column FEATURE=COLUMN takes a feature from a column of another name)"
+                )
+    if job.id_column is None and len(job.sources) > 1:
+        raise BulkError(
+            "there are several files, so rows have no numbers of their own: say which column is the id (--id-column)"
+        )
+
+
+def _local(worker: Worker, manifest: Manifest, bar: _Bar) -> Iterable[tuple[int, Part | None]]:
+    for file, item in enumerate(worker.job.sources):
+        if file in manifest.ended:
+            continue
+        finished = {number for f, number in manifest.parts if f == file}
+        for done in worker.parts(file, finished.__contains__, position=bar.at(file), progress=bar.add):
+            yield file, done
+        if source(Path(item.path)).identity() != item.identity():
+            raise BulkError(f"{item.path}: changed while it was read: the output is not to be used")
+
+
+def _ray(
+    job: Job, manifest: Manifest, counts: list[int | None], workers: int, gpus: float, bar: _Bar
+) -> Iterable[tuple[int, Part | None]]:
+    from torch_towers.ray import run_parts
+
+    tasks: list[tuple[int, list[int] | None, list[int]]] = []
+    for file, count in enumerate(counts):
+        if file in manifest.ended:
+            continue
+        finished = sorted(number for f, number in manifest.parts if f == file)
+        if count is None:  # only reading tells where its rows are
+            tasks.append((file, None, finished))
+        else:
+            left = sorted(set(range(-(-count // job.rows_per_part))) - set(finished))
+            tasks += [(file, [number], []) for number in left]
+    for file, done in run_parts(job, tasks, workers, gpus):
+        if isinstance(done, Part):
+            bar.add(done.rows + len(done.bad))
+        yield file, done
+
+
+def _check_files(job: Job, manifest: Manifest) -> None:
+    if job.output.format.startswith("vertex"):
+        check_output(job.output, len(manifest.parts))
+
+
+def _check_finished(job: Job, manifest: Manifest) -> None:
+    """What the manifest lists is there, and as it was written. What it does not list is not touched, unless it is a part."""
+    joined = manifest.done and job.output.format == "npy"
+    for part in manifest.parts.values():
+        for name, size, found in part.files:
+            place = place_of(job, name)
+            if manifest.done and place.parent == job.work:
+                continue  # it was of use until the job was done
+            if not place.exists() or place.stat().st_size != size or digest(place) != (size, found):
+                raise BulkError(
+                    f"{place}: is not the file that was written there: remove {job.folder} and {job.work} to begin again"
+                )
+    listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
+    for path in Path(job.folder).iterdir():
+        if path.name not in listed and not path.name.startswith("part-") and not joined:
+            raise BulkError(f"{job.folder}: holds {path.name!r}, which is not of this job: choose another output")
+
+
+def _clean(job: Job, manifest: Manifest) -> None:
+    """Removes what a killed run left: unfinished parts, and parts that were put in place but not listed."""
+    listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
+    for folder in (Path(job.folder), job.work):
+        for path in folder.glob("part-*"):
+            if path.is_dir() and path.suffix == ".partial":
+                shutil.rmtree(path)
+            elif path.name not in listed:
+                path.unlink()
+
+
+def _finish(job: Job, manifest: Manifest, worker: Worker) -> None:
+    keys = [key for key in sorted(manifest.parts) if manifest.parts[key].rows]
+    names = [f"part-{file:05d}-{number:06d}" for file, number in keys]
+    twice = (
+        repeated_id([job.work / f"{name}.ids" for name in names]) if job.output.format.startswith("vertex") else None
+    )
+    if twice is not None:
+        raise BulkError(
+            f"the id {twice!r} stands twice, and Vector Search takes each once: make the ids of the input unique, "
+            f"remove {job.folder} and {job.work}, and begin again"
+        )
+    if job.output.format == "npy":
+        rows = sum(manifest.parts[key].rows for key in keys)
+        for path in join([job.work / name for name in names], rows, worker.dim, worker.id_type, job.work):
+            sync(path)
+            os.replace(path, Path(job.folder) / path.name)
+        sync(Path(job.folder))
+    manifest.finish()
+    for path in job.work.glob("part-*"):
+        path.unlink()
+
+
+class _Bar:
+    """The progress bar: rows, rows per second, and the time left, by the rows or, where only reading tells those, by the bytes."""
+
+    def __init__(self, job: Job, manifest: Manifest, counts: list[int | None], show: bool) -> None:
+        self._total = None if None in counts else sum(count or 0 for count in counts)
+        self._sizes = [item.size for item in job.sources]
+        self._seen = 0.0
+        done = sum(part.rows + len(part.bad) for part in manifest.parts.values())
+        self._bar: Any = None
+        if show:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(
+                total=self._total, initial=done, unit=" rows", unit_scale=True, desc="embed", file=sys.stderr
+            )
+
+    def add(self, rows: int) -> None:
+        if self._bar is None:
+            return
+        if self._total is None and self._seen > 0:
+            self._bar.total = int((self._bar.n + rows) / self._seen)
+        self._bar.update(rows)
+
+    def at(self, file: int) -> Callable[[float], None]:
+        """Told which share of one file has been read."""
+        before, total = sum(self._sizes[:file]), max(sum(self._sizes), 1)
+
+        def position(share: float) -> None:
+            self._seen = (before + share * self._sizes[file]) / total
+
+        return position
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+__all__ = ["Bad", "InputError", "Summary", "run"]

@@ -1,0 +1,319 @@
+"""Worker: embeds the rows of input files, a part at a time. Every engine runs this, so every engine gives the same bytes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from torch_towers.bulk.errors import BulkError
+from torch_towers.bulk.features import Problems, feature, shape_of
+from torch_towers.bulk.job import Job
+from torch_towers.bulk.manifest import Part, digest
+from torch_towers.bulk.read import MISSING, Bad, Block, Wanted, id_type, plain, read_blocks
+from torch_towers.bulk.write import Writer, writer
+from torch_towers.errors import InputError
+from torch_towers.graph import TensorSpec
+from torch_towers.tower import Tower
+from torch_towers.two_tower import load
+
+HOPELESS = 64  # of so many rows or more one must be good: else the fault is in the command, not in the rows
+
+
+class Worker:
+    """Holds the tower; `parts(file, ...)` embeds one input file."""
+
+    def __init__(self, job: Job, tower: Tower | None = None) -> None:
+        self.job = job
+        self.tower = tower_of(job) if tower is None else tower
+        self.specs = {spec.name: spec for spec in self.tower.inputs}
+        names = dict(job.columns)
+        self.names = {name: names.get(name, name) for name in self.specs}  # feature -> column
+        extra = (*(() if job.id_column is None else (job.id_column,)), *job.output.columns)
+        columns = tuple(dict.fromkeys((*self.names.values(), *extra)))
+        features = {self.names[name] for name in self.specs if name not in self.tower.defaults}
+        self.wanted = Wanted(columns, frozenset(columns) - features, job.tower)
+        self.id_type = ids_type(job)
+        self.dim = embedding_width(self.tower)
+
+    def parts(
+        self,
+        file: int,
+        finished: Callable[[int], bool],
+        only: Sequence[int] | None = None,
+        position: Callable[[float], None] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Part | None]:
+        """The parts of one file that are not finished (or those that `only` names), each in place when it is given; at last, where
+        the file was read to its end, None."""  # fmt: skip
+        job = self.job
+        per_part = job.rows_per_part // job.batch_size
+        names = None if only is None else set(only)
+
+        def skip(block: int) -> bool:
+            part = block // per_part
+            return finished(part) or (names is not None and part not in names)
+
+        source = job.sources[file]
+        current: _PartFile | None = None
+        for block in read_blocks(source, self.wanted, job.batch_size, skip, position):
+            last = max([*block.numbers[-1:], *(row for row, _ in block.bad[-1:])])
+            number = last // job.rows_per_part
+            if current is not None and current.number != number:
+                yield current.finish()
+                current = None
+            current = current or _PartFile(self, file, number)
+            current.add(block)
+            if progress is not None:
+                progress(len(block) + len(block.bad))
+        if current is not None:
+            yield current.finish()
+        if names is None:
+            yield None
+
+    def embed(self, block: Block) -> tuple[Any, np.ndarray[Any, Any], dict[str, Any], list[Bad]]:
+        """The ids, embeddings `[n, dim]` and further columns of the rows that can be used, and the rows that cannot."""
+        ids, problems = self._ids(block)
+        columns: dict[str, Any] = {}
+        for name, column in self.names.items():
+            if column not in block.columns:
+                continue  # it has a default
+            values = block.columns[column]
+            if (
+                name in self.tower.defaults
+                and isinstance(values, list)
+                and all(v is MISSING for v in cast("list[Any]", values))
+            ):
+                continue
+            columns[name], found = feature(values, self.specs[name], text=block.text)
+            problems = {**found, **problems}
+        good = [position for position in range(len(block)) if position not in problems]
+        vectors, found = self._encode(columns, good, len(block))
+        problems |= found
+        bad = [(block.numbers[position], why) for position, why in problems.items()]
+        kept = [position for position in good if position not in found]
+        extras = {
+            name: _take(block.columns[name], kept) if name in block.columns else [None] * len(kept)
+            for name in self.job.output.columns
+        }
+        return _take(ids, kept), vectors, extras, [*bad, *block.bad]
+
+    def _ids(self, block: Block) -> tuple[Any, Problems]:
+        if self.job.id_column is None:
+            return block.numbers, {}
+        column = block.columns[self.job.id_column]
+        if isinstance(column, np.ndarray):
+            return cast(Any, column).tolist(), {}
+        read = _int_id if self.id_type == "int64" else _text_id
+        ids: list[Any] = []
+        problems: Problems = {}
+        for position, value in enumerate(cast("list[Any]", column)):
+            try:
+                ids.append(read(value))
+            except ValueError as error:
+                ids.append(None)
+                problems[position] = f"the id (column {self.job.id_column!r}) {error}"
+        return ids, problems
+
+    def _encode(self, columns: Mapping[str, Any], rows: list[int], count: int) -> tuple[np.ndarray[Any, Any], Problems]:
+        """The embeddings of those of `rows` that the tower takes, in their order, and what is wrong with the others."""
+        vectors: dict[int, np.ndarray[Any, Any]] = {}
+        problems: Problems = {}
+        for group in self._groups(columns, rows):
+            found, wrong = self._try(columns, group, count)
+            problems |= wrong
+            kept = [row for row in group if row not in wrong]
+            if len(kept) == len(rows):
+                return found, problems
+            vectors.update(zip(kept, found, strict=True))
+        kept = [row for row in rows if row in vectors]
+        joined = np.stack([vectors[row] for row in kept]) if kept else np.zeros((0, self.dim), np.float32)
+        return joined, problems
+
+    def _groups(self, columns: Mapping[str, Any], rows: list[int]) -> list[list[int]]:
+        """Rows whose lists have equal lengths: a batch is a rectangle."""
+        lists = [
+            columns[name] for name, spec in self.specs.items() if name in columns and _has_lists(columns[name], spec)
+        ]
+        if not lists:
+            return [rows]
+        groups: dict[Any, list[int]] = {}
+        for row in rows:
+            groups.setdefault(tuple(shape_of(column[row]) for column in lists), []).append(row)
+        return list(groups.values())
+
+    def _try(self, columns: Mapping[str, Any], rows: list[int], count: int) -> tuple[np.ndarray[Any, Any], Problems]:
+        if not rows:
+            return np.zeros((0, self.dim), np.float32), {}
+        try:
+            return self._run(columns, rows, count), {}
+        except InputError:
+            problems = self._blamed(columns, rows, count)
+        kept = [row for row in rows if row not in problems]
+        return (self._run(columns, kept, count) if kept else np.zeros((0, self.dim), np.float32)), problems
+
+    def _blamed(self, columns: Mapping[str, Any], rows: list[int], count: int) -> Problems:
+        """The rows that fail, found by halves; each is tried by itself before it is blamed."""
+        try:
+            self._run(columns, rows, count)
+            return {}
+        except InputError as error:
+            if len(rows) == 1:
+                return {rows[0]: str(error).replace(", row 0:", ":").removeprefix("row 0: ")}
+        middle = len(rows) // 2
+        return {**self._blamed(columns, rows[:middle], count), **self._blamed(columns, rows[middle:], count)}
+
+    def _run(self, columns: Mapping[str, Any], rows: list[int], count: int) -> np.ndarray[Any, Any]:
+        whole = len(rows) == count
+        inputs = {name: column if whole else _take(column, rows) for name, column in columns.items()}
+        found = self.tower.encode(
+            inputs, batch_size=self.job.batch_size, convert_to_numpy=True, normalize_embeddings=self.job.normalize
+        )
+        if len(found) != len(rows):
+            raise InputError(f"the tower gives {len(found)} embeddings for {len(rows)} rows: it does not work by rows")
+        return np.asarray(found, np.float32)
+
+
+class _PartFile:
+    """One part while it is made."""
+
+    def __init__(self, worker: Worker, file: int, number: int) -> None:
+        self._worker, self.file, self.number = worker, file, number
+        self.name = f"part-{file:05d}-{number:06d}"
+        self._folder = worker.job.work / f"{self.name}.{secrets.token_hex(4)}.partial"
+        self._folder.mkdir(parents=True)
+        self._writer: Writer = writer(worker.job, self._folder, self.name, worker.dim, worker.id_type)
+        self._rows = 0
+        self._bad: list[Bad] = []
+
+    def add(self, block: Block) -> None:
+        job = self._worker.job
+        ids, vectors, extras, bad = self._worker.embed(block)
+        numbers: Any = block.numbers
+        if refused := self._writer.check(ids, vectors, extras):
+            left_out = {row for row, _ in bad}
+            numbers = [row for row in block.numbers if row not in left_out]
+            bad += [(numbers[position], why) for position, why in refused.items()]
+            kept = [position for position in range(len(ids)) if position not in refused]
+            ids, vectors = _take(ids, kept), vectors[kept]
+            extras = {name: _take(column, kept) for name, column in extras.items()}
+        bad.sort()
+        path = job.sources[self.file].path
+        if bad and job.on_error == "fail":
+            raise BulkError(
+                f"{path}, row {bad[0][0]}: {bad[0][1]} (rows count from 0; --on-error skip leaves such rows out)"
+            )
+        if len(bad) == len(block) + len(block.bad) >= HOPELESS:
+            raise BulkError(
+                f"{path}: none of the rows {bad[0][0]} to {bad[-1][0]} can be used: row {bad[0][0]}: {bad[0][1]}"
+            )
+        self._bad += [(row, why[:500]) for row, why in bad]
+        self._rows += len(ids)
+        if len(ids):
+            self._writer.add(ids, vectors, extras)
+
+    def finish(self) -> Part:
+        """Puts the files into place, whole and on the disk."""
+        job = self._worker.job
+        paths = self._writer.close()
+        listed: list[tuple[str, int, str]] = []
+        for path in paths:
+            place = place_of(job, path.name)
+            if self._rows:
+                sync(path)
+                size, found = digest(path)
+                os.replace(path, place)
+                listed.append((path.name, size, found))
+            else:
+                path.unlink()
+        self._folder.rmdir()
+        sync(Path(job.folder))
+        sync(job.work)
+        return Part(self.file, self.number, self._rows, self._bad, listed)
+
+
+def place_of(job: Job, name: str) -> Path:
+    """Where a finished file is: results in the output, what only the job needs beside it."""
+    ours = job.output.format == "npy" or ".ids" in name
+    return (job.work if ours else Path(job.folder)) / name
+
+
+def sync(path: Path) -> None:
+    """The file or folder on the disk, not only in the system's memory."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def tower_of(job: Job) -> Tower:
+    """The tower that a job runs. Errors: `CheckpointError`."""
+    towers = load(job.checkpoint, device=job.device, dtype=job.dtype)
+    found = towers.query if job.tower == "query" else towers.candidate
+    if found is None:
+        raise BulkError(f"{job.checkpoint}: has no {job.tower} tower")
+    return found
+
+
+def embedding_width(tower: Tower) -> int:
+    """The number of dimensions of the embedding. Errors: `InputError` where the signature does not tell."""
+    spec = next(spec for spec in tower.outputs if spec.name == tower.embedding)
+    width = spec.shape[-1] if spec.shape else None
+    if not isinstance(width, int) or spec.shape is None or len(spec.shape) != 2:
+        raise InputError(
+            f"the signature does not tell the width of the embedding {spec.name!r}: its shape is {spec.shape}"
+        )
+    return width
+
+
+def ids_type(job: Job) -> str:
+    """ "int64" or "string", for all files of the job."""
+    if job.id_column is None:
+        return "int64"
+    kinds = {id_type(source, job.id_column) for source in job.sources}
+    return "int64" if kinds == {"int64"} else "string"
+
+
+def _has_lists(column: Any, spec: TensorSpec) -> bool:
+    return isinstance(column, list) and (spec.shape is None or len(spec.shape) > 1)
+
+
+def _take(values: Any, rows: list[int]) -> Any:
+    if isinstance(values, np.ndarray):
+        return cast(Any, values)[rows]
+    return values if len(rows) == len(values) else [values[row] for row in rows]
+
+
+def _text_id(value: Any) -> str:
+    value = plain(value) if isinstance(value, dict) else value
+    while isinstance(value, list) and len(cast("list[Any]", value)) == 1:  # Vertex writes every value as a list
+        value = cast("list[Any]", value)[0]
+    if value is MISSING or value is None:
+        raise ValueError("is missing")
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError("is not UTF-8") from error
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(cast(int, value))
+    if not isinstance(value, str):
+        raise ValueError(f"is {type(cast(Any, value)).__name__}, neither text nor an integer")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("is not UTF-8") from error
+    return value
+
+
+def _int_id(value: Any) -> int:
+    if value is None:
+        raise ValueError("is missing")
+    return int(value)
