@@ -68,3 +68,8 @@ def to_numpy(value: Any) -> np.ndarray[Any, Any]:
         value = value.detach().cpu()
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def as_stored(value: np.ndarray[Any, Any] | torch.Tensor) -> Any:
+    """A constant of a SavedModel as the store of a tower holds it: numbers as a tensor of their own, strings as they are."""
+    return value if isinstance(value, torch.Tensor) or value.dtype == object else torch.from_numpy(np.array(value))

@@ -175,9 +175,11 @@ def _progress(label: str, options: argparse.Namespace) -> Callable[[int, int], N
 
 
 def choose_similarity(asked: str, towers: dict[str, PortedTower]) -> str:
-    """`auto` is cosine where every tower ends in a unit norm, dot otherwise."""
+    """`auto` is cosine where every tower ends in a unit norm, dot otherwise, as in a retrieval index."""
     if asked != "auto":
         return asked
+    if any(ported.retrieval is not None for ported in towers.values()):
+        return "dot"
     return "cosine" if all(ported.unit_norm for ported in towers.values()) else "dot"
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from porting.arrays import as_stored
 from porting.cut import Cut
 from porting.saved_model import SavedModel
 from torch_towers.checkpoint import Candidates
@@ -52,8 +52,8 @@ class Retrieval:
         """Candidates and identifiers as a checkpoint holds them; None where the export has none."""
         if self.candidates is None:
             return None
-        ids = None if self.identifiers is None else _as_tensor(self.identifiers)
-        return Candidates(_as_tensor(self.candidates), ids, self.k or DEFAULT_K)
+        ids = None if self.identifiers is None else as_stored(self.identifiers)
+        return Candidates(as_stored(self.candidates), ids, self.k or DEFAULT_K)
 
     def described(self) -> str:
         """What was found, in a line."""
@@ -172,8 +172,3 @@ def _names_result(ref: str, node: str, argument: str, index: int) -> bool:
     """Whether `ref` is the result `argument`, the `index`-th, of `node`: "top:indices:0" in a function, "top:1" in a graph."""
     name, _, rest = ref.partition(":")
     return name == node and (rest in (f"{argument}:0", argument) or rest == str(index) or (rest == "" and index == 0))
-
-
-def _as_tensor(array: np.ndarray[Any, Any]) -> Any:
-    """Numbers as a tensor, strings as they are."""
-    return array if array.dtype == object else torch.from_numpy(np.array(array))

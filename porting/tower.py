@@ -9,13 +9,16 @@ from typing import Any
 
 from porting import cut as cutting
 from porting import retrieval
+from porting.arrays import as_stored
 from porting.components import component_of
 from porting.convert import Context, convert
 from porting.cut import Cut
 from porting.errors import PortingError
 from porting.lift import lift
+from porting.names import identifier
 from porting.retrieval import Retrieval
 from porting.saved_model import SavedModel
+from porting.saved_model.names import Names
 from porting.simplify import flatten
 from porting.split import SOURCES, Parts, split
 from porting.values import Value
@@ -75,11 +78,15 @@ def port_tower(
     graph, emitter = convert(tf_graph, context)
     lifted = lift(graph, context.store, emitter.known) if lifts else None
     store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
+    store = dict(store)
+    defaults = _defaults(model, entry, tf_graph, store)
     graph = lifted.graph if lifted else graph
-    spec = _spec(model, entry, tf_graph, split(graph, known), graph, known, embedding)
-    frozen = {name for key, name in context.weights.items() if not model.variables[key].trainable}
+    spec = _spec(model, entry, tf_graph, split(graph, known), graph, known, embedding, defaults)
+    held = {name for key, name in context.weights.items() if not model.variables[key].trainable}
+    origins = lifted.origins if lifted else {}
+    frozen = {name for name in store if origins.get(name, name) in held}
     return PortedTower(
-        model, entry, tf_graph, spec, dict(store), frozenset(frozen & set(store)), frozenset(context.weights),
+        model, entry, tf_graph, spec, store, frozenset(frozen | set(defaults.values())), frozenset(context.weights),
         unit_norm=_ends_in_unit_norm(graph, spec.embedding),
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
@@ -96,6 +103,7 @@ def _spec(
     graph: Graph,
     known: Mapping[str, Value],
     embedding: str | None,
+    defaults: Mapping[str, str],
 ) -> TowerSpec:
     inputs = _input_specs(tf_graph.inputs)
     outputs = tuple(_output_spec(name, graph.outputs[name], known) for name in graph.outputs)
@@ -106,7 +114,23 @@ def _spec(
     return TowerSpec(
         preprocess=parts.preprocess, encoder=parts.encoder, postprocess=parts.postprocess,
         inputs=inputs, outputs=outputs, embedding=embedding or _embedding(outputs),
+        defaults=defaults,
     )  # fmt: skip
+
+
+def _defaults(model: SavedModel, entry: str, graph: Graph, store: dict[str, Any]) -> dict[str, str]:
+    """Puts the values of inputs that may be left out into the store, as they are; gives their names there."""
+    signature = model.signatures.get(entry)
+    if signature is None:
+        return {}
+    names = Names(store)
+    found: dict[str, str] = {}
+    for spec in graph.inputs:
+        if spec.name in signature.defaults:
+            value = signature.defaults[spec.name]
+            found[spec.name] = names.unique(f"default.{identifier(spec.name)}")
+            store[found[spec.name]] = as_stored(value)
+    return found
 
 
 def _input_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

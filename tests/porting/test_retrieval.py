@@ -59,6 +59,10 @@ def brute_force(folder: Path, ids: Any, k: int = 9, model: Any = None) -> Any:
     return index
 
 
+def as_bytes(ids: np.ndarray) -> list[bytes]:
+    return [item if isinstance(item, bytes) else str(item).encode() for item in ids.reshape(-1).tolist()]
+
+
 IDS = {"strings": NAMES, "integers": np.arange(40)[::-1] * 7, "none": None}
 
 
@@ -84,6 +88,10 @@ def test_brute_force_split(tmp_path: Path, kind: str, capsys: Any) -> None:
         found = ids[rows.numpy()] if isinstance(ids, np.ndarray) else ids[rows]
         assert np.array_equal(to_numpy(found), expected.numpy())
         assert len(np.unique(expected_scores[0])) < k  # there were ties
+    expected_scores, expected = index(tf.constant(users))
+    found = towers.index().search(users, k=9)
+    assert np.array_equal(found.scores.numpy(), expected_scores.numpy())
+    assert as_bytes(found.ids) == as_bytes(expected.numpy())
 
 
 @pytest.mark.parametrize("kind", ["strings", "integers"])
