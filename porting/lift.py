@@ -111,6 +111,7 @@ class Lifted:
     counts: Counter[str] = field(default_factory=Counter[str])
     remaining: Counter[str] = field(default_factory=Counter[str])
     refusals: tuple[str, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict[str, str])  # weight of a layer -> its name before
 
     def summary(self) -> str:
         """One line: `lifted 3 Linear, 2 Embedding; 7 ops remain`."""
@@ -134,7 +135,8 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     still = [name for name in refusals if name in view.nodes and not view.is_layer(name)]
     lifted, renamed = _named(view.graph())
     values = _known(lifted, view.known, renamed)
-    return Lifted(lifted, _used(lifted, view.store), values, counts, remaining, tuple(refusals[n] for n in still))
+    refused = tuple(refusals[name] for name in still)
+    return Lifted(lifted, _used(lifted, view.store), values, counts, remaining, refused, view.origins)
 
 
 def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> None:
@@ -258,6 +260,7 @@ class View:
         self.layers: dict[Any, str] = {}  # what a rewrite remembers of the modules it made, to share them
         self.wanted: dict[str, str] = {}  # module -> the name that it should have had
         self.owned: dict[str, str] = {}  # a weight -> the layer that holds it
+        self.origins: dict[str, str] = {}  # a weight of a layer -> its name before
         self.users: dict[str, Counter[str]] = {}
         for node in graph.nodes:
             self._use(node)
@@ -400,7 +403,7 @@ class View:
         new = f"{name}.{part}"
         old = self.store.pop(tensor)
         self.store[new] = old if value is None else value
-        self.owned[new] = name
+        self.owned[new], self.origins[new] = name, self.origins.pop(tensor, tensor)
         node = self.nodes[node_of(ref)]
         self.nodes[node.name] = replace(node, attrs={**node.attrs, "tensor": new})
 
