@@ -56,7 +56,7 @@ def _options() -> Any:
 
 
 _ONE_BYTE = re.compile(
-    rb"(\[(?!\^)(?:[^\[\]\\\x80-\xff]|\\[^A-Za-z0-9\x80-\xff]|\\[dswntr])+\]|\\[dsw])(\+?)", re.DOTALL
+    rb"(\[\^?(?!\^)(?:[^\[\]\\\x80-\xff]|\\[^A-Za-z0-9\x80-\xff]|\\[dswntr])+\]|\\[dsw])(\+?)", re.DOTALL
 )
 """A class of ASCII characters: whatever it matches is one byte (or, with a plus, a run of such bytes)."""
 _LITERAL = re.compile(rb"[A-Za-z0-9 <>/&;:,_=!@#%'\"~`-]+")
@@ -71,23 +71,27 @@ def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[
         valid or replace_global
     ):
         return bytes
+    change = _slow_replacer(regexp, parts, replace_global)
     if any(isinstance(part, int) for part in parts):
-        replace = _replace_all if replace_global else _replace_first
-        return lambda text: replace(regexp, lambda match: _expanded(parts, match), text)
+        return _word_by_word(pattern, change) if replace_global else change
     literal = b"".join(part for part in parts if isinstance(part, bytes))
-    return _without_re2(pattern, regexp, literal, replace_global) or _constant(regexp, literal, replace_global)
+    fast = _without_re2(pattern, literal, replace_global, change)
+    return fast or (_word_by_word(pattern, change) if replace_global else change)
+
+
+def _slow_replacer(regexp: Any, parts: list[bytes | int], replace_global: bool) -> Callable[[bytes], bytes]:
+    """The replacement as RE2 makes it, match by match."""
+    replace = _replace_all if replace_global else _replace_first
+    return lambda text: replace(regexp, lambda match: _expanded(parts, match), text)
 
 
 def _expanded(parts: list[bytes | int], match: Any) -> bytes:
     return b"".join([part if isinstance(part, bytes) else match[part] or b"" for part in parts])
 
 
-def _constant(regexp: Any, literal: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
-    replace = _replace_all if replace_global else _replace_first
-    return lambda text: replace(regexp, lambda match: literal, text)
-
-
-def _without_re2(pattern: bytes, regexp: Any, literal: bytes, replace_global: bool) -> Callable[[bytes], bytes] | None:
+def _without_re2(
+    pattern: bytes, literal: bytes, replace_global: bool, slow: Callable[[bytes], bytes]
+) -> Callable[[bytes], bytes] | None:
     """The same replacement by faster means, where the pattern is so simple that they agree on any bytes."""
     count = -1 if replace_global else 1
     if _LITERAL.fullmatch(pattern):
@@ -97,12 +101,73 @@ def _without_re2(pattern: bytes, regexp: Any, literal: bytes, replace_global: bo
         return None
     atom = compiled(simple[1])
     found = bytes(byte for byte in range(128) if atom.fullmatch(bytes([byte])))
-    if replace_global and not simple[2] and len(literal) <= 1:
+    fast = _bytes_replacer(found, bool(simple[2]), literal, replace_global)
+    if simple[1].startswith(b"[^"):  # it finds characters of several bytes too, and no bytes that are not UTF-8
+        return lambda text: fast(text) if text.isascii() else slow(text)
+    return fast
+
+
+def _bytes_replacer(found: bytes, runs: bool, literal: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
+    """`literal` for each byte that is in `found`, or for each run of such bytes."""
+    if not found:
+        return bytes
+    if replace_global and len(literal) <= 1 and (not runs or not literal or literal in found):
         table = bytes.maketrans(found, literal * len(found)) if literal else None
-        return lambda text: text.translate(table, b"" if literal else found)
-    python = re.compile(b"[" + b"".join(re.escape(bytes([byte])) for byte in found) + b"]" + simple[2])
-    template = literal.replace(b"\\", b"\\\\")
-    return lambda text: python.sub(template, text, max(count, 0))
+        dropped = b"" if literal else found
+        if not runs or not literal:
+            return lambda text: text.translate(table, dropped)
+        return lambda text: _squeezed(text.translate(table), literal)
+    python = re.compile(b"[" + b"".join(re.escape(bytes([byte])) for byte in found) + b"]" + b"+" * runs)
+    template, count = literal.replace(b"\\", b"\\\\"), 0 if replace_global else 1
+    return lambda text: python.sub(template, text, count)
+
+
+def _squeezed(text: bytes, byte: bytes) -> bytes:
+    """Runs of `byte` made one."""
+    while byte + byte in text:
+        text = text.replace(byte + byte, byte)
+    return text
+
+
+_PLAIN = rb"A-Za-z0-9_<>/&;:,=!@#%'\"~`"
+_WORDWISE = re.compile(
+    rb"(?:[" + _PLAIN + rb"-]|\\[bdwS]|\(\?:|\((?!\?)|[)|*+?]|\{\d+(?:,\d*)?\}"
+    rb"|\[(?!\^)(?:a-z|A-Z|0-9|[" + _PLAIN + rb"+*.?()|{}$])+\])+"
+)
+"""Patterns that cannot match a space, and that see no difference between a space beside them and the end of the text."""
+_MEMO, _LONG = 1 << 15, 64
+
+
+class _Memo(dict[bytes, bytes]):
+    """A function's results for short texts, up to a bound."""
+
+    def __init__(self, function: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, text: bytes) -> bytes:
+        if len(self) >= _MEMO:
+            self.clear()
+        value = self._function(text)
+        if len(text) <= _LONG:
+            self[text] = value
+        return value
+
+
+def _word_by_word(pattern: bytes, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """The same function, which changes each word of a text by itself, and remembers it, where the pattern allows that."""
+    if not _WORDWISE.fullmatch(pattern) or _matches_nothing(pattern):
+        return change
+    changed = _Memo(change).__getitem__
+    return lambda text: b" ".join(map(changed, text.split(b" ")))
+
+
+def _matches_nothing(pattern: bytes) -> bool:
+    """Whether the pattern may match the empty string somewhere."""
+    try:
+        return compiled(pattern.replace(rb"\b", b"")).fullmatch(b"") is not None
+    except InputError:  # without its word boundaries it is no pattern
+        return True
 
 
 def _rewrite_parts(rewrite: bytes) -> tuple[list[bytes | int], bool]:
