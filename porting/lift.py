@@ -112,6 +112,7 @@ class Lifted:
     remaining: Counter[str] = field(default_factory=Counter[str])
     refusals: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict[str, str])  # weight of a layer -> its name before
+    names: Mapping[str, str] = field(default_factory=dict[str, str])  # node before -> its name now, where it has another
 
     def summary(self) -> str:
         """One line: `lifted 3 Linear, 2 Embedding; 7 ops remain`."""
@@ -136,7 +137,7 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     lifted, renamed = _named(view.graph())
     values = _known(lifted, view.known, renamed)
     refused = tuple(refusals[name] for name in still)
-    return Lifted(lifted, _used(lifted, view.store), values, counts, remaining, refused, view.origins)
+    return Lifted(lifted, _used(lifted, view.store), values, counts, remaining, refused, view.origins, renamed)
 
 
 def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> None:

@@ -58,16 +58,24 @@ class ParityReport:
     rows: int = 0
     refused: int = 0  # batches that TensorFlow refused, and the port too
     outputs: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])
+    ids: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])  # what the preprocessing gives
     failures: list[str] = field(default_factory=list[str])
 
     @property
     def passed(self) -> bool:
-        return not self.failures and all(output.passed for output in self.outputs.values())
+        return not self.failures and all(part.passed for part in (*self.outputs.values(), *self.ids.values()))
+
+    def compare_ids(self, batches: Sequence[tuple[Arrays, Arrays]]) -> None:
+        """Adds ids, masks and strings inside the tower, (ours, TensorFlow's) by name: equal to the bit or failed."""
+        for name in batches[0][1] if batches else ():
+            triples = [(ours.get(name), theirs[name], None) for ours, theirs in batches]
+            self.ids[name] = _compare_output(name, triples)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for parity.json."""
         outputs = {name: {**asdict(output), "ratio": _finite(output.ratio)} for name, output in self.outputs.items()}
-        return {**asdict(self), "outputs": outputs, "passed": self.passed}
+        ids = {name: {"values": i.values, "equal": i.equal, "dtype": i.dtype} for name, i in self.ids.items()}
+        return {**asdict(self), "outputs": outputs, "ids": ids, "passed": self.passed}
 
     def lines(self) -> list[str]:
         """The report for people, a line an output."""
@@ -75,8 +83,8 @@ class ParityReport:
             return ["  not compared: TensorFlow is not installed here, and no recorded outputs were given"]
         lines = [f"  compared with {self.compared_with} on {self.rows} rows in {self.batches} batches" + (
             f"; {self.refused} more refused by both" if self.refused else "")]  # fmt: skip
-        for output in self.outputs.values():
-            lines.append(f"  {'ok  ' if output.passed else 'FAIL'} {output.name}: {describe(output)}")
+        for part in (*self.ids.values(), *self.outputs.values()):
+            lines.append(f"  {'ok  ' if part.passed else 'FAIL'} {part.name}: {describe(part)}")
         return lines + [f"  FAIL {failure}" for failure in self.failures]
 
 

@@ -8,12 +8,13 @@ batch size, and compiles and exports whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 from porting.names import identifier
 from porting.values import Value
 from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Graph, Node, TensorSpec, node_of, references
+from torch_towers.graph import Graph, Node, Size, TensorSpec, node_of, references
 from torch_towers.program import walk
 from torch_towers.registry import MODULES, OPS, Stage
 
@@ -23,18 +24,23 @@ SOURCES = frozenset({"parameter", "constant"})
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The three graphs of a tower. `postprocess` is None where the encoder's outputs are the tower's."""
+    """The three graphs of a tower. `postprocess` is None where the encoder's outputs are the tower's.
+
+    `crossing` gives the reference in the whole graph of each value that crosses from part to part, by its name there.
+    """
 
     preprocess: Graph
     encoder: Graph
     postprocess: Graph | None
+    crossing: Mapping[str, str]
 
 
 def split(graph: Graph, known: Mapping[str, Value]) -> Parts:
     """`graph` in three parts. `known` tells dtypes and shapes of its values, as the emitter found them."""
     parts = _parts(graph, known)
-    border = _Border(graph, known, parts)
-    return Parts(border.cut("preprocess"), border.cut("encoder"), border.cut_postprocess())
+    border = _Border(*_with_own_sizes(graph, known, parts))
+    cuts = border.cut("preprocess"), border.cut("encoder"), border.cut_postprocess()
+    return Parts(*cuts, {name: ref for ref, name in border.names.items()})
 
 
 def _parts(graph: Graph, known: Mapping[str, Value]) -> dict[str, str]:
@@ -104,6 +110,59 @@ def _own_stage(node: Node, graph: Graph) -> Stage:
     if node.op == "module":
         return MODULES[graph.modules[str(node.attrs["module"])].type].stage
     return OPS[node.op].stage
+
+
+def _with_own_sizes(
+    graph: Graph, known: Mapping[str, Value], parts: dict[str, str]
+) -> tuple[Graph, Mapping[str, Value], dict[str, str]]:
+    """Sizes that the encoder would be given as integers, read there from a tensor that crosses anyway, where one has them.
+
+    An integer would be a constant of the compiled and exported encoder; the size of a tensor stays free.
+    """
+    crossing = _Border(graph, known, parts).crossing["encoder"]
+    carriers: dict[Size, tuple[str, int]] = {}
+    for ref in crossing:
+        value = known.get(ref)
+        if value is not None and value.dtype not in ("string", "size", "variant", None):
+            for axis, size in enumerate(value.shape or ()):
+                carriers.setdefault(size, (ref, axis))
+    names = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs} | set(graph.outputs)
+    own: dict[str, str] = {}
+    copies: list[Node] = []
+    for node in graph.nodes:
+        copy = _own_size(node, known, carriers, own) if parts.get(node.name) == "preprocess" else None
+        if copy is not None:
+            own[node.name] = next(name for i in count(1) if (name := f"{node.name}_{i}") not in names)
+            names.add(own[node.name])
+            copies.append(replace(copy, name=own[node.name]))
+    wanted = {own[ref] for ref in crossing if ref in own}
+    for copy in reversed(copies):
+        if copy.name in wanted:
+            wanted |= set(references(copy.inputs)) & set(own.values())
+    copies = [copy for copy in copies if copy.name in wanted]
+    if not copies:
+        return graph, known, parts
+    users = {name for name, part in parts.items() if part == "encoder"}
+    nodes = [replace(n, inputs=_renamed(n.inputs, own)) if n.name in users else n for n in graph.nodes]
+    known = {**known, **{copy.name: Value(copy.name, "size", ()) for copy in copies}}
+    parts = {**parts, **{copy.name: "encoder" for copy in copies}}
+    return replace(graph, nodes=(*copies, *nodes)), known, parts  # what they read is an input of the encoder
+
+
+def _own_size(
+    node: Node, known: Mapping[str, Value], carriers: Mapping[Size, tuple[str, int]], own: Mapping[str, str]
+) -> Node | None:
+    """The node that gives the same size in the encoder; None where that is impossible, or the node no size."""
+    if node.op == "size":
+        source = known.get(node.inputs[0])
+        size = None if source is None or source.shape is None else source.shape[node.attrs["axis"]]
+        if not isinstance(size, str) or size not in carriers:
+            return None
+        ref, axis = carriers[size]
+        return Node("", "size", (ref,), {"axis": axis})
+    if node.op.startswith("size_") and all(ref in own for ref in references(node.inputs)):
+        return Node("", node.op, _renamed(node.inputs, own), node.attrs)
+    return None
 
 
 class _Border:

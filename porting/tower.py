@@ -47,6 +47,9 @@ class PortedTower:
     cut: Cut = field(default_factory=Cut)  # where the entry's graph was cut
     retrieval: Retrieval | None = None  # the index that the tower was cut from
     entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
+    ids: Mapping[str, str] = field(
+        default_factory=dict[str, str]
+    )  # what preprocess gives exactly -> the TF node it equals
 
     def tower(self) -> Tower:
         """The tower, ready to run."""
@@ -74,6 +77,8 @@ def port_tower(
     if index is not None:
         cut = Cut(cut.feeds if cut else {}, index.cut().fetches)
         tf_graph = cutting.apply(tf_graph, index.cut())
+    else:
+        tf_graph = retrieval.runnable(tf_graph, model)
     context = Context(model)
     graph, emitter = convert(tf_graph, context)
     lifted = lift(graph, context.store, emitter.known) if lifts else None
@@ -81,7 +86,8 @@ def port_tower(
     store = dict(store)
     defaults = _defaults(model, entry, tf_graph, store)
     graph = lifted.graph if lifted else graph
-    spec = _spec(model, entry, tf_graph, split(graph, known), graph, known, embedding, defaults)
+    parts = split(graph, known)
+    spec = _spec(model, entry, tf_graph, parts, graph, known, embedding, defaults)
     held = {name for key, name in context.weights.items() if not model.variables[key].trainable}
     origins = lifted.origins if lifted else {}
     frozen = {name for name in store if origins.get(name, name) in held}
@@ -92,7 +98,29 @@ def port_tower(
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
         cut=cut or Cut(), retrieval=index, entry_outputs=tuple(whole.outputs),
+        ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
     )  # fmt: skip
+
+
+def _ids(
+    parts: Parts, known: Mapping[str, Value], results: Mapping[str, Any], renamed: Mapping[str, str]
+) -> dict[str, str]:
+    """The ids, masks and strings that `preprocess` computes, each with the TensorFlow node whose result it is."""
+    nodes: dict[str, str] = {}
+    given = set(renamed.values())
+    for name, value in results.items():
+        node, colon, index = value.ref.partition(":") if isinstance(value, Value) else ("", "", "")
+        if node in renamed or (node and node not in given):  # else: a node that is gone, whose name another has now
+            nodes.setdefault(renamed.get(node, node) + colon + index, name)
+    taken = {spec.name for spec in parts.preprocess.inputs}
+    return {
+        name: nodes[ref]
+        for name, ref in parts.crossing.items()
+        if name in parts.preprocess.outputs and ref not in taken and ref in nodes and known[ref].dtype in _EXACT
+    }
+
+
+_EXACT = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool", "string"})
 
 
 def _spec(

@@ -10,6 +10,7 @@ import torch
 
 from porting import samples
 from porting.arrays import to_numpy
+from porting.cut import Cut
 from porting.divergence import first_difference
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
@@ -31,9 +32,28 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
     names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
     theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
     report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}")
+    _compare_ids(report, ported, oracle, asked, theirs)
     if not report.passed and not ported.cut:
         report.failures += _located(ported, oracle, asked, theirs)
     return report
+
+
+def _compare_ids(
+    report: ParityReport, ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]
+) -> None:
+    """Adds the ids and masks that the preprocessing gives, on the batches that TensorFlow answers, against its own kernels' results."""
+    answered = [batch for batch, answer in zip(asked, theirs, strict=True) if not isinstance(answer, str)]
+    if not ported.ids or not answered:
+        return
+    where = (ported.model.path, ported.model.tags, ported.entry)
+    expected = oracle.run_cut(*where, Cut(ported.cut.feeds, ported.ids), answered)
+    tower = ported.tower()
+    pairs = [
+        ({name: to_numpy(found) for name, found in tower.preprocess(dict(batch)).items()}, values)
+        for batch, values in zip(answered, expected, strict=True)
+        if not isinstance(values, str)
+    ]
+    report.compare_ids(pairs)
 
 
 def _answering(ported: PortedTower) -> Retrieval | None:

@@ -38,6 +38,7 @@ class Row:
     def line(self) -> str:
         outputs = [output for report in self.reports for output in report.outputs.values()]
         exact = [output for output in outputs if not output.dtype.startswith("float")]
+        exact += [part for report in self.reports for part in report.ids.values()]
         floats = [output for output in outputs if output.dtype.startswith("float")]
         verdict = "refused" if self.refused else "equal" if self.good else "NOT" if self.ported else "no"
         return COLUMNS.format(

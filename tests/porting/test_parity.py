@@ -102,3 +102,12 @@ def test_ids_may_change_places_only_where_scores_tie() -> None:
     assert passes([7, 5, 6, 4])
     assert passes([7, 6, 5, 4])
     assert not passes([5, 7, 6, 4])
+
+
+def test_ids_inside_the_tower_count() -> None:
+    found = report(rounded(), rounded())
+    found.compare_ids([({"words": np.array([1, 2])}, {"words": np.array([1, 2])})])
+    assert found.passed
+    found.compare_ids([({"words": np.array([1, 2])}, {"words": np.array([1, 3])})])
+    assert not found.passed
+    assert "FAIL words: 1 of 2 int64" in "\n".join(found.lines())
