@@ -235,21 +235,37 @@ class Emitter:
 
     def _leaves(self, symbol: str) -> list[str]:
         """The free sizes that a size is computed from."""
-        if symbol in self._symbol_of:
-            return self._leaves(self._symbol_of[symbol])
-        if symbol in self._expressions:
-            return [
-                leaf for item in self._expressions[symbol][1] if isinstance(item, str) for leaf in self._leaves(item)
-            ]
-        return [symbol]
+        return [found for found in self._computed_from(symbol) if self._operands_of(found) is None]
 
     def _evaluate(self, symbol: str, sizing: Mapping[str, int]) -> int:
-        if symbol in sizing:
-            return sizing[symbol]
+        """A size where the free sizes are those of `sizing`."""
+        values = dict(sizing)
+        for found in self._computed_from(symbol):
+            operands = self._operands_of(found)
+            if operands is not None and found not in values:
+                numbers = [values[item] if isinstance(item, str) else item for item in operands]
+                name = self._expressions[found][0] if found in self._expressions else ""
+                values[found] = OPS[name].function(*numbers) if name else numbers[0]
+        return values[symbol]
+
+    def _operands_of(self, symbol: str) -> tuple[Any, ...] | None:
+        """What a size is computed from; None for a free one."""
         if symbol in self._symbol_of:
-            return self._evaluate(self._symbol_of[symbol], sizing)
-        name, items = self._expressions[symbol]
-        return OPS[name].function(*[self._evaluate(item, sizing) if isinstance(item, str) else item for item in items])
+            return (self._symbol_of[symbol],)
+        return self._expressions[symbol][1] if symbol in self._expressions else None
+
+    def _computed_from(self, symbol: str) -> list[str]:
+        """`symbol` and all that it is computed from, operands first. Each once: arithmetic may be long and share its parts."""
+        found: dict[str, None] = {}
+        pending = [symbol]
+        while pending:
+            operands = [item for item in self._operands_of(pending[-1]) or () if isinstance(item, str)]
+            left = [item for item in operands if item not in found]
+            if left:
+                pending += left
+            else:
+                found[pending.pop()] = None
+        return list(found)
 
 
 EFFECTS = frozenset({"check"})
