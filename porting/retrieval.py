@@ -14,9 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from porting import cut as cutting
 from porting.arrays import as_stored
 from porting.cut import Cut
+from porting.datasets import elements
+from porting.errors import PortingError
 from porting.saved_model import SavedModel
+from porting.saved_model.names import Names
+from porting.simplify import as_graph, flatten
 from torch_towers.checkpoint import Candidates
 from torch_towers.graph import Graph, Node, node_of
 
@@ -55,6 +60,30 @@ class Retrieval:
         ids = None if self.identifiers is None else as_stored(self.identifiers)
         return Candidates(as_stored(self.candidates), ids, self.k or DEFAULT_K)
 
+    def as_brute_force(self, graph: Graph) -> Graph:
+        """The index as a graph: one product with all candidates. Where scores tie, the earlier candidate comes first, as in a merge of batches."""
+        assert self.candidates is not None and self.identifiers is not None and self.k is not None
+        tower = cutting.apply(graph, self.cut())
+        names = Names({node.name for node in tower.nodes} | {spec.name for spec in tower.inputs})
+        name = {
+            part: names.unique(f"index/{part}")
+            for part in ("candidates", "scores", "k", "top", "ids", "axis", "gather")
+        }
+        k = np.array(min(self.k, len(self.candidates)), np.int32)
+        constants = {"candidates": self.candidates, "k": k, "ids": self.identifiers, "axis": np.array(0, np.int32)}
+        nodes = [Node(name[part], "Const", (), {"value": value}) for part, value in constants.items()]
+        attrs = {"transpose_a": False, "transpose_b": True}
+        nodes += [
+            Node(name["scores"], "MatMul", (self.embedding, name["candidates"]), attrs),
+            Node(name["top"], "TopKV2", (name["scores"], name["k"]), {"sorted": True}),
+            Node(name["gather"], "GatherV2", (name["ids"], f"{name['top']}:1", name["axis"]), {"batch_dims": 0}),
+        ]
+        outputs = {self.scores: name["top"], self.ids: name["gather"]}
+        kept = {output: ref for output, ref in outputs.items() if output is not None}
+        return Graph(
+            tower.inputs, (*tower.nodes, *nodes), {output: kept[output] for output in graph.outputs if output in kept}
+        )
+
     def described(self) -> str:
         """What was found, in a line."""
         if self.candidates is None:
@@ -71,8 +100,42 @@ def _kind(array: np.ndarray[Any, Any]) -> str:
 def find(graph: Graph, model: SavedModel) -> Retrieval | None:
     """The one index in a flat TF graph; None where there is none, or more than one."""
     reader = _Reader(graph, model)
-    found = [item for node in graph.nodes if (item := reader.brute_force(node)) is not None]
+    found: list[Retrieval] = []
+    for node in graph.nodes:
+        item = reader.brute_force(node) or reader.streaming(node) or reader.scann(node)
+        found += [] if item is None else [item]
     return found[0] if len(found) == 1 else None
+
+
+def runnable(graph: Graph, model: SavedModel) -> Graph:
+    """`graph` with a Streaming index as one product, one TopKV2 and one Gather, which give the same; other graphs as they are.
+
+    Errors: `PortingError` names the ops of a tf.data pipeline that is something else, or of ScaNN, and says what to port instead.
+    """
+    searchers = sorted({node.op for node in graph.nodes if node.op.startswith("Scann>")})
+    if searchers:
+        raise PortingError(
+            f"this entry searches with ScaNN ({', '.join(searchers)}), whose searcher runs in ScaNN's own library only: port the query "
+            "tower, which stands before it (--query without --whole), and search the candidates with an index made from it"
+        )
+    reduce = next((node for node in graph.nodes if node.op == "ReduceDataset"), None)
+    pipeline = sorted({node.op for node in graph.nodes if node.op.endswith(("Dataset", "DatasetV2", "DatasetV3"))})
+    if not pipeline:
+        return graph
+    reason = "it is not the pipeline of a TensorFlow Recommenders Streaming index"
+    found = None
+    if reduce is not None:
+        try:
+            found = _Reader(graph, model).streaming(reduce)
+        except PortingError as error:
+            reason = str(error)
+    if found is None or found.candidates is None:
+        where = (reduce or next(node for node in graph.nodes if node.op in pipeline)).name
+        raise PortingError(
+            f"this entry runs a tf.data pipeline ({', '.join(pipeline)}) at {where!r}, which cannot be ported: {reason}; port the "
+            "query model alone (--query-signature query_model.__call__; --inspect lists the functions) and the candidates beside it"
+        )
+    return found.as_brute_force(graph)
 
 
 class _Reader:
@@ -109,6 +172,63 @@ class _Reader:
             frozenset(self.read),
         )  # fmt: skip
 
+    def streaming(self, reduce: Node) -> Retrieval | None:
+        """The index that `reduce` merges from batches of candidates: `Streaming`.
+
+        Source: Streaming.call, tensorflow_recommenders/layers/factorized_top_k.py.
+        """
+        scoring = self.producer(reduce.inputs[0]) if reduce.op == "ReduceDataset" else None
+        if (
+            scoring is None
+            or "f" not in scoring.attrs
+            or not scoring.op.startswith(("MapDataset", "ParallelMapDataset"))
+        ):
+            return None
+        self.read = set()
+        captured = scoring.inputs[1:2]
+        scored, merged = self._body(scoring), self._body(reduce)
+        k = _streams(scored, merged)
+        if k is None or not captured or self._is_variable(captured[0]):
+            return None
+        rows = list(elements(scoring.inputs[0], self.nodes, self.constant, self.model))
+        if not rows or any(len(row) != 2 for row in rows):
+            return None
+        identifiers, candidates = (np.concatenate(column) for column in zip(*rows, strict=True))
+        result = [self._output(f"{reduce.name}:components", index) for index in (0, 1)]
+        return Retrieval(
+            "streaming index", self.passed(captured[0]), candidates, identifiers, k, *result, frozenset(self.read)
+        )
+
+    def _body(self, node: Node) -> Graph:
+        return flatten(as_graph(self.model.functions[node.attrs["f"].name]), self.model.functions)
+
+    def _is_variable(self, ref: str) -> bool:
+        node = self.producer(ref)
+        return node is None or "variable" in node.attrs
+
+    def scann(self, search: Node) -> Retrieval | None:
+        """The index that ScaNN searches: its searcher runs nowhere else, its candidates are in the export where it reorders by them.
+
+        Source: scann/scann_ops/cc/ops/scann_ops.cc and py/scann_ops.py (google-research).
+        """
+        if not search.op.startswith("Scann>ScannSearch") or len(search.inputs) < 3:
+            return None
+        self.read = set()
+        searcher = self.producer(search.inputs[0])
+        dataset = config = None
+        if searcher is not None and searcher.op == "Scann>TensorsToScann":
+            dataset, config = self.constant(searcher.inputs[0]), self.constant(searcher.inputs[1])
+        dot = config is None or b"DotProduct" in bytes(config.reshape(-1)[0])
+        if dataset is not None and (dataset.ndim != 2 or dataset.size == 0 or not dot):
+            dataset = None  # only quantized, or another distance
+        gather = self._gather(search)
+        identifiers = None if gather is None else self.constant(gather.inputs[0])
+        k = self.constant(search.inputs[2])
+        return Retrieval(
+            "ScaNN index", self.passed(search.inputs[1]), dataset, identifiers, None if k is None or k < 1 else int(k),
+            variables=frozenset(self.read),
+        )  # fmt: skip
+
     def _transposed(self, ref: str, transposed: bool) -> np.ndarray[Any, Any] | None:
         """The matrix whose transpose is the second factor, `[n, dim]`."""
         node = self.producer(ref)
@@ -122,18 +242,25 @@ class _Reader:
     def _gather(self, top: Node) -> Node | None:
         """The gather of the identifiers `[n]` at the places that `top` gives."""
         for node in self.graph.nodes:
-            if node.op in _GATHERS and _names_result(self.passed(node.inputs[1]), top.name, "indices", 1):
+            place = self.passed(node.inputs[1]) if node.op in _GATHERS else ""
+            if any(_names_result(place, top.name, word, index) for word, index in _places(top)):
                 table = self.constant(node.inputs[0])
                 if table is not None and table.ndim == 1:
                     return node
         return None
 
-    def _output(self, wanted: str) -> str | None:
-        """The output of the graph that is `wanted`: a node's only result, or "node:values", "node:indices"."""
+    def _output(self, wanted: str, index: int | None = None) -> str | None:
+        """The output of the graph that is `wanted`: a node's only result, "node:values" and "node:indices", or an element of a list."""
         name, _, argument = wanted.partition(":")
         for output, ref in self.graph.outputs.items():
             ref = self.passed(ref)
-            if argument and _names_result(ref, name, argument, ("values", "indices").index(argument)):
+            if index is not None and ref in (
+                f"{name}:{argument}:{index}",
+                f"{name}:{index}",
+                name if index == 0 else "",
+            ):
+                return output
+            if index is None and argument and _names_result(ref, name, argument, ("values", "indices").index(argument)):
                 return output
             if not argument and node_of(ref) == name:
                 return output
@@ -166,6 +293,46 @@ class _Reader:
         else:
             return None
         return value if isinstance(value, np.ndarray) else None
+
+
+def _places(node: Node) -> list[tuple[str, int]]:
+    """The results of `node` that are the places of the best candidates."""
+    return [("indices", 0), ("index", 0)] if node.op.startswith("Scann>") else [("indices", 1)]
+
+
+def _streams(scored: Graph, merged: Graph) -> int | None:
+    """k, where the one function scores a batch of candidates and the other merges two best lists, the earlier one first."""
+    best, kept = _top(scored), _top(merged)
+    if best is None or kept is None or best[1] != kept[1]:
+        return None
+    product, joined = best[0], kept[0]
+    queries = scored.inputs[2].name if len(scored.inputs) == 3 else ""
+    first = [spec.name for spec in merged.inputs]
+    scores = (
+        product.op == "MatMul"
+        and product.attrs.get("transpose_b")
+        and list(product.inputs) == [queries, scored.inputs[1].name]
+    )
+    joins = joined.op == "ConcatV2" and len(first) == 4 and list(joined.inputs[:2]) == [first[0], first[2]]
+    return best[1] if scores and joins else None
+
+
+def _top(body: Graph) -> tuple[Node, int] | None:
+    """What the one TopKV2 of a function selects from, and k (the smaller of it and the number of scores)."""
+    nodes = {node.name: node for node in body.nodes}
+    tops = [node for node in body.nodes if node.op == "TopKV2"]
+    if len(tops) != 1 or not {nodes[node_of(ref)].op for ref in body.outputs.values()} <= {
+        "Identity",
+        "TopKV2",
+        "GatherV2",
+    }:
+        return None
+    source, k = nodes.get(node_of(tops[0].inputs[0])), nodes.get(node_of(tops[0].inputs[1]))
+    if k is not None and k.op == "Minimum":
+        k = next((nodes[node_of(ref)] for ref in k.inputs if nodes[node_of(ref)].op == "Const"), None)
+    if source is None or k is None or k.op != "Const":
+        return None
+    return source, int(k.attrs["value"])
 
 
 def _names_result(ref: str, node: str, argument: str, index: int) -> bool:

@@ -178,7 +178,8 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
     for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(model.tags):
             for function in meta_graph.graph_def.library.function:
-                context.context().add_function_def(function)
+                if not any(node.op.startswith("Scann>") for node in function.node_def):
+                    context.context().add_function_def(function)
 
     def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         results: dict[str, list[Any]] = {

@@ -65,6 +65,8 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
     shape = static_shape(proto.tensor_shape, where)
     count = math.prod(shape)
     if proto.tensor_content:
+        if dtype.name == "string":
+            return _wrap(_packed_strings(proto.tensor_content, count, where).reshape(shape), dtype)
         if not dtype.itemsize or not _is_numeric(dtype):
             raise PortingError(f"{where}: tensor_content of dtype {dtype.name}, which is not supported")
         if len(proto.tensor_content) != count * dtype.itemsize:
@@ -88,6 +90,31 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
             )
         values = np.concatenate([values, np.broadcast_to(values[-1:], (count - values.size,))])
     return _wrap(values.reshape(shape), dtype)
+
+
+def _packed_strings(content: bytes, count: int, where: str) -> np.ndarray:
+    """Strings as tf.data writes them: the lengths of all, as varints, then all bytes.
+
+    Source: DecodeStringList, tensorflow/core/platform/tensor_coding.cc.
+    """
+    lengths: list[int] = []
+    at = length = shift = 0
+    while len(lengths) < count:
+        if at == len(content) or shift > 28:
+            raise CorruptModelError(f"{where}: the lengths of {count} strings end early or are damaged")
+        length |= (content[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if content[at - 1] < 0x80:
+            lengths.append(length)
+            length = shift = 0
+    if sum(lengths) != len(content) - at:
+        raise CorruptModelError(f"{where}: {len(content) - at} bytes of strings, expected {sum(lengths)}")
+    values = np.empty(count, object)
+    for i, length in enumerate(lengths):
+        values[i] = content[at : at + length]
+        at += length
+    return values
 
 
 def _is_numeric(dtype: DType) -> bool:

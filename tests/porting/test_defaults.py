@@ -22,9 +22,11 @@ def test_left_out_inputs(tmp_path: Path) -> None:
         tf.TensorSpec([], tf.string, "suffix"), tf.TensorSpec([3], tf.float32, "bias"), tf.TensorSpec([1], tf.int64, "step"),
     ]  # fmt: skip
 
+    number, mark = tf.constant(2.5), tf.constant("\xe9")
+    vector, seven = tf.constant([1.0, -2.0, 0.0]), tf.constant([7], tf.int64)
+
     def serve(
-        x: Any, scale: Any = tf.constant(2.5), suffix: Any = tf.constant("\xe9"), bias: Any = tf.constant([1.0, -2.0, 0.0]),
-        step: Any = tf.constant([7], tf.int64),
+        x: Any, scale: Any = number, suffix: Any = mark, bias: Any = vector, step: Any = seven
     ) -> Any:  # fmt: skip
         wide = x[:, None] * scale + bias
         return {"wide": wide, "text": tf.strings.as_string(tf.cast(x, tf.int64) + step) + suffix}

@@ -11,8 +11,9 @@ import pytest
 import torch_towers
 from porting import port, retrieval
 from porting.arrays import to_numpy
+from porting.errors import PortingError
 from porting.oracle import Oracle
-from porting.saved_model import read
+from porting.saved_model import protos, read
 from porting.simplify import flatten
 from porting.tower import port_tower
 from porting.verify import verify_with_tensorflow
@@ -166,3 +167,145 @@ def test_candidates_in_a_checkpoint(tmp_path: Path) -> None:
     for wrong in (Candidates(again.embeddings[0], None), Candidates(again.embeddings, again.ids[:3])):
         with pytest.raises(torch_towers.CheckpointError, match="candidates"):
             torch_towers.save_checkpoint(tmp_path / "wrong", query=towers.query.side(), candidates=wrong)
+
+
+# -- Streaming ----------------------------------------------------------------------------------------------------------
+
+
+def streaming(folder: Path, candidates: Any, k: int = 9, **options: Any) -> Any:
+    index = top.Streaming(query_model(), k=k, **options)
+    index.index_from_dataset(candidates)
+    index(tf.constant(USERS))
+    tf.saved_model.save(index, str(folder))
+    return index
+
+
+def pairs() -> Any:
+    return tf.data.Dataset.from_tensor_slices((NAMES, CANDIDATES))
+
+
+DATASETS: dict[str, Any] = {
+    "batches": lambda: pairs().batch(16),
+    "small batches": lambda: pairs().batch(3, drop_remainder=True),
+    "no identifiers": lambda: tf.data.Dataset.from_tensor_slices(CANDIDATES).batch(7).prefetch(2),
+    "zip": lambda: tf.data.Dataset.zip(
+        (
+            tf.data.Dataset.from_tensor_slices(np.arange(40)).batch(8),
+            tf.data.Dataset.from_tensor_slices(CANDIDATES).batch(8),
+        )
+    ),
+    "maps": lambda: (
+        pairs().skip(2).take(30).map(lambda name, row: (name + "!", row * 2.0)).concatenate(pairs()).batch(16)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_streaming(tmp_path: Path, oracle: Oracle, kind: str) -> None:
+    """The pipeline's elements are in the export: split and whole give what the merge of batches gives, ties included."""
+    index = streaming(tmp_path / "index", DATASETS[kind]())
+    users = [*USERS, "nobody"]
+    scores, ids = index(tf.constant(users))
+    model = read(tmp_path / "index")
+    whole = port_tower(model)
+    found = whole.tower()(users)
+    assert np.array_equal(to_numpy(found["output_1"]), scores.numpy())
+    assert np.array_equal(to_numpy(found["output_2"]), ids.numpy())
+    assert verify_with_tensorflow(whole, oracle).passed
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out")]) == 0
+    again = torch_towers.load(tmp_path / "out").index().search(users, k=9)
+    assert np.array_equal(again.scores.numpy(), scores.numpy())
+    assert as_bytes(again.ids) == as_bytes(ids.numpy())
+
+
+def test_a_pipeline_that_is_no_index_is_refused(tmp_path: Path) -> None:
+    """Files are not in the export, and a sum over a dataset is not an index: the sentence names ops and the way out."""
+    (tmp_path / "rows.txt").write_text("1\n2\n")
+    module = tf.Module()
+    rows = tf.data.TextLineDataset(str(tmp_path / "rows.txt")).map(lambda line: tf.strings.to_number(line))
+    module.rows = rows
+    module.serve = tf.function(
+        lambda x: x * rows.reduce(0.0, lambda a, b: a + b), input_signature=[tf.TensorSpec([None], tf.float32)]
+    )
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures=module.serve)
+    with pytest.raises(PortingError, match=r"ReduceDataset.*query_model.__call__"):
+        port_tower(read(tmp_path / "model"))
+
+
+# -- ScaNN ----------------------------------------------------------------------------------------------------------------
+
+
+def scann(folder: Path, *, keeps_candidates: bool = True, distance: bytes = b"DotProductDistance") -> Any:
+    """A SavedModel in which ScaNN's ops stand between the query tower and the identifiers; gives the query tower.
+
+    Made by editing a brute-force export, because the library that registers the ops is not there.
+    """
+    index = brute_force(folder, NAMES)
+    path = folder / "saved_model.pb"
+    saved = protos.parse("SavedModel", path.read_bytes(), "test")
+    for function in saved.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            node.input[:] = [
+                ref.replace("TopKV2:values:0", "TopKV2:distances:0") if "brute_force" in ref else ref
+                for ref in node.input
+            ]
+        tops = [node for node in function.node_def if node.op == "TopKV2"]
+        if len(tops) != 1:
+            continue
+        top_node = tops[0]
+        by_name = {node.name: node for node in function.node_def}
+        product = by_name[top_node.input[0].partition(":")[0]]
+        queries, matrix = product.input
+        config = function.node_def.add(name="config", op="Const")
+        config.attr["dtype"].type = 7
+        config.attr["value"].tensor.dtype = 7
+        config.attr["value"].tensor.string_val.append(b'distance_measure {distance_measure: "' + distance + b'"}')
+        product.op = "Scann>TensorsToScann"
+        product.input[:] = [matrix if keeps_candidates else "config:output:0", "config:output:0"]
+        product.attr.clear()
+        top_node.op = "Scann>ScannSearchBatched"
+        top_node.input[:] = [f"{product.name}:searcher_handle:0", queries, top_node.input[1]]
+        top_node.attr.clear()
+        for name, ref in function.ret.items():
+            function.ret[name] = ref.replace("TopKV2:values:0", "TopKV2:distances:0")
+        for node in function.node_def:
+            node.input[:] = [ref.replace("TopKV2:values:0", "TopKV2:distances:0") for ref in node.input]
+    path.write_bytes(saved.SerializeToString())
+    return index.query_model
+
+
+def test_scann_gives_the_query_tower(tmp_path: Path, capsys: Any) -> None:
+    """TensorFlow without ScaNN cannot load it; the query tower ports and is compared op by op, candidates and ids come along."""
+    model = scann(tmp_path / "index")
+    with pytest.raises(Exception, match="Scann"):
+        tf.saved_model.load(str(tmp_path / "index"))
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "found a ScaNN index: 40 candidates of 4, string identifiers, k = 9" in said
+    assert "compared with TensorFlow" in said and "ok   embedding" in said
+    towers = torch_towers.load(tmp_path / "out")
+    embeddings = model(tf.constant(USERS)).numpy()
+    assert np.array_equal(towers.encode_query(USERS).numpy(), embeddings)
+    scores, places = tf.math.top_k(embeddings @ CANDIDATES.T, 5)
+    found = towers.index().search(USERS, k=5)
+    assert np.array_equal(found.scores.numpy(), scores.numpy())
+    assert as_bytes(found.ids) == as_bytes(NAMES[places.numpy()])
+
+
+@pytest.mark.parametrize("options", [{"keeps_candidates": False}, {"distance": b"SquaredL2Distance"}], ids=str)
+def test_scann_without_candidates(tmp_path: Path, capsys: Any, options: dict[str, Any]) -> None:
+    """Only quantized, or by another distance than the dot product: the query tower alone."""
+    scann(tmp_path / "index", **options)
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out")]) == 0
+    assert "found a ScaNN index: the candidates are not in the export" in capsys.readouterr().out
+    towers = torch_towers.load(tmp_path / "out")
+    with pytest.raises(torch_towers.CheckpointError, match="no candidates"):
+        towers.index()
+
+
+def test_scann_whole_is_refused(tmp_path: Path) -> None:
+    scann(tmp_path)
+    with pytest.raises(
+        PortingError, match=r"Scann>ScannSearchBatched.*runs in ScaNN's own library only.*without --whole"
+    ):
+        port_tower(read(tmp_path))
