@@ -48,7 +48,7 @@ def _table(model: SavedModel, key: str) -> dict[str, Any]:
         "name": key,
         "key_dtype": table.key_dtype,
         "value_dtype": table.value_dtype,
-        "file": table.file,
+        "file": str(table.file) if table.file else None,
     }
     try:
         return {**described, "size": len(table.keys)}
