@@ -55,14 +55,14 @@ class Manifest:
         self._lock = _locked(job.work / "lock")
         try:
             lines = list(self._read())
+            if lines:
+                self._resume(lines)
             self._file = self.path.open("ab")
-            if not lines:
-                self._append({"torch_towers bulk": VERSION, "job": job.identity()})
         except BaseException:
             os.close(self._lock)
             raise
-        if lines:
-            self._resume(lines)
+        if not lines:
+            self._append({"torch_towers bulk": VERSION, "job": job.identity()})
 
     def close(self) -> None:
         self._file.close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import bz2
+import csv
 import gzip
 import io
 import json
-from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from torch_towers.bulk.sources import Source
 from torch_towers.extras import need
 
 MAX_LINE = 256 << 20
-_CSV_BLOCK = 1 << 20
+MAX_FIELD = 16 << 20
 
 Bad = tuple[int, str]
 """A row that cannot be used: its number, and why."""
@@ -82,10 +83,15 @@ def read_blocks(
             yield from _read_csv(source, wanted, size, skip, told)
     except BulkError:
         raise
-    except (OSError, ValueError, EOFError) as error:  # pyarrow's errors are ValueError and OSError
-        raise BulkError(
-            f"{source.path}: cannot be read: {str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+    except READING as error:
+        raise _unreadable(source, error) from error
+
+
+READING = (OSError, ValueError, EOFError, zlib.error, csv.Error)  # pyarrow's errors are ValueError and OSError
+
+
+def _unreadable(source: Source, error: BaseException) -> BulkError:
+    return BulkError(f"{source.path}: cannot be read: {(str(error) or repr(error)).splitlines()[0]}")
 
 
 def column_names(source: Source) -> list[str] | None:
@@ -93,9 +99,15 @@ def column_names(source: Source) -> list[str] | None:
     if source.kind == "jsonl":
         return None
     try:
-        names = list(_parquet(source).schema_arrow.names) if source.kind == "parquet" else _header(source)
-    except (OSError, ValueError, EOFError) as error:
-        raise BulkError(f"{source.path}: cannot be read: {str(error).splitlines()[0]}") from error
+        if source.kind == "parquet":
+            names = list(_parquet(source).schema_arrow.names)
+        else:
+            with _opened(source, lambda share: None) as file:
+                names = _header(_fields(source, file), source)
+    except BulkError:
+        raise
+    except READING as error:
+        raise _unreadable(source, error) from error
     if repeated := {name for name in names if names.count(name) > 1}:
         raise BulkError(f"{source.path}: two columns are named {min(repeated)!r}")
     return names
@@ -109,7 +121,10 @@ def _parquet(source: Source) -> Any:
         raise BulkError(f"{source.path}: a Parquet file is compressed inside: unpack it first")
     parquet = need("pyarrow.parquet", "bulk")
     # A buffer rather than whole column chunks: a file with one row group of any size is read in bounded memory.
-    return parquet.ParquetFile(source.path, buffer_size=1 << 20, pre_buffer=False)
+    try:
+        return parquet.ParquetFile(source.path, buffer_size=1 << 20, pre_buffer=False)
+    except READING as error:
+        raise _unreadable(source, error) from error
 
 
 def id_type(source: Source, column: str) -> str:
@@ -185,97 +200,62 @@ def arrow_column(column: Any) -> Any:
 # -- CSV ----------------------------------------------------------------------------------------------------------------
 
 
-def _csv(
-    source: Source, names: Sequence[str] | None, broken: Callable[[Any], str], told: Callable[[float], None]
-) -> Any:
-    """All columns as bytes: what a value means is the signature's to say, not the first block's."""
-    pa, csv = need("pyarrow", "bulk"), need("pyarrow.csv", "bulk")
-    quoted = source.kind == "csv"  # tab-separated values know no quotes
-    stream = pa.PythonFile(_opened(source, told), mode="r")
-    parse = csv.ParseOptions(
-        delimiter="," if quoted else "\t", quote_char='"' if quoted else False, double_quote=quoted,
-        newlines_in_values=quoted, invalid_row_handler=broken,
-    )  # fmt: skip
-    types = None if names is None else {name: pa.binary() for name in names}
-    convert = csv.ConvertOptions(
-        column_types=types, include_columns=names, strings_can_be_null=False, check_utf8=False
-    )  # fmt: skip
-    read = csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK)
-    return csv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
+def _fields(source: Source, file: Any) -> Iterator[list[str]]:
+    """Rows of fields, whose characters are the file's bytes: what they mean is the signature's to say.
+
+    Python's parser rather than Arrow's, which does not name every row that it leaves out.
+    """
+    csv.field_size_limit(MAX_FIELD)
+    if source.kind == "csv":
+        return csv.reader(io.TextIOWrapper(file, "latin-1", newline=""))
+    return (
+        line.rstrip("\r\n").split("\t") for line in io.TextIOWrapper(file, "latin-1", newline="\n")
+    )  # no quotes in TSV
 
 
-def _header(source: Source) -> list[str]:
+def _header(rows: Iterator[list[str]], source: Source) -> list[str]:
+    names = next(rows, None)
+    if not names:
+        raise BulkError(f"{source.path}: is empty: the first line must name the columns")
     try:
-        with _csv(source, None, lambda row: "skip", lambda share: None) as reader:
-            return list(reader.schema.names)
-    except ValueError as error:
-        if "Empty CSV" in str(error):
-            raise BulkError(f"{source.path}: is empty: the first line must name the columns") from error
-        raise
+        return [name.encode("latin-1").decode("utf-8-sig") for name in names]
+    except UnicodeDecodeError as error:
+        raise BulkError(f"{source.path}: the first line, which names the columns, is not UTF-8") from error
 
 
 def _read_csv(
     source: Source, wanted: Wanted, size: int, skip: Callable[[int], bool], told: Callable[[float], None]
 ) -> Iterator[Block]:
-    broken: list[Bad] = []  # rows with too few or too many values, which Arrow leaves out
+    with _opened(source, told) as file:
+        rows = _fields(source, file)
+        header = _header(rows, source)
+        places = {name: header.index(name) for name in wanted.columns if name in header}
+        row = 0
 
-    def note(row: Any) -> str:
-        broken.append((row.number - 2, f"it has {row.actual_columns} values; the header names {row.expected_columns}"))
-        return "skip"
+        def block() -> Block | None:
+            nonlocal row
+            made, end = Block([], {name: [] for name in places}, text=True), (row // size + 1) * size
+            unwanted = skip(row // size)
+            for fields in rows:
+                if not fields or fields == [""] != header:  # an empty line
+                    continue
+                if unwanted:
+                    pass
+                elif len(fields) != len(header):
+                    made.bad.append((row, f"it has {len(fields)} values; the header names {len(header)}"))
+                else:
+                    made.numbers.append(row)
+                    for name, place in places.items():
+                        made.columns[name].append(fields[place].encode("latin-1"))
+                row += 1
+                if row == end:
+                    return made
+            return made if made.numbers or made.bad else None
 
-    header = _header(source)
-    names = [name for name in wanted.columns if name in header]
-    offsets: list[int] = []  # of each broken row, how many whole rows stand before it
-
-    def number(index: int) -> int:
-        """The row that the index-th whole row is."""
-        for i in range(len(offsets), len(broken)):
-            offsets.append(broken[i][0] - i)
-        return index + bisect_right(offsets, index)
-
-    def whole() -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
-        done = 0
-        with _csv(source, names, note, told) as reader:
-            for batch in reader:
-                count = batch.num_rows
-                numbers = list(range(done, done + count)) if not broken else [number(done + i) for i in range(count)]
-                done += count
-                yield numbers, {name: batch.column(name).to_pylist() for name in names}
-
-    yield from _cut(whole(), broken, size, skip)
-    told(1.0)
-
-
-def _cut(
-    parts: Iterable[tuple[list[int], dict[str, list[Any]]]], broken: list[Bad], size: int, skip: Callable[[int], bool]
-) -> Generator[Block]:
-    """Rows that come in pieces of any length, in blocks of `size` numbers; `broken` grows as the pieces come."""
-    numbers: list[int] = []
-    columns: dict[str, list[Any]] = {}
-    reported = 0
-
-    def block(index: int, count: int) -> Block | None:
-        nonlocal reported, numbers, columns
-        upto = reported
-        while upto < len(broken) and broken[upto][0] < (index + 1) * size:
-            upto += 1
-        bad, reported = broken[reported:upto], upto
-        made = Block(numbers[:count], {name: column[:count] for name, column in columns.items()}, bad, True)
-        numbers, columns = numbers[count:], {name: column[count:] for name, column in columns.items()}
-        return None if skip(index) or not (made.numbers or bad) else made
-
-    index = 0
-    for more, values in parts:
-        numbers += more
-        columns = {name: columns.get(name, []) + column for name, column in values.items()} if columns else dict(values)
-        while numbers and numbers[-1] >= (index + 1) * size:
-            if made := block(index, bisect_right(numbers, (index + 1) * size - 1)):
+        while (made := block()) is not None:
+            if made.numbers or made.bad:
                 yield made
-            index += 1
-    while numbers or reported < len(broken):
-        if made := block(index, bisect_right(numbers, (index + 1) * size - 1)):
-            yield made
-        index += 1
+    told(1.0)
 
 
 # -- JSON lines ---------------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def run(
                     else:
                         manifest.end_file(file)
             _finish(job, manifest, worker)
+        for path in job.work.glob("part-*"):  # of use until the job was done
+            path.unlink()
         parts = [manifest.parts[key] for key in sorted(manifest.parts)]
         bad = [(job.sources[part.file].path, row, why) for part in parts for row, why in part.bad]
         rows = sum(part.rows for part in parts)
@@ -138,7 +140,6 @@ def _check_files(job: Job, manifest: Manifest) -> None:
 
 def _check_finished(job: Job, manifest: Manifest) -> None:
     """What the manifest lists is there, and as it was written. What it does not list is not touched, unless it is a part."""
-    joined = manifest.done and job.output.format == "npy"
     for part in manifest.parts.values():
         for name, size, found in part.files:
             place = place_of(job, name)
@@ -149,8 +150,9 @@ def _check_finished(job: Job, manifest: Manifest) -> None:
                     f"{place}: is not the file that was written there: remove {job.folder} and {job.work} to begin again"
                 )
     listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
+    joined = {"embeddings.npy", "ids.npy", "ids.txt"} if job.output.format == "npy" else set[str]()
     for path in Path(job.folder).iterdir():
-        if path.name not in listed and not path.name.startswith("part-") and not joined:
+        if path.name not in listed | joined and not path.name.startswith("part-"):
             raise BulkError(f"{job.folder}: holds {path.name!r}, which is not of this job: choose another output")
 
 
@@ -183,8 +185,6 @@ def _finish(job: Job, manifest: Manifest, worker: Worker) -> None:
             os.replace(path, Path(job.folder) / path.name)
         sync(Path(job.folder))
     manifest.finish()
-    for path in job.work.glob("part-*"):
-        path.unlink()
 
 
 class _Bar:

@@ -35,7 +35,7 @@ class VertexWriter:
         self._output, self._place, self._ids = job.output, place, ids
         self._hashes: list[bytes] = []
         self._file: Any = place.open("wb")
-        self._names: Any = ids.with_suffix(".txt").open("wb")
+        self._names: Any = beside(ids, ".txt").open("wb")
         self._avro = _AvroWriter(self._file) if job.output.format == "vertex-avro" else None
 
     def check(
@@ -74,8 +74,8 @@ class VertexWriter:
         self._file.close()
         self._names.close()
         hashes = np.frombuffer(b"".join(self._hashes), np.uint64)
-        np.save(self._ids.with_suffix(".npy"), np.sort(hashes), allow_pickle=False)
-        return [self._place, self._ids.with_suffix(".txt"), self._ids.with_suffix(".npy")]
+        np.save(beside(self._ids, ".npy"), np.sort(hashes), allow_pickle=False)
+        return [self._place, beside(self._ids, ".txt"), beside(self._ids, ".npy")]
 
     def _check_id(self, name: str) -> None:
         if not name:
@@ -271,12 +271,17 @@ class _AvroWriter:
 # -- ids that stand twice -----------------------------------------------------------------------------------------------
 
 
+def beside(path: Path, suffix: str) -> Path:
+    """ "part.ids" -> "part.ids.txt"."""
+    return path.with_name(path.name + suffix)
+
+
 def repeated_id(folders: Sequence[Path], budget: int = 8 << 20) -> str | None:
     """An id that stands twice in the parts whose ids are at `folders` (without suffix), or None; `budget` hashes are held at a time.
 
     The hashes of each part are sorted, so a range of all of them can be looked at by itself.
     """
-    hashes = [cast(Any, np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)) for path in folders]
+    hashes = [cast(Any, np.load(beside(path, ".npy"), mmap_mode="r", allow_pickle=False)) for path in folders]
     total = sum(len(part) for part in hashes)
     ranges = max(1, -(-total // budget))
     starts = [np.zeros(len(hashes), np.int64)]
@@ -307,6 +312,6 @@ def _same_text(holders: Sequence[Path], value: int) -> str | None:
 
 def _ids(holders: Sequence[Path]) -> Iterator[bytes]:
     for path in holders:
-        with io.BufferedReader(cast(Any, path.with_suffix(".txt").open("rb", buffering=0))) as file:
+        with io.BufferedReader(cast(Any, beside(path, ".txt").open("rb", buffering=0))) as file:
             for line in file:
                 yield unescape(line[:-1])

@@ -96,10 +96,7 @@ class Worker:
         problems |= found
         bad = [(block.numbers[position], why) for position, why in problems.items()]
         kept = [position for position in good if position not in found]
-        extras = {
-            name: _take(block.columns[name], kept) if name in block.columns else [None] * len(kept)
-            for name in self.job.output.columns
-        }
+        extras = {name: _take(_listed(block.columns.get(name), len(block)), kept) for name in self.job.output.columns}
         return _take(ids, kept), vectors, extras, [*bad, *block.bad]
 
     def _ids(self, block: Block) -> tuple[Any, Problems]:
@@ -289,6 +286,13 @@ def _take(values: Any, rows: list[int]) -> Any:
     if isinstance(values, np.ndarray):
         return cast(Any, values)[rows]
     return values if len(rows) == len(values) else [values[row] for row in rows]
+
+
+def _listed(column: Any, count: int) -> list[Any]:
+    """A column as Python's own values; a column that a file lacks has none."""
+    if column is None:
+        return [None] * count
+    return cast("list[Any]", column.tolist()) if isinstance(column, np.ndarray) else column
 
 
 def _text_id(value: Any) -> str:
