@@ -61,7 +61,7 @@ def _feature_model() -> Any:
 
     layers = keras.layers
     text = layers.TextVectorization(max_tokens=5000, output_sequence_length=8)
-    text.adapt([title for title in data.features(5000)["title"]])
+    text.adapt(data.features(5000)["title"])
     normal = layers.Normalization(axis=None)
     normal.adapt(np.array(data.features(5000)["price"], np.float32))
     inputs = {

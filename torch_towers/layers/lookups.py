@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import repeat
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import CheckpointError
 from torch_towers.ops.hashing import hash_bucket_fast
@@ -52,6 +54,21 @@ class Vocabulary:
             self._id_of[mask_token] = mask_id
         self.size = len(tokens)
 
+    def array(self, tokens: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The id of each token: `[n]` int64."""
+        if native.core is not None and not self.oov_buckets:
+            out = np.empty(len(tokens), np.int64)
+            if native.core.lookup(self._id_of, tokens, self.oov_id, out):
+                return out
+        return np.array(self.ids(tokens), np.int64)
+
+    def rows(self, texts: list[bytes], width: int, pad_id: int) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+        """The ids of the first `width` tokens between white space of each text: `[n, width]`; None where no fast way is there."""
+        if native.core is None or self.oov_buckets:
+            return None
+        out = np.empty((len(texts), width), np.int64)
+        return out if native.core.rows(self._id_of, texts, self.oov_id, width, pad_id, out) else None
+
     def ids(self, tokens: list[Any]) -> list[int]:
         """The id of each token."""
         if not self.oov_buckets:
@@ -83,8 +100,8 @@ class _Lookup:
         self.dtype = torch_dtype(dtype)
 
     def __call__(self, x: Tensor | Strings) -> Tensor:
-        ids = self.vocabulary.ids(items(x.reshape(-1)))
-        return torch.tensor(ids, dtype=self.dtype).reshape(tuple(x.shape))
+        ids = self.vocabulary.array(items(x.reshape(-1)))
+        return torch.from_numpy(ids).to(self.dtype).reshape(tuple(x.shape))  # type: ignore[reportUnknownMemberType]
 
 
 @module(stage="host", infer=_ids_spec)

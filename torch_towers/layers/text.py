@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -56,27 +57,30 @@ class TextVectorization:
         dtype: str = "int64",
     ) -> None:
         self._vocabulary = Vocabulary(vocabulary, first_id, oov_id, oov_buckets, mask_token, mask_id)
-        self._lower: Any = {"": None, "ascii": bytes.lower, "utf-8": lower_utf8}[lowercase]
-        self._replace = [replacer(pattern, rewrite, True) for pattern, rewrite in replace]
+        lower: Any = {"": None, "ascii": bytes.lower, "utf-8": lower_utf8}[lowercase]
+        self._changes: list[Callable[[bytes], bytes]] = [lower] if lower else []
+        self._changes += [replacer(pattern, rewrite, True) for pattern, rewrite in replace]
         self._separator = separator or None
         self._ngrams, self._ngram_separator = tuple(ngrams), ngram_separator
         self._mode, self._length, self._pad, self._size, self._dtype = output_mode, length, pad_id, size, dtype
+        self._in_one_pass = output_mode == "int" and length > 0 and not separator and not ngrams
 
     def __call__(self, x: Strings) -> Tensor:
         if x.ndim == 2 and x.shape[1] != 1:
             raise InputError(f"texts have shape {list(x.shape)}, expected one text per row")
-        rows = [self._tokens(text) for text in x.ravel().tolist()]
-        ids = self._vocabulary.ids(list(chain.from_iterable(rows)))
+        texts: list[bytes] = x.ravel().tolist()
+        for change in self._changes:
+            texts = list(map(change, texts))
+        if self._in_one_pass and (found := self._vocabulary.rows(texts, self._length, self._pad)) is not None:
+            return torch.from_numpy(found)  # type: ignore[reportUnknownMemberType]
+        rows = [self._tokens(text) for text in texts]
+        ids = self._vocabulary.array(list(chain.from_iterable(rows)))
         lengths = [len(row) for row in rows]
         if self._mode != "int":
             return self._counted(ids, lengths)
         return self._padded(ids, lengths)
 
     def _tokens(self, text: bytes) -> list[bytes]:
-        if self._lower is not None:
-            text = self._lower(text)
-        for change in self._replace:
-            text = change(text)
         tokens = text.split(self._separator)
         if not self._ngrams:
             return tokens
@@ -86,7 +90,7 @@ class TextVectorization:
             grams += tokens if width == 1 else map(join, zip(*[tokens[i:] for i in range(width)], strict=False))
         return grams
 
-    def _padded(self, ids: list[int], lengths: list[int]) -> Tensor:
+    def _padded(self, ids: np.ndarray[Any, np.dtype[np.int64]], lengths: list[int]) -> Tensor:
         counts = np.array(lengths, np.int64)
         width = self._length or (int(counts.max()) if len(lengths) else 0)
         out = np.full((len(lengths), width), self._pad, np.int64)
@@ -95,11 +99,11 @@ class TextVectorization:
             out[kept] = ids
         else:
             columns = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
-            out[kept] = np.array(ids, np.int64)[columns < width]
+            out[kept] = ids[columns < width]
         return torch.as_tensor(out)
 
-    def _counted(self, ids: list[int], lengths: list[int]) -> Tensor:
+    def _counted(self, ids: np.ndarray[Any, np.dtype[np.int64]], lengths: list[int]) -> Tensor:
         splits = torch.tensor([0, *lengths]).cumsum(0)
         weights = torch.empty(0, dtype=torch_dtype(self._dtype))
-        values = torch.tensor(ids, dtype=torch.int64)
+        values = torch.from_numpy(ids)  # type: ignore[reportUnknownMemberType]
         return ragged_bincount(splits, values, self._size, weights, binary_output=self._mode == "multi_hot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import examples
+from torch_towers import examples, native
 from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.ops.numerals import to_number
@@ -25,6 +26,7 @@ RaggedColumn = tuple[bytes, str, str]
 """A feature of any length, with the dtype of its row splits."""
 
 _KINDS = {examples.BYTES: "string", examples.FLOATS: "float32", examples.INTEGERS: "int64"}
+_TAGS = {dtype: tag for tag, dtype in _KINDS.items()}
 _READERS: dict[str, Callable[[bytes], Any]] = {
     "string": examples.bytes_list,
     "float32": examples.float_list,
@@ -78,6 +80,9 @@ def parse_examples(
     wanted: dict[bytes, tuple[str, int, str]] = {}
     for kind, columns in (("dense", dense), ("sparse", sparse), ("ragged", ragged)):
         wanted.update({column[0]: (kind, place, column[1]) for place, column in enumerate(columns)})
+    plain = None if sparse or ragged or len(wanted) != len(dense) else _plain_examples(serialized, defaults, dense)
+    if plain is not None:
+        return plain
     single = serialized.ndim == 0
     labels: list[bytes] = names.reshape(-1).tolist()
     rows = [
@@ -100,6 +105,32 @@ def parse_examples(
         *fixed,
         *[values for values, _ in uneven],
         *[_row_splits(lengths, splits, single) for (_, lengths), (_, _, splits) in zip(uneven, ragged, strict=True)],
+    )
+
+
+def _plain_examples(
+    serialized: Strings, defaults: tuple[Rows, ...], dense: Sequence[DenseColumn]
+) -> tuple[Any, ...] | None:
+    """The dense features of a vector of examples by the native core; None where it is missing or gives up on them."""
+    if native.core is None or serialized.ndim != 1 or any(min(shape, default=1) < 1 for _, _, shape in dense):
+        return None
+    count = len(serialized)
+    outs: list[Any] = []
+    columns: list[Any] = []
+    for (key, dtype, shape), default in zip(dense, defaults, strict=True):
+        step = math.prod(shape)
+        standard: Any = default.reshape(-1) if _count(default) else None
+        if isinstance(standard, Tensor):
+            standard = np.array(standard.numpy(), _DTYPES[dtype])
+        elif standard is not None:
+            standard = tuple(standard.tolist())
+        outs.append([None] * (count * step) if dtype == "string" else np.empty(count * step, _DTYPES[dtype]))
+        columns.append((key, _TAGS[dtype], step, outs[-1], standard))
+    if not native.core.examples(serialized.tolist(), tuple(columns)):
+        return None
+    return tuple(
+        (_tensor(out, dtype) if dtype == "string" else torch.from_numpy(out)).reshape((count, *shape))  # type: ignore[reportUnknownMemberType]
+        for out, (_, dtype, shape) in zip(outs, dense, strict=True)
     )
 
 

@@ -1,0 +1,183 @@
+"""The native core gives what the Python code beside it gives, to the bit, and leaves to it whatever is not plain."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torch_towers import native
+from torch_towers.errors import InputError
+from torch_towers.layers.lookups import IntegerLookup, StringLookup
+from torch_towers.layers.text import TextVectorization
+from torch_towers.ops.parsing import parse_examples
+from torch_towers.ops.strings import strings
+
+core = native.core
+pytestmark = pytest.mark.skipif(core is None, reason="the native core was not built (no compiler)")
+
+TOKENS = st.sampled_from([b"", b"a", b"b", b"ab", b"\xff", b"a\0b", "\u00e9".encode(), b"zz", b"[UNK]"])
+SPACES = st.sampled_from([b" ", b"  ", b"\t", b"\n", b"\v\f\r", b"\x1c", b"\x85", b"\xa0", b""])
+TEXTS = st.lists(st.tuples(TOKENS, SPACES), max_size=6).map(lambda parts: b"".join(a + b for a, b in parts))
+
+
+def both(function: Any, *args: Any) -> tuple[Any, Any]:
+    """The result with the core and without it; an InputError counts as its message."""
+    results: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for present in (core, None):
+            patch.setattr(native, "core", present)
+            try:
+                results.append(function(*args))
+            except InputError as error:
+                results.append(str(error))
+    return results[0], results[1]
+
+
+def assert_same(one: Any, other: Any) -> None:
+    if isinstance(one, tuple):
+        assert isinstance(other, tuple) and len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        assert one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
+    elif isinstance(one, np.ndarray):
+        assert one.shape == other.shape and one.tolist() == other.tolist()
+    else:
+        assert one == other
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(TOKENS, max_size=12), st.sampled_from([0, 3]), st.sampled_from([None, b"a", b""]))
+def test_string_lookup(tokens: list[bytes], buckets: int, mask: bytes | None) -> None:
+    layer = StringLookup(strings([b"a", b"ab", b"\xff"], (3,)), 4, 1, buckets, mask, 0)
+    assert_same(*both(layer, strings(tokens, (-1,))))
+
+
+@given(st.lists(st.sampled_from([0, 1, -1, 2**63 - 1, -(2**63)]), max_size=6))
+def test_integer_lookup(values: list[int]) -> None:
+    layer = IntegerLookup(torch.tensor([1, 2**63 - 1, -(2**63)]), 2, -1)
+    assert_same(*both(layer, torch.tensor(values, dtype=torch.int64)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(TEXTS, max_size=5), st.integers(0, 4), st.sampled_from([-1, 0, 7]))
+def test_text_vectorization(texts: list[bytes], length: int, pad: int) -> None:
+    layer = TextVectorization(
+        strings([b"a", b"ab", b"\xff"], (3,)), 2, 1, 0, b"", 0, lowercase="ascii", replace=((b"[.!]", b""),), output_mode="int",
+        length=length, pad_id=pad,
+    )  # fmt: skip
+    assert_same(*both(layer, strings(texts, (-1,))))
+
+
+# -- tf.Example ---------------------------------------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
+def part(tag: int, content: bytes) -> bytes:
+    return bytes([tag]) + varint(len(content)) + content
+
+
+def feature(kind: str, values: list[Any], packed: bool) -> bytes:
+    if kind == "string":
+        return part(0x0A, b"".join(part(0x0A, value) for value in values))
+    if kind == "float32":
+        raw = [struct.pack("<f", value) for value in values]
+        return part(0x12, part(0x0A, b"".join(raw)) if packed else b"".join(b"\x0d" + one for one in raw))
+    numbers = [varint(value) for value in values]
+    return part(0x1A, part(0x0A, b"".join(numbers)) if packed else b"".join(b"\x08" + one for one in numbers))
+
+
+VALUES = {
+    "string": st.sampled_from([b"", b"x", b"y" * 200, b"\xff\0"]),
+    "float32": st.floats(width=32),
+    "int64": st.integers(-(2**63), 2**63 - 1),
+}
+COLUMNS = (
+    (b"s", "string", ()),
+    (b"f", "float32", (2,)),
+    (b"i", "int64", ()),
+    (b"t", "string", (2, 1)),
+    (b"g", "float32", ()),
+)
+
+
+@st.composite
+def serialized(draw: Any) -> bytes:
+    """An example: nearly always a plain one, sometimes with a feature missing, repeated, of another kind or length, or broken."""
+    entries: list[bytes] = []
+    for key, kind, shape in draw(st.permutations([*COLUMNS, (b"other", "int64", ())])):
+        if draw(st.integers(0, 9)) == 0:
+            continue
+        odd = draw(st.integers(0, 30))
+        actual = draw(st.sampled_from(sorted(VALUES))) if odd == 0 else kind
+        size = draw(st.integers(0, 3)) if odd == 1 else max(1, int(np.prod(shape)))
+        content = feature(actual, [draw(VALUES[actual]) for _ in range(size)], draw(st.booleans()))
+        content = b"" if odd == 2 else content
+        entry = part(0x0A, key) + part(0x12, content)
+        entries += [part(0x0A, entry)] * (2 if odd == 3 else 1)
+    data = part(0x0A, b"".join(entries)) if entries or draw(st.booleans()) else b""
+    damage = draw(st.integers(0, 12))
+    place = draw(st.integers(0, len(data)))
+    if damage == 0:
+        return data[:place]
+    if damage == 1 and data:
+        return data[: place - 1] + bytes([draw(st.integers(0, 255))]) + data[place:]
+    return data + (b"\x10\x01" if damage == 2 else b"")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(serialized(), max_size=3), st.booleans())
+def test_examples(items: list[bytes], defaults: bool) -> None:
+    given: tuple[Any, ...] = (
+        strings([b"none"], ()), torch.tensor([1.5, float("nan")]), torch.tensor(-3), strings([b"p", b"q"], (2, 1)), torch.tensor(2.5),
+    )  # fmt: skip
+    if not defaults:
+        given = (*given[:2], torch.empty(0, dtype=torch.int64), *given[3:])
+
+    def parse(batch: list[bytes]) -> Any:
+        return parse_examples(strings(batch, (-1,)), strings([], (0,)), given, sparse=(), dense=COLUMNS, ragged=())
+
+    assert_same(*both(parse, items))
+
+
+def test_plain_examples_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # the Python way would fail
+    entries = [(b"f", "float32", [1.0, 2.0]), (b"s", "string", [b"x"]), (b"i", "int64", [-5])]
+    item = part(0x0A, b"".join(part(0x0A, part(0x0A, k) + part(0x12, feature(t, v, True))) for k, t, v in entries))
+    empty: Any = (strings([], (0,)), torch.empty(0), torch.empty(0, dtype=torch.int64))
+    found = parse_examples(
+        strings([item, item], (2,)), strings([], (0,)), empty, sparse=(), dense=COLUMNS[:3], ragged=()
+    )
+    assert found[0].tolist() == [b"x", b"x"]
+    assert found[1].tolist() == [[1.0, 2.0]] * 2 and found[2].tolist() == [-5, -5]
+
+
+def test_wrong_arguments_are_refused() -> None:
+    out = np.empty(2, np.int64)
+    for call in (
+        lambda: core.lookup({}, [b"a"], 0, out),
+        lambda: core.lookup({}, [b"a"], 0, b"12345678"),
+        lambda: core.lookup({b"a": "text"}, [b"a", b"b"], 0, out),
+        lambda: core.rows({}, [b"a"], 0, 0, 0, out),
+        lambda: core.rows({}, [b"a"], 0, 2**62, 0, out),
+        lambda: core.examples([b""], ((b"k", 0x12, 2**62, out, None),)),
+        lambda: core.examples([b""], ((b"k", 0x0A, 1, [None, None], None),)),
+        lambda: core.examples([b""], ((b"k", 0x0A, 1, [None], (b"a", b"b")),)),
+        lambda: core.examples([b""], ((b"k", 7, 1, out, None),)),
+    ):
+        with pytest.raises((TypeError, ValueError, BufferError, OverflowError)):
+            call()
+    assert core.lookup({}, ["text", b"a"], 0, out) is False
+    assert core.rows({}, [bytearray(b"a"), b"a"], 0, 1, 0, out) is False
+    assert core.examples(["text"], ()) is False
