@@ -7,15 +7,17 @@ batch size, and compiles and exports whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 
+from torch import nn
+
+from porting.lift import tensors_of
 from porting.names import identifier
 from porting.values import Value
 from torch_towers.dtypes import FLOATS
 from torch_towers.graph import Graph, Node, Size, TensorSpec, node_of, references
-from torch_towers.program import walk
 from torch_towers.registry import MODULES, OPS, Stage
 
 SOURCES = frozenset({"parameter", "constant"})
@@ -69,7 +71,7 @@ def _weighted(graph: Graph, known: Mapping[str, Value]) -> set[str]:
     found: set[str] = set()
     for node in graph.nodes:
         operands = {node_of(ref) for ref in references(node.inputs)}
-        if any(_is_weight(inner, known) for inner in (node, *_inner(node))) or not found.isdisjoint(operands):
+        if not found.isdisjoint(operands) or any(_is_weight(inner, of, known) for inner, of in _all(node, graph)):
             found.add(node.name)
     return found
 
@@ -88,18 +90,32 @@ def _lists_for(weighted: set[str], graph: Graph, known: Mapping[str, Value]) -> 
     return found
 
 
-def _is_weight(node: Node, known: Mapping[str, Value]) -> bool:
+def _is_weight(node: Node, graph: Graph, known: Mapping[str, Value]) -> bool:
+    """Whether `node` is a weight, or a layer that holds some."""
+    if node.op == "module":
+        function = MODULES[graph.modules[str(node.attrs["module"])].type].function
+        return isinstance(function, type) and issubclass(function, nn.Module) and bool(_held(node, graph))
     return node.op == "parameter" and (known[node.name].dtype in FLOATS if node.name in known else True)
 
 
-def _inner(node: Node) -> list[Node]:
-    return [inner for value in node.attrs.values() if isinstance(value, Graph) for inner in walk(value)]
+def _held(node: Node, graph: Graph) -> list[str]:
+    name = str(node.attrs["module"])
+    return tensors_of(name, graph.modules[name])
+
+
+def _all(node: Node, graph: Graph) -> Iterator[tuple[Node, Graph]]:
+    """`node` and all nodes of its branches and bodies, each with the graph that it stands in."""
+    yield node, graph
+    for value in node.attrs.values():
+        if isinstance(value, Graph):
+            for inner in value.nodes:
+                yield from _all(inner, value)
 
 
 def _stage(node: Node, graph: Graph, known: Mapping[str, Value]) -> Stage:
     if node.op in SOURCES:
         return "tensor"
-    stages = {_own_stage(inner, graph) for inner in (node, *_inner(node)) if inner.op not in SOURCES}
+    stages = {_own_stage(inner, of) for inner, of in _all(node, graph) if inner.op not in SOURCES}
     touched = [node.name, f"{node.name}:0", *references(node.inputs)]
     if "host" in stages or any(ref in known and known[ref].dtype == "string" for ref in touched):
         return "host"

@@ -1,22 +1,11 @@
-"""One TensorFlow process for all towers of the test run, and the SavedModels that the producers write, each once."""
+"""The SavedModels that the producers write, each once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from porting.oracle import Oracle, tensorflow_installed
-
-
-@pytest.fixture(scope="session")
-def oracle() -> Iterator[Oracle]:
-    """TensorFlow, in its own process."""
-    if not tensorflow_installed():
-        pytest.skip("TensorFlow is the witness of these tests: install requirements-parity.txt")
-    with Oracle() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,62 @@
+"""One small SavedModel with a bit of everything, for the tests of what is the porter's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+WORDS = ["red", "green", "blue", "größe"]
+EDGES = [0.5, 18.0, 65.0]
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`serving_default`: text and age to an embedding, ids, the inputs themselves, and the name of the best class.
+
+    `strict` refuses negative numbers; `query` and `score` are functions.
+    """
+    from tests.witness import tf
+
+    def table(keys: Any, values: Any, default: Any) -> Any:
+        return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), default)
+
+    rng = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> Any:
+        return tf.Variable(rng.normal(size=shape).astype(np.float32), name=name)
+
+    class People(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = table(tf.constant(WORDS), tf.range(1, 5, dtype=tf.int64), 0)
+            self.names = table(tf.range(3, dtype=tf.int64), tf.constant(["low", "mid", "high"]), "?")
+            self.word, self.age = weight("word", 5, 4), weight("age", 4, 2)
+            self.kernel, self.classes = weight("kernel", 6, 4), weight("classes", 4, 3)
+
+        @tf.function(
+            input_signature=[tf.TensorSpec([None], tf.string, "text"), tf.TensorSpec([None], tf.float32, "age")]
+        )
+        def query(self, text: Any, age: Any) -> dict[str, Any]:
+            ids = self.words.lookup(text)
+            bucket = tf.raw_ops.Bucketize(input=age, boundaries=EDGES)
+            x = tf.concat([tf.gather(self.word, ids), tf.gather(self.age, bucket)], 1)
+            embedding = tf.tanh(x @ self.kernel)
+            best = self.names.lookup(tf.argmax(embedding @ self.classes, 1))
+            return {"embedding": embedding, "ids": ids, "best": best, "age": age, "text": text}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def strict(self, x: Any) -> Any:
+            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x >= 0), ["numbers below zero", x])]):
+                return {"root": tf.sqrt(x)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([None, 4], tf.float32)])
+        def score(self, a: Any, b: Any) -> Any:
+            return tf.reduce_sum(a * b, 1), a - b
+
+    path = tmp_path_factory.mktemp("people") / "model"
+    model = People()
+    tf.saved_model.save(model, str(path), signatures={"serving_default": model.query, "strict": model.strict})
+    return path
