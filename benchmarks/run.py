@@ -30,6 +30,8 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBL
 QUIET["OMP_WAIT_POLICY"] = (
     "PASSIVE"  # threads that spin take the cores from the other engine and from whoever else runs
 )
+QUIET["PYTHONDONTWRITEBYTECODE"] = ""  # installed packages are compiled
+QUIET["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "torch_towers_benchmarks" / "pycache")
 OTHERS = ("tensorflow", "onnxruntime")
 TOO_LARGE = {"brute force": 1024}
 """TensorFlow's index holds the scores of all candidates for all queries at once: 6.5 GB for 16,384 queries."""

@@ -19,7 +19,7 @@ Run = Callable[[data.Columns], Any]
 
 
 def torch_towers_engine(path: str, tower: str) -> Run:
-    """`load(path).encode_query(columns, convert_to_numpy=True)`, one batch whatever its size."""
+    """`load(path).encode_query(columns, convert_to_numpy=True)`, with its own batch size of 1024."""
     import torch_towers
 
     port = torch_towers.load(path).query
@@ -28,7 +28,7 @@ def torch_towers_engine(path: str, tower: str) -> Run:
         return lambda columns: [
             getattr(value, "numpy", lambda value=value: value)() for value in port(columns).values()
         ]
-    return lambda columns: port.encode(columns, batch_size=1 << 30, convert_to_numpy=True)
+    return lambda columns: port.encode(columns, convert_to_numpy=True)
 
 
 def tensorflow_engine(path: str, tower: str) -> Run:
