@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.registry import Number, Strings, op, returns
+from torch_towers.registry import Number, Spec, Strings, op, returns
 
 
 def readable(x: Tensor) -> bool:
@@ -48,7 +48,11 @@ def rank(x: Tensor | Strings) -> Tensor:
     return torch.tensor(x.ndim, dtype=torch.int32)
 
 
-@op(infer=lambda x, *, dtype: [(dtype, ())])
+def _scalar(x: Spec, *, dtype: str) -> list[Spec]:
+    return [(dtype, ())]
+
+
+@op(infer=_scalar)
 def numel(x: Tensor | Strings, *, dtype: str) -> Tensor:
     """The number of elements: `[...] -> []`. Source: tf.raw_ops.Size."""
     count = x.numel() if isinstance(x, Tensor) else x.size

@@ -16,8 +16,9 @@ _SIZE = returns(("size", ()))
 
 def as_sizes(sizes: Sequence[Any]) -> list[int]:
     """Sizes given as integers, or as one integer tensor that the graph computed: a list of integers."""
-    if len(sizes) == 1 and isinstance(sizes[0], Tensor) and sizes[0].ndim == 1:
-        return [int(size) for size in sizes[0].tolist()]
+    first: Any = sizes[0] if len(sizes) == 1 else None
+    if first is not None and not isinstance(first, int) and first.ndim == 1:
+        return first.tolist()
     return [int(size) if isinstance(size, Tensor) else size for size in sizes]
 
 
