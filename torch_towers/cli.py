@@ -267,12 +267,12 @@ def _summary_lines(job: Job, summary: Summary) -> list[str]:
 
 
 def _search_options(commands: Any) -> None:
-    made = _command(commands, "search", search_command, "find the candidates that fit a query best",
+    made = _command(commands, "search", search_command, "find the candidates that fit a query best, in files, an index, or the checkpoint itself",
                     '  torch-towers search checkpoints/shop --query "edit photos" --candidates items.csv --id-column sku -k 5\n'
                     "  torch-towers search checkpoints/shop --query '{\"text\": \"edit photos\"}' --index items.index -k 5")  # fmt: skip
     made.add_argument("--query", action="append", required=True, metavar="TEXT|JSON",
                       help="text, for a tower of one text feature, or a JSON object of features; may be repeated")  # fmt: skip
-    where = made.add_mutually_exclusive_group(required=True)
+    where = made.add_mutually_exclusive_group()
     where.add_argument(
         "--candidates", nargs="+", metavar="FILE", help="rows to embed and search, or embeddings that embed wrote"
     )
@@ -298,6 +298,8 @@ def search_command(options: argparse.Namespace) -> int:
         from torch_towers.index import Index
 
         index = Index.load(options.index, towers)
+    elif options.candidates is None:
+        index = towers.index()  # of the candidates that a TFRS index brought along
     else:
         from torch_towers.bulk.table import read_index
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import json
@@ -262,7 +263,7 @@ def test_bad_rows_of_json(checkpoint: Path, tmp_path: Path) -> None:
         lines.insert(number, line)
     path = tmp_path / "i.jsonl"
     path.write_text("\n".join(lines) + "\n\n")
-    with pytest.raises(BulkError, match="row 2: the line is not JSON: .*--on-error skip"):
+    with pytest.raises(BulkError, match=r"row 2: the line is not JSON: .*--on-error skip"):
         run(job(checkpoint, path, tmp_path / "out"))
     done = run(job(checkpoint, path, tmp_path / "out", on_error="skip"))
     assert [row for _, row, _ in done.bad] == list(bad)
@@ -330,10 +331,8 @@ def test_damaged_files(checkpoint: Path, tmp_path: Path, name: str) -> None:
                 data[choose.randrange(len(data))] = choose.randrange(256)
         (tmp_path / name).write_bytes(data)
         folder = tmp_path / f"out{seed}"
-        try:  # what can be read is embedded or named; nothing else is raised
+        with contextlib.suppress(BulkError):  # what can be read is embedded or named; nothing else is raised
             run(job(checkpoint, tmp_path / name, folder, on_error="skip", batch_size=128, rows_per_part=128))
-        except BulkError as error:
-            assert str(error)
 
 
 def test_an_empty_file(checkpoint: Path, tmp_path: Path) -> None:
@@ -577,7 +576,7 @@ def test_folders_of_others_are_left_alone(checkpoint: Path, tmp_path: Path) -> N
     this = job(checkpoint, write(tmp_path / "i.parquet", rows(5)), tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(BulkError, match="holds 'notes.txt', which is not of this job"):
+    with pytest.raises(BulkError, match=r"holds 'notes\.txt', which is not of this job"):
         run(this)
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
