@@ -38,6 +38,7 @@ def _source(ported: PortedTower) -> dict[str, Any]:
     return {
         "saved_model": ported.model.path.name,
         "entry": ported.entry,
+        **({"cut": list(ported.cuts)} if ported.cuts else {}),
         "tensorflow_version": ported.model.tensorflow_version,
     }
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from porting import inspection, model_card
 from porting.arrays import load_arrays
+from porting.documents import read_schema
 from porting.errors import PortingError
 from porting.examples import read_examples
 from porting.oracle import Oracle, tensorflow_installed
@@ -67,6 +68,13 @@ def parser() -> argparse.ArgumentParser:
         "--whole", action="store_true", help="a retrieval index as it stands: queries in, scores and identifiers out "
         "(default: the query tower, with candidates and identifiers beside it)",
     )  # fmt: skip
+    made.add_argument(
+        "--cut", metavar="OP", help="op or node whose results are the tower's inputs (default: found, where an op that "
+        "nobody has stands at the front, as in the documents of Vertex AI's Two-Tower algorithm)",
+    )  # fmt: skip
+    made.add_argument(
+        "--input-schema", type=Path, metavar="FILE", help="input_schema.json that names the features behind --cut"
+    )
     made.add_argument("--tags", metavar="TAG[,TAG]", help="the meta graph, where a SavedModel holds several")
     made.add_argument("--similarity", choices=("auto", "dot", "cosine"), default="auto",
                       help="auto: cosine where both towers end in a unit norm, else dot")  # fmt: skip
@@ -134,8 +142,11 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
         models[path] = read(path, tags=_tags(options), progress=_progress(f"checking {path}", options))
     entry = getattr(options, f"{side}_signature") or options.signature
     output = getattr(options, f"{side}_output")
+    schema = read_schema(options.input_schema, side) if options.input_schema else None
     split_index = side == "query" and not options.whole and output is None
-    ported = port_tower(models[path], entry, embedding=output, split_index=split_index)
+    ported = port_tower(
+        models[path], entry, embedding=output, split_index=split_index, cut_behind=options.cut, schema=schema
+    )
     for line in summary_lines(side, ported):
         say(line)
     if options.explain:
@@ -151,6 +162,7 @@ def summary_lines(side: str, ported: PortedTower) -> list[str]:
     index = ported.retrieval
     return [
         f"{side}: {ported.model.path}, {ported.entry}: {len(ported.tf_graph.nodes)} TensorFlow ops",
+        *(f"  {line}" for line in ported.cuts),
         *([] if index is None else [f"  found a {index.described()}"]),
         f"  lifted: {lifted}",
         f"  ops that remain: {remaining}",
@@ -248,6 +260,7 @@ def _summary(
                 "lifted": dict(ported.lifted),
                 "remaining": dict(ported.remaining),
                 "not_lifted": list(ported.refusals),
+                "cut": list(ported.cuts),
                 "index": None if ported.retrieval is None else ported.retrieval.described(),
                 "parity": reports[side].as_json(),
             }

@@ -177,8 +177,10 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
     flat = cutting.apply(flatten(model.graph(entry), model.functions), cut)
     for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(model.tags):
-            for function in meta_graph.graph_def.library.function:
-                if not any(node.op.startswith("Scann>") for node in function.node_def):
+            library = meta_graph.graph_def.library.function
+            known = {function.signature.name for function in library}
+            for function in library:
+                if all(node.op in known or op_def_registry.get(node.op) for node in function.node_def):
                     context.context().add_function_def(function)
 
     def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:

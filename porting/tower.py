@@ -13,6 +13,7 @@ from porting.arrays import as_stored
 from porting.components import component_of
 from porting.convert import Context, convert
 from porting.cut import Cut
+from porting.documents import Schema, described, front
 from porting.errors import PortingError
 from porting.lift import lift
 from porting.names import identifier
@@ -45,6 +46,7 @@ class PortedTower:
     remaining: Counter[str] = field(default_factory=Counter[str])  # ops that no layer stands for
     refusals: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)  # where the entry's graph was cut
+    cuts: tuple[str, ...] = ()  # what was cut off at the front, in words
     retrieval: Retrieval | None = None  # the index that the tower was cut from
     entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
     ids: Mapping[str, str] = field(
@@ -62,20 +64,23 @@ def port_tower(
     *,
     embedding: str | None = None,
     lifts: bool = True,
-    cut: Cut | None = None,
+    cut_behind: str | None = None,
+    schema: Schema | None = None,
     split_index: bool = False,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
-    `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut` ports a part of the graph.
+    `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut_behind` names an op (or node) whose
+    results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
     `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. Errors: `PortingError`.
     """
     entry = entry or model.default_entry()
     whole = flatten(model.graph(entry), model.functions)
-    tf_graph = cutting.apply(whole, cut or Cut())
+    cut = front(whole, cut_behind, schema)
+    tf_graph = cutting.apply(whole, cut)
     index = retrieval.find(tf_graph, model) if split_index else None
     if index is not None:
-        cut = Cut(cut.feeds if cut else {}, index.cut().fetches)
+        cut = Cut(cut.feeds, index.cut().fetches)
         tf_graph = cutting.apply(tf_graph, index.cut())
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
@@ -97,7 +102,7 @@ def port_tower(
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
-        cut=cut or Cut(), retrieval=index, entry_outputs=tuple(whole.outputs),
+        cut=cut, cuts=tuple(described(whole, cut)), retrieval=index, entry_outputs=tuple(whole.outputs),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
     )  # fmt: skip
 

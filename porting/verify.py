@@ -28,7 +28,8 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
     asked = list(batches) or samples.batches(ported.tf_graph, ported.model)
     where = (ported.model.path, ported.model.tags, ported.entry)
     index = _answering(ported)
-    answers = oracle.run_cut(*where, ported.cut, asked) if ported.cut and not index else oracle.run(*where, asked)
+    part = Cut(ported.cut.feeds) if index else ported.cut
+    answers = oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
     names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
     theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
     report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import vertex
 from torch_towers.dtypes import DTYPE_NAMES, TORCH_DTYPES
 from torch_towers.errors import InputError
 from torch_towers.graph import TensorSpec
@@ -62,6 +63,8 @@ class InputReader:
         return read, rows
 
     def _columns(self, inputs: Any) -> Mapping[str, Any]:
+        if vertex.are_documents(inputs, self.specs):
+            inputs = vertex.columns_of(inputs, self.specs)
         if isinstance(inputs, Mapping):
             columns = cast(Mapping[str, Any], inputs)
         elif _is_table(inputs):
