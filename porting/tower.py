@@ -114,7 +114,7 @@ def _ids(
     nodes: dict[str, str] = {}
     given = set(renamed.values())
     for name, value in results.items():
-        node, colon, index = value.ref.partition(":") if isinstance(value, Value) else ("", "", "")
+        node, colon, index = value.ref.partition(":") if type(value) is Value else ("", "", "")
         if node in renamed or (node and node not in given):  # else: a node that is gone, whose name another has now
             nodes.setdefault(renamed.get(node, node) + colon + index, name)
     taken = {spec.name for spec in parts.preprocess.inputs}
