@@ -15,8 +15,7 @@ from porting.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import port_tower
 from porting.verify import answer, verify_with_tensorflow
-from tests.corpus.producers import keras_towers, tfrs_towers
-from tests.corpus.test_producers import Batch
+from tests.corpus.test_producers import Batch, keras_towers, tfrs_towers
 from tests.witness import as_array
 
 NAMES = ["the blue sky", "sky", "", " ".join(["blue"] * 20), " ".join(["the blue sky"] * 30)]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.errors import PortingError
 from porting.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
@@ -73,6 +72,7 @@ TOWERS = [
     Built(tfrs_towers.brute_force_strings, lifted={"StringLookup": 1, "Embedding": 1}, batches=TIES),
     Built(tfrs_towers.brute_force_numbers, batches=TIES),
     Built(tfrs_towers.brute_force_without_identifiers, batches=TIES),
+    Built(tfrs_towers.streaming, lifted={"StringLookup": 1, "Embedding": 1}, batches=TIES),
     Built(tfrs_towers.vertex_tower, lifted={"LayerNorm": 1, "TextVectorization": 1, "Hashing": 2, "Linear": 4}),
     Built(tfrs_towers.ranking, lifted={"Linear": 3, "Embedding": 3}),
     Built(tfrs_towers.two_signatures, "user_tower", lifted={"StringLookup": 1, "Embedding": 1}),
@@ -104,7 +104,7 @@ TOWERS = [
     ),
     Built(graphs.several_graphs, tags=("serve",), lifted={"Linear": 1}),
     Built(graphs.several_graphs, tags=("serve", "half")),
-    Built(graphs.hub_1, lifted={"StringLookup": 1}, batches=[{"text": ["cat dog", "", "CAT  mouse cat", "big!"]}]),
+    Built(graphs.hub_1, lifted={"StringLookup": 1}, batches=[{"default": ["cat dog", "", "CAT  mouse cat", "big!"]}]),
     Built(graphs.feature_columns, lifted={"Embedding": 8, "StringLookup": 4, "Hashing": 5, "Discretization": 1}),
     Built(graphs.dense_features, lifted={"Embedding": 1, "StringLookup": 1, "Hashing": 1, "Discretization": 1}),
     Built(modules.merlin, lifted={"Linear": 1, "Embedding": 3}, batches=LISTS),
@@ -131,9 +131,3 @@ def test_equal_to_tensorflow(built: Built, lifts: bool, saved: Callable[..., Pat
     if lifts:
         fewer = {kind: (port.lifted[kind], count) for kind, count in built.lifted.items() if port.lifted[kind] < count}
         assert not fewer, f"lifted, and expected: {fewer}"
-
-
-def test_a_streaming_index_is_refused_by_name(saved: Callable[..., Path]) -> None:
-    """Its candidates stand in a tf.data pipeline, and it counts its calls in a variable."""
-    with pytest.raises(PortingError, match="ReduceDataset"):
-        ported(Built(tfrs_towers.streaming), saved)
