@@ -8,6 +8,7 @@ The process is started once and answers many questions: one JSON request a line,
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -59,7 +60,8 @@ class Oracle:
 
     def __exit__(self, *exception: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it died, and what it was asked last is still unsent
+            self._process.stdin.close()
         self._process.wait()
         self._log.close()
         self._folder.cleanup()

@@ -71,8 +71,9 @@ def _features(node: Node, nodes: Mapping[str, Node], free: int) -> list[tuple[by
 
 
 def _constant(ref: str, nodes: Mapping[str, Node]) -> Any:
+    """The elements of a constant; TensorFlow reshapes the default values of its features."""
     node = nodes.get(node_of(ref))
-    while node is not None and node.op == "Identity":
+    while node is not None and node.op in ("Identity", "Reshape"):
         node = nodes.get(node_of(node.inputs[0]))
     return node.attrs["value"] if node is not None and node.op == "Const" else None
 

@@ -1,0 +1,63 @@
+"""A converter that is wrong on purpose: the comparison fails, and the first node that differs is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porting.convert import CONVERTERS, load_converters
+from porting.divergence import first_difference
+from porting.oracle import Oracle
+from porting.saved_model import read
+from porting.tower import PortedTower, port_tower
+from porting.verify import verify_with_tensorflow
+
+BATCH = {"text": np.array([b"red", b"?"], object), "age": np.float32([20, 70])}
+
+
+@pytest.fixture
+def broken(people: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], PortedTower]:
+    """`broken(op, wrong)`: the tower ported with `wrong(t, right)` in the place of what the converter of `op` gives."""
+
+    def port(op: str, wrong: Any) -> PortedTower:
+        load_converters()
+        entry = CONVERTERS[op]
+        function = lambda t, *operands, **attrs: wrong(t, entry.function(t, *operands, **attrs))  # noqa: E731
+        monkeypatch.setitem(CONVERTERS, op, replace(entry, function=function))
+        return port_tower(read(people))
+
+    return port
+
+
+WRONG = {
+    "Tanh": lambda t, right: t.mul(right, 1.01),
+    "ConcatV2": lambda t, right: t.neg(right),
+    "ArgMax": lambda t, right: t.mul(right, 0),
+    "MatMul": lambda t, right: t.concat(right, right, axis=0),
+}
+
+
+@pytest.mark.parametrize("op", WRONG)
+def test_the_first_node_that_differs_is_named(broken: Any, oracle: Oracle, op: str) -> None:
+    found = first_difference(broken(op, WRONG[op]), oracle, BATCH)
+    assert found.startswith(f"the first node at which the two part is {op} '")
+
+
+def test_what_differs_is_said(broken: Any, oracle: Oracle) -> None:
+    found = first_difference(broken("MatMul", WRONG["MatMul"]), oracle, BATCH)
+    assert "its shape is [4, 4], TensorFlow's [2, 4]" in found
+
+
+def test_the_comparison_fails_and_says_where(broken: Any, oracle: Oracle) -> None:
+    report = verify_with_tensorflow(broken("Tanh", WRONG["Tanh"]), oracle)
+    assert not report.passed
+    assert any("the first node at which the two part is Tanh '" in failure for failure in report.failures)
+
+
+def test_equal_op_by_op_means_that_a_lift_is_wrong(people: Path, oracle: Oracle) -> None:
+    assert "a lift changed the numbers" in first_difference(port_tower(read(people)), oracle, BATCH)

@@ -1,0 +1,151 @@
+"""Inputs made from the graph itself: they meet the tables, edges and id ranges that the graph has."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porting.errors import PortingError
+from porting.samples import BATCH_SIZES, LARGE, batches, from_reference
+from torch_towers.graph import Graph, Node, TensorSpec
+
+
+def objects(*items: bytes) -> np.ndarray:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+def model(tables: Any = (), variables: Any = ()) -> Any:
+    return SimpleNamespace(
+        tables={name: SimpleNamespace(keys=keys) for name, keys in dict(tables).items()},
+        variables={name: SimpleNamespace(shape=shape) for name, shape in dict(variables).items()},
+    )
+
+
+def drawn(graph: Graph, holding: Any) -> dict[str, list[Any]]:
+    """All values of each input, over all batches."""
+    found: dict[str, list[Any]] = {spec.name: [] for spec in graph.inputs}
+    for batch in batches(graph, holding):
+        for name, array in batch.items():
+            found[name] += array.reshape(-1).tolist()
+    return found
+
+
+def lookup(source: str) -> tuple[Node, ...]:
+    return (
+        Node("t", "HashTableV2", (), {"table": "colors"}),
+        Node("d", "Const", (), {"value": np.int64(0)}),
+        Node("find", "LookupTableFindV2", ("t", source, "d")),
+    )
+
+
+def test_keys_of_the_table_that_an_input_reaches_first_known_ones_then_others() -> None:
+    word, other = TensorSpec("word", "string", (None,)), TensorSpec("other", "string", (None,))
+    graph = Graph((word, other), (Node("strip", "StringStrip", ("word",)), *lookup("strip")), {"y": "find"})
+    keys = objects(b"red", b"green")
+    found = batches(graph, model({"colors": keys}))
+    half = len(found) // 2
+    known = {value for batch in found[:half] for value in batch["word"].tolist()}
+    mixed = {value for batch in found[half:] for value in batch["word"].tolist()}
+    assert known <= {b"red", b"green", b"red green"}
+    assert {b"red", b"green"} <= known
+    assert {b"red", b"", b"\xff\xfe bad utf-8"} <= mixed
+    assert not {b"red", b"green"} & {value for batch in found for value in batch["other"].tolist()}
+
+
+def test_integers_of_a_table() -> None:
+    graph = Graph((TensorSpec("id", "int64", (None,)),), lookup("id"), {"y": "find"})
+    assert {1000, -5} <= set(drawn(graph, model({"colors": np.array([1000, -5])}))["id"])
+
+
+def test_bucket_edges_and_the_numbers_beside_them() -> None:
+    node = Node("b", "Bucketize", ("age",), {"boundaries": (0.5, 18.0)})
+    found = drawn(Graph((TensorSpec("age", "float32", (None,)),), (node,), {"y": "b"}), model())["age"]
+    below = np.nextafter(np.float32(18), np.float32(0))
+    assert {0.5, 18.0, float(below), 19.0, 0.0, -1.0} <= set(found)
+
+
+def test_ids_stay_inside_the_smallest_table_and_reach_both_ends() -> None:
+    nodes = (
+        Node("v", "VarHandleOp", (), {"variable": "small"}),
+        Node("u", "VarHandleOp", (), {"variable": "large"}),
+        Node("a", "ResourceGather", ("u", "id")),
+        Node("b", "ResourceGather", ("v", "id")),
+    )
+    graph = Graph((TensorSpec("id", "int64", (None,)),), nodes, {"y": "b", "z": "a"})
+    assert set(drawn(graph, model(variables={"small": (7, 4), "large": (90, 4)}))["id"]) == {0, 1, 3, 6}
+
+
+def test_what_a_matrix_product_gave_is_no_longer_the_input() -> None:
+    nodes = (
+        Node("v", "VarHandleOp", (), {"variable": "v"}),
+        Node("m", "MatMul", ("x", "x")),
+        Node("g", "ResourceGather", ("v", "m")),
+    )
+    found = drawn(Graph((TensorSpec("x", "int32", (None, 2)),), nodes, {"y": "g"}), model(variables={"v": (2, 2)}))
+    assert max(found["x"]) > 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool", "string", "uint8"])
+def test_shapes_and_dtypes_are_those_of_the_inputs(dtype: str) -> None:
+    graph = Graph((TensorSpec("x", dtype, (None, 3)), TensorSpec("one", dtype, ())), (), {"y": "x"})
+    found = batches(graph, model())
+    assert [batch["x"].shape for batch in found] == [(size, 3) for size in BATCH_SIZES] * 2
+    assert all(batch["one"].shape == () for batch in found)
+    assert all(batch["x"].dtype == (object if dtype == "string" else dtype) for batch in found)
+
+
+def test_rows_as_large_as_images_come_in_small_batches() -> None:
+    graph = Graph((TensorSpec("x", "float32", (None, LARGE)),), (), {"y": "x"})
+    assert max(len(batch["x"]) for batch in batches(graph, model())) < max(BATCH_SIZES)
+
+
+@pytest.mark.parametrize(
+    ("values", "structure"),
+    [
+        (TensorSpec("x/values", "string", (None,)), [TensorSpec("x/indices", "int64", (None, 2)),
+                                                     TensorSpec("x/dense_shape", "int64", (2,))]),
+        (TensorSpec("x_values", "int32", (None,)), [TensorSpec("x_row_splits", "int64", (None,))]),
+    ],
+    ids=["sparse", "ragged"],
+)  # fmt: skip
+def test_components_of_one_value_fit_one_another(values: TensorSpec, structure: list[TensorSpec]) -> None:
+    for batch in batches(Graph((values, *structure), (), {"y": values.name}), model()):
+        found = {name.rpartition("/")[2]: array for name, array in batch.items()}
+        if "indices" in found:
+            rows, columns = found["dense_shape"].tolist()
+            assert found["indices"].shape == (len(found["values"]), 2)
+            assert (found["indices"] < [rows, columns]).all()
+            assert len({tuple(pair) for pair in found["indices"].tolist()}) == rows * columns
+        else:
+            splits = found["x_row_splits"]
+            assert (splits[0], splits[-1]) == (0, len(found["x_values"]))
+            assert (np.diff(splits) >= 0).all()
+
+
+def test_the_same_seed_is_the_same_batches() -> None:
+    graph = Graph((TensorSpec("x", "string", (None,)),), (), {"y": "x"})
+    first, second, other = (batches(graph, model(), seed=seed) for seed in (0, 0, 1))
+    assert [batch["x"].tolist() for batch in first] == [batch["x"].tolist() for batch in second]
+    assert [batch["x"].tolist() for batch in first] != [batch["x"].tolist() for batch in other]
+
+
+def test_recorded_arrays_by_our_names() -> None:
+    specs = [TensorSpec("x/indices", "int64", None), TensorSpec("x/values", "int64", None)]
+    arrays = {
+        "sig|in|x_values": np.array(1),
+        "sig|in|x_indices": np.array(2),
+        "sig|out|y": np.array(3),
+        "s2|out|y": np.array(4),
+    }
+    inputs, outputs = from_reference(arrays, "sig", specs, ["y"])
+    assert (inputs["x/values"], inputs["x/indices"], outputs["y"]) == (1, 2, 3)
+    function = {"root.f#0|in|arg": np.array(1), "root.f#0|out|output_0": np.array(2)}
+    inputs, outputs = from_reference(function, "f", [TensorSpec("x", "int64", None)], ["0"])
+    assert (inputs["x"], outputs["0"]) == (1, 2)
+    with pytest.raises(PortingError, match="nothing is recorded for 'nope'; the reference has s2, sig"):
+        from_reference(arrays, "nope", specs, ["y"])

@@ -1,0 +1,85 @@
+"""Records for a graph's parser: TensorFlow parses every one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porting.samples import batches
+from porting.serialized_examples import RECORDS, serialized_examples
+from porting.simplify import flatten
+from tests.witness import saved_model_of, tf, to_numpy, trace
+
+FEATURES: dict[str, Any] = {
+    "word": tf.io.FixedLenFeature([], tf.string),
+    "ids": tf.io.FixedLenFeature([2, 3], tf.int64),
+    "age": tf.io.FixedLenFeature([1], tf.float32, default_value=[7.5]),
+    "tags": tf.io.VarLenFeature(tf.string),
+    "scores": tf.io.VarLenFeature(tf.float32),
+    "rows": tf.io.RaggedFeature(tf.int64),
+}
+SOME = {name: FEATURES[name] for name in ("word", "age", "tags")}
+
+
+def parse(x: Any) -> Any:
+    return [part for value in tf.io.parse_example(x, FEATURES).values() for part in parts(value)]
+
+
+def parts(value: Any) -> list[Any]:
+    return tf.nest.flatten(value, expand_composites=True)
+
+
+def parse_version_1(x: Any) -> Any:
+    found = tf.raw_ops.ParseExample(
+        serialized=x, names=[], sparse_keys=["tags"], dense_keys=["word", "age"],
+        dense_defaults=[tf.constant([], tf.string), tf.constant([7.5])], sparse_types=[tf.string],
+        dense_shapes=[[], [1]],
+    )  # fmt: skip
+    return [*found.sparse_values, *found.dense_values]
+
+
+def parse_one_by_one(x: Any) -> Any:
+    found = tf.io.parse_single_example(tf.reshape(x, []), SOME)
+    return [found["word"], found["age"], found["tags"].values]
+
+
+def traced(function: Any) -> tuple[Any, Any]:
+    concrete = trace(function, {"x": np.array([b""], object)}, free=function is not parse_one_by_one)
+    model = saved_model_of(concrete, ["x"])
+    return concrete, flatten(model.graph("traced"), model.functions)
+
+
+@pytest.mark.parametrize("function", [parse, parse_version_1, parse_one_by_one])
+@pytest.mark.parametrize("values", [1, 2])
+def test_tensorflow_parses_every_record(function: Any, values: int) -> None:
+    concrete, graph = traced(function)
+    records = serialized_examples(graph, values=values)
+    assert list(records) == ["x"]
+    assert len(records["x"]) == RECORDS
+    results = [concrete(tf.constant([record])) for record in records["x"]]
+    assert len({str([to_numpy(item).tolist() for item in result]) for result in results}) > RECORDS // 2
+
+
+def test_optional_features_are_there_and_missing_and_have_as_many_values_as_asked() -> None:
+    for values in (1, 2):
+        _, graph = traced(parse)
+        examples = [tf.train.Example.FromString(record) for record in serialized_examples(graph, values=values)["x"]]
+        for name, optional in (("word", False), ("ids", False), ("age", True), ("tags", True), ("rows", True)):
+            there = [name in example.features.feature for example in examples]
+            assert all(there) != optional
+            assert any(there)
+        lengths = {len(e.features.feature["tags"].bytes_list.value) for e in examples if "tags" in e.features.feature}
+        assert lengths == {values}
+
+
+def test_samples_are_such_records() -> None:
+    concrete, graph = traced(parse)
+    for batch in batches(graph, saved_model_of(concrete, ["x"])):
+        assert concrete(tf.constant(batch["x"]))
+
+
+def test_other_strings_are_no_records() -> None:
+    _, graph = traced(lambda x: tf.strings.length(x))
+    assert serialized_examples(graph, values=1) == {}
