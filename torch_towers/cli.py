@@ -246,8 +246,9 @@ def _key_column(sources: Sequence[Any]) -> str | None:
             row = json.loads(cast(bytes, file.readline(1 << 20)))
         except ValueError:
             return None
-    row = row.get("instance", row) if isinstance(row, dict) else row
-    return "key" if isinstance(row, dict) and row.keys() == {"data", "key"} else None
+    if isinstance(row, dict) and "instance" in row:
+        row = cast("dict[str, Any]", row)["instance"]
+    return "key" if isinstance(row, dict) and set(cast("dict[str, Any]", row)) == {"data", "key"} else None
 
 
 def _summary_lines(job: Job, summary: Summary) -> list[str]:
@@ -310,7 +311,7 @@ def search_command(options: argparse.Namespace) -> int:
         index.save(options.save_index)
     rows = [_row(text, towers.query, "query") for text in options.query]
     found = index.search(rows, options.k)
-    for text, scores, ids in zip(options.query, found.scores.tolist(), found.ids.tolist(), strict=True):
+    for text, scores, ids in zip(options.query, numbers(found.scores), found.ids.tolist(), strict=True):
         hits = [(score, _shown(name)) for score, name in zip(scores, ids, strict=True) if name is not None]
         if options.json:
             print(
@@ -324,6 +325,11 @@ def search_command(options: argparse.Namespace) -> int:
         for score, name in hits:
             print(f"  {score:.4f}  {name}")
     return 0
+
+
+def numbers(scores: Any) -> list[list[float]]:
+    """A tensor `[n, m]` as lists."""
+    return scores.tolist()
 
 
 def _shown(value: Any) -> Any:
@@ -356,12 +362,12 @@ def similarity_command(options: argparse.Namespace) -> int:
     if options.json:
         print(
             json.dumps(
-                {"measure": name, "queries": options.query, "candidates": options.candidate, "scores": scores.tolist()}
+                {"measure": name, "queries": options.query, "candidates": options.candidate, "scores": numbers(scores)}
             )
         )
         return 0
     print(name)
-    for query, row in zip(options.query, scores.tolist(), strict=True):
+    for query, row in zip(options.query, numbers(scores), strict=True):
         for candidate, score in zip(options.candidate, row, strict=True):
             print(f"  {score:10.6f}  {query}  |  {candidate}")
     return 0

@@ -134,7 +134,7 @@ class Index:
         return self._positions
 
     def _places(self, exclude: Any, count: int) -> list[list[int]]:
-        rows = exclude.tolist() if isinstance(exclude, (Tensor, np.ndarray)) else list(exclude)
+        rows: list[Any] = exclude.tolist() if hasattr(exclude, "tolist") else list(exclude)
         if len(rows) != count or any(isinstance(row, (str, bytes, int)) for row in rows):
             raise ValueError(f"exclude must hold a list of ids for each of the {count} queries")
         known = self._by_id()
@@ -142,7 +142,8 @@ class Index:
 
     def _named(self, positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         found = self.ids[np.maximum(positions, 0)] if len(self.ids) else np.zeros(positions.shape, self.ids.dtype)
-        return np.where(positions < 0, None if found.dtype == object else -1, found)
+        nobody: Any = None if found.dtype == object else -1
+        return np.where(positions < 0, nobody, found)
 
     # -- FAISS ------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +165,7 @@ class Index:
         order = np.argsort(out, axis=1, kind="stable")[:, :k]  # those that may stay first, in their order
         out = np.take_along_axis(out, order, 1)
         scores = np.where(out, -np.inf, np.take_along_axis(found, order, 1)).astype(np.float32)
-        return torch.from_numpy(scores), torch.from_numpy(np.where(out, -1, np.take_along_axis(where, order, 1)))
+        return torch.as_tensor(scores), torch.as_tensor(np.where(out, -1, np.take_along_axis(where, order, 1)))
 
     def recall(self, queries: Any = None, k: int = _RECALL_K) -> float:
         """The share of the exact best k that the engine finds, over `queries` (by default some candidates stand for them)."""
@@ -194,7 +195,7 @@ class Index:
         kind = _ids_kind(self.ids)
         tensors = {"embeddings": self.embeddings.cpu().contiguous()}
         if kind == "int64":
-            tensors["ids"] = torch.from_numpy(self.ids)
+            tensors["ids"] = torch.as_tensor(self.ids)
         try:
             attributes = json.dumps(self.attributes, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
@@ -302,7 +303,9 @@ def _meta(folder: Folder) -> dict[str, Any]:
     mapping(meta, where, {"format", "version", "similarity", "engine", "shape", "dtype", "ids", "weights", "files"})
     shape = meta["shape"]
     wanted = (
-        {ATTRIBUTES} | (set() if meta["ids"] == "int64" else {IDS}) | (set() if meta["engine"] == "exact" else {FAISS})
+        {ATTRIBUTES}
+        | (set[str]() if meta["ids"] == "int64" else {IDS})
+        | (set[str]() if meta["engine"] == "exact" else {FAISS})
     )
     if (
         meta["similarity"] not in ("dot", "cosine")

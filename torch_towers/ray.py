@@ -59,7 +59,7 @@ def _writable(column: Any) -> Any:
     """A copy of what torch would warn about: it cannot hold read-only memory."""
     if isinstance(column, np.ndarray) and not column.flags.writeable:
         return cast(Any, column).copy()
-    return column
+    return cast(Any, column)
 
 
 class PartWorker:

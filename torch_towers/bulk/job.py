@@ -79,14 +79,11 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        data = json.loads(text)
-        output = data.pop("output")
-        tuples = {name: tuple(map(tuple, output[name])) for name in ("restricts", "denies", "numeric_restricts")}
-        return cls(
-            **{
-                **data,
-                "sources": tuple(Source(**source) for source in data["sources"]),
-                "columns": tuple(map(tuple, data["columns"])),
-                "output": Output(**{**output, **tuples}),
-            }
-        )
+        data: dict[str, Any] = json.loads(text)
+        output: dict[str, Any] = data.pop("output")
+        for name in ("restricts", "denies", "numeric_restricts"):
+            output[name] = tuple(tuple(item) for item in output[name])
+        data["output"] = Output(**output)
+        data["sources"] = tuple(Source(**source) for source in data["sources"])
+        data["columns"] = tuple(tuple(item) for item in data["columns"])
+        return cls(**data)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.job import Job
@@ -158,4 +158,4 @@ def _locked(path: Path) -> int:
         except OSError as error:
             os.close(handle)
             raise BulkError(f"{path.parent}: another process runs this job right now") from error
-    return cast(int, handle)
+    return handle

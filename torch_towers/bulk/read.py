@@ -73,7 +73,7 @@ def read_blocks(
 
     `position` is told which share of the file has been read. Errors: `BulkError` for a file that cannot be read.
     """
-    told = position or (lambda share: None)
+    told: Callable[[float], None] = position or _untold
     try:
         if source.kind == "parquet":
             yield from _read_parquet(source, wanted, size, skip, told)
@@ -102,7 +102,7 @@ def column_names(source: Source) -> list[str] | None:
         if source.kind == "parquet":
             names = list(_parquet(source).schema_arrow.names)
         else:
-            with _opened(source, lambda share: None) as file:
+            with _opened(source, _untold) as file:
                 names = _header(_fields(source, file), source)
     except BulkError:
         raise
@@ -336,13 +336,17 @@ def plain(value: Any) -> Any:
     """`{"b64": "..."}` as the bytes that it stands for, in lists too."""
     if isinstance(value, Mapping):
         table = cast("Mapping[str, Any]", value)
-        if table.keys() == {"b64"} and isinstance(table["b64"], str):
+        if set(table) == {"b64"} and isinstance(table["b64"], str):
             try:
                 return base64.b64decode(table["b64"], validate=True)
             except ValueError as error:
                 raise ValueError("its b64 is not base64") from error
         raise ValueError("the value is an object")
     return [plain(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
+
+
+def _untold(share: float) -> None:
+    """Nobody asks which share has been read."""
 
 
 class _Told(io.RawIOBase):

@@ -113,7 +113,7 @@ class VertexWriter:
                 if any(value.startswith("!") for value in item.get("allow", ())):
                     raise ValueError("a restrict begins with '!', which denies in CSV: use vertex-json")
             _csv_text(found.get("crowding_tag", ""), "the crowding tag")
-        if output.format == "vertex-avro" and any(abs(n.get("value_int", 0)) > _INT_MAX for n in numbers):
+        if output.format == "vertex-avro" and any(abs(cast(Any, n.get("value_int", 0))) > _INT_MAX for n in numbers):
             raise ValueError(
                 "a value_int has more than the 32 bits that Vector Search's Avro schema holds: use vertex-json"
             )
@@ -145,7 +145,7 @@ def _texts(value: Any, column: str) -> list[str]:
     """Text, or a list of texts; none where there is no value."""
     if value is None or value is MISSING:
         return []
-    items = cast("list[Any]", value) if isinstance(value, (list, tuple)) else [value]
+    items = cast("list[Any]", value) if type(value) is list else [value]
     return [_text(item, column) for item in items if item is not None and item != "" and item != b""]
 
 
@@ -159,7 +159,7 @@ def _text(value: Any, column: str) -> str:
         return "true" if value else "false"
     if isinstance(value, (str, int, np.integer)):
         try:
-            str(value).encode()
+    items: list[Any] = value if type(value) is list else [value]
         except UnicodeEncodeError as error:
             raise ValueError(f"column {column!r}: the text is not UTF-8") from error
         return str(cast(Any, value))
@@ -167,9 +167,9 @@ def _text(value: Any, column: str) -> str:
 
 
 def _one(value: Any) -> Any:
-    while isinstance(value, list) and len(cast("list[Any]", value)) == 1:
+    while type(value) is list and len(cast("list[Any]", value)) == 1:
         value = cast("list[Any]", value)[0]
-    return None if value is None or value is MISSING or value in ("", b"", []) else value
+    return None if value is None or value is MISSING or value in ("", b"", []) else cast(Any, value)
 
 
 def _value(value: Any, kind: NumericKind, column: str) -> int | float:
@@ -281,7 +281,7 @@ def repeated_id(folders: Sequence[Path], budget: int = 8 << 20) -> str | None:
 
     The hashes of each part are sorted, so a range of all of them can be looked at by itself.
     """
-    hashes = [cast(Any, np.load(beside(path, ".npy"), mmap_mode="r", allow_pickle=False)) for path in folders]
+    hashes = [np.load(beside(path, ".npy"), mmap_mode="r", allow_pickle=False) for path in folders]
     total = sum(len(part) for part in hashes)
     ranges = max(1, -(-total // budget))
     starts = [np.zeros(len(hashes), np.int64)]
