@@ -30,6 +30,7 @@ ORDER = (
     "laws",
     "linear",
     "embedding",
+    "pooling",
     "norms",
     "activations",
     "lookups",

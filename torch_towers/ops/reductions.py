@@ -179,3 +179,12 @@ def _first_of_equal(x: Tensor, k: int) -> Tensor:
     places = torch.arange(x.shape[-1] - 1, -1, -1, device=x.device)
     keys = torch.topk((order << 32) + places, k, dim=-1, sorted=True).values
     return x.shape[-1] - 1 - (keys & 0xFFFFFFFF)
+
+
+@op()
+def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
+    """The sum of the rows of `x`, each times its weight (or under a mask): `[n, length, dim], [n, length] -> [n, dim]`.
+
+    Source: Keras GlobalAveragePooling1D with a mask.
+    """
+    return torch.bmm(weights.to(x.dtype).unsqueeze(1), x).squeeze(1)

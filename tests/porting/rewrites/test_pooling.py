@@ -1,0 +1,72 @@
+"""Averages of embeddings as one product of matrices: the numbers are those of the ops that the graph spells out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from porting.lift import lift
+from porting.saved_model import read
+from porting.tower import port_tower
+from porting.values import Value
+from torch_towers.graph import Graph, ModuleSpec, Node, TensorSpec
+from torch_towers.program import Program
+
+QUERY = Path(__file__).parents[3] / "examples" / "packages" / "query_model"
+
+
+def test_the_demo_tower() -> None:
+    model = read(QUERY)
+    lifted, spelled = port_tower(model), port_tower(model, lifts=False)
+    ops = [node.op for node in lifted.spec.encoder.nodes]
+    assert "weighted_sum" in ops and "where" not in ops
+    texts = ["edit photos", "play chess against the computer", "a", "unknownword zzz", "gnu " * 60]
+    found, expected = lifted.tower().encode(texts), spelled.tower().encode(texts)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def graph(kind: str, table: torch.Tensor) -> tuple[Graph, dict[str, Any], dict[str, Value]]:
+    """The middle of an averaged embedding, by `where` or by `mul`."""
+    inputs = (TensorSpec("ids", "int64", (None, 3)), TensorSpec("mask", "bool", (None, 3)))
+    weights = Node("weights", "cast", ("mask",), {"dtype": "float32"})
+    zero = Node("zero", "constant", attrs={"tensor": "zero"})
+    column = Node("column", "unsqueeze", ("mask" if kind == "where" else "weights",), {"axis": 2})
+    rows = Node("rows", "module", ("ids",), {"module": "table"})
+    masked = (
+        Node("masked", "where", ("column", "rows", "zero"))
+        if kind == "where"
+        else Node("masked", "mul", ("rows", "column"))
+    )
+    total = Node("total", "reduce_sum", ("masked",), {"axes": (1,), "keepdim": False})
+    shapes: dict[str, tuple[str, tuple[Any, ...]]] = {
+        "zero": ("float32", ()), "ids": ("int64", ("n", 3)), "mask": ("bool", ("n", 3)), "weights": ("float32", ("n", 3)),
+        "column": ("bool" if kind == "where" else "float32", ("n", 3, 1)), "rows": ("float32", ("n", 3, 2)),
+        "masked": ("float32", ("n", 3, 2)), "total": ("float32", ("n", 2)),
+    }  # fmt: skip
+    modules = {"table": ModuleSpec("Embedding", {"num_embeddings": 4, "embedding_dim": 2})}
+    nodes = (weights, column, rows, masked, total) if kind == "mul" else (zero, column, rows, masked, total)
+    known = {name: Value(name, dtype, shape) for name, (dtype, shape) in shapes.items()}
+    return Graph(inputs, nodes, {"out": "total"}, modules), {"table.weight": table, "zero": torch.tensor(0.0)}, known
+
+
+@pytest.mark.parametrize("kind", ["where", "mul"])
+def test_equals_the_ops(kind: str) -> None:
+    built, store, known = graph(kind, torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
+    lifted = lift(built, store, known)
+    assert [node.op for node in lifted.graph.nodes if node.op != "cast"] == ["module", "weighted_sum"]
+    inputs = {
+        "ids": torch.tensor([[0, 1, 2], [3, 3, 0], [1, 2, 3]]),
+        "mask": torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 0]]) == 1,
+    }
+    found = Program(lifted.graph, lifted.store)(**inputs)["out"]
+    torch.testing.assert_close(found, Program(built, store)(**inputs)["out"])
+
+
+def test_infinite_rows_stay_out_of_the_sum() -> None:
+    built, store, known = graph("where", torch.tensor([[float("inf"), 0.0], [1, 2], [3, 4], [5, 6]]))
+    lifted = lift(built, store, known)
+    assert "weighted_sum" not in [node.op for node in lifted.graph.nodes]
+    assert any("finite" in refusal for refusal in lifted.refusals)
