@@ -7,7 +7,7 @@ image. Cut behind it, the tower takes the features by name; `torch_towers.vertex
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def _words(node: Node, count: int, nodes: Mapping[str, Node]) -> list[str]:
     """The names of features: a list of strings among the attributes or the constant operands, as long as the results are many."""
     names = _list_of(node, count, lambda item: isinstance(item, bytes))
     for ref in node.inputs:
-        value = nodes[node_of(ref)].attrs.get("value") if node_of(ref) in nodes else None
+        value: Any = nodes[node_of(ref)].attrs.get("value") if node_of(ref) in nodes else None
         if (
             not names
             and isinstance(value, np.ndarray)
@@ -146,15 +146,11 @@ def _words(node: Node, count: int, nodes: Mapping[str, Node]) -> list[str]:
     return texts if len(set(texts)) == len(texts) and all(texts) else []
 
 
-def _list_of(node: Node, count: int, fits: Any) -> list[Any]:
+def _list_of(node: Node, count: int, fits: Callable[[Any], bool]) -> list[Any]:
     for name, value in node.attrs.items():
-        if (
-            not name.startswith("_")
-            and isinstance(value, tuple)
-            and len(value) >= count
-            and all(fits(item) for item in value)
-        ):
-            return list(value)
+        items: list[Any] = list(value) if isinstance(value, tuple) and not name.startswith("_") else []  # type: ignore[reportUnknownArgumentType]
+        if len(items) >= count and all(fits(item) for item in items):
+            return items
     return []
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -194,10 +194,9 @@ class _Reader:
         if not rows or any(len(row) != 2 for row in rows):
             return None
         identifiers, candidates = (np.concatenate(column) for column in zip(*rows, strict=True))
-        result = [self._output(f"{reduce.name}:components", index) for index in (0, 1)]
-        return Retrieval(
-            "streaming index", self.passed(captured[0]), candidates, identifiers, k, *result, frozenset(self.read)
-        )
+        scores, ids = (self._output(f"{reduce.name}:components", index) for index in (0, 1))
+        read = frozenset(self.read)
+        return Retrieval("streaming index", self.passed(captured[0]), candidates, identifiers, k, scores, ids, read)
 
     def _body(self, node: Node) -> Graph:
         return flatten(as_graph(self.model.functions[node.attrs["f"].name]), self.model.functions)
@@ -292,7 +291,7 @@ class _Reader:
             value = node.attrs["value"]
         else:
             return None
-        return value if isinstance(value, np.ndarray) else None
+        return cast("np.ndarray[Any, Any]", value) if isinstance(value, np.ndarray) else None
 
 
 def _places(node: Node) -> list[tuple[str, int]]:

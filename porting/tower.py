@@ -139,7 +139,9 @@ def _spec(
     defaults: Mapping[str, str],
 ) -> TowerSpec:
     inputs = _input_specs(tf_graph.inputs)
-    outputs = tuple(_output_spec(name, graph.outputs[name], known) for name in graph.outputs)
+    signature = model.signatures.get(entry)
+    said = signature.outputs if signature is not None else {}
+    outputs = tuple(_output_spec(name, graph.outputs[name], known, said.get(name)) for name in graph.outputs)
     if embedding is not None and embedding not in graph.outputs:
         raise PortingError(
             f"{model.path}: no output {embedding!r} in {entry!r}; its outputs are {', '.join(graph.outputs)}"
@@ -178,11 +180,14 @@ def _batched(spec: TensorSpec) -> TensorSpec:
     return TensorSpec(spec.name, spec.dtype, ("batch", *spec.shape[1:]))
 
 
-def _output_spec(name: str, ref: str, known: Mapping[str, Value]) -> TensorSpec:
+def _output_spec(name: str, ref: str, known: Mapping[str, Value], said: TensorSpec | None) -> TensorSpec:
+    """What the port knows of an output; where that is nothing, the shape that the signature says."""
     value = known.get(ref)
     if value is None:
         return TensorSpec(name, "string", None)
     shape: tuple[Size, ...] | None = value.shape
+    if shape is None and said is not None:
+        shape = said.shape
     if shape is not None:
         shape = tuple(_free(size, i) for i, size in enumerate(shape))
     return TensorSpec(name, value.dtype or "float32", shape)

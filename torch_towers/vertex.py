@@ -18,7 +18,9 @@ FIELDS = frozenset({"data", "key"})
 
 def are_documents(inputs: Any, names: Sequence[str] | Mapping[str, Any]) -> bool:
     """Whether `inputs` are rows or columns of documents, for a tower whose inputs have these names."""
-    first: Any = inputs[0] if isinstance(inputs, (list, tuple)) and inputs else inputs
+    first: Any = inputs
+    if isinstance(inputs, (list, tuple)) and inputs:
+        first = cast("Sequence[Any]", inputs)[0]
     if "data" in names or not isinstance(first, Mapping):
         return False
     given = cast("Mapping[Any, Any]", first)
