@@ -145,7 +145,7 @@ def _texts(value: Any, column: str) -> list[str]:
     """Text, or a list of texts; none where there is no value."""
     if value is None or value is MISSING:
         return []
-    items = cast("list[Any]", value) if type(value) is list else [value]
+    items: list[Any] = value if type(value) is list else [value]
     return [_text(item, column) for item in items if item is not None and item != "" and item != b""]
 
 
@@ -159,7 +159,7 @@ def _text(value: Any, column: str) -> str:
         return "true" if value else "false"
     if isinstance(value, (str, int, np.integer)):
         try:
-    items: list[Any] = value if type(value) is list else [value]
+            str(value).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"column {column!r}: the text is not UTF-8") from error
         return str(cast(Any, value))
