@@ -159,7 +159,7 @@ def _text(value: Any, column: str) -> str:
         return "true" if value else "false"
     if isinstance(value, (str, int, np.integer)):
         try:
-            str(value).encode()
+            str(cast(Any, value)).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"column {column!r}: the text is not UTF-8") from error
         return str(cast(Any, value))
