@@ -84,7 +84,7 @@ def assert_exports(tower: Any, *batches: Any) -> None:
                 assert torch.equal(value, expected[name])
 
 
-def saved(folder: Path, function: Callable[[Any, Any], Any]) -> tuple[PortedTower, Any]:
+def saved(folder: Path, function: Callable[[Any, Any], Any], *, lifts: bool = True) -> tuple[PortedTower, Any]:
     from tests.witness import tf
 
     module = tf.Module()
@@ -94,7 +94,7 @@ def saved(folder: Path, function: Callable[[Any, Any], Any]) -> tuple[PortedTowe
     specs = [tf.TensorSpec([None], tf.string, "text")]
     serve = tf.function(lambda text: {"y": function(module, text)}, input_signature=specs)
     tf.saved_model.save(module, str(folder), signatures=serve)
-    return port_tower(read(folder)), serve
+    return port_tower(read(folder), lifts=lifts), serve
 
 
 LETTERS = [np.array(list(text), "S1").astype(object) for text in ("abz", "a", "bbbbbaz")]
@@ -128,3 +128,26 @@ def test_a_size_that_no_tensor_has_crosses_as_an_integer(tmp_path: Path) -> None
     ported, serve = saved(tmp_path / "model", lambda m, text: tf.reduce_sum(m.w) + tf.zeros([tf.shape(text)[0], 2]))
     assert [spec.dtype for spec in ported.spec.encoder.inputs] == ["size"]
     assert_as_tensorflow(ported, serve)
+
+
+def test_weights_and_tables_inside_branches(tmp_path: Path) -> None:
+    """A branch that looks up a word runs before the encoder, one that holds a weight in it, a string of that after it."""
+    from tests.witness import tf
+
+    def function(module: Any, text: Any) -> Any:
+        some = tf.size(text) > 1
+        ids = tf.cond(some, lambda: module.table.lookup(text), lambda: tf.zeros_like(text, tf.int64))
+        rows = tf.cond(some, lambda: tf.gather(module.w, ids), lambda: 2 * tf.gather(module.w, ids))
+        return tf.strings.to_number(tf.as_string(tf.argmax(rows, 1)))
+
+    for lifts in (True, False):
+        ported, serve = saved(tmp_path / str(lifts), function, lifts=lifts)
+        conditions = [
+            {node.op for node in part.nodes}
+            for part in (ported.spec.preprocess, ported.spec.encoder)
+            if part is not None
+        ]
+        assert all("cond" in ops for ops in conditions)
+        assert ported.spec.postprocess is not None
+        assert "as_string" in {node.op for node in ported.spec.postprocess.nodes}
+        assert_as_tensorflow(ported, serve)
