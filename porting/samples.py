@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from porting.components import component_of
+from porting.convert import all_nodes
 from porting.errors import PortingError
+from porting.sample_images import sample_images
 from porting.saved_model import SavedModel
 from porting.serialized_examples import serialized_examples
 from torch_towers.graph import Graph, Node, TensorSpec, node_of
@@ -35,6 +37,7 @@ class _Reach:
     tables: list[str] = field(default_factory=list[str])
     edges: list[float] = field(default_factory=list[float])
     rows: list[int] = field(default_factory=list[int])  # sizes of the tables that its values index
+    decoded: bool = False  # as an image, or inside a loop, where an image is what is decoded one by one
 
 
 def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str, np.ndarray[Any, Any]]]:
@@ -42,6 +45,11 @@ def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str,
     rng = np.random.default_rng(seed)
     reaches = {spec.name: _reach(spec.name, graph, model) for spec in graph.inputs}
     one, several = serialized_examples(graph, values=1), serialized_examples(graph, values=2)
+    decoders = {node.op for node in all_nodes(graph, model.functions) if node.op in DECODERS}
+    images = sample_images(decoders) if decoders else []
+    for name in (spec.name for spec in graph.inputs if spec.dtype == "string" and reaches[spec.name].decoded):
+        if images:
+            one[name] = several[name] = images
     pools = [
         {spec.name: records.get(spec.name) or pool(spec, reaches[spec.name], model) for spec in graph.inputs}
         for pool, records in ((_known, one), (_known_and_unknown, several))
@@ -145,6 +153,7 @@ def _reach(name: str, graph: Graph, model: SavedModel) -> _Reach:
         carried = [i for i, ref in enumerate(node.inputs) if node_of(ref) in values]
         if not carried:
             continue
+        reach.decoded = reach.decoded or node.op in DECODERS or node.op in ("While", "StatelessWhile")
         if node.op.startswith("LookupTableFind"):
             table = _ancestor(node.inputs[0], nodes, "table")
             reach.tables += [table] if table else []
@@ -158,6 +167,7 @@ def _reach(name: str, graph: Graph, model: SavedModel) -> _Reach:
     return reach
 
 
+DECODERS = frozenset({"DecodeJpeg", "DecodePng", "DecodeImage", "DecodeAndCropJpeg"})
 _ENDS = frozenset(
     {"MatMul", "BiasAdd", "Shape", "StringToHashBucketFast", "StringToHashBucketStrong", "Equal", "NotEqual", "Less"}
 )

@@ -21,6 +21,7 @@ def objects(*items: bytes) -> np.ndarray:
 
 def model(tables: Any = (), variables: Any = ()) -> Any:
     return SimpleNamespace(
+        functions={},
         tables={name: SimpleNamespace(keys=keys) for name, keys in dict(tables).items()},
         variables={name: SimpleNamespace(shape=shape) for name, shape in dict(variables).items()},
     )

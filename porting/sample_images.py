@@ -1,0 +1,48 @@
+"""Images as bytes, for inputs that a graph decodes: what the comparison with TensorFlow feeds them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+
+SIZES = ((8, 8), (5, 7), (32, 24))
+"""Heights and widths in pixels."""
+
+
+def sample_images(ops: set[str]) -> list[bytes]:
+    """A few PNG files, and JPEG files where the graph can decode them, of smooth colours.
+
+    `ops` are the ops of the graph: a graph that decodes JPEG alone is given JPEG, which takes Pillow (extra `[images]`).
+    """
+    pixels = [_gradient(height, width) for height, width in SIZES]
+    if ops & {"DecodePng", "DecodeImage"} and not ops & {"DecodeAndCropJpeg"}:
+        return [_png(image) for image in pixels]
+    return [_jpeg(image) for image in pixels]
+
+
+def _gradient(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([y * 255 // height, x * 255 // width, (x + y) * 255 // (height + width)], -1).astype(np.uint8)
+
+
+def _png(image: np.ndarray) -> bytes:
+    """Source: the PNG specification: signature, header, one compressed stream of rows without filters, end."""
+    height, width, _ = image.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in image)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    from PIL import Image  # the extra [images], which decoding needs as well
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=90)
+    return file.getvalue()
