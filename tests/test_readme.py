@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from porting.oracle import tensorflow_installed
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ (python .*?)\n(.*?)(?=^\$ |^```)", README, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^\$ ((?:python|torch-towers) .*?)\n(.*?)(?=^\$ |^```)", README, re.MULTILINE | re.DOTALL)
 
 
 def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,9 +31,11 @@ def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command(command: str, answer: str, tmp_path: Path) -> None:
     if "-o " in command and not tensorflow_installed():
         pytest.skip("the answer shows the comparison with TensorFlow, which is not installed: install the extra [parity]")
-    arguments = command.replace("-o checkpoints/packages", f"-o {tmp_path / 'packages'}").split()[1:]
+    command = command.replace("-o checkpoints/packages", f"-o {tmp_path / 'packages'}")
+    program, *arguments = shlex.split(command)
+    start = [sys.executable] if program == "python" else [sys.executable, "-m", "torch_towers.cli"]
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ""}
+        [*start, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ""}
     )
     assert done.returncode == 0, done.stderr
     expected = answer.replace("checkpoints/packages", str(tmp_path / "packages")) if "-o " in command else answer
