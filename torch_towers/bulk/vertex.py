@@ -145,7 +145,7 @@ def _texts(value: Any, column: str) -> list[str]:
     """Text, or a list of texts; none where there is no value."""
     if value is None or value is MISSING:
         return []
-    items: list[Any] = value if type(value) is list else [value]
+    items = cast("list[Any]", value if type(value) is list else [value])
     return [_text(item, column) for item in items if item is not None and item != "" and item != b""]
 
 
