@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +20,12 @@ from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
 
 Outputs = dict[str, "Tensor | Strings"]
+
+_FLOAT16_MAX = torch.finfo(torch.float16).max
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of its parent's OpenMP threads, and GNU's OpenMP waits for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Tower:
@@ -148,6 +155,8 @@ class Tower:
     def _moved(self, value: Any, floats: bool) -> Any:
         if not isinstance(value, Tensor):
             return value  # a size
+        if floats and self._dtype == torch.float16 and bool(((value.abs() > _FLOAT16_MAX) & value.isfinite()).any()):
+            raise InputError("a number does not fit float16 (at most 65504): run the tower in bfloat16 or float32")
         return value.to(self.device, self._dtype if floats else None, non_blocking=True)
 
     def _encoded(self, columns: Columns, rows: int | None, name: str, batch_size: int, progress: bool) -> Any:
@@ -276,6 +285,11 @@ class Tower:
                     f"{error.args[0]}: put the original back (merge what was added into its weights), then save"
                 ) from error
             for name, value in tensors.items():
+                if hasattr(value, "full_tensor"):
+                    raise CheckpointError(
+                        f"{name!r} is sharded (FSDP): load the `full_tensor()` of each weight into a fresh tower's encoder "
+                        "with `load_state_dict`, then save that one"
+                    )
                 if name in store and cast(Tensor, store[name]).dtype != value.dtype:
                     raise CheckpointError(
                         f"{name!r} has two precisions, before and in the encoder: save the tower as float32"

@@ -55,6 +55,11 @@ class L2Normalize(nn.Module):
         self.limited = math.isfinite(limit)  # asked here: torch.compile takes no `math.isfinite` of an attribute
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float16 or x.dtype == torch.bfloat16:  # float16 holds neither 1e12 nor 1e-12
+            return self._normalized(x.float()).to(x.dtype)
+        return self._normalized(x)
+
+    def _normalized(self, x: Tensor) -> Tensor:
         squares = torch.sum(x * x, self.axes, keepdim=True)
         scale = torch.rsqrt(torch.clamp(squares, min=self.eps) if self.eps else squares)
         return x * (torch.clamp(scale, max=self.limit) if self.limited else scale)
