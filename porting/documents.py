@@ -134,14 +134,11 @@ def _words(node: Node, count: int, nodes: Mapping[str, Node]) -> list[str]:
     names = _list_of(node, count, lambda item: isinstance(item, bytes))
     for ref in node.inputs:
         value: Any = nodes[node_of(ref)].attrs.get("value") if node_of(ref) in nodes else None
-        if (
-            not names
-            and isinstance(value, np.ndarray)
-            and value.dtype == object
-            and value.ndim == 1
-            and len(value) >= count
-        ):
-            names = value.tolist()
+        listed: Any = (
+            value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == object else []
+        )  # type: ignore[reportUnknownMemberType]
+        if not names and len(listed) >= count:
+            names = listed
     texts = [name.decode("utf-8", "replace") for name in names]
     return texts if len(set(texts)) == len(texts) and all(texts) else []
 

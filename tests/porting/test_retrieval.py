@@ -17,6 +17,7 @@ from porting.saved_model import protos, read
 from porting.simplify import flatten
 from porting.tower import port_tower
 from porting.verify import verify_with_tensorflow
+from tests.torch_towers.test_checkpoint import config_of, reseal
 from tests.witness import tf
 from torch_towers.checkpoint import Candidates, read_checkpoint
 from torch_towers.similarity import top_k
@@ -71,7 +72,8 @@ IDS = {"strings": NAMES, "integers": np.arange(40)[::-1] * 7, "none": None}
 def test_brute_force_split(tmp_path: Path, kind: str, capsys: Any) -> None:
     """The command finds the index; the checkpoint's tower, candidates and ids give TensorFlow's answer, ties included."""
     index = brute_force(tmp_path / "index", IDS[kind])
-    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out")]) == 0
+    verify = [] if kind == "strings" else ["--no-verify"]  # starting TensorFlow again takes seconds
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), *verify]) == 0
     said = capsys.readouterr().out
     assert "found a brute force index: 40 candidates of 4" in said
     assert "left out" not in said
@@ -212,7 +214,7 @@ def test_streaming(tmp_path: Path, oracle: Oracle, kind: str) -> None:
     assert np.array_equal(to_numpy(found["output_1"]), scores.numpy())
     assert np.array_equal(to_numpy(found["output_2"]), ids.numpy())
     assert verify_with_tensorflow(whole, oracle).passed
-    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out")]) == 0
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), "--no-verify"]) == 0
     again = torch_towers.load(tmp_path / "out").index().search(users, k=9)
     assert np.array_equal(again.scores.numpy(), scores.numpy())
     assert as_bytes(again.ids) == as_bytes(ids.numpy())
@@ -296,7 +298,7 @@ def test_scann_gives_the_query_tower(tmp_path: Path, capsys: Any) -> None:
 def test_scann_without_candidates(tmp_path: Path, capsys: Any, options: dict[str, Any]) -> None:
     """Only quantized, or by another distance than the dot product: the query tower alone."""
     scann(tmp_path / "index", **options)
-    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out")]) == 0
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), "--no-verify"]) == 0
     assert "found a ScaNN index: the candidates are not in the export" in capsys.readouterr().out
     towers = torch_towers.load(tmp_path / "out")
     with pytest.raises(torch_towers.CheckpointError, match="no candidates"):
@@ -309,3 +311,21 @@ def test_scann_whole_is_refused(tmp_path: Path) -> None:
         PortingError, match=r"Scann>ScannSearchBatched.*runs in ScaNN's own library only.*without --whole"
     ):
         port_tower(read(tmp_path))
+
+
+def test_attacks_on_the_index(tmp_path: Path) -> None:
+    """What config.json says of the index is checked before it is believed."""
+    brute_force(tmp_path / "index", NAMES)
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), "--no-verify"]) == 0
+    before = config_of(tmp_path / "out")
+    ids = before["index"]["ids"]
+    attacks: list[tuple[dict[str, Any], str]] = [
+        ({"candidates": ids}, "does not hold"), ({"candidates": "index.nothing"}, "does not hold"), ({"ids": "index.nothing"}, "does not hold"),
+        ({"ids": None}, "belongs to no tower"), ({"k": 0}, "k must be"), ({"k": True}, "k must be"), ({"more": 1}, "unknown key"),
+        ({"ids": "index.candidates"}, "belongs to no tower|do not fit"),
+    ]  # fmt: skip
+    for change, message in attacks:
+        config = {**before, "index": {**before["index"], **change}}
+        reseal(tmp_path / "out", config)
+        with pytest.raises(torch_towers.CheckpointError, match=message):
+            torch_towers.load(tmp_path / "out")

@@ -151,3 +151,14 @@ def test_bad_attributes_are_refused() -> None:
     shape.dim.add(size=-2)
     with pytest.raises(CorruptModelError, match="-2"):
         decode_shape(shape, "here")
+
+
+def test_packed_strings() -> None:
+    """Strings as tf.data writes them into constants: TensorFlow reads the same; damaged lengths are refused."""
+    texts = [b"", b"a", b"x" * 300, b"\0\xff"]
+    content = b"\x00\x01\xac\x02\x02" + b"".join(texts)
+    proto = tensor(7, [2, 2], tensor_content=content)
+    equal(decode_tensor(proto, "here"), np.array(texts, object).reshape(2, 2))
+    for damaged in (content[:-1], content + b"x", b"\x80\x80\x80\x80\x80\x01" + content, content[:3]):
+        with pytest.raises(CorruptModelError, match=r"here.*strings"):
+            decode_tensor(tensor(7, [2, 2], tensor_content=damaged), "here")
