@@ -170,7 +170,7 @@ def machine() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
     return {
-        "cpu": model, "cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version(),
+        "cpu": model, "cores": os.cpu_count(), "threads": int(QUIET["BENCHMARK_THREADS"]), "system": platform.platform(), "python": platform.python_version(),
         "load": os.getloadavg()[0], "versions": {name: version(name) for name in names},
     }  # fmt: skip
 
@@ -182,8 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.15, help="of each engine in each round")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "torch_towers_benchmarks")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each engine")
     parser.add_argument("--json", type=Path, help="where the numbers go")
     options = parser.parse_args(arguments)
+    QUIET["OMP_NUM_THREADS"] = QUIET["BENCHMARK_THREADS"] = str(options.threads)
     options.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.towers", str(options.folder)]
     subprocess.run(command, cwd=data.ROOT, env={**os.environ, **QUIET}, check=True)

@@ -14,6 +14,9 @@ from typing import Any
 
 from benchmarks import data
 
+THREADS = int(os.environ.get("BENCHMARK_THREADS", "0"))
+"""Of each engine; torch's are set by OMP_NUM_THREADS. 0: as the engine chooses."""
+
 Run = Callable[[data.Columns], Any]
 """Python columns to numpy: the embedding, or for an index every output."""
 
@@ -35,6 +38,9 @@ def tensorflow_engine(path: str, tower: str) -> Run:
     """`tf.saved_model.load(path)`, its signature."""
     import tensorflow as tf
 
+    if THREADS:
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+        tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     if tower == "sentencepiece":
         import tensorflow_text  # noqa: F401  registers its ops
     loaded = tf.saved_model.load(path)
@@ -63,7 +69,9 @@ def onnxruntime_engine(path: str, tower: str) -> Run:
     import numpy as np
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     kinds = {"tensor(string)": object, "tensor(float)": np.float32, "tensor(int64)": np.int64}
     names = {item.name: kinds[item.type] for item in session.get_inputs()}
 

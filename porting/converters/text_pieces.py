@@ -90,7 +90,7 @@ def _tokenize(t: Emit, handle: Any, x: Any, nbest_size: Any, *, out_type: str, r
 def sentencepiece(t: Emit, handle: Any, x: Any, nbest_size: np.ndarray, alpha: Any, add_bos: bool, add_eos: bool, reverse: bool, *,
                   out_type: str = "int32", Tsplits: str = "int64", return_nbest: bool = False) -> Any:  # fmt: skip
     return _tokenize(t, handle, x, nbest_size, out_type=out_type, return_nbest=return_nbest, add_bos=add_bos, add_eos=add_eos,
-                     reverse=reverse, splits_dtype=Tsplits)[:2]  # fmt: skip
+                     reverse=reverse, splits_dtype=Tsplits, offsets=False)[:2]  # fmt: skip
 
 
 @converter("SentencepieceTokenizeWithOffsetsOp", outputs=_SENTENCEPIECE, refuses=_SAMPLES)

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from torch_towers.registry import Spec, Strings, elementwise, module, returns
 
 Encoded = tuple[list[Any], list[int], list[int]]
 _SPACE = "\u2581"
+_THREADED = 64  # texts: for fewer, starting threads takes longer than they save
 
 
 class _Model:
@@ -54,21 +56,25 @@ def _encode_spec(x: Spec, *, pieces: bool = False, splits_dtype: str = "int64", 
 class SentencepieceTokenizer(_Model):
     """`tokenizer(texts)`, `[n] -> ids or pieces [t], splits [n + 1], starts [t], limits [t]` (offsets in bytes).
 
-    `nbest` > 0 gives so many segmentations of each text, one row each, whose offsets are not known (0). Source: tensorflow_text SentencepieceTokenizeOp,
+    `nbest` > 0 gives so many segmentations of each text, one row each, whose offsets are not known (0). Without `offsets` they
+    are 0 too, and the ids of all texts are found at once. Source: tensorflow_text SentencepieceTokenizeOp,
     SentencepieceTokenizeWithOffsetsOp.
     """
 
     def __init__(self, model: Tensor, *, add_bos: bool = False, add_eos: bool = False, reverse: bool = False, pieces: bool = False,
-                 nbest: int = 0, splits_dtype: str = "int64") -> None:  # fmt: skip
+                 nbest: int = 0, splits_dtype: str = "int64", offsets: bool = True) -> None:  # fmt: skip
         super().__init__(model)
         self._bos = self.mark("bos") if add_bos else None
         self._eos = self.mark("eos") if add_eos else None
         self._reverse = reverse
         self._pieces = pieces
         self._nbest = nbest
+        self._ids_only = not offsets and not pieces and not nbest
         self._splits_dtype = splits_dtype
 
     def __call__(self, texts: Strings) -> tuple[Tensor | Strings, Tensor, Tensor, Tensor]:
+        if self._ids_only:
+            return self._ids(texts.ravel().tolist())
         values: list[Any] = []
         starts: list[int] = []
         limits: list[int] = []
@@ -80,6 +86,20 @@ class SentencepieceTokenizer(_Model):
                 splits.append(len(values))
         tokens = strings(values, (len(values),)) if self._pieces else torch.tensor(values, dtype=torch.int32)
         return tokens, torch.tensor(splits, dtype=torch_dtype(self._splits_dtype)), int64(starts), int64(limits)
+
+    def _ids(self, texts: list[bytes]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        threads = torch.get_num_threads() if len(texts) >= _THREADED else 1
+        rows: list[list[int]] = self.processor.Encode(
+            texts, out_type=int, num_threads=threads, add_bos=self._bos is not None, add_eos=self._eos is not None
+        )
+        if self._reverse:
+            rows = [row[::-1] for row in rows]
+        counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        splits = torch.zeros(len(rows) + 1, dtype=torch_dtype(self._splits_dtype))
+        splits[1:] = torch.as_tensor(counts.cumsum())
+        values = torch.as_tensor(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(counts.sum())))
+        none = torch.zeros(len(values), dtype=torch.int64)
+        return values, splits, none, none
 
     def _encode(self, text: bytes) -> list[Encoded]:
         if self._nbest:
