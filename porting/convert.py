@@ -124,11 +124,15 @@ def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
 
 def changes(graph: Graph, functions: Mapping[str, Function]) -> str:
     """One sentence that names the ops with side effects; empty where there is none."""
-    found = [node for node in all_nodes(graph, functions) if node.op.startswith(SIDE_EFFECTS) and node.op not in CONVERTERS]
+    found = [
+        node for node in all_nodes(graph, functions) if node.op.startswith(SIDE_EFFECTS) and node.op not in CONVERTERS
+    ]
     if not found:
         return ""
     listed = ", ".join(f"{node.op} {node.name!r}" for node in found[:3]) + (", ..." if len(found) > 3 else "")
-    return f"this entry changes what the model holds ({listed}): only entries that compute can be ported; choose another"
+    return (
+        f"this entry changes what the model holds ({listed}): only entries that compute can be ported; choose another"
+    )
 
 
 def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:

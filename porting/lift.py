@@ -113,7 +113,9 @@ class Lifted:
     remaining: Counter[str] = field(default_factory=Counter[str])
     refusals: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict[str, str])  # weight of a layer -> its name before
-    names: Mapping[str, str] = field(default_factory=dict[str, str])  # node before -> its name now, where it has another
+    names: Mapping[str, str] = field(
+        default_factory=dict[str, str]
+    )  # node before -> its name now, where it has another
 
     def summary(self) -> str:
         """One line: `lifted 3 Linear, 2 Embedding; 7 ops remain`."""

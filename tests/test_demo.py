@@ -38,7 +38,9 @@ def test_the_committed_checkpoint_is_what_the_porter_writes(tmp_path: Path, caps
     assert main([*sides, "-o", str(tmp_path / "packages"), "--no-verify"]) == 0
     for name in ("config.json", "model.safetensors"):
         fresh, committed = (tmp_path / "packages" / name).read_bytes(), (CHECKPOINT / name).read_bytes()
-        assert fresh == committed, f"checkpoints/packages/{name} is not what the porter writes: run `make demo` and commit it"
+        assert fresh == committed, (
+            f"checkpoints/packages/{name} is not what the porter writes: run `make demo` and commit it"
+        )
 
 
 def test_towers_end_in_a_unit_norm_and_so_the_similarity_is_cosine() -> None:

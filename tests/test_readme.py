@@ -30,12 +30,19 @@ def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("command", "answer"), COMMANDS, ids=[command[:40] for command, _ in COMMANDS])
 def test_command(command: str, answer: str, tmp_path: Path) -> None:
     if "-o " in command and not tensorflow_installed():
-        pytest.skip("the answer shows the comparison with TensorFlow, which is not installed: install the extra [parity]")
+        pytest.skip(
+            "the answer shows the comparison with TensorFlow, which is not installed: install the extra [parity]"
+        )
     command = command.replace("-o checkpoints/packages", f"-o {tmp_path / 'packages'}")
     program, *arguments = shlex.split(command)
     start = [sys.executable] if program == "python" else [sys.executable, "-m", "torch_towers.cli"]
     done = subprocess.run(
-        [*start, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ""}
+        [*start, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": ""},
     )
     assert done.returncode == 0, done.stderr
     expected = answer.replace("checkpoints/packages", str(tmp_path / "packages")) if "-o " in command else answer

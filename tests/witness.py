@@ -212,7 +212,9 @@ def assert_equal(ours: Any, theirs: np.ndarray, *, ulp: float = 0, absolute: flo
 
 def _tiny(dtype: np.dtype) -> Any:
     """The smallest normal number; numpy does not know bfloat16, whose exponents are float32's."""
-    return np.asarray(np.finfo(np.float32 if dtype.name == "bfloat16" else dtype).tiny, np.dtype(dtype).type(0).real.dtype)
+    return np.asarray(
+        np.finfo(np.float32 if dtype.name == "bfloat16" else dtype).tiny, np.dtype(dtype).type(0).real.dtype
+    )
 
 
 def _flat(result: Any) -> list[Any]:

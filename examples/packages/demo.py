@@ -1,6 +1,6 @@
 """The demo: ports the two SavedModels, shows that the numbers are TensorFlow's, and answers queries with the port.
 
-    python examples/packages/demo.py
+python examples/packages/demo.py
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ def packages() -> list[dict[str, object]]:
     with (HERE / "packages.tsv").open(encoding="utf-8") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [
-            {"name": row["name"], "section": row["section"], "description": row["description"], "size": float(row["size"])}
+            {
+                "name": row["name"],
+                "section": row["section"],
+                "description": row["description"],
+                "size": float(row["size"]),
+            }
             for row in rows
         ]
 

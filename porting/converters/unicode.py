@@ -66,7 +66,9 @@ def decode_with_offsets(
     Tsplits: str = "int64",
 ) -> Any:
     if Tsplits != "int64":
-        raise PortingError(f"{t.scope!r}: UnicodeDecodeWithOffsets with {Tsplits} splits, which TensorFlow itself cannot run")
+        raise PortingError(
+            f"{t.scope!r}: UnicodeDecodeWithOffsets with {Tsplits} splits, which TensorFlow itself cannot run"
+        )
     return t.unicode_decode(
         x,
         input_encoding=_known(t, input_encoding),
