@@ -246,11 +246,6 @@ def scann(folder: Path, *, keeps_candidates: bool = True, distance: bytes = b"Do
     path = folder / "saved_model.pb"
     saved = protos.parse("SavedModel", path.read_bytes(), "test")
     for function in saved.meta_graphs[0].graph_def.library.function:
-        for node in function.node_def:
-            node.input[:] = [
-                ref.replace("TopKV2:values:0", "TopKV2:distances:0") if "brute_force" in ref else ref
-                for ref in node.input
-            ]
         tops = [node for node in function.node_def if node.op == "TopKV2"]
         if len(tops) != 1:
             continue
