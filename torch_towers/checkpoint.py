@@ -41,13 +41,14 @@ from torch_towers.graph_json import (
 from torch_towers.program import Store, used_names, walk
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
-from torch_towers.text_lines import from_lines, to_lines
+from torch_towers.text_lines import escape, from_lines, to_lines, unescape
 from torch_towers.weights import Digest, Stored, parse_json, read_weights, stored, write_weights
 
 FORMAT, VERSION = "torch_towers", 1
 CONFIG, WEIGHTS, VOCABULARIES = "config.json", "model.safetensors", "vocabularies"
 SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 ms
 MAX_CONFIG, MAX_VOCABULARY = 256 << 20, 4 << 30
+INLINE_COUNT, INLINE_BYTES = 4, 1024  # a string constant up to here (the words of an assertion) is no file of its own
 Similarity = Literal["dot", "cosine"]
 _INDEX, _INDEX_IDS = "index.candidates", "index.ids"
 _ZEROS = "0" * 64
@@ -110,7 +111,10 @@ def save_checkpoint(
     with replaced(path, CONFIG) as folder:
         digest = write_weights(folder / WEIGHTS, writer.tensors)
         (folder / VOCABULARIES).mkdir()
-        vocabularies = {name: _write_vocabulary(folder, name, values) for name, values in writer.vocabularies.items()}
+        vocabularies = {
+            name: _write_vocabulary(folder, name, values, name in writer.constants)
+            for name, values in writer.vocabularies.items()
+        }
         config = {
             "format": FORMAT,
             "version": VERSION,
@@ -141,6 +145,7 @@ class _Writer:
         self.tensors: dict[str, Tensor] = {}
         self.table: dict[str, Stored] = {}
         self.vocabularies: dict[str, Strings] = {}
+        self.constants: set[str] = set()  # vocabularies that are no table's or tokenizer's
         self._seen: dict[Any, str] = {}
 
     def tower(self, side: str, tower: Side) -> Any:
@@ -192,6 +197,7 @@ class _Writer:
             known = self._seen.setdefault(("strings", id(value)), key)
             if known == key:
                 self.vocabularies[key] = value
+                self.constants |= {key} if constant else set()
             return known
         trainable = not constant and name not in tower.frozen and value.is_floating_point()
         if isinstance(value, nn.Parameter) or value.numel():
@@ -203,10 +209,13 @@ class _Writer:
         return key
 
 
-def _write_vocabulary(folder: Path, name: str, values: Strings) -> Any:
-    """One token per line; a single long value (a SentencePiece model) is a file of its own bytes."""
+def _write_vocabulary(folder: Path, name: str, values: Strings, constant: bool) -> Any:
+    """One token per line; a single long value (a SentencePiece model) is a file of its own bytes, a small constant is no file."""
+    tokens: list[bytes] = values.reshape(-1).tolist()
+    if constant and len(tokens) <= INLINE_COUNT and sum(map(len, tokens)) < INLINE_BYTES:
+        return {"values": [escape(token).decode() for token in tokens], "shape": list(values.shape)}
     whole = values.ndim == 0 and len(values.item()) >= 1024
-    data = values.item() if whole else to_lines(values.reshape(-1).tolist())
+    data = values.item() if whole else to_lines(tokens)
     file = f"{VOCABULARIES}/{name}{'.bin' if whole else '.txt'}"
     if len(name) > 200 or os.path.lexists(folder / file):  # two names that differ in case are one file on some systems
         file = f"{VOCABULARIES}/{hashlib.sha256(name.encode()).hexdigest()[:32]}{'.bin' if whole else '.txt'}"
@@ -401,6 +410,8 @@ def _candidates(embeddings: str, ids: str | None, k: int, values: Mapping[str, A
 def _read_vocabulary(folder: Folder, name: str, data: Any) -> Strings:
     where = f"{CONFIG}: vocabularies[{name!r}]"
     _check_name(name, where)
+    if "values" in mapping(data, where):
+        return _inline(mapping(data, where, {"values", "shape"}), where)
     fields = mapping(data, where, {"file", "shape", "sha256"})
     file, shape = text(fields["file"], where), sequence(fields["shape"], where)
     if not re.fullmatch(VOCABULARIES + r"/[A-Za-z0-9_][A-Za-z0-9_.]*\.(txt|bin)", file):
@@ -412,8 +423,21 @@ def _read_vocabulary(folder: Folder, name: str, data: Any) -> Strings:
         tokens = [content] if file.endswith(".bin") else from_lines(content)
     except CheckpointError as error:
         raise CheckpointError(f"{folder.path / file}: {error}") from error
+    return _shaped(tokens, shape, str(folder.path / file))
+
+
+def _inline(fields: Mapping[str, Any], where: str) -> Strings:
+    """A small constant, whose values stand in config.json itself."""
+    try:
+        tokens = [unescape(text(item, where).encode()) for item in sequence(fields["values"], where)]
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{where}: a value is not UTF-8: {error}") from error
+    return _shaped(tokens, sequence(fields["shape"], where), where)
+
+
+def _shaped(tokens: list[bytes], shape: list[Any], where: str) -> Strings:
     if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(tokens):
-        raise CheckpointError(f"{folder.path / file} has {len(tokens)} tokens; {CONFIG} says {shape}")
+        raise CheckpointError(f"{where} has {len(tokens)} tokens; {CONFIG} says {shape}")
     values = np.empty(len(tokens), dtype=object)
     values[:] = tokens
     return values.reshape(shape)

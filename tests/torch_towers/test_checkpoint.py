@@ -48,7 +48,7 @@ def config_of(path: Path) -> Any:
 def reseal(path: Path, config: Any) -> None:
     """Writes a changed config.json with the sha256 that belongs to it, as an attacker would."""
     config["sha256"] = "0" * 64
-    data = json.dumps(config, ensure_ascii=False).encode()
+    data = json.dumps(config).encode()
     (path / "config.json").write_bytes(data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode(), 1))
 
 
@@ -175,6 +175,44 @@ def test_a_long_single_value_is_a_file_of_its_own_bytes(tmp_path: Path) -> None:
 def refused(path: Path, message: str, **options: Any) -> None:
     with pytest.raises(CheckpointError, match=message):
         load(path, **options)
+
+
+INLINE = [strings([b"\xff\n\\ \x00", "naïve".encode()]), strings([b""], ()), strings([b"x"] * 4, (2, 2)), strings([])]
+
+
+def inlined(path: Path, words: Any) -> Any:
+    """A checkpoint whose postprocessing names the constant `words`; gives its entry in config.json."""
+    save_checkpoint(path, candidate=Side(id_spec(), id_store() | {"words": words}))
+    return config_of(path)["vocabularies"]["candidate.words"]
+
+
+@pytest.mark.parametrize("words", INLINE, ids=lambda words: str(words.shape))
+def test_small_string_constants_stand_in_the_config(words: Any, tmp_path: Path) -> None:
+    assert inlined(tmp_path / "c", words).keys() == {"values", "shape"}
+    assert list((tmp_path / "c/vocabularies").iterdir()) == []
+    candidate = read_checkpoint(tmp_path / "c").candidate
+    assert candidate is not None
+    found = candidate.store["words"]
+    assert found.shape == words.shape and found.dtype == object and found.tolist() == words.tolist()
+
+
+@pytest.mark.parametrize("words", [strings([b"x"] * 5), strings([b"x" * 1024])], ids=["many", "long"])
+def test_larger_string_constants_are_files(words: Any, tmp_path: Path) -> None:
+    assert "file" in inlined(tmp_path / "c", words)
+
+
+@pytest.mark.parametrize("entry, message", [
+    ({"values": ["a"], "shape": [2]}, "has 1 tokens; config.json says"), ({"values": ["a"], "shape": [-1]}, "config.json says"),
+    ({"values": [1], "shape": [1]}, "must be"), ({"values": "a", "shape": [1]}, "must be"),
+    ({"values": ["\\q"], "shape": [1]}, "not an escape"), ({"values": ["\ud800"], "shape": [1]}, "not UTF-8"),
+    ({"values": ["a"], "shape": [1], "file": "x"}, "unknown key 'file'"), ({"values": ["a"]}, "lacks 'shape'"),
+])  # fmt: skip
+def test_attacks_on_inline_constants(entry: Any, message: str, tmp_path: Path) -> None:
+    inlined(tmp_path / "c", strings([b"a"] * 2))
+    config = config_of(tmp_path / "c")
+    config["vocabularies"]["candidate.words"] = entry
+    reseal(tmp_path / "c", config)
+    refused(tmp_path / "c", message)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocabularies/query.table.keys.txt"])
