@@ -41,6 +41,12 @@ lint: $(VENV)/.installed
 corpus: $(VENV)/.installed
 	$(RUN) -m tests.corpus.table
 
+bench: $(VENV)/.installed
+	$(RUN) -m pip install -q -c constraints.txt -r requirements-benchmarks.txt
+	$(RUN) -m benchmarks.run --json benchmarks.json
+	$(RUN) -m benchmarks.startup --json startup.json
+	$(RUN) -m benchmarks.search --json search.json
+
 docs: $(VENV)/.installed
 	$(RUN) -m porting.ops_table > docs/ops.md
 
