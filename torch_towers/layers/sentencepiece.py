@@ -88,10 +88,12 @@ class SentencepieceTokenizer(_Model):
         return tokens, torch.tensor(splits, dtype=torch_dtype(self._splits_dtype)), int64(starts), int64(limits)
 
     def _ids(self, texts: list[bytes]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        threads = torch.get_num_threads() if len(texts) >= _THREADED else 1
-        rows: list[list[int]] = self.processor.Encode(
-            texts, out_type=int, num_threads=threads, add_bos=self._bos is not None, add_eos=self._eos is not None
-        )
+        marks: dict[str, Any] = {"out_type": int, "add_bos": self._bos is not None, "add_eos": self._eos is not None}
+        encode = self.processor.Encode
+        if len(texts) < _THREADED:
+            rows: list[list[int]] = [encode(text, **marks) for text in texts]
+        else:
+            rows = encode(texts, num_threads=torch.get_num_threads(), **marks)
         if self._reverse:
             rows = [row[::-1] for row in rows]
         counts = np.fromiter(map(len, rows), np.int64, len(rows))
