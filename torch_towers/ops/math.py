@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -339,8 +340,14 @@ def bucketize(x: Tensor, *, boundaries: tuple[float, ...]) -> Tensor:
     """
     values = x if x.dtype == torch.float64 else x.to(torch.float32)
     values = torch.where(values.abs() < torch.finfo(values.dtype).tiny, 0.0, values)
-    edges = torch.tensor(boundaries, dtype=torch.float32, device=x.device).to(values.dtype)
-    return torch.bucketize(values, edges, right=True, out_int32=True)
+    make = _edges if readable(x) and x.device.type == "cpu" else _edges.__wrapped__
+    return torch.bucketize(values, make(boundaries, values.dtype, x.device), right=True, out_int32=True)
+
+
+@lru_cache(maxsize=256)
+def _edges(boundaries: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Boundaries as a tensor; made once, where values are at hand, since a call costs less than to make them."""
+    return torch.tensor(boundaries, dtype=torch.float32, device=device).to(dtype)
 
 
 @op(stage="early")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.ops.checks import readable
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.sparse import combinations, cross_hashes, cross_strings, filled_positions, fingerprints
 from torch_towers.registry import Spec, op
@@ -33,6 +34,8 @@ def ragged_to_tensor(
     `shape` gives sizes to pad or cut to; -1 (or no shape) is the longest row.
     Errors: `InputError` for partitions that contradict each other. Source: tf.raw_ops.RaggedTensorToTensor.
     """
+    if types == ("ROW_SPLITS",) and (plain := _padded_rows(values, default, partitions[0], shape)) is not None:
+        return plain
     counted = types[0] == "FIRST_DIM_SIZE"
     rows = int(partitions[0]) if counted else partitions[0].shape[0] - 1
     tensors, kinds = partitions[counted:], types[counted:]
@@ -53,6 +56,36 @@ def ragged_to_tensor(
     kept = (index >= 0).nonzero().reshape(-1)
     out = filled((int(np.prod(sizes)), *inner), default)
     return place(out, index[kept], take(values, kept)).reshape((*sizes, *inner))
+
+
+def _padded_rows(values: Rows, default: Rows, splits: Tensor, shape: tuple[Any, ...]) -> Tensor | None:
+    """Rows of integers, padded, as tokenizers give them; None for what is not as plain as that."""
+    if not isinstance(values, Tensor) or not isinstance(default, Tensor) or len(shape) not in (0, 2):
+        return None
+    plain = readable(values) and values.device.type == "cpu" and values.dtype in (torch.int32, torch.int64)
+    if not plain or values.ndim != 1 or default.numel() != 1 or not all(type(size) is int for size in shape):
+        return None
+    bounds: Any = splits.numpy()
+    lengths = bounds[1:] - bounds[:-1]
+    rows, width = shape or (-1, -1)
+    if (
+        not len(lengths)
+        or bounds[0] != 0
+        or lengths.min() < 0
+        or bounds[-1] != len(values)
+        or rows not in (-1, len(lengths))
+    ):
+        return None
+    longest = int(lengths.max())
+    width = longest if width < 0 else width
+    items: Any = values.numpy()
+    out = np.full((len(lengths), width), default.item(), items.dtype)
+    kept = np.arange(width) < lengths[:, None]
+    if longest > width:
+        columns = np.arange(len(items)) - np.repeat(bounds[:-1], lengths)
+        items = items[columns < width]
+    out[kept] = items
+    return torch.from_numpy(out)  # type: ignore[reportUnknownMemberType]
 
 
 def _wanted(shape: tuple[Any, ...], depth: int, inner: Any) -> list[int]:

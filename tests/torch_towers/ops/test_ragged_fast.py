@@ -1,0 +1,50 @@
+"""Padding plain rows of integers at once gives what the general way gives, errors included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torch_towers.errors import InputError
+from torch_towers.ops import ragged
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 5), max_size=5),
+    damage=st.integers(-3, 3),
+    width=st.sampled_from([None, -1, 0, 1, 3, 9]),
+    rows=st.sampled_from([-1, 0, 2]),
+    dtypes=st.tuples(st.sampled_from([torch.int32, torch.int64]), st.sampled_from([torch.int32, torch.int64])),
+)
+def test_equals_the_general_way(
+    lengths: list[int], damage: int, width: int | None, rows: int, dtypes: tuple[torch.dtype, torch.dtype]
+) -> None:
+    splits = torch.tensor([0, *lengths]).cumsum(0).to(dtypes[1])
+    if abs(damage) == 3:
+        splits[-1] += damage
+    elif damage == 2:
+        splits[0] += 1
+    values = torch.arange(1, sum(lengths) + 1, dtype=dtypes[0])
+    shape = () if width is None else (rows, width)
+
+    def padded() -> Any:
+        try:
+            return ragged.ragged_to_tensor(
+                values, torch.tensor(-7, dtype=dtypes[0]), (splits,), *shape, types=("ROW_SPLITS",)
+            )
+        except (InputError, RuntimeError, IndexError) as error:
+            return str(error)
+
+    found = padded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "_padded_rows", lambda *_: None)
+        expected = padded()
+    if isinstance(expected, str):
+        assert found == expected
+    else:
+        assert found.dtype == expected.dtype and torch.equal(found, expected)
