@@ -160,7 +160,7 @@ def _without_ties(x: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
         values, places = torch.topk(x, k + 1, dim=-1)
     else:  # the largest k + 1 lie in the k + 1 chunks with the largest maxima, or behind the last whole chunk
         whole = n - n % _CHUNK
-        chunks = x[..., :whole].unflatten(-1, (-1, _CHUNK))
+        chunks = x[..., :whole].reshape(*x.shape[:-1], whole // _CHUNK, _CHUNK)
         best = torch.topk(chunks.amax(-1), k + 1, dim=-1).indices[..., None]
         inside = torch.take_along_dim(chunks, best, -2).flatten(-2)
         where = (best * _CHUNK + torch.arange(_CHUNK, device=x.device)).flatten(-2)
