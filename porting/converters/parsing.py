@@ -1,4 +1,4 @@
-"""Serialized data: `tf.Example`, CSV, raw bytes."""
+"""Serialized data: `tf.Example`, CSV, raw bytes, tensors."""
 
 from __future__ import annotations
 
@@ -148,3 +148,8 @@ def decode_raw(t: Emit, x: Any, *, out_type: str, little_endian: bool = True) ->
 @converter("DecodePaddedRaw")
 def decode_padded_raw(t: Emit, x: Any, size: Sizes, *, out_type: str, little_endian: bool = True) -> Any:
     return t.decode_padded_raw(x, *size, dtype=out_type, little_endian=little_endian)
+
+
+@converter("ParseTensor")
+def parse_tensor(t: Emit, serialized: Any, *, out_type: str) -> Any:
+    return t.parse_tensor(serialized, dtype=out_type)

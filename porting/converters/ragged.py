@@ -74,3 +74,20 @@ def ragged_cross(
     order = input_order.decode() if isinstance(input_order, bytes) else input_order
     return t.ragged_cross(*groups, tuple(rest), order=order, hashed=hashed_output, buckets=num_buckets, hash_key=hash_key,
                           splits=out_row_splits_type)  # fmt: skip
+
+
+@converter("RaggedTensorToVariant", ignores=("RAGGED_RANK",))
+def ragged_to_variant(t: Emit, *operands: Any, batched_input: bool) -> Any:
+    *splits, values = map(t.tensor, operands)
+    return t.ragged_to_variant(tuple(splits), values, batched=batched_input)
+
+
+@converter("RaggedTensorFromVariant", outputs=("output_nested_splits", "output_dense_values"))
+def ragged_from_variant(
+    t: Emit, encoded: Any, *, input_ragged_rank: int, output_ragged_rank: int, Tvalues: str, Tsplits: str = "int64"
+) -> Any:
+    found = t.ragged_from_variant(
+        encoded, inner=input_ragged_rank, rank=output_ragged_rank, dtype=Tvalues, splits=Tsplits
+    )
+    *nested, values = found if isinstance(found, tuple) else (found,)
+    return nested, values

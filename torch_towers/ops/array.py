@@ -26,7 +26,7 @@ def strings(value: Any) -> Strings:
 
 
 def _index(x: Array, index: Any) -> Array:
-    return x[index] if isinstance(x, Tensor) else strings(x[index])
+    return x[index] if isinstance(x, Tensor) else x[(*index, ...)]  # the ellipsis: one object is an array, too
 
 
 def _along(axis: int, rank: int, item: Any) -> tuple[Any, ...]:

@@ -217,4 +217,6 @@ def _zeros(shape: Shape, dtype: str) -> Any:
         empty = np.empty(shape, object)
         empty[...] = b""
         return empty
+    if dtype == "variant":
+        return np.empty(shape, object)
     return torch.zeros(shape, dtype=torch_dtype(dtype))

@@ -17,6 +17,7 @@ from torch_towers.ops.numerals import to_number
 from torch_towers.registry import Spec, Strings, op
 from torch_towers.rows import Rows, filled, ints, ranges
 from torch_towers.rows import place as place_rows
+from torch_towers.tensor_proto import DTYPES, TensorProto
 
 Column = tuple[bytes, str]
 """A feature of an example: its key and dtype ("float32", "int64" or "string")."""
@@ -437,3 +438,34 @@ def _numbers(data: bytes, dtype: str, little_endian: bool) -> Tensor:
     if target is torch.bool:
         return torch.frombuffer(bytearray(data), dtype=torch.uint8) != 0 if data else torch.empty(0, dtype=target)
     return torch.frombuffer(bytearray(data), dtype=target) if data else torch.empty(0, dtype=target)
+
+
+# -- serialized tensors -------------------------------------------------------------------------------------------------
+
+
+def _tensor_spec(serialized: Spec, *, dtype: str) -> list[Spec]:
+    return [(dtype, None)]
+
+
+@op(stage="host", infer=_tensor_spec)
+def parse_tensor(serialized: Strings, *, dtype: str) -> Rows:
+    """The tensor of `dtype` that a serialized `TensorProto` holds: `[]` strings -> a tensor of any shape.
+
+    Errors: `InputError` for what is not such a message, another dtype, values that do not fit the shape, over 2 GiB.
+    Source: tf.raw_ops.ParseTensor.
+    """
+    if serialized.ndim:
+        raise InputError(f"Expected `serialized` to be a scalar, got shape: {list(serialized.shape)}")
+    data: bytes = serialized.item()
+    try:
+        message = TensorProto(data)
+        found = DTYPES.get(message.dtype)
+        if found is None:
+            raise InputError(f"Cannot parse tensor from proto: its dtype is number {message.dtype}")
+        if found == dtype == "string":
+            return _tensor(message.texts(), "string").reshape(message.shape)
+        if found == dtype:
+            return _numbers(message.bytes(dtype), dtype, little_endian=True).reshape(message.shape)
+    except examples.MalformedError:
+        raise InputError(f"Could not parse `serialized` as a TensorProto of {dtype}: {data[:200]!r}") from None
+    raise InputError(f"Type mismatch between parsed tensor ({found}) and dtype ({dtype})")

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
+from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.ops.checks import readable
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.sparse import combinations, cross_hashes, cross_strings, filled_positions, fingerprints
-from torch_towers.registry import Spec, op
-from torch_towers.rows import Rows, filled, place, ranges, take
+from torch_towers.registry import Spec, Strings, op
+from torch_towers.rows import Rows, concat, filled, place, ranges, take
 
 
 def _to_tensor_spec(values: Spec, default: Spec, partitions: tuple[Spec, ...], *shape: Spec, types: Any) -> list[Spec]:
@@ -294,3 +294,95 @@ def ragged_cross(
     if hashed:
         return cross_hashes([fingerprints(column) for column, _ in columns], picked, hash_key, buckets), out_splits
     return cross_strings(columns, picked, b"_X_"), out_splits
+
+
+# -- variants -----------------------------------------------------------------------------------------------------------
+# A tensor of variants is an array of objects, as a tensor of strings is, so that whatever moves strings moves variants too.
+# Its elements are tuples: the row splits of one ragged tensor, outermost first, then its values.
+
+
+def _to_variant_spec(splits: tuple[Spec, ...], values: Spec, *, batched: bool) -> list[Spec]:
+    return [("variant", (None,) if batched else ())]
+
+
+@op(stage="early", infer=_to_variant_spec)
+def ragged_to_variant(splits: tuple[Tensor, ...], values: Rows, *, batched: bool) -> Strings:
+    """A ragged tensor as variants, one for each row where `batched`, else one for all: row splits and values -> `[rows]` or `[]`.
+
+    Errors: `InputError` for splits that do not fit the values. Source: tf.raw_ops.RaggedTensorToVariant.
+    """
+    if values.ndim == 0 and (splits or batched):
+        raise InputError("Can't unbatch rank-0 tensor.")
+    ends = [*(len(split) - 1 for split in splits[1:]), *values.shape[:1]]
+    for split, end in zip(splits, ends, strict=False):
+        if not len(split) or int(split[0]) or int(split[-1]) != end or bool((split.diff() < 0).any()):
+            raise InputError(f"Invalid ragged splits: they must begin at 0, never decrease and end at {end}")
+    if not batched:
+        return _objects([(*splits, values)]).reshape(())
+    if not splits:
+        return _objects([(values[row : row + 1].reshape(values.shape[1:]),) for row in range(len(values))])
+    return _objects(
+        [_row(splits[1:], values, int(a), int(b)) for a, b in zip(splits[0][:-1], splits[0][1:], strict=True)]
+    )
+
+
+def _row(splits: tuple[Tensor, ...], values: Rows, start: int, stop: int) -> tuple[Any, ...]:
+    """The rows from `start` to `stop` of a ragged tensor, as one of their own."""
+    own: list[Tensor] = []
+    for split in splits:
+        own.append(split[start : stop + 1] - split[start])
+        start, stop = int(split[start]), int(split[stop])
+    return (*own, values[start:stop])
+
+
+def _objects(items: list[Any]) -> Strings:
+    array = np.empty(len(items), object)
+    for row, item in enumerate(items):
+        array[row] = item
+    return array
+
+
+def _from_variant_spec(encoded: Spec, *, inner: int, rank: int, dtype: str, splits: str) -> list[Spec]:
+    return [*_splits_specs(rank, splits), (dtype, None)]
+
+
+@op(stage="early", infer=_from_variant_spec)
+def ragged_from_variant(encoded: Strings, *, inner: int, rank: int, dtype: str, splits: str) -> tuple[Any, ...]:
+    """The ragged tensor of ragged rank `rank` that the variants make, their axes first: `[...]` -> row splits and values.
+
+    `inner` is the ragged rank of each variant, -1 for what is left of `rank`.
+    Errors: `InputError` for variants of another rank or dtype, or whose values have different shapes.
+    Source: tf.raw_ops.RaggedTensorFromVariant.
+    """
+    inner = rank - encoded.ndim if inner < 0 else inner
+    if inner < 0 or inner + encoded.ndim != rank:
+        raise InputError(
+            f"output_ragged_rank must be equal to input_ragged_rank + encoded_ragged.dims(): {rank}, {inner}, {encoded.ndim}"
+        )
+    items: list[Any] = encoded.reshape(-1).tolist()
+    for item in items:
+        if item is None or len(item) != inner + 1:
+            raise InputError(f"a variant does not hold a ragged tensor of ragged rank {inner}")
+        found = [*(dtype_name(split) for split in item[:-1]), dtype_name(item[-1])]
+        if found != [splits] * inner + [dtype]:
+            raise InputError(f"a variant holds {found}, but row splits of {splits} and values of {dtype} are wanted")
+    if encoded.ndim == 0:
+        return items[0]
+    values = [item[-1] for item in items]
+    if any(value.ndim == 0 for value in values):
+        raise InputError("Ragged values must have rank >= 1")
+    if len({tuple(value.shape[1:]) for value in values}) > 1:
+        raise InputError("All flat_values must have compatible shapes")
+    kind = torch_dtype(splits)
+    outer = [  # TensorFlow writes as many splits as the axis is long, whatever the axes before it
+        torch.arange(size + 1, dtype=kind) * step for size, step in zip(encoded.shape, encoded.shape[1:], strict=False)
+    ]
+    nested = [torch.cat([torch.zeros(1, dtype=kind), *(item[axis][1:] for item in items)]) for axis in range(inner)]
+    rows = torch.tensor([len(item[0]) - bool(inner) for item in items], dtype=torch.int64)
+    for axis in range(inner):
+        ends = torch.tensor([int(item[axis][-1]) for item in items], dtype=torch.int64)
+        counts = torch.tensor([len(item[axis]) - 1 for item in items], dtype=torch.int64)
+        nested[axis][1:] += (ends.cumsum(0) - ends).repeat_interleave(counts).to(kind)
+    first = torch.cat([torch.zeros(1, dtype=torch.int64), rows.cumsum(0)]).to(kind)
+    empty: Rows = np.empty(0, object) if dtype == "string" else torch.empty(0, dtype=torch_dtype(dtype))
+    return (*outer, first, *nested, concat(values) if values else empty)

@@ -325,7 +325,7 @@ def raw_cases() -> list[Case]:
 
 
 CASES: list[Case] = raw_cases()
-COVERED = {"ParseExample", "ParseExampleV2", "ParseSingleExample", "DecodeCSV"}
+COVERED = {"ParseExample", "ParseExampleV2", "ParseSingleExample", "DecodeCSV", "ParseTensor"}
 
 
 @pytest.mark.parametrize("row", CASES, ids=str)
@@ -338,3 +338,99 @@ def test_raw_bytes_of_uneven_length_are_refused() -> None:
     for bad in ([b"abcd", b"ef"], [b"abc", b"def"]):
         with pytest.raises(InputError, match="DecodeRaw"):
             run(program, {"x": as_array(bad)})
+
+
+# -- serialized tensors -------------------------------------------------------------------------------------------------
+
+TENSOR_DTYPES = [
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "complex64",
+    "complex128",
+    "string",
+]
+VALUE_FIELDS = {
+    "float16": "half_val", "bfloat16": "half_val", "float32": "float_val", "float64": "double_val", "int64": "int64_val",
+    "bool": "bool_val", "complex64": "scomplex_val", "complex128": "dcomplex_val", "string": "string_val",
+    "uint32": "uint32_val", "uint64": "uint64_val",
+}  # fmt: skip
+
+
+def tensor_proto(dtype: str, shape: list[int], *values: Any, content: bytes = b"") -> bytes:
+    """A TensorProto made by hand, its values in the field of its dtype."""
+    message = tf.make_tensor_proto(0)
+    message.Clear()
+    message.dtype = tf.as_dtype(dtype).as_datatype_enum
+    for size in shape:
+        message.tensor_shape.dim.add(size=size)
+    getattr(message, VALUE_FIELDS.get(dtype, "int_val")).extend(values)
+    message.tensor_content = content
+    return message.SerializeToString()
+
+
+def tensor_parser(dtype: str) -> Program:
+    concrete = trace(lambda x: tf.io.parse_tensor(x, tf.as_dtype(dtype)), {"x": as_array(b"")})
+    return port(concrete, ["x"])
+
+
+def same_tensor(program: Program, data: bytes, dtype: str) -> bool:
+    """Both give the same tensor, or both refuse. Says which."""
+    try:
+        expected = to_numpy(tf.io.parse_tensor(data, tf.as_dtype(dtype)))
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        with pytest.raises(InputError):
+            run(program, {"x": as_array(data)})
+        return False
+    (found,) = run(program, {"x": as_array(data)}).values()
+    assert_equal(found, expected)
+    return True
+
+
+@pytest.mark.parametrize("dtype", TENSOR_DTYPES)
+def test_parse_tensor(dtype: str) -> None:
+    program = tensor_parser(dtype)
+    full = tf.constant([[b"a", b""], [b"\xff", b"b"]]) if dtype == "string" else tf.cast([[1, 0], [3, 7]], dtype)
+    for tensor in (full, full[0, 0], full[:0]):
+        assert same_tensor(program, tf.io.serialize_tensor(tensor).numpy(), dtype)
+    values = [b"x", b"yz"] if dtype == "string" else [1, 5] if dtype != "bool" else [True, False]
+    for shape in ([], [1], [2], [2, 2], [0], [1, 1, 1]):
+        for taken in ([], values[:1], values):
+            assert same_tensor(program, tensor_proto(dtype, shape, *taken), dtype)
+    assert not same_tensor(program, tensor_proto("int32" if dtype == "int64" else "int64", [1]), dtype)
+    assert not same_tensor(program, tensor_proto(dtype, [-1], *values), dtype)
+    assert not same_tensor(program, tensor_proto(dtype, [1 << 40, 1 << 40], *values), dtype)
+    assert not same_tensor(program, tensor_proto(dtype, [2], content=b"\5" * 33), dtype)
+
+
+FLOAT = tensor_proto("float32", [2])
+ODD_TENSORS = [
+    b"", b"xyz", FLOAT + FLOAT, FLOAT[:-1], FLOAT + b"\x2a\x07\0\0\x80\x3f\0\0\0", FLOAT + b"\x28\x01", FLOAT + b"\x0c",
+    FLOAT + b"\0\0", b"\x08\x01", b"\x08\x00", b"\x08\x81\x80\x80\x80\x10", b"\x08\x01\x12\x02\x12\x00", b"\x08\x65",
+    b"\x08\x01\x12\x02\x18\x01", b"\x08\x01" + b"\x12\x04\x12\x02\x08\x01" * 255, b"\x08\x01\x13\x0b\x0c\x14",
+    b"\x08\x01\x12\x08\x12\x06\x08\x02\x12\x02\xff\xfe", FLOAT + b"\x2d\0\0\x80\x3f", b"\x88\x00\x01",
+    FLOAT + b"\x22\x08\0\0\x80\x3f\0\0\0\x40", FLOAT + b"\x22\x07\0\0\x80\x3f\0\0\0",
+]  # fmt: skip
+
+
+def test_odd_tensors() -> None:
+    program = tensor_parser("float32")
+    assert len({same_tensor(program, data, "float32") for data in ODD_TENSORS}) == 2
+    texts = tensor_parser("string")
+    for content in (b"\1\1ab", b"\1", b"\1\1abc", b"\5\0a", b"\0\0"):
+        same_tensor(texts, tensor_proto("string", [2], content=content), "string")
+    same_tensor(tensor_parser("bool"), tensor_proto("bool", [2], content=b"\2\0"), "bool")
+    with pytest.raises(InputError, match="scalar"):
+        from torch_towers.ops.parsing import parse_tensor
+
+        parse_tensor(as_array([FLOAT]), dtype="float32")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.witness import Case, as_array, case, check_case, check_function, run, tf
+from tests.witness import Case, as_array, case, check_case, check_function, port, run, tf, trace
 from torch_towers.errors import InputError
 from torch_towers.ops.ragged import ragged_to_tensor
 
@@ -212,3 +212,114 @@ def test_any_rows_of_strings(rows: list[list[bytes]], width: int | None) -> None
     )
     assert ours.shape == theirs.shape
     assert ours.tolist() == theirs.tolist()
+
+
+# -- variants -----------------------------------------------------------------------------------------------------------
+
+COVERED = {"RaggedTensorToVariant", "RaggedTensorFromVariant"}
+raw: Any = tf.raw_ops
+DEEP: dict[str, Any] = {
+    "inner": np.array([0, 2, 2, 5, 6, 6, 9], np.int64),
+    "outer": np.array([0, 1, 1, 6], np.int64),
+    "values": np.arange(9, dtype=np.int64),
+}
+
+
+def encoded(values: Any, *splits: Any, batched: bool = True) -> Any:
+    return raw.RaggedTensorToVariant(rt_nested_splits=list(splits), rt_dense_values=values, batched_input=batched)
+
+
+def decoded(variants: Any, inner: int, rank: int, values: Any, splits: Any = tf.int64) -> list[Any]:
+    found = raw.RaggedTensorFromVariant(
+        encoded_ragged=variants, input_ragged_rank=inner, output_ragged_rank=rank, Tvalues=values.dtype, Tsplits=splits
+    )
+    return [*found[0], found[1]]
+
+
+VARIANTS: dict[str, Any] = {
+    "rows": lambda inner, outer, values: decoded(encoded(values, inner), 0, 1, values),
+    "rows, rank left open": lambda inner, outer, values: decoded(encoded(values, inner), -1, 1, values),
+    "one row": lambda inner, outer, values: decoded(encoded(values, inner)[0], 0, 0, values),
+    "two axes": lambda inner, outer, values: decoded(tf.reshape(encoded(values, inner), [2, 3]), -1, 2, values),
+    "three axes": lambda inner, outer, values: decoded(tf.reshape(encoded(values, inner), [2, 1, 3]), -1, 3, values),
+    "empty": lambda inner, outer, values: decoded(encoded(values, inner)[:0], -1, 3, values),
+    "deep": lambda inner, outer, values: decoded(encoded(values, outer, inner), 1, 2, values),
+    "whole": lambda inner, outer, values: decoded(encoded(values, outer, inner, batched=False), 2, 2, values),
+    "stacked": lambda inner, outer, values: decoded(
+        tf.stack([encoded(values, outer, inner, batched=False)] * 2), 2, 3, values
+    ),
+    "int32": lambda inner, outer, values: decoded(
+        encoded(values, tf.cast(outer, tf.int32), tf.cast(inner, tf.int32)), 1, 2, values, tf.int32
+    ),
+    "dense rows": lambda inner, outer, values: decoded(encoded(tf.reshape(values, [3, 3])), 0, 1, values),
+    "dense": lambda inner, outer, values: decoded(encoded(values, batched=False), 0, 0, values),
+}
+
+
+@pytest.mark.parametrize("strings", [False, True], ids=["int64", "string"])
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_variants(name: str, strings: bool) -> None:
+    values = as_array([b"a", b"", b"\xff", b"d", b"e", b"f\0", b"g", b"h", b"i"]) if strings else DEEP["values"]
+    check_function(VARIANTS[name], [{**DEEP, "values": values}], free=False)
+
+
+MAPS: dict[str, Any] = {
+    "reversed": lambda row: tf.reverse(row, [0]),
+    "reduced": lambda row: tf.reduce_sum(row),
+    "filtered": lambda row: tf.boolean_mask(row, row % 2 == 0),
+}
+
+
+@pytest.mark.parametrize("name", sorted(MAPS))
+def test_map_over_rows(name: str) -> None:
+    def build(splits: Any, values: Any) -> Any:
+        rows = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+        spec = tf.TensorSpec([], tf.int64) if name == "reduced" else tf.RaggedTensorSpec([None], tf.int64, 0)
+        mapped = tf.map_fn(MAPS[name], rows, fn_output_signature=spec)
+        return tf.nest.flatten(mapped, expand_composites=True)
+
+    full = {"splits": DEEP["inner"], "values": DEEP["values"]}
+    none = {"splits": np.zeros(1, np.int64), "values": DEEP["values"][:0]}
+    check_function(build, [full, {"splits": np.array([0, 4]), "values": np.arange(4)}, none])
+
+
+def test_map_over_ragged_rows() -> None:
+    def build(inner: Any, outer: Any, values: Any) -> Any:
+        rows = tf.RaggedTensor.from_nested_row_splits(values, [outer, inner], validate=False)
+        return tf.nest.flatten(tf.map_fn(lambda row: tf.concat([row, row], 1), rows), expand_composites=True)
+
+    check_function(build, [DEEP])
+
+
+@pytest.mark.parametrize("bad", [[0, 10], [1, 9], [0, 3, 2, 9], [], [0, 4]], ids=str)
+@pytest.mark.parametrize("batched", [False, True])
+def test_splits_that_do_not_fit_are_not_made_variants(bad: list[int], batched: bool) -> None:
+    def build(splits: Any, values: Any) -> Any:
+        return decoded(encoded(values, splits, batched=batched), -1, 1, values)
+
+    program = check_function(build, [{"splits": np.array([0, 9]), "values": DEEP["values"]}])
+    feeds = {"splits": np.array(bad, np.int64), "values": DEEP["values"]}
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        build(**{name: tf.constant(value) for name, value in feeds.items()})
+    with pytest.raises(InputError, match="Invalid ragged splits"):
+        run(program, feeds)
+
+
+def wrong_variants() -> list[Any]:
+    return [
+        lambda inner, outer, values: decoded(encoded(values, inner), 1, 2, values),
+        lambda inner, outer, values: decoded(encoded(values, inner), 0, 1, tf.constant(0.0)),
+        lambda inner, outer, values: decoded(encoded(values, outer, inner), 1, 2, values, tf.int32),
+        lambda inner, outer, values: decoded(
+            tf.stack([encoded(values, batched=False), encoded(tf.reshape(values, [3, 3]), batched=False)]), 0, 1, values
+        ),
+    ]
+
+
+@pytest.mark.parametrize("index", range(len(wrong_variants())))
+def test_variants_of_another_kind_are_refused(index: int) -> None:
+    build = wrong_variants()[index]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        build(**{name: tf.constant(value) for name, value in DEEP.items()})
+    with pytest.raises(InputError):
+        run(port(trace(build, DEEP), list(DEEP)), DEEP)
