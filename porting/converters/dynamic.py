@@ -54,4 +54,5 @@ def dynamic_partition(t: Emit, data: Any, partitions: Any, *, num_partitions: in
 @converter("DynamicStitch", "ParallelDynamicStitch")
 def dynamic_stitch(t: Emit, *operands: Any) -> Any:
     count = len(operands) // 2
-    return t.dynamic_stitch(tuple(map(t.tensor, operands[:count])), tuple(map(t.tensor, operands[count:])))
+    indices, data = (tuple(map(t.tensor, part)) for part in (operands[:count], operands[count:]))
+    return t.dynamic_stitch(indices, data, t.stitch_sources(indices))

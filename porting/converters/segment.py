@@ -25,11 +25,12 @@ def _unsorted(op: str, reduction: str) -> None:
 def _sparse(op: str, reduction: str) -> None:
     @converter(op, ignores=("sparse_gradient",))
     def convert(t: Emit, data: Any, indices: Any, segment_ids: Any) -> Any:
-        return t.sparse_segment_reduce(data, indices, segment_ids, reduction=reduction)
+        return t.sparse_segment_reduce(data, indices, *t.segment_chunks(indices, segment_ids), reduction=reduction)
 
     @converter(f"{op}WithNumSegments", ignores=("sparse_gradient",))
     def convert_sized(t: Emit, data: Any, indices: Any, segment_ids: Any, num_segments: Sizes) -> Any:
-        return t.sparse_segment_reduce(data, indices, segment_ids, *num_segments, reduction=reduction)
+        plan = t.segment_chunks(indices, segment_ids, *num_segments)
+        return t.sparse_segment_reduce(data, indices, *plan, reduction=reduction)
 
 
 for _name in ("sum", "mean", "prod", "max", "min"):

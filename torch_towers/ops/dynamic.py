@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.registry import Spec, op
+from torch_towers.registry import Spec, op, returns
 from torch_towers.rows import Rows, distinct, take
 
 
@@ -85,32 +85,43 @@ def dynamic_partition(data: Rows, partitions: Tensor, *, count: int) -> tuple[Ro
     return tuple(take(rows, (ids == part).nonzero().reshape(-1)) for part in range(count))
 
 
-def _stitch_spec(indices: tuple[Spec, ...], data: tuple[Spec, ...]) -> list[Spec]:
+def _stitch_spec(indices: tuple[Spec, ...], data: tuple[Spec, ...], sources: Spec) -> list[Spec]:
     for index, values in zip(indices, data, strict=True):
         if index[1] is not None and values[1] is not None:
-            return [(values[0], (None, *values[1][len(index[1]) :]))]
+            count = sources[1][0] if sources[1] is not None else None
+            return [(values[0], (count, *values[1][len(index[1]) :]))]
     return [(data[0][0], None)]
 
 
-@op(stage="early", infer=_stitch_spec)
-def dynamic_stitch(indices: tuple[Tensor, ...], data: tuple[Rows, ...]) -> Rows:
-    """Rows put where the indices say, later ones over earlier ones: `n x [*i], n x [*i, ...] -> [max index + 1, ...]`.
+@op(stage="early", infer=returns(("int64", (None,))))
+def stitch_sources(indices: tuple[Tensor, ...]) -> Tensor:
+    """Which of the joined rows each place of a stitch takes, the last that names it: `n x [*i] -> [max index + 1]`; -1: none.
 
-    Rows that no index names hold 0 or b"". Errors: `InputError` for negative indices.
-    Source: tf.raw_ops.DynamicStitch, tf.raw_ops.ParallelDynamicStitch.
+    Errors: `InputError` for negative indices.
     """
     flat = torch.cat([index.reshape(-1) for index in indices]).to(torch.int64)
-    inner = data[0].shape[indices[0].ndim :]
-    rows = [part.reshape(index.numel(), *inner) for index, part in zip(indices, data, strict=True)]
     if bool((flat < 0).any()):
         raise InputError(f"indices[{int((flat < 0).nonzero()[0])}] is out of range: it is negative")
     count = int(flat.max()) + 1 if flat.numel() else 0
-    last = torch.full((count,), -1, dtype=torch.int64).scatter_reduce(0, flat, torch.arange(flat.shape[0]), "amax")
-    named = (last >= 0).nonzero().reshape(-1)
+    return torch.full((count,), -1, dtype=torch.int64).scatter_reduce(0, flat, torch.arange(flat.shape[0]), "amax")
+
+
+@op(infer=_stitch_spec)
+def dynamic_stitch(indices: tuple[Tensor, ...], data: tuple[Rows, ...], sources: Tensor) -> Rows:
+    """Rows put where the indices say, later ones over earlier ones: `n x [*i], n x [*i, ...], [m] -> [m, ...]`.
+
+    `sources` are those of `stitch_sources`, made before the encoder. Rows that no index names hold 0 or b"".
+    Source: tf.raw_ops.DynamicStitch, tf.raw_ops.ParallelDynamicStitch.
+    """
+    inner = data[0].shape[indices[0].ndim :]
+    rows = [
+        part.reshape(-1 if 0 not in inner else index.numel(), *inner) for index, part in zip(indices, data, strict=True)
+    ]
+    named = sources >= 0
     first = data[0]
     if isinstance(first, Tensor):
-        out = torch.zeros((count, *inner), dtype=first.dtype, device=first.device)
-        return out.index_copy(0, named, torch.cat(rows).index_select(0, last[named]))  # type: ignore[arg-type]
-    out_strings = np.full((count, *inner), b"", object)
-    out_strings[named.numpy()] = np.concatenate(rows)[last[named].numpy()]  # type: ignore[arg-type]
-    return out_strings
+        joined = torch.cat([*rows, first.new_zeros((1, *inner))])  # type: ignore[list-item]
+        return joined.index_select(0, torch.where(named, sources, joined.shape[0] - 1))
+    out = np.full((sources.shape[0], *inner), b"", object)
+    out[named.numpy()] = np.concatenate(rows)[sources[named].numpy()]  # type: ignore[arg-type]
+    return out

@@ -31,10 +31,6 @@ def _sorted_spec(data: Spec, segment_ids: Spec, **attrs: Any) -> list[Spec]:
     return _rows_of(data)
 
 
-def _sparse_spec(data: Spec, indices: Spec, segment_ids: Spec, *num_segments: Spec, **attrs: Any) -> list[Spec]:
-    return _rows_of(data)
-
-
 def _reduce(data: Tensor, ids: Tensor, count: int, reduction: str, default: float | int) -> Tensor:
     """Rows of `data` reduced by id, in order; a segment without rows holds `default`."""
     index = ids.reshape(-1, *[1] * (data.ndim - 1)).expand_as(data)
@@ -149,37 +145,56 @@ def unsorted_segment_reduce(data: Tensor, segment_ids: Tensor, num_segments: int
     return out.scatter_reduce(0, index, rows, _REDUCTIONS[reduction], include_self=True)[:count]
 
 
-@op(stage="early", infer=_sparse_spec)
-def sparse_segment_reduce(
-    data: Tensor, indices: Tensor, segment_ids: Tensor, *num_segments: int, reduction: str
-) -> Tensor:
-    """The named rows of each segment reduced, for ids that ascend: `[n, ...], [k], [k] -> [segments, ...]`.
+def _plan_spec(indices: Spec, segment_ids: Spec, *num_segments: Spec) -> list[Spec]:
+    rows = indices[1] if indices[1] is not None else (None,)
+    return [("int64", rows), ("int64", (None,)), ("int64", (None,))]
 
-    `reduction` is "sum", "mean" or "sqrtn". Without `num_segments` there are as many segments as the last id says. A segment
-    without rows holds 0. Errors: `InputError` for ids or indices out of range. Source: tf.raw_ops.SparseSegmentSum and its kin,
-    whose order of additions this follows: first up to nine rows, then groups of eight.
+
+@op(stage="early", infer=_plan_spec)
+def segment_chunks(indices: Tensor, segment_ids: Tensor, *num_segments: int) -> tuple[Tensor, Tensor, Tensor]:
+    """How the rows of ascending segments are added up: `[k], [k] -> chunk of each row [k], segment of each chunk, rows of each segment`.
+
+    It is made of integers alone and before the encoder, where `sparse_segment_reduce` then has sizes that follow from its
+    operands. Without `num_segments` there are as many segments as the last id says. Errors: `InputError` for ids out of order or
+    range.
     """
     _check_sorted(segment_ids, indices.shape[0])
-    ids, rows = segment_ids.to(torch.int64), indices.to(torch.int64)
-    outside = ((rows < 0) | (rows >= data.shape[0])).nonzero()
-    if outside.numel():
-        at = int(outside[0])
-        raise InputError(f"indices[{at}] == {int(rows[at])} out of range [0, {data.shape[0]})")
+    ids = segment_ids.to(torch.int64)
     last = int(ids[-1]) + 1 if ids.numel() else 0
     count = int(num_segments[0]) if num_segments else last
     if last > count:
         raise InputError(f"segment ids must be < {count}" if num_segments else "segment ids must be >= 0")
     lengths = torch.bincount(ids, minlength=count)
-    chunk, owner = (index.to(data.device) for index in _chunks(ids, lengths))
-    picked = data.index_select(0, rows.to(data.device))
+    return (*_chunks(ids, lengths), lengths)
+
+
+def _sparse_spec(data: Spec, indices: Spec, chunks: Spec, owners: Spec, lengths: Spec, **attrs: Any) -> list[Spec]:
+    return [(data[0], None if data[1] is None or lengths[1] is None else (lengths[1][0], *data[1][1:]))]
+
+
+@op(infer=_sparse_spec)
+def sparse_segment_reduce(
+    data: Tensor, indices: Tensor, chunks: Tensor, owners: Tensor, lengths: Tensor, *, reduction: str
+) -> Tensor:
+    """The named rows of each segment reduced: `[n, ...], [k], [k], [c], [segments] -> [segments, ...]`.
+
+    `chunks`, `owners` and `lengths` are those of `segment_chunks`; `reduction` is "sum", "mean" or "sqrtn". A segment without
+    rows holds 0. Errors: `InputError` for indices out of range. Source: tf.raw_ops.SparseSegmentSum and its kin, whose order of
+    additions this follows: first up to nine rows, then groups of eight.
+    """
+    rows = indices.to(torch.int64)
+    if _checkable(rows) and bool(((rows < 0) | (rows >= data.shape[0])).any()):
+        at = int(((rows < 0) | (rows >= data.shape[0])).nonzero()[0])
+        raise InputError(f"indices[{at}] == {int(rows[at])} out of range [0, {data.shape[0]})")
+    picked = data.index_select(0, rows)
     wide = picked.float() if data.dtype in (torch.float16, torch.bfloat16) else picked
-    total = _reduce(_reduce(wide, chunk, owner.shape[0], "sum", 0), owner, count, "sum", 0)
+    count = lengths.shape[0]
+    total = _reduce(_reduce(wide, chunks, owners.shape[0], "sum", 0), owners, count, "sum", 0)
     if reduction != "sum":
         divisor = lengths.clamp(min=1).to(torch.float64)
         divisor = (divisor.sqrt() if reduction == "sqrtn" else divisor).to(wide.dtype)
         per_row = (slice(None), *[None] * (data.ndim - 1))
-        few = (lengths < _SCALED)[per_row].to(data.device)
-        divisor = divisor[per_row].to(data.device)
+        few, divisor = (lengths < _SCALED)[per_row], divisor[per_row]
         total = torch.where(few, total * (1 / divisor), total / divisor)
     return total.to(data.dtype)
 

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from tests.witness import Case, assert_equal, case, check_case, check_function, run, tf
 from torch_towers.errors import InputError
-from torch_towers.ops.segments import bincount, segment_reduce, sparse_segment_reduce, unsorted_segment_reduce
+from torch_towers.ops.segments import (
+    bincount,
+    segment_chunks,
+    segment_reduce,
+    sparse_segment_reduce,
+    unsorted_segment_reduce,
+)
 
 RNG = np.random.default_rng(0)
 NO_WEIGHTS = np.zeros(0, np.float32)
@@ -274,7 +280,8 @@ def test_sparse_segments_of_any_length(reduction: str, lengths: list[int], seed:
     ids = np.repeat(np.arange(len(lengths)), lengths)
     data, picked = rng.normal(size=(20, 3)).astype(np.float32), rng.integers(0, 20, ids.size)
     theirs = REDUCTIONS[reduction](data, picked, ids).numpy()
-    ours = sparse_segment_reduce(*map(torch.from_numpy, (data, picked, ids)), reduction=reduction).numpy()
+    table, rows, segments = map(torch.from_numpy, (data, picked, ids))
+    ours = sparse_segment_reduce(table, rows, *segment_chunks(rows, segments), reduction=reduction).numpy()
     assert np.array_equal(ours.view(np.int32), theirs.view(np.int32))
 
 
