@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 
 from torch_towers.examples import MalformedError, varint
@@ -23,6 +24,7 @@ LARGEST = 1 << 31
 
 _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8
 _FIXED = {5: 4, 6: 8, 9: 4, 12: 8}  # the fields of floats, and how wide their numbers are
+_HANDLES = (14, 15)  # resources and variants
 _VARINTS = (7, 10, 11, 13, 16, 17)
 _FIELDS = {
     "float32": 5, "float64": 6, "int32": 7, "uint8": 7, "int16": 7, "int8": 7, "uint16": 7, "complex64": 9, "int64": 10,
@@ -50,6 +52,8 @@ class TensorProto:
                 self.content = item
             elif (field, kind) == (_STRINGS, 2):
                 self.strings.append(item)
+            elif field in _HANDLES and kind == 2:
+                deque(fields(item), maxlen=0)  # not read, but it must be a message
             elif field in _FIXED and kind in (2, 5 if _FIXED[field] == 4 else 1):
                 if len(item) % _FIXED[field]:
                     raise MalformedError
