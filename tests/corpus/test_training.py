@@ -29,6 +29,9 @@ BATCHES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any]]] = {
     "vertex": (tfrs_towers.vertex_tower, {
         "artist": ["x", "y", ""], "genres": [["a", "", "b", "c", "a"]] * 3, "name": ["The blue sky", "", "blue"],
         "duration": np.float32([0, 2.5e5, 1e7])}),
+    "merlin": (modules.merlin, {
+        "genres__values": np.array([3, 5, 3, 29, 0, 7, 7]), "genres__offsets": np.array([0, 2, 2, 5, 7]),
+        "age": np.array([[0.5], [1.0], [-2.0], [0.0]], np.float32)}),
     "ranking": (tfrs_towers.ranking, {"user_id": ["42", "nobody"], "movie_title": ["Four Rooms (1995)", "four"]}),
 }  # fmt: skip
 
@@ -83,10 +86,21 @@ def ours(
 
 
 def matched(name: str, found: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """The port's gradient of the variable `name`: "deep/cross/dense/kernel" is "deep.cross.dense.weight", turned round."""
+    """The port's gradient of the variable `name`: "deep/cross/dense/kernel" is "deep.cross.dense.weight", turned round.
+
+    A variable that nothing is the scope of is named after itself: "mean_table" is "mean_table.weight", "kernel" "weight".
+    """
     scope, _, last = name.replace("/", ".").rpartition(".")
     word = {"kernel": "weight", "gamma": "weight", "embeddings": "weight", "beta": "bias"}.get(last, last)
-    gradient = found[f"{scope}.{word}"]
+    named = (
+        f"{scope}.{word}" if scope else word,
+        f"linear.{word}",
+        f"embedding.{word}",
+        f"{word}.weight",
+        f"embedding.{last}",
+    )
+    gradient = next((found[name] for name in named if name in found), None)
+    assert gradient is not None, f"{name!r} is none of {', '.join(found)}"
     return gradient.T if last == "kernel" else gradient
 
 
