@@ -46,7 +46,9 @@ def free_axes(spec: TensorSpec, value: Any) -> Any:
         return torch.export.Dim.AUTO
     shape = spec.shape if spec.shape is not None else (None,) * value.ndim
     free = {axis: torch.export.Dim.AUTO for axis, size in enumerate(shape) if not isinstance(size, int)}
-    if 0 in free and value.shape[0] > 1:  # torch fixes an axis whose example is 0 or 1 long: a partition that no id fell into
+    if (
+        0 in free and value.shape[0] > 1
+    ):  # torch fixes an axis whose example is 0 or 1 long: a partition that no id fell into
         free[0] = torch.export.Dim.DYNAMIC
     return free
 
