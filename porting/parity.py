@@ -54,6 +54,7 @@ class ParityReport:
     """What was compared of one tower, with what, and how far apart it was."""
 
     compared_with: str  # "TensorFlow 2.21.0", "recorded outputs", "nothing"
+    why_not: str = ""  # nothing was compared
     batches: int = 0
     rows: int = 0
     refused: int = 0  # batches that TensorFlow refused, and the port too
@@ -80,7 +81,7 @@ class ParityReport:
     def lines(self) -> list[str]:
         """The report for people, a line an output."""
         if self.compared_with == "nothing":
-            return ["  not compared: TensorFlow is not installed here, and no recorded outputs were given"]
+            return [f"  not compared: {self.why_not}"]
         lines = [f"  compared with {self.compared_with} on {self.rows} rows in {self.batches} batches" + (
             f"; {self.refused} more refused by both" if self.refused else "")]  # fmt: skip
         for part in (*self.ids.values(), *self.outputs.values()):

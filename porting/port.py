@@ -203,8 +203,10 @@ def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: An
             reference = getattr(options, f"{side}_reference") or options.reference
             if reference is not None:
                 reports[side] = verify_with_reference(ported, load_arrays(reference))
-            elif options.no_verify or not tensorflow_installed():
-                reports[side] = not_compared()
+            elif options.no_verify:
+                reports[side] = not_compared("--no-verify was given")
+            elif not tensorflow_installed():
+                reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
             else:
                 oracle = oracle or stack.enter_context(Oracle())
                 batches = [read_examples(options.inputs, ported.spec.inputs)] if options.inputs else []

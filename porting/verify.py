@@ -78,9 +78,9 @@ def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
     return _report(ported, [inputs], [outputs], "recorded outputs")
 
 
-def not_compared() -> ParityReport:
-    """The report where there is no TensorFlow and nothing recorded."""
-    return ParityReport("nothing")
+def not_compared(why_not: str) -> ParityReport:
+    """The report where nothing is compared: there is no TensorFlow and nothing recorded, or nobody asked."""
+    return ParityReport("nothing", why_not)
 
 
 def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str) -> ParityReport:

@@ -92,8 +92,18 @@ def test_json(towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_what_was_not_compared_is_said(towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "ported"), "--no-verify"]) == 0
-    assert "not compared" in capsys.readouterr().out
+    assert "not compared: --no-verify was given" in capsys.readouterr().out
     assert json.loads((tmp_path / "ported" / "parity.json").read_text())["query"]["compared_with"] == "nothing"
+
+
+def test_where_tensorflow_is_absent_the_report_says_that_nothing_was_compared(
+    towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("porting.port.tensorflow_installed", lambda: False)
+    assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "ported")]) == 0
+    assert "not compared: TensorFlow is not installed here" in capsys.readouterr().out
+    parity = json.loads((tmp_path / "ported" / "parity.json").read_text())
+    assert "TensorFlow is not installed" in parity["query"]["why_not"]
 
 
 def test_recorded_answers_decide(towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
