@@ -28,6 +28,7 @@ CASES = [
     case("Shape", input=np.zeros((2, 3), np.float32)),
     case("Shape", input=np.zeros((2, 3), np.float32), attrs={"out_type": 9}),
     case("ShapeN", input=(np.zeros((2, 3), np.float32), np.zeros((2, 1), np.float32))),
+    case("ShapeN", input=(np.zeros((2, 3), np.float32), np.zeros((2, 1), np.float32)), attrs={"out_type": 9}),
     case("Rank", input=np.zeros((2, 3), np.float32)),
     case("Size", input=np.zeros((2, 3), np.float32)),
     case("Size", input=np.zeros((0, 3), np.float32), attrs={"out_type": 9}, batched=False),
