@@ -6,10 +6,12 @@ It reads one JSON request a line and writes one JSON answer a line; arrays trave
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +177,9 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
     """A function from named inputs to the first result of every node, each op run by its own kernel; of a part, to its outputs."""
     model = read(path, tags=list(tags) or None, verify=False)
     flat = cutting.apply(flatten(model.graph(entry), model.functions), cut)
-    for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == set(model.tags):
-            library = meta_graph.graph_def.library.function
-            known = {function.signature.name for function in library}
-            for function in library:
-                if all(node.op in known or op_def_registry.get(node.op) for node in function.node_def):
-                    context.context().add_function_def(function)
+    prefix = f"op_by_op_{next(_PREFIXES)}_"
+    _add_functions(path, model.tags, prefix)
+    flat = replace(flat, nodes=tuple(replace(node, attrs=_prefixed(node.attrs, prefix)) for node in flat.nodes))
 
     def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         results: dict[str, list[Any]] = {
@@ -204,6 +202,39 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
 
     flat_nodes = {node.name: node for node in flat.nodes}
     return run
+
+
+_PREFIXES = itertools.count()
+
+
+def _add_functions(path: str, tags: tuple[str, ...], prefix: str) -> None:
+    """Gives TensorFlow the bodies of branches and loops, under names of their own: two SavedModels may use one name for two bodies."""
+    for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
+        if set(meta_graph.meta_info_def.tags) != set(tags):
+            continue
+        library = meta_graph.graph_def.library.function
+        known = {function.signature.name for function in library}
+        for function in library:
+            if all(node.op in known or op_def_registry.get(node.op) for node in function.node_def):
+                function.signature.name = prefix + function.signature.name
+                for node in function.node_def:
+                    node.op = prefix + node.op if node.op in known else node.op
+                    for named in (named for value in node.attr.values() for named in _named(value)):
+                        named.name = prefix + named.name if named.name in known else named.name
+                context.context().add_function_def(function)
+
+
+def _named(value: Any) -> list[Any]:
+    """The functions that an attribute names."""
+    kind = value.WhichOneof("value")  # looked at first: writing to another kind would replace the value
+    return [value.func] if kind == "func" else list(value.list.func) if kind == "list" else []
+
+
+def _prefixed(attrs: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {
+        name: replace(value, name=prefix + value.name) if isinstance(value, FunctionRef) else value
+        for name, value in attrs.items()
+    }
 
 
 def _result(ref: str, results: Mapping[str, list[Any]], nodes: Mapping[str, Node]) -> Any:
