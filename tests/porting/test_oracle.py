@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from porting.errors import PortingError
 from porting.oracle import Oracle
+from porting.saved_model import protos
 
 TEXT = np.array([b"red", b"\0", b"gr\xc3\xb6\xc3\x9fe"], object)
 AGE = np.float32([1, 18, 70])
@@ -70,3 +72,28 @@ def test_a_process_that_dies_is_an_error() -> None:
         dying._process.wait()
         with pytest.raises(PortingError, match="TensorFlow's process ended without an answer: it printed nothing"):
             dying.run("model", (), "serving_default", [{"x": np.zeros(1)}])
+
+
+def test_two_saved_models_with_one_name_for_two_bodies(oracle: Oracle, tmp_path: Path) -> None:
+    """TensorFlow numbers functions by process: towers saved by equal programs share names, though their bodies differ."""
+    tf = pytest.importorskip("tensorflow")
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda x: tf.cond(tf.reduce_sum(x) > 0, lambda: x * 3.0, lambda: x * 5.0),
+        input_signature=[tf.TensorSpec([None], tf.float32, "x")],
+    )
+    tf.saved_model.save(module, str(tmp_path / "first"), signatures=module.serve)
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    path = tmp_path / "second" / "saved_model.pb"
+    proto = protos.parse("SavedModel", path.read_bytes(), "second")
+    constants = [
+        node for f in proto.meta_graphs[0].graph_def.library.function for node in f.node_def if node.op == "Const"
+    ]
+    for node in constants:
+        if list(node.attr["value"].tensor.float_val) == [3.0]:
+            node.attr["value"].tensor.float_val[:] = [7.0]
+    path.write_bytes(proto.SerializeToString())
+    batch = {"x": np.array([1.0, 2.0], np.float32)}
+    for name, factor in (("first", 3.0), ("second", 7.0)):
+        values = oracle.values(tmp_path / name, ("serve",), "serving_default", batch)
+        assert any(value.tolist() == [factor, 2 * factor] for value in values.values() if value.shape == (2,))
