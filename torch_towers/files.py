@@ -112,7 +112,7 @@ def replaced(target: str | os.PathLike[str], marker: str) -> Generator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _beside(path, "partial") as partial:
             yield partial
-            _sync(partial)
+            _sync_tree(partial)
             _swap(partial, path, marker)
         _clean(path)
     except OSError as error:
@@ -147,7 +147,7 @@ def _swap(partial: Path, path: Path, marker: str) -> None:
                 os.rename(old / "old", path)
     else:
         raise OSError(errno.EBUSY, "other writers kept replacing it")
-    _sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _renamed(folder: Path, path: Path) -> bool:
@@ -184,7 +184,7 @@ def _beside(path: Path, kind: str) -> Generator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sync(folder: Path) -> None:
+def _sync_tree(folder: Path) -> None:
     """Every file of the folder on the disk, not only in the system's memory."""
     for root, _, files in os.walk(folder):
         for name in files:
@@ -193,13 +193,14 @@ def _sync(folder: Path) -> None:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        _sync_folder(Path(root))
+        sync(Path(root))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync(path: Path) -> None:
+    """The file or folder on the disk, not only in the system's memory."""
     if os.name == "nt":
         return
-    fd = os.open(folder, os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -17,9 +17,10 @@ from torch_towers.bulk.manifest import Manifest, Part, digest
 from torch_towers.bulk.read import Bad, column_names, count_rows
 from torch_towers.bulk.sources import source
 from torch_towers.bulk.vertex import check_output, repeated_id
-from torch_towers.bulk.worker import Worker, place_of, sync
+from torch_towers.bulk.worker import Worker, place_of
 from torch_towers.bulk.write import join
 from torch_towers.errors import InputError
+from torch_towers.files import sync
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from torch_towers.bulk.manifest import Part, digest
 from torch_towers.bulk.read import MISSING, Bad, Block, Wanted, id_type, plain, read_blocks
 from torch_towers.bulk.write import Writer, writer
 from torch_towers.errors import InputError
+from torch_towers.files import sync
 from torch_towers.graph import TensorSpec
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
@@ -237,17 +238,6 @@ def place_of(job: Job, name: str) -> Path:
     """Where a finished file is: results in the output, what only the job needs beside it."""
     ours = job.output.format == "npy" or ".ids" in name
     return (job.work if ours else Path(job.folder)) / name
-
-
-def sync(path: Path) -> None:
-    """The file or folder on the disk, not only in the system's memory."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def tower_of(job: Job) -> Tower:
