@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault(
+    "TF_USE_LEGACY_KERAS", "1"
+)  # before any test imports TensorFlow: what TFRS needs, whichever test runs first
+
 from collections.abc import Iterator
 
 import pytest
