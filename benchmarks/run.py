@@ -26,7 +26,7 @@ from benchmarks import data
 from benchmarks.towers import saved_model
 
 BATCHES = (1, 32, 1024, 16384)
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""}
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 QUIET["OMP_WAIT_POLICY"] = (
     "PASSIVE"  # threads that spin take the cores from the other engine and from whoever else runs
 )

@@ -38,9 +38,10 @@ from torch_towers.graph_json import (
     spec_to_json,
     text,
 )
-from torch_towers.program import Store, used_names, walk
+from torch_towers.program import used_names, walk
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
+from torch_towers.steps import Store
 from torch_towers.text_lines import escape, from_lines, to_lines, unescape
 from torch_towers.weights import Digest, Stored, parse_json, read_weights, stored, write_weights
 

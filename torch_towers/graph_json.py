@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.errors import CheckpointError
 from torch_towers.graph import Graph, ModuleSpec, Node, Operand, TensorSpec
-from torch_towers.program import is_layer, layer_weights
+from torch_towers.program import layer_weights
 from torch_towers.registry import MODULES, OPS, Op
+from torch_towers.steps import is_layer
 from torch_towers.text_lines import escape, unescape
 
 Json = Any

@@ -12,7 +12,8 @@ from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.dtypes import dtype_name as name_of
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.inputs import BATCH, is_batched
-from torch_towers.program import Env, Program
+from torch_towers.program import Program
+from torch_towers.steps import Env
 
 if TYPE_CHECKING:
     from torch_towers.tower import Tower

@@ -10,7 +10,8 @@ import torch
 
 from torch_towers.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph import Graph, ModuleSpec, Node, TensorSpec
-from torch_towers.program import Store, used_names
+from torch_towers.program import used_names
+from torch_towers.steps import Store
 
 
 def with_float(graph: Graph, store: Store, dtype: str) -> tuple[Graph, Store]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from keyword import iskeyword
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,10 @@ from torch.overrides import TorchFunctionMode
 
 from torch_towers import layers as _layers  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills MODULES)
 from torch_towers import ops as _ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills OPS)
-from torch_towers.graph import Graph, ModuleSpec, Node, Operand
-from torch_towers.registry import MODULES, OPS, Op, Strings
-
-Store = Mapping[str, "Tensor | Strings"]
-"""What a graph names: weights, constants and vocabularies, by their names in the checkpoint."""
-
-Env = dict[str, Any]
-Step = tuple[str, Callable[[nn.Module, Env], Any]]
+from torch_towers.fusion import plan_of
+from torch_towers.graph import Graph, ModuleSpec, Node
+from torch_towers.registry import MODULES, Op
+from torch_towers.steps import Env, Step, Store, descend, getter, host_of, is_layer, is_stored, path, steps_of
 
 
 class Program(nn.Module):
@@ -39,10 +35,10 @@ class Program(nn.Module):
         for name, spec in sorted(modules(graph).items()):  # "block" before "block.dense", which goes into it
             _add_module(self, name, MODULES[spec.type], spec.args, store, frozen)
         _add_tensors(self, graph, store, frozen)
-        host = _host(graph, store)
+        host = host_of(walk(graph), modules(graph), store)
 
-        def bind(graph: Graph) -> tuple[Step, ...]:
-            return _steps(graph, host)
+        def bind(graph: Graph) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+            return steps_of(graph, host), plan_of(graph, host)
 
         self._bind = bind  # a closure: `copy.deepcopy` shares the tables in it
         self.rewrite(graph)
@@ -52,11 +48,11 @@ class Program(nn.Module):
         before = modules(self.graph) if hasattr(self, "graph") else {}
         for name, spec in modules(graph).items():
             if is_layer(MODULES[spec.type]) and before.get(name, spec) != spec:  # a layer that knows its dtype
-                weights = _descend(self, path(name)).state_dict(prefix=f"{name}.", keep_vars=True)
+                weights = descend(self, path(name)).state_dict(prefix=f"{name}.", keep_vars=True)
                 _add_module(self, name, MODULES[spec.type], spec.args, weights, frozenset(weights))
         self.graph = graph
-        self._steps = self._bind(graph)
-        self._outputs = tuple((name, _getter(reference)) for name, reference in graph.outputs.items())
+        self._steps, self._plan = self._bind(graph)
+        self._outputs = tuple((name, getter(reference)) for name, reference in graph.outputs.items())
         self.__class__ = _with_signature(tuple(spec.name for spec in graph.inputs))  # type: ignore[reportAttributeAccessIssue]
 
     @property
@@ -73,7 +69,7 @@ class Program(nn.Module):
         for name, spec in modules(self.graph).items():
             if not is_layer(MODULES[spec.type]):
                 continue
-            now = _descend(self, path(name)).state_dict(keep_vars=True)
+            now = descend(self, path(name)).state_dict(keep_vars=True)
             if now.keys() == layer_weights(spec):
                 found |= {f"{name}.{key}": value for key, value in now.items()}
             elif not lenient:
@@ -84,7 +80,7 @@ class Program(nn.Module):
             if node.op in ("parameter", "constant"):
                 name = str(node.attrs["tensor"])
                 *owners, last = path(name)
-                value = getattr(_descend(self, owners), last, None)
+                value = getattr(descend(self, owners), last, None)
                 if isinstance(value, Tensor):
                     found[name] = value
         return found
@@ -92,7 +88,7 @@ class Program(nn.Module):
     def forward(self, **inputs: Any) -> dict[str, Any]:
         """Every output of the graph by its name. Operands are keyed by the graph's input names."""
         env: Env = dict(inputs)
-        for name, run in self._steps:
+        for name, run in self._plan:
             env[name] = run(self, env)
         return {name: get(env) for name, get in self._outputs}
 
@@ -109,11 +105,6 @@ def _with_signature(names: tuple[str, ...]) -> type[Program]:
     forward.__signature__ = inspect.Signature([this, *keywords])
     forward.__doc__ = Program.forward.__doc__
     return type("Program", (Program,), {"forward": forward})
-
-
-def is_layer(entry: Op) -> bool:
-    """True for modules with weights; the others are tables and tokenizers, which stay on the host."""
-    return isinstance(entry.function, type) and issubclass(entry.function, nn.Module)
 
 
 def layer_weights(spec: ModuleSpec) -> set[str]:
@@ -147,7 +138,7 @@ def used_names(graph: Graph) -> set[str]:
         if is_layer(entry):
             used |= {f"{name}.{key}" for key in layer_weights(spec)}
         else:
-            used |= {value for key, value in spec.args.items() if _is_stored(entry, key, value)}
+            used |= {value for key, value in spec.args.items() if is_stored(entry, key, value)}
     return used
 
 
@@ -209,26 +200,6 @@ def modules(graph: Graph) -> dict[str, ModuleSpec]:
     return {name: spec for one in graphs(graph) for name, spec in one.modules.items()}
 
 
-_TAKEN = frozenset(dir(nn.Module())) | {
-    "graph",
-    "rewrite",
-    "device",
-    "tensors",
-    "_anchor",
-    "_bind",
-    "_steps",
-    "_outputs",
-}
-
-
-def path(name: str) -> list[str]:
-    """Where `name` lies in the tree of modules: `"query.type.weight"` -> `["query", "type_", "weight"]`.
-
-    A part that `nn.Module` itself uses as an attribute gets an underscore.
-    """
-    return [f"{part}_" if part in _TAKEN else part for part in name.split(".")]
-
-
 def _owner(root: nn.Module, parts: list[str]) -> tuple[nn.Module, str]:
     """The (sub)module that holds the last of `parts`, made where it is missing, and the name that it has there."""
     for part in parts[:-1]:
@@ -238,121 +209,3 @@ def _owner(root: nn.Module, parts: list[str]) -> tuple[nn.Module, str]:
         assert child is not None
         root = child
     return root, parts[-1]
-
-
-Host = Mapping[str, Any]
-"""What steps hold themselves: vocabularies by their names, and host modules by theirs (after "module:")."""
-
-
-def _host(graph: Graph, store: Store) -> Host:
-    host: dict[str, Any] = {}
-    for node in walk(graph):
-        if node.op in ("parameter", "constant"):
-            name = str(node.attrs["tensor"])
-            if not isinstance(store[name], Tensor):
-                host[name] = store[name]
-    for name, spec in modules(graph).items():
-        entry = MODULES[spec.type]
-        if not is_layer(entry):
-            host[f"module:{name}"] = entry.function(**resolve(entry, spec.args, store))
-    return host
-
-
-def _steps(graph: Graph, host: Host) -> tuple[Step, ...]:
-    return tuple((node.name, _step(node, host)) for node in graph.nodes)
-
-
-def _step(node: Node, host: Host) -> Callable[[nn.Module, Env], Any]:
-    if node.op in ("parameter", "constant"):
-        return _tensor_step(str(node.attrs["tensor"]), host)
-    operands = _operands(node.inputs)
-    if node.op == "module":
-        return _module_step(str(node.attrs["module"]), host, operands)
-    entry = OPS[node.op]
-    attrs = dict(node.attrs)
-    bodies = {key: _body(value, host) for key, value in attrs.items() if isinstance(value, Graph)}
-    function = entry.function
-    if bodies:
-
-        def run_with_bodies(root: nn.Module, env: Env) -> Any:
-            bound = {key: body(root) for key, body in bodies.items()}
-            return function(*operands(env), **{**attrs, **bound})
-
-        return run_with_bodies
-    if entry.takes_device:
-        return lambda root, env: function(*operands(env), **attrs, device=root._buffers["_anchor"].device)  # type: ignore[union-attr]
-    if attrs:
-        return lambda root, env: function(*operands(env), **attrs)
-    return lambda root, env: function(*operands(env))
-
-
-def _tensor_step(name: str, host: Host) -> Callable[[nn.Module, Env], Any]:
-    if name in host:
-        value = host[name]
-        return lambda root, env: value
-    *owners, last = path(name)
-    return lambda root, env: getattr(_descend(root, owners), last)
-
-
-def _module_step(name: str, host: Host, operands: Callable[[Env], tuple[Any, ...]]) -> Callable[[nn.Module, Env], Any]:
-    hosted = host.get(f"module:{name}")
-    if hosted is not None:
-        return lambda root, env: hosted(*operands(env))
-    parts = path(name)
-    return lambda root, env: _descend(root, parts)(*operands(env))  # looked up at each call: a user may swap the layer
-
-
-def resolve(entry: Op, args: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """`args` with the names of tensors and vocabularies replaced by themselves, as the annotations of `entry` ask."""
-    return {key: store[value] if _is_stored(entry, key, value) else value for key, value in args.items()}
-
-
-def _is_stored(entry: Op, key: str, value: Any) -> bool:
-    hint = entry.hints.get(key)
-    is_text = hint is str or str in get_args(hint) or get_origin(hint) is Literal
-    return isinstance(value, str) and not is_text
-
-
-def _descend(root: nn.Module, parts: list[str]) -> nn.Module:
-    for part in parts:
-        root = root._modules[part]  # type: ignore[assignment]
-    return root
-
-
-def _body(graph: Graph, host: Host) -> Callable[[nn.Module], Callable[..., tuple[Any, ...]]]:
-    """A graph among the attributes of a node: a function from positional operands to a tuple of results."""
-    steps = _steps(graph, host)
-    outputs = tuple(_getter(reference) for reference in graph.outputs.values())
-    names = tuple(spec.name for spec in graph.inputs)
-
-    def bind(root: nn.Module) -> Callable[..., tuple[Any, ...]]:
-        def call(*operands: Any) -> tuple[Any, ...]:
-            env: Env = dict(zip(names, operands, strict=True))
-            for name, run in steps:
-                env[name] = run(root, env)
-            return tuple(get(env) for get in outputs)
-
-        return call
-
-    return bind
-
-
-def _operands(inputs: tuple[Operand, ...]) -> Callable[[Env], tuple[Any, ...]]:
-    getters = tuple(_getter(operand) for operand in inputs)
-    if len(getters) == 1:
-        (only,) = getters
-        return lambda env: (only(env),)
-    return lambda env: tuple([get(env) for get in getters])
-
-
-def _getter(operand: Operand) -> Callable[[Env], Any]:
-    if isinstance(operand, str):
-        name, _, index = operand.partition(":")
-        if index:
-            position = int(index)
-            return lambda env: env[name][position]
-        return lambda env: env[name]
-    if isinstance(operand, tuple):
-        parts = _operands(operand)  # type: ignore[reportUnknownArgumentType]
-        return lambda env: parts(env)
-    return lambda env: operand

@@ -15,9 +15,10 @@ from torch_towers.errors import CheckpointError, InputError
 from torch_towers.graph import TensorSpec
 from torch_towers.inputs import BATCH, Columns, InputReader, is_batched
 from torch_towers.precision import float_graph
-from torch_towers.program import Program, Store
+from torch_towers.program import Program
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
+from torch_towers.steps import Store
 
 Outputs = dict[str, "Tensor | Strings"]
 

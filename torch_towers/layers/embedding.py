@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 
 from torch_towers.registry import module
 
-Embedding = module()(nn.Embedding)
-"""The rows of a table: `[...]` int -> `[..., dim]`. Source: tf.raw_ops.ResourceGather, Keras Embedding."""
+
+@module()
+class Embedding(nn.Embedding):
+    """The rows of a table: `[...]` int -> `[..., dim]`; `nn.Embedding`, with less of a call around it.
+
+    Source: tf.raw_ops.ResourceGather, Keras Embedding.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__(num_embeddings, embedding_dim)  # type: ignore[reportUnknownMemberType]
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.embedding(self.weight, input)
+
+    def weighted_sum(self, input: Tensor, weights: Tensor) -> Tensor:
+        """The sum of rows, each times its weight (or under a mask): `[n, length] int, [n, length] -> [n, dim]`."""
+        return F.embedding_bag(input, self.weight, mode="sum", per_sample_weights=weights.to(self.weight.dtype))
