@@ -6,11 +6,13 @@ import base64
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import multiprocessing
 import os
 import random
 import signal
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -425,6 +427,62 @@ def test_vertex_avro(checkpoint: Path, tmp_path: Path) -> None:
     assert files_of(tmp_path / "out") == files_of(tmp_path / "out2")
 
 
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+_rows = st.lists(
+    st.fixed_dictionaries({
+        "id": _text.filter(bool), "allow": st.none() | _text | st.lists(_text, max_size=3), "deny": st.none() | _text,
+        "tag": st.none() | _text, "int": st.none() | st.integers(-(2**31) + 1, 2**31 - 1),
+        "float": st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False),
+        "double": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    }),
+    min_size=1, max_size=4,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(_rows, st.integers(1, 70))
+def test_avro_is_what_fastavro_writes(table: list[dict[str, Any]], dim: int) -> None:
+    """The records are put together here for speed: fastavro's writer, given the same rows, writes the same file."""
+    write = pytest.importorskip("fastavro.write")
+    from torch_towers.bulk import vertex
+
+    output = Output("vertex-avro", (("c", "allow"),), (("c", "deny"), ("d", "deny")),
+                    (("i", "int", "int"), ("f", "float", "float"), ("d", "double", "double")), "tag")  # fmt: skip
+    embeddings = np.random.default_rng(0).standard_normal((len(table), dim)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "part.avro"
+        this = Job("", "", "candidate", (), folder, output=output)
+        writer = vertex.VertexWriter(this, place, Path(folder) / "part.ids", dim)
+        extras = {name: [row[name] for row in table] for name in output.columns}
+        assert writer.add([row["id"] for row in table], embeddings, extras) == {}
+        writer.close()
+        written = place.read_bytes()
+    wanted = io.BytesIO()
+    theirs = write.Writer(wanted, vertex._AVRO, sync_interval=1 << 30, sync_marker=vertex._MARKER)
+    for row, vector in zip(table, embeddings.tolist(), strict=True):
+        allow = [text for text in (row["allow"] if isinstance(row["allow"], list) else [row["allow"]]) if text]
+        deny = [row["deny"]] if row["deny"] else []
+        restricts = [{"namespace": "c", "allow": allow or None, "deny": deny or None}] if allow or deny else []
+        restricts += [{"namespace": "d", "allow": None, "deny": deny}] if deny else []
+        numbers = [
+            {"namespace": name, **{f"value_{k}": row[k] if k == kind else None for k in ("int", "float", "double")}}
+            for name, kind in (("i", "int"), ("f", "float"), ("d", "double")) if row[kind] is not None
+        ]  # fmt: skip
+        theirs.write({"id": row["id"], "embedding": vector, "sparse_embedding": None, "restricts": restricts or None,
+                      "numeric_restricts": numbers or None, "crowding_tag": row["tag"] or None})  # fmt: skip
+    theirs.flush()
+    assert written == wanted.getvalue()
+
+
+def test_equal_values_of_other_types_are_other_restricts(checkpoint: Path, tmp_path: Path) -> None:
+    """What a category becomes is remembered: 1 and true are equal to Python, and are not one category."""
+    table = [{**row, "color": value} for row, value in zip(rows(3), (1, True, 1), strict=True)]
+    output = Output("vertex-json", restricts=(("color", "color"),))
+    run(job(checkpoint, write(tmp_path / "i.jsonl", table), tmp_path / "out", output=output))
+    lines = (tmp_path / "out" / "part-00000-000000.json").read_text().splitlines()
+    assert [json.loads(line)["restricts"][0]["allow"] for line in lines] == [["1"], ["true"], ["1"]]
+
+
 def test_vertex_limits(checkpoint: Path, tmp_path: Path) -> None:
     table = rows(30)
     table[25]["sku"] = "s3"
@@ -440,6 +498,19 @@ def test_vertex_limits(checkpoint: Path, tmp_path: Path) -> None:
         check_output(Output("vertex-json", numeric_restricts=(("a", "a", "int"), ("a", "b", "int"))), 1)
     with pytest.raises(BulkError, match="'a,b' cannot be written"):
         check_output(Output("vertex-csv", restricts=(("a,b", "c"),)), 1)
+
+
+def test_numbers_that_no_restrict_holds() -> None:
+    from torch_towers.bulk.vertex import _value
+
+    largest = float(np.finfo(np.float32).max)
+    assert _value(largest, "float", "c") == largest and _value(3.4028235677973362e38, "float", "c") > largest
+    for value, kind, said in (
+        (3.4028235677973366e38, "float", "not finite"), (float("nan"), "double", "not finite"), (10**400, "int", "more than 64 bits"),
+        (10**400, "double", "not a number"), ("1_0", "int", "not an integer"), (1.5, "int", "not an integer"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            _value(value, kind, "c")  # type: ignore[arg-type]
 
 
 def test_ids_are_compared_a_range_of_hashes_at_a_time(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def _parsed(value: bytes) -> Any:
     except RecursionError as error:
         raise ValueError("the list is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"{_short(value)} is not a list as JSON writes it") from error
+        raise ValueError(f"{short(value)} is not a list as JSON writes it") from error
 
 
 def _single(value: Any) -> Any:
@@ -96,7 +96,7 @@ def _item_reader(spec: TensorSpec) -> Callable[[Any], Any]:
 def _string(value: Any) -> Any:
     _present(value)
     if not isinstance(value, (str, bytes)):
-        raise ValueError(f"{_short(value)} is not a string")
+        raise ValueError(f"{short(value)} is not a string")
     if isinstance(value, str):
         try:
             value.encode()
@@ -129,7 +129,7 @@ def _number(value: Any, read: Callable[[str], Any], name: str) -> Any:
             raise ValueError
         return read(text)
     except ValueError as error:
-        raise ValueError(f"{_short(value)} is not {'an' if name[0] == 'i' else 'a'} {name}") from error
+        raise ValueError(f"{short(value)} is not {'an' if name[0] == 'i' else 'a'} {name}") from error
 
 
 def _boolean(value: Any) -> bool:
@@ -138,7 +138,7 @@ def _boolean(value: Any) -> bool:
         return value
     found = _BOOLEANS.get(value.lower() if isinstance(value, (str, bytes)) else value)
     if found is None:
-        raise ValueError(f"{_short(value)} is neither true nor false")
+        raise ValueError(f"{short(value)} is neither true nor false")
     return found
 
 
@@ -154,7 +154,8 @@ def _present(value: Any) -> None:
         raise ValueError("the value is null")
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as a message shows it."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 

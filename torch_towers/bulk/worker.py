@@ -106,6 +106,9 @@ class Worker:
         column = block.columns[self.job.id_column]
         if isinstance(column, np.ndarray):
             return cast(Any, column).tolist(), {}
+        texts = _plain_texts(column) if self.id_type == "string" else None
+        if texts is not None:
+            return texts, {}
         read = _int_id if self.id_type == "int64" else _text_id
         ids: list[Any] = []
         problems: Problems = {}
@@ -191,14 +194,11 @@ class _PartFile:
     def add(self, block: Block) -> None:
         job = self._worker.job
         ids, vectors, extras, bad = self._worker.embed(block)
-        numbers: Any = block.numbers
-        if refused := self._writer.check(ids, vectors, extras):
+        refused = self._writer.add(ids, vectors, extras) if len(ids) else {}
+        if refused:
             left_out = {row for row, _ in bad}
             numbers = [row for row in block.numbers if row not in left_out]
             bad += [(numbers[position], why) for position, why in refused.items()]
-            kept = [position for position in range(len(ids)) if position not in refused]
-            ids, vectors = _take(ids, kept), vectors[kept]
-            extras = {name: _take(column, kept) for name, column in extras.items()}
         bad.sort()
         path = job.sources[self.file].path
         if bad and job.on_error == "fail":
@@ -210,9 +210,7 @@ class _PartFile:
                 f"{path}: none of the rows {bad[0][0]} to {bad[-1][0]} can be used: row {bad[0][0]}: {bad[0][1]}"
             )
         self._bad += [(row, why[:500]) for row, why in bad]
-        self._rows += len(ids)
-        if len(ids):
-            self._writer.add(ids, vectors, extras)
+        self._rows += len(ids) - len(refused)
 
     def finish(self) -> Part:
         """Puts the files into place, whole and on the disk."""
@@ -283,6 +281,20 @@ def _listed(column: Any, count: int) -> list[Any]:
     if column is None:
         return [None] * count
     return cast("list[Any]", column.tolist()) if isinstance(column, np.ndarray) else column
+
+
+def _plain_texts(values: list[Any]) -> list[str] | None:
+    """The ids where all are text that UTF-8 can hold, as nearly always; None else."""
+    kinds = set(map(type, values))
+    try:
+        if kinds == {bytes}:
+            return list(map(bytes.decode, values))
+        if kinds == {str}:
+            "".join(values).encode()
+            return values
+    except UnicodeError:
+        pass
+    return None
 
 
 def _text_id(value: Any) -> str:

@@ -20,15 +20,11 @@ _GROUP = 16 << 20  # bytes of embeddings in a row group
 class Writer(Protocol):
     """What the formats have in common."""
 
-    def check(
-        self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]
-    ) -> Problems:
-        """The rows that the format cannot hold."""
-        ...
-
     def add(
         self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]
-    ) -> None: ...
+    ) -> Problems:
+        """Writes the rows that the format can hold, and gives the others, by position."""
+        ...
 
     def close(self) -> list[Path]: ...
 
@@ -58,12 +54,9 @@ class ParquetWriter:
         self._held: list[Any] = []
         self._size = 0
 
-    def check(
+    def add(
         self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]
     ) -> Problems:
-        return {}
-
-    def add(self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]) -> None:
         pa = self._pa
         flat = pa.array(np.ascontiguousarray(embeddings).reshape(-1))
         vectors = pa.FixedSizeListArray.from_arrays(flat, self._dim)
@@ -71,6 +64,7 @@ class ParquetWriter:
         self._size += embeddings.nbytes
         if self._size >= _GROUP:
             self._flush()
+        return {}
 
     def _flush(self) -> None:
         if self._held:
@@ -91,14 +85,12 @@ class NumpyWriter:
         self._vectors: Any = path.with_suffix(".f32").open("wb")
         self._ids: Any = path.with_suffix(".ids").open("wb")
 
-    def check(
+    def add(
         self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]
     ) -> Problems:
-        return {}
-
-    def add(self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]) -> None:
         self._vectors.write(np.ascontiguousarray(embeddings).data)
         self._ids.write(np.asarray(ids, "<i8").tobytes() if self._numbers else to_lines(map(str.encode, ids)))
+        return {}
 
     def close(self) -> list[Path]:
         self._vectors.close()
