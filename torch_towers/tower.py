@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torch_towers.batches import on_one_thread, run_batches
 from torch_towers.checkpoint import Side
 from torch_towers.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
 from torch_towers.errors import CheckpointError, InputError
@@ -19,6 +20,7 @@ from torch_towers.program import Program
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
 from torch_towers.steps import Store
+from torch_towers.work import SMALL, work_of
 
 Outputs = dict[str, "Tensor | Strings"]
 
@@ -50,6 +52,7 @@ class Tower:
         self._dtype = torch.float32
         self._reader = InputReader(spec.inputs, self.defaults)
         self._renamed = _renamed(spec)
+        self._row_work: float | None = None  # counted at the first run
         self._check()
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -83,23 +86,12 @@ class Tower:
         """
         if type(batch_size) is not int or batch_size < 1:
             raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}")
-        name = self.embedding
         columns, rows = self._reader(inputs)
-        if rows == 0:
-            found = self._empty({name}) or self._run(columns, rows)
-            value = cast(Tensor, found[name])
-            chunks = [value[:0]]
-        else:
-            chunks = self._encoded(columns, rows, name, batch_size, show_progress_bar)
-            if convert_to_numpy:
-                chunks = (chunk.cpu() for chunk in chunks)
-            chunks = list(chunks)
-        value = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+        value = self._encoded(columns, rows, batch_size, convert_to_numpy, show_progress_bar)
         if normalize_embeddings:
             value = nn.functional.normalize(value, dim=-1)
         if not convert_to_numpy:
             return value
-        value = value.cpu()
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
 
     @property
@@ -122,13 +114,29 @@ class Tower:
                 return empty
         try:
             with torch.no_grad():
-                return self._computed(columns, only)
+                return self._computed(columns, only, rows)
         except torch.OutOfMemoryError:
             raise
         except (IndexError, ValueError, RuntimeError) as error:  # InputError of the graph's own checks is a ValueError
             raise self._explained(error, columns, rows) from error
 
-    def _computed(self, columns: Columns, only: str | None = None) -> Outputs:
+    def _computed(self, columns: Columns, only: str | None = None, rows: int | None = None) -> Outputs:
+        if rows is not None and self._is_small(columns, rows):
+            return on_one_thread(lambda: self._outputs_of(columns, only))
+        return self._outputs_of(columns, only)
+
+    def _is_small(self, columns: Columns, rows: int) -> bool:
+        """Whether one thread is faster than several: decided by the graph and the number of rows alone."""
+        if rows == 0 or self.device.type != "cpu" or not self._reader.splittable or self._whole(columns, rows):
+            return False
+        if self._row_work is None:
+            try:
+                self._row_work = work_of(self.encoder, self._on_device(self._prepared(_cut(columns, 0, 1))))
+            except (IndexError, ValueError, RuntimeError):  # a bad row, or a graph that wants more than one
+                return False
+        return rows * self._row_work <= SMALL
+
+    def _outputs_of(self, columns: Columns, only: str | None) -> Outputs:
         prepared = self._prepared(columns)
         encoded = self.encoder(**self._on_device(prepared))
         if only is not None and only in encoded:
@@ -160,29 +168,26 @@ class Tower:
             raise InputError("a number does not fit float16 (at most 65504): run the tower in bfloat16 or float32")
         return value.to(self.device, self._dtype if floats else None, non_blocking=True)
 
-    def _encoded(self, columns: Columns, rows: int | None, name: str, batch_size: int, progress: bool) -> Any:
-        """The embeddings in batches; a batch for which a CUDA device has too little memory is halved."""
-        if rows is None or not self._reader.splittable or any(key in columns for key in self._whole(columns, rows)):
-            yield self._embeddings(columns, rows, name)
-            return
-        bar = _progress_bar(rows) if progress else None
-        start = 0
-        while start < rows:
-            end = min(rows, start + batch_size)
-            part = columns if end - start == rows else {key: value[start:end] for key, value in columns.items()}
-            try:
-                yield self._embeddings(part, end - start, name, start)
-            except torch.OutOfMemoryError:
-                if end - start == 1:
-                    raise
-                batch_size = (end - start + 1) // 2
-                torch.cuda.empty_cache()
-                continue
-            start = end
-            if bar is not None:
-                bar.update(end - bar.n)
-        if bar is not None:
-            bar.close()
+    def _encoded(self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool) -> Tensor:
+        """The embeddings, in batches where the rows can be told apart; on the CPU where `to_host`.
+
+        What was computed in inference mode is copied outside of it, so that it can take part in training.
+        """
+        name = self.embedding
+        if rows == 0:
+            found = self._empty({name}) or self._run(columns, rows)
+            value = cast(Tensor, found[name])[:0]
+        elif rows is None or not self._reader.splittable or self._whole(columns, rows):
+            value = self._embeddings(columns, rows, name).clone()
+        else:
+
+            def part(start: int, end: int) -> Tensor:
+                cut = columns if end - start == rows else _cut(columns, start, end)
+                return self._embeddings(cut, end - start, name, start)
+
+            bar = _progress_bar(rows) if progress else None
+            return run_batches(part, rows, batch_size, device=self.device, to_host=to_host, bar=bar)
+        return value.cpu() if to_host else value
 
     def _whole(self, columns: Columns, rows: int) -> list[str]:
         """Defaults stand for all rows at once: they cannot be cut into batches."""
@@ -191,12 +196,12 @@ class Tower:
     def _embeddings(self, columns: Columns, rows: int | None, name: str, start: int = 0) -> Tensor:
         try:
             with torch.inference_mode():
-                found = self._computed(columns, name)[name]
+                found = self._computed(columns, name, rows)[name]
         except torch.OutOfMemoryError:
             raise
         except (IndexError, ValueError, RuntimeError) as error:  # InputError of the graph's own checks is a ValueError
             raise self._explained(error, columns, rows, start) from error
-        return cast(Tensor, found).clone()  # made outside of inference mode, so that it can take part in training
+        return cast(Tensor, found)
 
     def _empty(self, names: set[str]) -> Outputs | None:
         """The outputs for no rows, where the signature tells their shapes: many graphs fail without rows."""

@@ -97,8 +97,8 @@ def test_deepcopy_shares_nothing_that_trains(name: str) -> None:
     copied = side(copy.deepcopy(towers), name)
     module = copy.deepcopy(side(towers, name).encoder)
     assert copied.encode(rows).equal(before)
-    assert embedded(copied, copied.preprocess(rows), module).equal(before)
-    with torch.no_grad():
+    with torch.no_grad():  # as `encode` runs it: with gradients the last bits may differ
+        assert embedded(copied, copied.preprocess(rows), module).equal(before)
         for weight in (*copied.encoder.parameters(), *module.parameters()):
             weight.zero_()
     assert not copied.encode(rows).equal(before) and side(towers, name).encode(rows).equal(before)

@@ -1,0 +1,132 @@
+"""Batches: many rows through a tower, a bounded number at a time, on as many threads as pay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+Part = Callable[[int, int], Tensor]
+"""The embeddings of the rows from one number up to another: `[end - start, dim]`."""
+
+_POOLED = 4  # batches from which threads of their own are worth starting
+
+
+def on_one_thread(run: Callable[[], T]) -> T:
+    """What `run` gives, its torch ops on the caller's thread alone: to wake others takes longer than small work does."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return run()
+    torch.set_num_threads(1)  # for this thread; half a microsecond
+    try:
+        return run()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, bar: Any) -> Tensor:
+    """The embeddings of all rows, in order: `[rows, dim]`, on `device`, or on the CPU where `to_host`.
+
+    On the CPU batches are shared out among torch's threads. A batch for which a CUDA device has too little memory is halved.
+    """
+    on_cpu = device.type == "cpu"
+    if on_cpu and rows >= _POOLED * batch_size and _may_share():
+        parts = _on_threads(part, rows, batch_size)
+    else:
+        parts = _in_turn(part, rows, batch_size)
+    if to_host and not on_cpu:
+        parts = _one_behind(parts)
+    if to_host or on_cpu:
+        return _collected(parts, rows, bar)
+    return torch.cat([found for _, found in _watched(parts, bar)])
+
+
+def _may_share() -> bool:
+    """Whether other threads would compute the same: autocast and modes hold for the caller's thread alone."""
+    modes = torch._C._len_torch_function_stack() + torch._C._len_torch_dispatch_stack()
+    return torch.get_num_threads() > 1 and not modes and not torch.is_autocast_enabled("cpu")
+
+
+def _on_threads(part: Part, rows: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:
+    """Each batch on one thread. At most a few are ahead of the one that is waited for, so that memory stays bounded."""
+    threads = torch.get_num_threads()
+    starts = range(0, rows, batch_size)
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: list[Any] = []
+        try:
+            for start in starts:
+                waiting.append((start, pool.submit(part, start, min(rows, start + batch_size))))
+                if len(waiting) > 2 * threads:
+                    first, found = waiting.pop(0)
+                    yield first, found.result()
+            for first, found in waiting:
+                yield first, found.result()
+        finally:
+            for _, left in waiting:
+                left.cancel()
+            torch.set_num_threads(threads)  # the workers' calls also changed what threads to come start with
+
+
+def _in_turn(part: Part, rows: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:
+    start = 0
+    while start < rows:
+        end = min(rows, start + batch_size)
+        try:
+            found = part(start, end)
+        except torch.OutOfMemoryError:
+            if end - start == 1:
+                raise
+            batch_size = (end - start + 1) // 2
+            torch.cuda.empty_cache()
+            continue
+        yield start, found
+        start = end
+
+
+def _one_behind(parts: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """The same, each when the next has been launched: the device computes while the host prepares."""
+    last: tuple[int, Tensor] | None = None
+    for one in parts:
+        if last is not None:
+            yield last
+        last = one
+    if last is not None:
+        yield last
+
+
+def _watched(parts: Iterator[tuple[int, Tensor]], bar: Any) -> Iterator[tuple[int, Tensor]]:
+    try:
+        for start, found in parts:
+            yield start, found
+            if bar is not None:
+                bar.update(start + len(found) - bar.n)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _collected(parts: Iterator[tuple[int, Tensor]], rows: int, bar: Any) -> Tensor:
+    """The parts in one CPU tensor of its own."""
+    whole: Tensor | None = None
+    for start, found in _watched(parts, bar):
+        if len(found) == rows:
+            return found.clone() if found.device.type == "cpu" else found.cpu()
+        if whole is None:
+            whole = _empty(rows, found)
+        whole[start : start + len(found)] = found
+    assert whole is not None
+    return whole
+
+
+def _empty(rows: int, like: Tensor) -> Tensor:
+    """Memory for `rows` rows such as these. numpy asks for huge pages: the first touch of 4 KB pages costs more than the copy."""
+    if like.dtype == torch.bfloat16:
+        return torch.empty(rows, *like.shape[1:], dtype=like.dtype)
+    made = np.empty((rows, *like.shape[1:]), str(like.dtype).removeprefix("torch."))
+    return torch.from_numpy(made)  # type: ignore[reportUnknownMemberType]

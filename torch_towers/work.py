@@ -1,0 +1,43 @@
+"""Work: how much a tower computes for a row, which decides whether several threads are worth waking."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from torch_towers.graph import Graph, Node
+from torch_towers.program import Program
+from torch_towers.steps import descend, path
+
+SMALL = 1e8
+"""Multiplications that one core does in about a millisecond; to wake a thread takes some hundredths of it, for each op again."""
+
+_ELEMENT = 8  # multiplications that take as long as reading or writing a number
+
+
+def work_of(program: Program, inputs: dict[str, Any]) -> float:
+    """Multiplications of a run over `inputs`, counted by running it; infinite where it is more than `SMALL`, or not to be told."""
+    env, total = dict(inputs), 0.0
+    for node, (name, run) in zip(program.graph.nodes, program._steps, strict=True):
+        env[name] = run(program, env)
+        total += _work(program, node, env)
+        if total > SMALL:
+            return math.inf
+    return total
+
+
+def _work(program: Program, node: Node, env: dict[str, Any]) -> float:
+    result = env[node.name]
+    if node.op.startswith("conv") or node.op == "einsum" or any(isinstance(v, Graph) for v in node.attrs.values()):
+        return math.inf
+    if node.op in ("parameter", "constant") or not isinstance(result, Tensor):
+        return 0.0
+    if node.op == "matmul":
+        return float(result.numel() * env[node.inputs[0]].shape[-1])
+    if node.op == "module":
+        layer = descend(program, path(str(node.attrs["module"])))
+        if isinstance(layer, nn.Linear):
+            return float(result.numel() * layer.in_features)
+    return float(_ELEMENT * result.numel())
