@@ -13,7 +13,9 @@ import os
 import random
 import signal
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from hypothesis.extra import numpy as hnp
 
 from torch_towers import load
 from torch_towers.bulk import BulkError, Job, Output, run
+from torch_towers.bulk.ahead import ahead
 from torch_towers.bulk.job import FORMATS
 from torch_towers.bulk.read import Wanted, instance, read_blocks
 from torch_towers.bulk.sources import find_sources
@@ -98,6 +101,48 @@ def result(folder: Path) -> tuple[list[Any], Any]:
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+# -- threads ------------------------------------------------------------------------------------------------------------
+
+
+def test_ahead_gives_the_same_items_and_keeps_few() -> None:
+    made: list[int] = []
+
+    def items(fail: bool = False) -> Generator[int]:
+        for i in range(100):
+            made.append(i)
+            yield i
+        if fail:
+            raise BulkError("at the end")
+
+    for i, item in enumerate(ahead(items(), 3)):
+        assert item == i and len(made) <= i + 1 + 3 + 1
+    assert made == list(range(100))
+    found: list[int] = []
+    with pytest.raises(BulkError, match="at the end"):
+        for item in ahead(items(fail=True)):
+            found.append(item)
+    assert found == list(range(100))
+
+
+def test_ahead_ends_its_thread_when_it_is_closed() -> None:
+    closed: list[str] = []
+
+    def items(name: str) -> Generator[int]:
+        try:
+            yield from range(10**9)
+        finally:
+            closed.append(name)
+
+    def inner() -> Generator[int]:
+        with closing(ahead(items("read"))) as read:
+            yield from read
+
+    before = threading.active_count()
+    with closing(ahead(inner())) as outer:
+        assert [next(outer) for _ in range(5)] == list(range(5)) and threading.active_count() == before + 2
+    assert closed == ["read"] and threading.active_count() == before
 
 
 # -- inputs -------------------------------------------------------------------------------------------------------------

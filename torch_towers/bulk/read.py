@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -68,7 +68,7 @@ def read_blocks(
     size: int,
     skip: Callable[[int], bool],
     position: Callable[[float], None] | None = None,
-) -> Iterator[Block]:
+) -> Generator[Block]:
     """The rows in blocks whose numbers lie in `[i * size, (i + 1) * size)`, without the blocks for which `skip(i)` is true.
 
     `position` is told which share of the file has been read. Errors: `BulkError` for a file that cannot be read.
@@ -144,7 +144,7 @@ def id_type(source: Source, column: str) -> str:
 
 def _read_parquet(
     source: Source, wanted: Wanted, size: int, skip: Callable[[int], bool], told: Callable[[float], None]
-) -> Iterator[Block]:
+) -> Generator[Block]:
     pa = need("pyarrow", "bulk")
     file = _parquet(source)
     total = file.metadata.num_rows
@@ -225,7 +225,7 @@ def _header(rows: Iterator[list[str]], source: Source) -> list[str]:
 
 def _read_csv(
     source: Source, wanted: Wanted, size: int, skip: Callable[[int], bool], told: Callable[[float], None]
-) -> Iterator[Block]:
+) -> Generator[Block]:
     with _opened(source, told) as file:
         rows = _fields(source, file)
         header = _header(rows, source)
@@ -263,7 +263,7 @@ def _read_csv(
 
 def _read_lines(
     source: Source, wanted: Wanted, size: int, skip: Callable[[int], bool], told: Callable[[float], None]
-) -> Iterator[Block]:
+) -> Generator[Block]:
     """Python's parser rather than Arrow's: Arrow's wants one schema for all lines, and does not say which line is broken."""
     with _opened(source, told) as file:
         index, row, ended = 0, 0, False

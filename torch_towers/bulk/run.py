@@ -6,8 +6,10 @@ import os
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,11 +105,11 @@ def check_columns(job: Job, worker: Worker) -> None:
 
 
 def _local(worker: Worker, manifest: Manifest, bar: _Bar) -> Iterable[tuple[int, Part | None]]:
+    finished = _numbers(manifest)
     for file, item in enumerate(worker.job.sources):
         if file in manifest.ended:
             continue
-        finished = {number for f, number in manifest.parts if f == file}
-        for done in worker.parts(file, finished.__contains__, position=bar.at(file), progress=bar.add):
+        for done in worker.parts(file, finished[file].__contains__, position=bar.at(file), progress=bar.add):
             yield file, done
         if source(Path(item.path)).identity() != item.identity():
             raise BulkError(f"{item.path}: changed while it was read: the output is not to be used")
@@ -119,19 +121,27 @@ def _ray(
     from torch_towers.ray import run_parts
 
     tasks: list[tuple[int, list[int] | None, list[int]]] = []
+    finished = _numbers(manifest)
     for file, count in enumerate(counts):
         if file in manifest.ended:
             continue
-        finished = sorted(number for f, number in manifest.parts if f == file)
         if count is None:  # only reading tells where its rows are
-            tasks.append((file, None, finished))
+            tasks.append((file, None, sorted(finished[file])))
         else:
-            left = sorted(set(range(-(-count // job.rows_per_part))) - set(finished))
+            left = sorted(set(range(-(-count // job.rows_per_part))) - finished[file])
             tasks += [(file, [number], []) for number in left]
     for file, done in run_parts(job, tasks, workers, gpus):
         if isinstance(done, Part):
             bar.add(done.rows + len(done.bad))
         yield file, done
+
+
+def _numbers(manifest: Manifest) -> defaultdict[int, set[int]]:
+    """The parts of each file that are finished."""
+    found: defaultdict[int, set[int]] = defaultdict(set)
+    for file, number in manifest.parts:
+        found[file].add(number)
+    return found
 
 
 def _check_files(job: Job, manifest: Manifest) -> None:
@@ -193,7 +203,7 @@ class _Bar:
 
     def __init__(self, job: Job, manifest: Manifest, counts: list[int | None], show: bool) -> None:
         self._total = None if None in counts else sum(count or 0 for count in counts)
-        self._sizes = [item.size for item in job.sources]
+        self._ends = [0, *accumulate(item.size for item in job.sources)]
         self._seen = 0.0
         done = sum(part.rows + len(part.bad) for part in manifest.parts.values())
         self._bar: Any = None
@@ -213,10 +223,10 @@ class _Bar:
 
     def at(self, file: int) -> Callable[[float], None]:
         """Told which share of one file has been read."""
-        before, total = sum(self._sizes[:file]), max(sum(self._sizes), 1)
+        start, end, total = self._ends[file], self._ends[file + 1], max(self._ends[-1], 1)
 
         def position(share: float) -> None:
-            self._seen = (before + share * self._sizes[file]) / total
+            self._seen = (start + share * (end - start)) / total
 
         return position
 

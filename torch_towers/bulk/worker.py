@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from torch_towers.bulk.ahead import ahead
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.features import Problems, feature, shape_of
 from torch_towers.bulk.job import Job
@@ -23,6 +25,9 @@ from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 
 HOPELESS = 64  # of so many rows or more one must be good: else the fault is in the command, not in the rows
+
+Embedded = tuple[Any, np.ndarray[Any, Any], dict[str, Any], list[Bad]]
+"""The ids, embeddings and further columns of the rows that can be used, and the rows that cannot."""
 
 
 class Worker:
@@ -61,22 +66,29 @@ class Worker:
 
         source = job.sources[file]
         current: _PartFile | None = None
-        for block in read_blocks(source, self.wanted, job.batch_size, skip, position):
-            last = max([*block.numbers[-1:], *(row for row, _ in block.bad[-1:])])
-            number = last // job.rows_per_part
-            if current is not None and current.number != number:
-                yield current.finish()
-                current = None
-            current = current or _PartFile(self, file, number)
-            current.add(block)
-            if progress is not None:
-                progress(len(block) + len(block.bad))
+        blocks = read_blocks(source, self.wanted, job.batch_size, skip, position)
+        with closing(ahead(self._embedded(blocks))) as embedded:
+            for block, found in embedded:
+                last = max([*block.numbers[-1:], *(row for row, _ in block.bad[-1:])])
+                number = last // job.rows_per_part
+                if current is not None and current.number != number:
+                    yield current.finish()
+                    current = None
+                current = current or _PartFile(self, file, number)
+                current.add(block, found)
+                if progress is not None:
+                    progress(len(block) + len(block.bad))
         if current is not None:
             yield current.finish()
         if names is None:
             yield None
 
-    def embed(self, block: Block) -> tuple[Any, np.ndarray[Any, Any], dict[str, Any], list[Bad]]:
+    def _embedded(self, blocks: Generator[Block]) -> Generator[tuple[Block, Embedded]]:
+        with closing(ahead(blocks)) as read:
+            for block in read:
+                yield block, self.embed(block)
+
+    def embed(self, block: Block) -> Embedded:
         """The ids, embeddings `[n, dim]` and further columns of the rows that can be used, and the rows that cannot."""
         ids, problems = self._ids(block)
         columns: dict[str, Any] = {}
@@ -191,9 +203,9 @@ class _PartFile:
         self._rows = 0
         self._bad: list[Bad] = []
 
-    def add(self, block: Block) -> None:
+    def add(self, block: Block, embedded: Embedded) -> None:
         job = self._worker.job
-        ids, vectors, extras, bad = self._worker.embed(block)
+        ids, vectors, extras, bad = embedded
         refused = self._writer.add(ids, vectors, extras) if len(ids) else {}
         if refused:
             left_out = {row for row, _ in bad}
