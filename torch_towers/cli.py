@@ -19,6 +19,7 @@ from torch_towers.errors import TorchTowersError
 
 if TYPE_CHECKING:
     from torch_towers.bulk import Job, Summary
+    from torch_towers.index import Index
     from torch_towers.tower import Tower
     from torch_towers.two_tower import TwoTower
 
@@ -275,42 +276,39 @@ def _search_options(commands: Any) -> None:
                       help="text, for a tower of one text feature, or a JSON object of features; may be repeated")  # fmt: skip
     where = made.add_mutually_exclusive_group()
     where.add_argument(
-        "--candidates", nargs="+", metavar="FILE", help="rows to embed and search, or embeddings that embed wrote"
+        "--candidates",
+        nargs="+",
+        metavar="FILE",
+        help="rows to embed and search, or embeddings that embed wrote, however many",
     )
     where.add_argument("--index", metavar="DIR", help="index that TwoTower.index(...).save or --save-index wrote")
     made.add_argument("--save-index", metavar="DIR", help="keep the index of --candidates")
-    made.add_argument("--id-column", metavar="NAME", help="column of the ids (default: row numbers)")
-    made.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="FEATURE=COLUMN",
-        help="a feature from a column of another name",
-    )
+    _row_options(made)
     made.add_argument("-k", type=_positive, default=10, metavar="N", help="how many (default: 10)")
     made.add_argument("--json", action="store_true", help="print JSON, a line for each query")
     _device_options(made)
 
 
+def _row_options(made: argparse.ArgumentParser) -> None:
+    """How the rows of --candidates are read."""
+    made.add_argument("--id-column", metavar="NAME", help="column of the ids (default: row numbers)")
+    made.add_argument("--column", action="append", default=[], metavar="FEATURE=COLUMN",
+                      help="a feature from a column of another name")  # fmt: skip
+
+
 def search_command(options: argparse.Namespace) -> int:
     """`torch-towers search`."""
     towers = _load(options)
-    if options.index is not None:
-        from torch_towers.index import Index
-
-        index = Index.load(options.index, towers)
-    elif options.candidates is None:
-        index = towers.index()  # of the candidates that a TFRS index brought along
-    else:
-        from torch_towers.bulk.table import read_index
-
-        index = read_index(
-            towers, options.candidates, options.id_column, dict(_pair(item, both=True) for item in options.column)
-        )
-    if options.save_index is not None:
-        index.save(options.save_index)
     rows = [_row(text, towers.query, "query") for text in options.query]
-    found = index.search(rows, options.k)
+    if options.candidates is None or options.save_index is not None:
+        index = _index(options, towers)
+        if options.save_index is not None:
+            index.save(options.save_index)
+        found = index.search(rows, options.k)
+    else:
+        from torch_towers.bulk.table import search
+
+        found = search(towers, rows, _candidates(options, towers), options.k)
     for text, scores, ids in zip(options.query, numbers(found.scores), found.ids.tolist(), strict=True):
         hits = [(score, _shown(name)) for score, name in zip(scores, ids, strict=True) if name is not None]
         if options.json:
@@ -327,6 +325,26 @@ def search_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def _index(options: argparse.Namespace, towers: TwoTower) -> Index:
+    """The index that the options name."""
+    if options.index is not None:
+        from torch_towers.index import Index
+
+        return Index.load(options.index, towers)
+    if options.candidates is None:
+        return towers.index()  # of the candidates that a TFRS index brought along
+    from torch_towers.bulk.table import read_index
+
+    return read_index(towers, _candidates(options, towers))
+
+
+def _candidates(options: argparse.Namespace, towers: TwoTower) -> Any:
+    from torch_towers.bulk.table import read_candidates
+
+    columns = dict(_pair(item, both=True) for item in options.column)
+    return read_candidates(towers, options.candidates, options.id_column, columns)
+
+
 def numbers(scores: Any) -> list[list[float]]:
     """A tensor `[n, m]` as lists."""
     return scores.tolist()
@@ -336,14 +354,28 @@ def _shown(value: Any) -> Any:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
+_SIMILARITY = """\
+  torch-towers similarity checkpoints/shop --query 'edit photos' --candidate '{"name": "gimp", "size": 19}'
+  torch-towers similarity checkpoints/shop --query 'edit photos' --candidates embeddings/ > scores.tsv
+
+Of files, every candidate is printed as it is read: its id and its score with each query, apart by tabs, or a JSON object.
+"""
+
+
 def _similarity_options(commands: Any) -> None:
-    made = _command(commands, "similarity", similarity_command, "print how well queries and candidates fit",
-                    "  torch-towers similarity checkpoints/shop --query 'edit photos' --candidate '{\"name\": \"gimp\", \"size\": 19}'")  # fmt: skip
+    made = _command(
+        commands, "similarity", similarity_command, "print how well queries and candidates fit", _SIMILARITY
+    )
     made.add_argument("--query", action="append", required=True, metavar="TEXT|JSON", help="may be repeated")
-    made.add_argument("--candidate", action="append", required=True, metavar="TEXT|JSON", help="may be repeated")
+    which = made.add_mutually_exclusive_group(required=True)
+    which.add_argument("--candidate", action="append", metavar="TEXT|JSON", help="may be repeated")
+    which.add_argument(
+        "--candidates", nargs="+", metavar="FILE", help="rows to embed, or embeddings that embed wrote, however many"
+    )
+    _row_options(made)
     made.add_argument("--distance", metavar="NAME", help="one of Vertex's: DOT_PRODUCT_DISTANCE, COSINE_DISTANCE, "
                       "SQUARED_L2_DISTANCE, L1_DISTANCE (default: the similarity that the model was trained for)")  # fmt: skip
-    made.add_argument("--json", action="store_true", help="print JSON")
+    made.add_argument("--json", action="store_true", help="print JSON; with --candidates, a line for each")
     _device_options(made)
 
 
@@ -351,13 +383,21 @@ def similarity_command(options: argparse.Namespace) -> int:
     """`torch-towers similarity`."""
     towers = _load(options)
     queries = towers.encode_query([_row(text, towers.query, "query") for text in options.query])
-    candidates = towers.encode_candidate([_row(text, towers.candidate, "candidate") for text in options.candidate])
-    if options.distance is not None:
+
+    def scores_with(candidates: Any) -> Any:
+        if options.distance is None:
+            return towers.similarity(queries, candidates)
         from torch_towers.similarity import distance
 
-        scores = distance(queries, candidates, options.distance)
-    else:
-        scores = towers.similarity(queries, candidates)
+        return distance(queries, candidates, options.distance)
+
+    if options.candidates is not None:
+        for vectors, ids in _candidates(options, towers):
+            rows = zip(ids, numbers(scores_with(vectors).T), strict=True)
+            sys.stdout.writelines(map(_json_scores if options.json else _tab_scores, rows))
+        return 0
+    candidates = towers.encode_candidate([_row(text, towers.candidate, "candidate") for text in options.candidate])
+    scores = scores_with(candidates)
     name = options.distance or towers.similarity_function
     if options.json:
         print(
@@ -371,6 +411,19 @@ def similarity_command(options: argparse.Namespace) -> int:
         for candidate, score in zip(options.candidate, row, strict=True):
             print(f"  {score:10.6f}  {query}  |  {candidate}")
     return 0
+
+
+def _json_scores(row: tuple[Any, list[float]]) -> str:
+    return json.dumps({"id": row[0], "scores": row[1]}, ensure_ascii=False) + "\n"
+
+
+def _tab_scores(row: tuple[Any, list[float]]) -> str:
+    name = row[0].translate(_CONTROLS) if isinstance(row[0], str) else row[0]
+    return f"{name}\t" + "\t".join([f"{score:.6f}" for score in row[1]]) + "\n"
+
+
+_CONTROLS = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r"}
+"""A line stays a line, and a column a column."""
 
 
 def _load(options: argparse.Namespace) -> TwoTower:

@@ -195,6 +195,105 @@ def test_search(checkpoint: Path, items: Path, tmp_path: Path, capsys: pytest.Ca
     assert "takes word (string), size (float32): give a JSON object" in capsys.readouterr().err
 
 
+@pytest.fixture
+def embedded(checkpoint: Path, items: Path, tmp_path: Path) -> dict[str, list[str]]:
+    """The candidates in every form that search and similarity read; two of the ids are equal but for what a line cannot hold."""
+    pytest.importorskip("pyarrow")
+    lines = [{"sku": name, "id": i} for i, name in enumerate(["a", "b", "c\td", "e\nf", "g", "h", "ü", "i\\t"])]
+    items.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    forms = {"rows": [str(items), "--id-column", "sku"]}
+    for form, more in (("parquet", ["--id-column", "sku"]), ("npy", ["--id-column", "sku", "--format", "npy"]), ("numbers", ["--format", "npy"])):  # fmt: skip
+        out = str(tmp_path / form)
+        assert cli.main(["embed", str(checkpoint), "--tower", "candidate", "--input", str(items), "--output", out, *more]) == 0  # fmt: skip
+        forms[form] = [out]
+    return forms
+
+
+def test_files_are_searched_a_block_at_a_time(
+    checkpoint: Path, embedded: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    from torch_towers.bulk import table
+
+    monkeypatch.setattr(table, "_BLOCK", 3 * 4 * 4)  # three candidates
+    towers = load(checkpoint)
+    queries = [{"word": "red", "size": 0.5}, {"word": "blue", "size": -1.0}]
+    for form, where in embedded.items():
+        for k in (1, 5, 100):
+            blocks = table.read_candidates(towers, where[:1], where[2] if where[1:] else None)
+            found = table.search(towers, queries, blocks, k)
+            index = table.read_index(towers, table.read_candidates(towers, where[:1], where[2] if where[1:] else None))
+            wanted = index.search(queries, k)
+            assert found.ids.tolist() == wanted.ids.tolist(), form
+            assert np.allclose(found.scores, wanted.scores, atol=1e-6)
+    assert len(list(table.read_candidates(towers, embedded["npy"]))) == 3
+    capsys.readouterr()
+    assert cli.main(["search", str(checkpoint), "--query", "red", "--candidates", *embedded["npy"]]) == 2
+    assert "give a JSON object" in capsys.readouterr().err
+
+
+def test_equal_scores_of_other_blocks_keep_their_order(tmp_path: Path) -> None:
+    from torch_towers.bulk import table
+
+    towers = TwoTower(word_tower(), id_tower())
+    same = [(np.full((2, 4), 0.5, np.float32), [2 * i, 2 * i + 1]) for i in range(4)]
+    found = table.search(towers, [{"word": "red", "size": 0.5}], (piece for piece in same), 5)
+    assert found.ids.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_similarity_with_files(
+    checkpoint: Path, embedded: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    towers = load(checkpoint)
+    queries = ['{"word": "red", "size": 0.5}', '{"word": "blue", "size": -1}']
+    vectors = towers.encode_query([json.loads(query) for query in queries])
+    candidates = towers.encode_candidate(list(range(8)))
+    common = ["similarity", str(checkpoint), *(part for query in queries for part in ("--query", query))]
+    for form, where in embedded.items():
+        names = list(range(8)) if form == "numbers" else ["a", "b", "c\td", "e\nf", "g", "h", "ü", "i\\t"]
+        capsys.readouterr()
+        assert cli.main([*common, "--candidates", *where, "--json"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["id"] for line in lines] == names
+        assert np.allclose([line["scores"] for line in lines], towers.similarity(vectors, candidates).T, atol=1e-6)
+        assert cli.main([*common, "--candidates", *where]) == 0
+        rows = [line.split("\t") for line in capsys.readouterr().out.split("\n")[:-1]]
+        assert {len(row) for row in rows} == {3} and rows[0][0] == str(names[0])
+        if form != "numbers":
+            assert [row[0] for row in rows][2:] == ["c\\td", "e\\nf", "g", "h", "ü", "i\\\\t"]
+    assert cli.main([*common, "--candidates", *embedded["parquet"], "--distance", "SQUARED_L2_DISTANCE", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert np.allclose(lines[3]["scores"], (vectors - candidates[3]).square().sum(-1), atol=1e-6)
+
+
+def test_damaged_embeddings_are_refused(
+    checkpoint: Path, embedded: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    common = ["search", str(checkpoint), "--query", '{"word": "red", "size": 0.5}', "--candidates"]
+    folder = Path(embedded["npy"][0])
+    whole = (folder / "embeddings.npy").read_bytes()
+    half = np.zeros((8, 4), np.float64)
+    lists = pa.table({"id": [1], "embedding": [[1.0, 2.0]]})
+    for name, change, said in (
+        ("embeddings.npy", lambda path: path.write_bytes(whole[:-5]), "ends before its 8 rows"),
+        ("embeddings.npy", lambda path: path.write_bytes(b"no"), "cannot be read"),
+        ("embeddings.npy", lambda path: np.save(path, half), "holds float64"),
+        ("ids.txt", lambda path: path.write_bytes(b"a\n"), "ends before its 8 rows"),
+    ):
+        before = (folder / name).read_bytes()
+        change(folder / name)
+        assert cli.main([*common, str(folder)]) == 2, said
+        assert said in capsys.readouterr().err
+        (folder / name).write_bytes(before)
+    part = Path(embedded["parquet"][0]) / "part-00000-000000.parquet"
+    parquet.write_table(lists, part)
+    assert cli.main([*common, str(part)]) == 2
+    assert "its embeddings are list<" in capsys.readouterr().err
+
+
 def test_search_among_the_candidates_of_the_checkpoint(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["search", str(checkpoint), "--query", '{"word": "a", "size": 1}']) == 2
     assert "holds no candidates" in capsys.readouterr().err

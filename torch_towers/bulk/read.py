@@ -59,7 +59,7 @@ def count_rows(source: Source) -> int | None:
     """The number of rows, where the file tells it."""
     if source.kind != "parquet":
         return None
-    return int(_parquet(source).metadata.num_rows)
+    return int(parquet_file(source).metadata.num_rows)
 
 
 def read_blocks(
@@ -100,7 +100,7 @@ def column_names(source: Source) -> list[str] | None:
         return None
     try:
         if source.kind == "parquet":
-            names = list(_parquet(source).schema_arrow.names)
+            names = list(parquet_file(source).schema_arrow.names)
         else:
             with _opened(source, _untold) as file:
                 names = _header(_fields(source, file), source)
@@ -116,7 +116,8 @@ def column_names(source: Source) -> list[str] | None:
 # -- Parquet ------------------------------------------------------------------------------------------------------------
 
 
-def _parquet(source: Source) -> Any:
+def parquet_file(source: Source) -> Any:
+    """The file, opened. Errors: `BulkError`."""
     if source.compression:
         raise BulkError(f"{source.path}: a Parquet file is compressed inside: unpack it first")
     parquet = need("pyarrow.parquet", "bulk")
@@ -132,7 +133,7 @@ def id_type(source: Source, column: str) -> str:
     if source.kind != "parquet":
         return "string"
     types = need("pyarrow", "bulk").types
-    found = _parquet(source).schema_arrow.field(column).type
+    found = parquet_file(source).schema_arrow.field(column).type
     if types.is_dictionary(found):
         found = found.value_type
     if types.is_integer(found):
@@ -146,7 +147,7 @@ def _read_parquet(
     source: Source, wanted: Wanted, size: int, skip: Callable[[int], bool], told: Callable[[float], None]
 ) -> Generator[Block]:
     pa = need("pyarrow", "bulk")
-    file = _parquet(source)
+    file = parquet_file(source)
     total = file.metadata.num_rows
     names = [name for name in wanted.columns if name in file.schema_arrow.names]
     held: list[Any] = []
