@@ -1,4 +1,7 @@
-"""How long until the first embedding: a fresh process, the import, and a checkpoint of 500 MB. `python -m benchmarks.startup`."""
+"""How long until the first embedding: a fresh process part by part, the import, `--help`, and large checkpoints.
+
+`python -m benchmarks.startup`
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import data
-from benchmarks.run import QUIET, Engine, port
+from benchmarks.run import QUIET, port
 from benchmarks.towers import saved_model
 
 _IMPORT = """
@@ -26,54 +29,105 @@ start = time.perf_counter()
 from torch_towers import layers, load, ops
 print(time.perf_counter() - start)
 """
-_ROWS, _DIM = 2_000_000, 64
+_ROWS, _DIM, _WORDS = 2_000_000, 64, 1_000_000
 
 
-def first_embedding(folder: Path, tower: str, rounds: int) -> dict[str, float]:
-    """Seconds from the start of a process to its first embedding, imports included."""
+PARTS = ("framework", "port", "load", "call")
+
+
+def first_embedding(folder: Path, tower: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of each part of the way to the first embedding in a fresh process, and of the whole, for both engines."""
     source = saved_model(folder, tower)
-    paths = {"torch_towers": port(source, folder / "startup.port"), "tensorflow": source}
-    found: dict[str, list[float]] = {kind: [] for kind in paths}
+    paths = {"torch_towers": port(source, folder / f"{tower.replace(' ', '_')}.port"), "tensorflow": source}
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in paths}
     for turn in range(rounds + 1):
         for kind, path in paths.items():
-            start = time.perf_counter()
-            engine = Engine(kind, path, tower)  # its first line comes with its first embedding
-            seconds = time.perf_counter() - start
-            engine.close()
+            parts = json.loads(_output(["-m", "benchmarks.first", kind, str(path), tower]))
             if turn:  # the first round fills the file cache and writes the byte code
-                found[kind].append(seconds)
-    return {kind: median(seconds) for kind, seconds in found.items()}
+                found[kind].append({**parts, "whole": sum(parts.values())})
+    return {
+        kind: {part: median(one[part] for one in many) for part in (*PARTS, "whole")} for kind, many in found.items()
+    }
+
+
+def ratios(parts: dict[str, dict[str, float]]) -> tuple[float, float]:
+    """How many times as long as torch_towers TensorFlow takes: with the imports, and from `load` on."""
+    ours, theirs = parts["torch_towers"], parts["tensorflow"]
+    return theirs["whole"] / ours["whole"], (theirs["load"] + theirs["call"]) / (ours["load"] + ours["call"])
+
+
+def row(tower: str, parts: dict[str, dict[str, float]]) -> str:
+    """One line of the table."""
+    ours, theirs = ([f"{parts[kind][part] * 1e3:.0f}" for part in (*PARTS, "whole")] for kind in parts)
+    whole, loaded = ratios(parts)
+    return f"| {' | '.join([tower, *ours, *theirs[:1], *theirs[2:], f'**{whole:.1f}**', f'**{loaded:.1f}**'])} |"
+
+
+def _output(arguments: Sequence[str]) -> str:
+    """What Python prints, run quietly."""
+    run = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=data.ROOT,
+        env={**os.environ, **QUIET},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        raise RuntimeError(run.stderr[-2000:])
+    return run.stdout
 
 
 def import_seconds(rounds: int) -> float:
     """What importing the runtime, with every op and layer, adds to `import torch`."""
-    command = [sys.executable, "-c", _IMPORT]
-    runs = [
-        subprocess.run(command, cwd=data.ROOT, env={**os.environ, **QUIET}, capture_output=True, text=True, check=True)
-        for _ in range(rounds + 1)
-    ]
-    return median(float(run.stdout) for run in runs[1:])
+    return median([float(_output(["-c", _IMPORT])) for _ in range(rounds + 1)][1:])
 
 
-def large_checkpoint(folder: Path) -> Path:
+def help_seconds(rounds: int) -> float:
+    """`torch-towers --help`, from the start of its process to its end."""
+    found: list[float] = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        _output(["-m", "torch_towers.cli", "--help"])
+        found.append(time.perf_counter() - start)
+    return median(found[1:])
+
+
+def large_table(folder: Path) -> Path:
     """A tower with a table of 512 MB."""
     import torch
 
-    from porting.saved_model import read
-    from porting.tower import port_tower
-    from torch_towers import Side, save_checkpoint
-    from torch_towers.graph import Graph, ModuleSpec
+    from torch_towers.graph import ModuleSpec
 
-    target = folder / "large.port"
-    if target.exists():
-        return target
-    ported = port_tower(read(saved_model(folder, "tfrs ids")))
-    graph: Graph = ported.spec.encoder
+    ported = _id_tower(folder)
+    graph = ported.spec.encoder
     ((name, spec),) = graph.modules.items()
     grown = replace(graph, modules={name: ModuleSpec(spec.type, {**spec.args, "num_embeddings": _ROWS})})
     store = {**ported.store, f"{name}.weight": torch.randn(_ROWS, _DIM)}
-    side = Side(replace(ported.spec, encoder=grown), store, ported.frozen)
-    save_checkpoint(target, query=side, candidate=None, similarity="dot", source={}, extra_files={})
+    return _saved(folder / "large.port", replace(ported, spec=replace(ported.spec, encoder=grown), store=store))
+
+
+def large_vocabulary(folder: Path) -> Path:
+    """A tower with a vocabulary of 1,000,000 words."""
+    import numpy as np
+
+    ported = _id_tower(folder)
+    (name,) = (name for name, value in ported.store.items() if isinstance(value, np.ndarray))
+    words = np.array([f"word-{i * 7919 % _WORDS}".encode() for i in range(_WORDS)], object)
+    return _saved(folder / "vocabulary.port", replace(ported, store={**ported.store, name: words}))
+
+
+def _id_tower(folder: Path) -> Any:
+    from porting.saved_model import read
+    from porting.tower import port_tower
+
+    return port_tower(read(saved_model(folder, "tfrs ids")))
+
+
+def _saved(target: Path, ported: Any) -> Path:
+    from torch_towers import Side, save_checkpoint
+
+    save_checkpoint(target, query=Side(ported.spec, ported.store, ported.frozen))
     return target
 
 
@@ -91,6 +145,7 @@ def load_seconds(path: Path, rounds: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Seconds until the first embedding.")
+    parser.add_argument("--towers", nargs="*", default=list(data.INPUTS), help="some of: " + ", ".join(data.INPUTS))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "torch_towers_benchmarks")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -98,15 +153,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.towers", str(options.folder)]
     subprocess.run(command, cwd=data.ROOT, env={**os.environ, **QUIET}, check=True)
-    first = first_embedding(options.folder, "features", options.rounds)
-    large = large_checkpoint(options.folder)
+    print(
+        "Milliseconds to the first embedding in a fresh process; TensorFlow's over torch_towers' with imports, and from load on."
+    )
+    print(
+        "| tower | import torch | import torch_towers | load | call | whole | import tensorflow | load | call | whole |  |  |"
+    )
+    print("| --- |" + " ---: |" * 11)
+    first: dict[str, Any] = {}
+    for tower in options.towers:
+        parts = first_embedding(options.folder, tower, options.rounds)
+        print(row(tower, parts), flush=True)
+        whole, loaded = ratios(parts)
+        first[tower] = {"seconds": parts, "ratio": whole, "ratio from load on": loaded}
     report: dict[str, Any] = {
-        "first embedding in a fresh process, s": first,
-        "TensorFlow's over torch_towers'": first["tensorflow"] / first["torch_towers"],
+        "first embedding": first,
         "import torch_towers after torch, ms": import_seconds(options.rounds) * 1e3,
-        "load a checkpoint of 512 MB, warm, ms": load_seconds(large, options.rounds) * 1e3,
+        "torch-towers --help, ms": help_seconds(options.rounds) * 1e3,
+        "load a table of 512 MB, warm, ms": load_seconds(large_table(options.folder), options.rounds) * 1e3,
+        "load 1,000,000 words, warm, ms": load_seconds(large_vocabulary(options.folder), options.rounds) * 1e3,
     }
-    print(json.dumps(report, indent=1))
+    print(json.dumps({name: value for name, value in report.items() if name != "first embedding"}, indent=1))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0

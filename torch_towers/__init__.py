@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,12 +39,28 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """What this package offers, imported when it is first used: `torch-towers --help` answers without torch."""
     if name in ("layers", "ops"):
-        return importlib.import_module(f"{__name__}.{name}")
+        return _imported(name)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(_imported(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _imported(name: str) -> ModuleType:
+    """The module `name` of this package, imported without garbage collections; afterwards they are as they were.
+
+    What an import makes stays, so that a collection finds nothing; but a full one looks at every object of torch, and falls due
+    at about this moment: 100 ms, thrice the rest of the import.
+    """
+    module = f"{__name__}.{name}"
+    if not gc.isenabled():
+        return importlib.import_module(module)
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.enable()
 
 
 def __dir__() -> list[str]:

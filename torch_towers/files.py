@@ -6,7 +6,6 @@ import contextlib
 import errno
 import glob
 import os
-import secrets
 import shutil
 import stat
 import time
@@ -175,7 +174,7 @@ def _clean(path: Path) -> None:
 @contextlib.contextmanager
 def _beside(path: Path, kind: str) -> Generator[Path]:
     """A new hidden folder beside `path`, removed after use, unless `path` itself is gone and this holds the old one."""
-    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
+    folder = path.with_name(f".{path.name}.{os.urandom(4).hex()}.{kind}")
     folder.mkdir()
     try:
         yield folder

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from torch_towers.unicode_tables import CANONICAL, COMBINING, COMPATIBLE, FOLDS, IGNORED, LATER, LATER_FOLDS, SCRIPTS
 
@@ -20,8 +21,17 @@ def _class(characters: Iterable[str], ranges: Iterable[tuple[int, int]]) -> re.P
     return re.compile(f"[{''.join(parts)}]")
 
 
-_NEW = _class({*COMBINING, *CANONICAL, *COMPATIBLE, *(pair[0] for pair in CANONICAL.values())}, LATER)
-_INERT = _class([], LATER)
+@cache
+def _new() -> re.Pattern[str]:
+    """What Python's tables may be wrong about."""
+    return _class({*COMBINING, *CANONICAL, *COMPATIBLE, *(pair[0] for pair in CANONICAL.values())}, LATER)
+
+
+@cache
+def _inert() -> re.Pattern[str]:
+    return _class([], LATER)
+
+
 _COMPOSITIONS = {pair: character for character, pair in CANONICAL.items()}
 
 
@@ -46,7 +56,7 @@ def normalizer(form: str) -> Callable[[bytes], bytes]:
 
 def normalize_text(text: str, form: str) -> str:
     """`text` in the normalization form NFC, NFD, NFKC or NFKD."""
-    if not _NEW.search(text):
+    if not _new().search(text):
         return unicodedata.normalize(form, text)  # type: ignore[reportArgumentType]
     decomposed = _reorder([part for character in text for part in _decompose(character, "K" in form)])
     return _compose(decomposed) if form.endswith("C") else "".join(decomposed)
@@ -83,7 +93,7 @@ _FOLDING = _Folding({code: "" for first, last in IGNORED for code in range(first
 
 
 def _decompose(character: str, compatible: bool) -> str:
-    if _INERT.match(character):
+    if _inert().match(character):
         return character
     parts = CANONICAL.get(character) or (COMPATIBLE.get(character) if compatible else None)
     if parts is None:
@@ -92,7 +102,7 @@ def _decompose(character: str, compatible: bool) -> str:
 
 
 def _combining(character: str) -> int:
-    if _INERT.match(character):
+    if _inert().match(character):
         return 0
     return COMBINING.get(character) or unicodedata.combining(character)
 
@@ -132,7 +142,7 @@ def _pair(first: str, second: str) -> str | None:
     known = _COMPOSITIONS.get(first + second)
     if known:
         return known
-    if _NEW.match(first) or _NEW.match(second):
+    if _new().match(first) or _new().match(second):
         return None
     composed = unicodedata.normalize("NFC", first + second)
     return composed if len(composed) == 1 else None

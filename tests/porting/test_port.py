@@ -99,7 +99,7 @@ def test_what_was_not_compared_is_said(towers: Path, tmp_path: Path, capsys: pyt
 def test_where_tensorflow_is_absent_the_report_says_that_nothing_was_compared(
     towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("porting.port.tensorflow_installed", lambda: False)
+    monkeypatch.setattr("porting.command.tensorflow_installed", lambda: False)
     assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "ported")]) == 0
     assert "not compared: TensorFlow is not installed here" in capsys.readouterr().out
     parity = json.loads((tmp_path / "ported" / "parity.json").read_text())
@@ -231,7 +231,7 @@ def test_as_a_script_and_memory(tmp_path: Path) -> None:
         return int(kilobytes) * 1024
 
     imports = peak("porting/port.py", "--help")
-    torch_imported = peak("-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import porting.port, porting.converters; "
+    torch_imported = peak("-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); import porting.command, porting.converters; "
                           "from porting.convert import load_converters; load_converters()")  # fmt: skip
     whole = peak("porting/port.py", "--query", str(tmp_path / "model"), "-o", str(tmp_path / "out"), "--no-verify")
     assert whole - max(imports, torch_imported) < 1.3 * size

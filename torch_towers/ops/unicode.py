@@ -6,7 +6,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -157,27 +157,37 @@ def _code(byte: int, codec: str) -> int:
         return byte if codec.startswith("cp125") else -1  # ICU reads the holes of windows-125x as control characters
 
 
-_DECODERS: dict[str, Decoder] = {
+_MULTIBYTE: dict[str, Decoder] = {
     "utf8": _decode_utf8,
     "utf16be": _decode_utf16(">"),
     "utf16le": _decode_utf16("<"),
     "utf32be": _decode_utf32(">"),
     "utf32le": _decode_utf32("<"),
-    **dict.fromkeys(("usascii", "ascii"), _decode_bytes("ascii")),
-    **dict.fromkeys(("iso88591", "latin1"), _decode_bytes("latin-1")),
-    **{f"iso8859{part}": _decode_bytes(f"iso8859-{part}") for part in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15)},
-    **{f"windows{page}": _decode_bytes(f"cp{page}") for page in (1250, 1251, 1252, 1254, 1256, 1258)},
-    "cp1252": _decode_bytes("cp1252"),
-    "koi8r": _decode_bytes("koi8-r"),
-    "koi8u": _decode_bytes("koi8-u"),
-    "macintosh": _decode_bytes("mac-roman"),
 }
+_CODECS = {
+    **dict.fromkeys(("usascii", "ascii"), "ascii"),
+    **dict.fromkeys(("iso88591", "latin1"), "latin-1"),
+    **{f"iso8859{part}": f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15)},
+    **{f"windows{page}": f"cp{page}" for page in (1250, 1251, 1252, 1254, 1256, 1258)},
+    "cp1252": "cp1252",
+    "koi8r": "koi8-r",
+    "koi8u": "koi8-u",
+    "macintosh": "mac-roman",
+}
+"""Python's names of the encodings that take one byte for each character."""
 _OUTPUTS = {"UTF-8": "utf-8", "UTF-16-BE": "utf-16-be", "UTF-32-BE": "utf-32-be"}
 
 
 def is_known(encoding: str) -> bool:
     """Whether strings in `encoding`, as ICU names it, can be read."""
-    return _key(encoding) in _DECODERS
+    key = _key(encoding)
+    return key in _MULTIBYTE or key in _CODECS
+
+
+@cache  # not made on import: twenty-eight codecs take 7 ms
+def _decoder(encoding: str) -> Decoder:
+    key = _key(encoding)
+    return _MULTIBYTE.get(key) or _decode_bytes(_CODECS[key])
 
 
 def _key(encoding: str) -> str:
@@ -215,7 +225,7 @@ def transcode(
 
     Source: tf.raw_ops.UnicodeTranscode.
     """
-    decoder = _DECODERS[_key(input_encoding)]
+    decoder = _decoder(input_encoding)
     same = output_encoding == "UTF-8" and decoder is _decode_utf8 and not replace_control
     array: Strings = np.empty(x.size, object)
     for i, text in enumerate(x.ravel().tolist()):
@@ -264,7 +274,7 @@ def unicode_decode(
 
     Source: tf.raw_ops.UnicodeDecode, tf.raw_ops.UnicodeDecodeWithOffsets.
     """
-    decoder = _DECODERS[_key(input_encoding)]
+    decoder = _decoder(input_encoding)
     codes: list[int] = []
     starts: list[int] = []
     splits = [0]

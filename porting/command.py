@@ -1,0 +1,196 @@
+"""What the command does: ports towers, compares them with TensorFlow, and says what became of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from porting import inspection, model_card
+from porting.arrays import load_arrays
+from porting.documents import read_schema
+from porting.errors import PortingError
+from porting.examples import read_examples
+from porting.oracle import Oracle, tensorflow_installed
+from porting.parity import ParityReport
+from porting.saved_model import SavedModel, read
+from porting.tower import PortedTower, port_tower
+from porting.verify import not_compared, verify_with_reference, verify_with_tensorflow
+
+SIDES = ("query", "candidate")
+
+
+def _tags(options: argparse.Namespace) -> list[str] | None:
+    return options.tags.split(",") if options.tags else None
+
+
+def inspect_command(options: argparse.Namespace) -> int:
+    """`--inspect DIR`."""
+    found = inspection.inspect(read(options.inspect, tags=_tags(options), verify=False))
+    print(json.dumps(found, indent=2, default=str) if options.json else "\n".join(inspection.lines(found)))
+    return 0
+
+
+def port_command(options: argparse.Namespace) -> int:
+    """Ports one or two towers, compares them, and puts the checkpoint in place."""
+    chosen = {side: getattr(options, side) for side in SIDES if getattr(options, side) is not None}
+    if not chosen:
+        raise PortingError("nothing to port: give --query DIR, --candidate DIR or both (or --inspect DIR)")
+    if options.output is None:
+        raise PortingError("no place for the checkpoint: give -o OUT")
+    say: Callable[[str], None] = (lambda line: None) if options.json else (lambda line: print(line, flush=True))
+    models: dict[Path, SavedModel] = {}
+    towers = {side: _port(side, path, options, models, say) for side, path in chosen.items()}
+    similarity = choose_similarity(options.similarity, towers)
+    say(f"similarity: {similarity}" + (" (auto)" if options.similarity == "auto" else ""))
+    reports = _verify(towers, options, say)
+    unused = unused_variables(towers, models)
+    for name in unused:
+        say(f"left out: {name}: it is in the SavedModel but in neither tower")
+    passed = all(report.passed for report in reports.values())
+    if passed:
+        model_card.save(options.output, towers, reports, similarity)
+        say(f"wrote {options.output}")
+    else:
+        say(f"the port is not equal to TensorFlow: nothing was written to {options.output}")
+    if options.json:
+        print(json.dumps(_summary(options, towers, reports, similarity, unused, passed), indent=2))
+    return 0 if passed else 1
+
+
+def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path, SavedModel], say: Any) -> PortedTower:
+    if path not in models:
+        models[path] = read(path, tags=_tags(options), progress=_progress(f"checking {path}", options))
+    entry = getattr(options, f"{side}_signature") or options.signature
+    output = getattr(options, f"{side}_output")
+    schema = read_schema(options.input_schema, side) if options.input_schema else None
+    split_index = side == "query" and not options.whole and output is None
+    ported = port_tower(
+        models[path], entry, embedding=output, split_index=split_index, cut_behind=options.cut, schema=schema
+    )
+    for line in summary_lines(side, ported):
+        say(line)
+    if options.explain:
+        for refusal in ported.refusals or ("every candidate was lifted",):
+            say(f"  not lifted: {refusal}")
+    return ported
+
+
+def summary_lines(side: str, ported: PortedTower) -> list[str]:
+    """What became of one tower's graph, in a few lines."""
+    lifted = ", ".join(f"{count} {kind}" for kind, count in sorted(ported.lifted.items())) or "nothing"
+    remaining = ", ".join(f"{op} x{count}" for op, count in sorted(ported.remaining.items())) or "none"
+    index = ported.retrieval
+    return [
+        f"{side}: {ported.model.path}, {ported.entry}: {len(ported.tf_graph.nodes)} TensorFlow ops",
+        *(f"  {line}" for line in ported.cuts),
+        *([] if index is None else [f"  found a {index.described()}"]),
+        f"  lifted: {lifted}",
+        f"  ops that remain: {remaining}",
+    ]
+
+
+def _progress(label: str, options: argparse.Namespace) -> Callable[[int, int], None] | None:
+    """A progress bar for reading, shown where the work is long and somebody looks."""
+    if options.json or not sys.stderr.isatty():
+        return None
+    from tqdm import tqdm
+
+    bar = tqdm(desc=label, unit="B", unit_scale=True, delay=1.0, leave=False)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return update
+
+
+def choose_similarity(asked: str, towers: dict[str, PortedTower]) -> str:
+    """`auto` is cosine where every tower ends in a unit norm, dot otherwise, as in a retrieval index."""
+    if asked != "auto":
+        return asked
+    if any(ported.retrieval is not None for ported in towers.values()):
+        return "dot"
+    return "cosine" if all(ported.unit_norm for ported in towers.values()) else "dot"
+
+
+def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: Any) -> dict[str, ParityReport]:
+    reports: dict[str, ParityReport] = {}
+    with ExitStack() as stack:
+        oracle: Oracle | None = None
+        for side, ported in towers.items():
+            reference = getattr(options, f"{side}_reference") or options.reference
+            if reference is not None:
+                reports[side] = verify_with_reference(ported, load_arrays(reference))
+            elif options.no_verify:
+                reports[side] = not_compared("--no-verify was given")
+            elif not tensorflow_installed():
+                reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
+            else:
+                oracle = oracle or stack.enter_context(Oracle())
+                batches = [read_examples(options.inputs, ported.spec.inputs)] if options.inputs else []
+                reports[side] = verify_with_tensorflow(ported, oracle, batches)
+            say(f"{side}: parity")
+            for line in reports[side].lines():
+                say(line)
+    return reports
+
+
+def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedModel]) -> list[str]:
+    """Trained variables that are in a SavedModel but in no tower, by name."""
+    found: list[str] = []
+    for path, model in models.items():
+        used = {key for ported in towers.values() if ported.model is model for key in ported.variables}
+        used |= {
+            key
+            for ported in towers.values()
+            if ported.model is model and ported.retrieval
+            for key in ported.retrieval.variables
+        }
+        names = {model.variables[key].name for key in used}
+        found += [
+            f"{path}: variable {variable.name!r} {list(variable.shape)}"
+            for key, variable in model.variables.items()
+            if key not in used and variable.name not in names and is_weight(variable)
+        ]
+    return found
+
+
+def is_weight(variable: Any) -> bool:
+    """False for what only training needs: optimizer slots, counters, metrics."""
+    key = variable.checkpoint_key.lower()
+    return variable.trainable and variable.dtype.startswith(("float", "bfloat")) and not any(
+        part in key for part in ("optimizer", ".optimizer_slot", "keras_api", "save_counter", "/total", "/count", "metrics")
+    )  # fmt: skip
+
+
+def _summary(
+    options: argparse.Namespace, towers: dict[str, PortedTower], reports: dict[str, ParityReport], similarity: str,
+    unused: list[str], passed: bool,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "output": str(options.output) if passed else None,
+        "passed": passed,
+        "similarity": similarity,
+        "left_out": unused,
+        "towers": {
+            side: {
+                "path": str(ported.model.path),
+                "entry": ported.entry,
+                "tensorflow_ops": len(ported.tf_graph.nodes),
+                "lifted": dict(ported.lifted),
+                "remaining": dict(ported.remaining),
+                "not_lifted": list(ported.refusals),
+                "cut": list(ported.cuts),
+                "index": None if ported.retrieval is None else ported.retrieval.described(),
+                "parity": reports[side].as_json(),
+            }
+            for side, ported in towers.items()
+        },
+    }
