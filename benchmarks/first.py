@@ -28,7 +28,9 @@ def main(engine: str, path: str, tower: str) -> None:
 
     start = time.perf_counter()
     if engine == "torch_towers":
-        from torch_towers import load  # noqa: F401
+        import torch_towers
+
+        assert callable(torch_towers.load)
     parts["port"] = time.perf_counter() - start
 
     from benchmarks import data, worker
