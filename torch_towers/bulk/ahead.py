@@ -1,18 +1,22 @@
-"""Ahead: what an iterator gives, made in a thread of its own while its taker works."""
+"""Ahead: work done in threads of their own while what was done before is taken, in order and in bounded memory."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+R = TypeVar("R")
 _END = object()
 
 
-def ahead(items: Generator[T], most: int = 2) -> Generator[T]:
-    """The same items in the same order, at most `most` of them waiting, so that memory stays bounded.
+def ahead(items: Generator[T], most: int = 1) -> Generator[T]:
+    """The same items in the same order, made in a thread, at most `most` of them waiting.
 
     An error of `items` is raised where it would have been. The thread has ended when this is closed, or raises.
     """
@@ -47,3 +51,44 @@ def ahead(items: Generator[T], most: int = 2) -> Generator[T]:
         closed.set()
         places.release()
         thread.join()
+
+
+def in_order(
+    run: Callable[[T], R],
+    items: Generator[T],
+    pool: ThreadPoolExecutor,
+    most: int,
+    size: Callable[[T], int],
+    budget: int,
+) -> Generator[tuple[T, R]]:
+    """Each item and what `run` makes of it in the pool, in the order of the items.
+
+    At most `most` items are under way, and only one while their sizes together are over `budget`. An error of `items` or of `run`
+    is raised where it would have been.
+    """  # fmt: skip
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    held, left = 0, True
+    failed: Exception | None = None
+    try:
+        with closing(items):
+            while left or waiting:
+                while left and (not waiting or (len(waiting) < most and held <= budget)):
+                    try:
+                        item = next(items)
+                    except StopIteration:
+                        left = False
+                    except Exception as error:
+                        failed, left = error, False
+                    else:
+                        waiting.append((item, pool.submit(run, item)))
+                        held += size(item)
+                if waiting:
+                    item, found = waiting.popleft()
+                    made = found.result()
+                    held -= size(item)
+                    yield item, made
+        if failed is not None:
+            raise failed
+    finally:
+        for _, found in waiting:
+            found.cancel()

@@ -34,6 +34,7 @@ class Block:
     columns: dict[str, Any]
     bad: list[Bad] = field(default_factory=list[Bad])
     text: bool = False  # values are the bytes of a CSV file's fields
+    size: int = 0  # bytes, more or less
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -179,7 +180,8 @@ def _read_parquet(
 
 
 def _arrow_block(table: Any, numbers: list[int]) -> Block:
-    return Block(numbers, {name: arrow_column(table.column(name)) for name in table.column_names})
+    columns = {name: arrow_column(table.column(name)) for name in table.column_names}
+    return Block(numbers, columns, size=table.nbytes)
 
 
 def arrow_column(column: Any) -> Any:
@@ -248,6 +250,7 @@ def _read_csv(
                     made.numbers.append(row)
                     for name, place in places.items():
                         made.columns[name].append(fields[place].encode("latin-1"))
+                        made.size += len(fields[place])
                 row += 1
                 if row == end:
                     return made
@@ -287,6 +290,7 @@ def _read_lines(
                     try:
                         rows.append(instance(json.loads(line), wanted))
                         block.numbers.append(row)
+                        block.size += len(line)
                     except (ValueError, RecursionError) as error:
                         block.bad.append((row, _json_problem(error)))
                 row += 1

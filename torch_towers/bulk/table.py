@@ -156,9 +156,9 @@ def _embedded(
     worker = Worker(job, towers.candidate)
     check_columns(job, worker)
     for source in sources:
-        with closing(ahead(read_blocks(source, worker.wanted, job.batch_size, lambda index: False))) as blocks:
-            for block in blocks:
-                names, found, _, bad = worker.embed(block)
+        blocks = read_blocks(source, worker.wanted, job.batch_size, lambda index: False)
+        with closing(worker.embedded(blocks)) as embedded:
+            for _, (names, found, _, bad) in embedded:
                 if bad:
                     raise BulkError(f"{source.path}, row {min(bad)[0]}: {min(bad)[1]}")
                 yield found, cast("list[Any]", names)

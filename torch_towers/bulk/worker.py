@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 
-from torch_towers.bulk.ahead import ahead
+from torch_towers.bulk.ahead import ahead, in_order
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.features import Problems, feature, shape_of
 from torch_towers.bulk.job import Job
@@ -24,6 +26,8 @@ from torch_towers.graph import TensorSpec
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 
+_MOST_THREADS = 16  # more would wait for Python's lock
+_BUDGET = 64 << 20  # bytes of input under way
 HOPELESS = 64  # of so many rows or more one must be good: else the fault is in the command, not in the rows
 
 Embedded = tuple[Any, np.ndarray[Any, Any], dict[str, Any], list[Bad]]
@@ -67,7 +71,7 @@ class Worker:
         source = job.sources[file]
         current: _PartFile | None = None
         blocks = read_blocks(source, self.wanted, job.batch_size, skip, position)
-        with closing(ahead(self._embedded(blocks))) as embedded:
+        with closing(self.embedded(blocks)) as embedded:
             for block, found in embedded:
                 last = max([*block.numbers[-1:], *(row for row, _ in block.bad[-1:])])
                 number = last // job.rows_per_part
@@ -83,10 +87,20 @@ class Worker:
         if names is None:
             yield None
 
-    def _embedded(self, blocks: Generator[Block]) -> Generator[tuple[Block, Embedded]]:
-        with closing(ahead(blocks)) as read:
-            for block in read:
-                yield block, self.embed(block)
+    def embedded(self, blocks: Generator[Block]) -> Generator[tuple[Block, Embedded]]:
+        """`embed` of each block, in order. Blocks are read in a thread, and embedded in as many as torch has.
+
+        On the CPU every block is on one thread, so that its bytes do not depend on how many there are.
+        """
+        threads, on_cpu = torch.get_num_threads(), self.tower.device.type == "cpu"
+        count = min(threads, _MOST_THREADS) if on_cpu else 1
+        try:
+            with ThreadPoolExecutor(
+                count, initializer=torch.set_num_threads, initargs=(1 if on_cpu else threads,)
+            ) as pool:
+                yield from in_order(self.embed, ahead(blocks), pool, 2 * count + 1, lambda block: block.size, _BUDGET)
+        finally:
+            torch.set_num_threads(threads)  # the pool's calls also changed what threads to come start with
 
     def embed(self, block: Block) -> Embedded:
         """The ids, embeddings `[n, dim]` and further columns of the rows that can be used, and the rows that cannot."""
