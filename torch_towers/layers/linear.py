@@ -1,4 +1,4 @@
-"""Dense layers: torch's own."""
+"""Dense layers: torch's own products, and faster ones where nothing but numbers is asked for."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook  # type: ignore[reportUnknownVariableType]
 
+from torch_towers.native import linear as _native
 from torch_towers.registry import module
 
-_ROWS = 128  # from here on oneDNN's product takes less time than MKL's, twice less on AMD; below, its calls take longer
+_FEW = 1 << 21  # products (rows x inputs x outputs) up to which the native code takes less time than oneDNN: 25 us
+_MANY = (
+    1 << 20
+)  # products from which oneDNN takes less time than MKL: a call of it takes 10 us longer, a product half as long
+_LARGE = 1 << 20  # weights (4 MB) that no cache near a processor's core holds: the native code reads them too often
 
 
 def _onednn() -> Any:
@@ -22,21 +28,85 @@ def _onednn() -> Any:
 
 
 _ONEDNN = _onednn()
+_C: Any = torch._C
 
 
 @module()
 class Linear(nn.Linear):
-    """`x @ weight.T + bias`: `[..., in] -> [..., out]`; `nn.Linear`, and faster for many rows where no gradient is asked for.
+    """`x @ weight.T + bias`: `[..., in] -> [..., out]`; `nn.Linear`, and faster where no gradient is asked for.
 
     Source: tf.raw_ops.MatMul and BiasAdd, Keras Dense.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not self._takes(input):
-            return F.linear(input, self.weight, self.bias)
-        return _ONEDNN(input, self.weight, self.bias, "none", [], "")
+        return _product(self, input, relu=False)
 
-    def _takes(self, x: Tensor) -> bool:
-        if _ONEDNN is None or x.ndim != 2 or x.shape[0] < _ROWS:
-            return False
-        return x.dtype == self.weight.dtype == torch.float32 and x.device.type == self.weight.device.type == "cpu"
+
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)`, without what a call of a module costs where it would change nothing: `[..., in] -> [..., out]`."""
+    return _product(layer, x, relu=False) if _plain(layer) else layer(x)
+
+
+def linear_relu(layer: nn.Module, x: Tensor) -> Tensor:
+    """`relu(layer(x))`, in one pass where that is possible: `[..., in] -> [..., out]`. Source: Keras Dense with activation "relu"."""
+    return _product(layer, x, relu=True) if _plain(layer) else F.relu(layer(x))
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Whether a call of the layer does what `Linear` says and nothing else: not swapped, not patched, without hooks."""
+    at: dict[str, Any] = layer.__dict__
+    hooks = at["_forward_hooks"] or at["_forward_pre_hooks"] or at["_backward_hooks"] or at["_backward_pre_hooks"]
+    return type(layer) is Linear and not hooks and "forward" not in at and not _has_any_global_hook()
+
+
+def _product(layer: nn.Module, x: Tensor, *, relu: bool) -> Tensor:
+    if not (torch.compiler.is_compiling() or torch.is_grad_enabled() or _C._get_tracing_state()):
+        weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+        if weight is not None and _takes(x, weight, bias):
+            weights = weight.numel()
+            products = x.shape[0] * weights
+            if products <= _FEW and weights <= _LARGE and _unwatched():
+                return _few(x, weight, bias, relu)
+            if products >= _MANY and _ONEDNN is not None:
+                y = _ONEDNN(x, weight, bias, "none", [], "")  # its own relu makes 0 of NaN
+                return y.relu_() if relu else y
+    y = F.linear(x, layer.weight, layer.bias)  # type: ignore[reportArgumentType]
+    return F.relu(y) if relu else y
+
+
+def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether these are plain float32 matrices on the CPU that fit each other, and stay float32."""
+    return (
+        type(x) is Tensor
+        and type(weight) is nn.Parameter
+        and x.is_cpu
+        and weight.is_cpu
+        and x.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and x.ndim == 2
+        and x.shape[1] == weight.shape[1]
+        and (bias is None or (type(bias) is nn.Parameter and bias.is_cpu and bias.dtype is torch.float32))
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _unwatched() -> bool:
+    """Whether nothing follows torch's calls (vmap, modes): it would miss what native code does."""
+    return (
+        _native is not None
+        and torch.is_inference_mode_enabled()
+        and not _C._len_torch_dispatch_stack()
+        and _C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def _few(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    rows, (outputs, inputs) = x.shape[0], weight.shape
+    if not (x.is_contiguous() and weight.is_contiguous()):
+        x, weight = x.contiguous(), weight.contiguous()
+    if bias is not None and (bias.numel() != outputs or not bias.is_contiguous()):
+        bias = bias.expand(outputs).contiguous()
+    y = x.new_empty((rows, outputs))
+    at = 0 if bias is None else bias.data_ptr()
+    _native(x.data_ptr(), weight.data_ptr(), at, y.data_ptr(), rows, inputs, outputs, relu)
+    return y
