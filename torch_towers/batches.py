@@ -18,14 +18,14 @@ Part = Callable[[int, int], Tensor]
 _POOLED = 4  # batches from which threads of their own are worth starting
 
 
-def on_one_thread(run: Callable[[], T]) -> T:
+def on_one_thread(run: Callable[..., T], *operands: Any) -> T:
     """What `run` gives, its torch ops on the caller's thread alone: to wake others takes longer than small work does."""
     threads = torch.get_num_threads()
     if threads == 1:
-        return run()
+        return run(*operands)
     torch.set_num_threads(1)  # for this thread; half a microsecond
     try:
-        return run()
+        return run(*operands)
     finally:
         torch.set_num_threads(threads)
 
@@ -36,12 +36,20 @@ def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device,
     On the CPU batches are shared out among torch's threads. A batch for which a CUDA device has too little memory is halved.
     """
     on_cpu = device.type == "cpu"
+    if rows <= batch_size and bar is None:
+        try:
+            return _own(part(0, rows), to_host)
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            batch_size = (rows + 1) // 2
+            torch.cuda.empty_cache()
     if on_cpu and rows >= _POOLED * batch_size and _may_share():
         parts = _on_threads(part, rows, batch_size)
     else:
         parts = _in_turn(part, rows, batch_size)
-    if to_host and not on_cpu:
-        parts = _one_behind(parts)
+    if to_host and device.type == "cuda":
+        parts = _to_host(parts)
     if to_host or on_cpu:
         return _collected(parts, rows, bar)
     return torch.cat([found for _, found in _watched(parts, bar)])
@@ -89,15 +97,26 @@ def _in_turn(part: Part, rows: int, batch_size: int) -> Iterator[tuple[int, Tens
         start = end
 
 
-def _one_behind(parts: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
-    """The same, each when the next has been launched: the device computes while the host prepares."""
-    last: tuple[int, Tensor] | None = None
-    for one in parts:
+def _to_host(parts: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """Each part in the host's memory, when the next has been launched: the device computes while the host prepares."""
+    last: tuple[int, Tensor, Any] | None = None
+    for start, found in parts:
+        copied = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+        copied.copy_(found, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
         if last is not None:
-            yield last
-        last = one
+            last[2].synchronize()
+            yield last[:2]
+        last = start, copied, done
     if last is not None:
-        yield last
+        last[2].synchronize()
+        yield last[:2]
+
+
+def _own(found: Tensor, to_host: bool) -> Tensor:
+    """A copy outside of inference mode, which shares no memory with what the tower was given."""
+    return found.cpu() if to_host and not found.is_cpu else found.clone()
 
 
 def _watched(parts: Iterator[tuple[int, Tensor]], bar: Any) -> Iterator[tuple[int, Tensor]]:
@@ -115,8 +134,6 @@ def _collected(parts: Iterator[tuple[int, Tensor]], rows: int, bar: Any) -> Tens
     """The parts in one CPU tensor of its own."""
     whole: Tensor | None = None
     for start, found in _watched(parts, bar):
-        if len(found) == rows:
-            return found.clone() if found.device.type == "cpu" else found.cpu()
         if whole is None:
             whole = _empty(rows, found)
         whole[start : start + len(found)] = found

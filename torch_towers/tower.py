@@ -121,20 +121,21 @@ class Tower:
             raise self._explained(error, columns, rows) from error
 
     def _computed(self, columns: Columns, only: str | None = None, rows: int | None = None) -> Outputs:
-        if rows is not None and self._is_small(columns, rows):
-            return on_one_thread(lambda: self._outputs_of(columns, only))
+        if rows and self._is_small(columns, rows):
+            return on_one_thread(self._outputs_of, columns, only)
         return self._outputs_of(columns, only)
 
     def _is_small(self, columns: Columns, rows: int) -> bool:
         """Whether one thread is faster than several: decided by the graph and the number of rows alone."""
-        if rows == 0 or self.device.type != "cpu" or not self._reader.splittable or self._whole(columns, rows):
-            return False
         if self._row_work is None:
+            if not self._reader.splittable or self._whole(columns, rows):
+                return False
             try:
-                self._row_work = work_of(self.encoder, self._on_device(self._prepared(_cut(columns, 0, 1))))
+                prepared = self._prepared(_cut(columns, 0, 1))
+                self._row_work = work_of(self.encoder, self._on_device(prepared))
             except (IndexError, ValueError, RuntimeError):  # a bad row, or a graph that wants more than one
                 return False
-        return rows * self._row_work <= SMALL
+        return rows * self._row_work <= SMALL and self.device.type == "cpu"
 
     def _outputs_of(self, columns: Columns, only: str | None) -> Outputs:
         prepared = self._prepared(columns)
@@ -152,6 +153,8 @@ class Tower:
     def _prepared(self, columns: Columns) -> Columns:
         if self._renamed:
             columns = {self._renamed[name]: value for name, value in columns.items()}
+        if not torch.is_grad_enabled():
+            return self._preprocess.forward(**columns)
         with torch.no_grad():
             return self._preprocess.forward(**columns)
 
@@ -166,7 +169,10 @@ class Tower:
             return value  # a size
         if floats and self._dtype == torch.float16 and bool(((value.abs() > _FLOAT16_MAX) & value.isfinite()).any()):
             raise InputError("a number does not fit float16 (at most 65504): run the tower in bfloat16 or float32")
-        return value.to(self.device, self._dtype if floats else None, non_blocking=True)
+        device = self.device
+        if device.type == "cuda" and value.is_cpu:
+            value = value.pin_memory()  # so that the copy does not wait for the device
+        return value.to(device, self._dtype if floats else None, non_blocking=True)
 
     def _encoded(self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool) -> Tensor:
         """The embeddings, in batches where the rows can be told apart; on the CPU where `to_host`.
