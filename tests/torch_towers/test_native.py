@@ -169,8 +169,29 @@ def test_wrong_arguments_are_refused() -> None:
         lambda: core.lookup({}, [b"a"], 0, out),
         lambda: core.lookup({}, [b"a"], 0, b"12345678"),
         lambda: core.lookup({b"a": "text"}, [b"a", b"b"], 0, out),
-        lambda: core.rows({}, [b"a"], 0, 0, 0, out),
-        lambda: core.rows({}, [b"a"], 0, 2**62, 0, out),
+        lambda: core.find({}, strings([b"a", b"b"], (2,)), 0, out),
+        lambda: core.find(core.Words(1, 8), [b"a", b"b"], 0, out),
+        lambda: core.find(core.Words(1, 8), out, 0, out),
+        lambda: core.find(core.Words(1, 8), strings([b"a"], (1,)), 0, out),
+        lambda: core.find(core.Words(1, 8), strings([b"a", b"b"], (2,)), 2**64, out),
+        lambda: core.find(core.Words(1, 8), strings([b"a", b"b"], (2,)), 0, b"x" * 16),
+        lambda: core.find(core.Words(1, 8), strings([b"a"] * 4, (4,))[::2], 0, out),
+        lambda: core.Words(-1, 8),
+        lambda: core.Words(1, -8),
+        lambda: core.Words(2**62, 8),
+        lambda: core.Words(1, 2**62),
+        lambda: core.Words(1, 64).add(b"a", [2**64]),
+        lambda: core.Words(1, 64).add(b"a", ["1"]),
+        lambda: core.Words(1, 64).add("a", [1]),
+        lambda: core.Words(1, 64).extend([b"a"], 1),
+        lambda: core.text_ids(core.Words(1, 8), b"x" * 511, b"", b"", 0, 0, strings([b"a"], (1,)), out),
+        lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, strings([b"a"] * 3, (3,)), out),
+        lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, strings([], (0,)), out),
+        lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", "1", 0, strings([b"a"], (1,)), out),
+        lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, [b"a"], out),
+        lambda: core.encode([b"a"], out),
+        lambda: core.encode([b"a"], np.empty(2, object)),
+        lambda: core.encode([b"a", b"b"], strings([b"a"] * 4, (4,))[::2]),
         lambda: core.examples([b""], ((b"k", 0x12, 2**62, out, None),)),
         lambda: core.examples([b""], ((b"k", 0x0A, 1, [None, None], None),)),
         lambda: core.examples([b""], ((b"k", 0x0A, 1, [None], (b"a", b"b")),)),
@@ -179,5 +200,10 @@ def test_wrong_arguments_are_refused() -> None:
         with pytest.raises((TypeError, ValueError, BufferError, OverflowError)):
             call()
     assert core.lookup({}, ["text", b"a"], 0, out) is False
-    assert core.rows({}, [bytearray(b"a"), b"a"], 0, 1, 0, out) is False
+    odd = strings([bytearray(b"a"), b"a"], (2,))  # type: ignore[list-item]
+    assert core.find(core.Words(1, 8), odd, 0, out) == [0]
+    assert core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, odd, out) == ([0], [])
+    assert core.encode(["a", 1], np.empty(2, object)) is False
+    assert core.encode(["a", "\ud800"], np.empty(2, object)) is False
+    assert core.encode({"a": 1}, np.empty(1, object)) is False
     assert core.examples(["text"], ()) is False

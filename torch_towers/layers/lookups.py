@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -47,27 +48,39 @@ class Vocabulary:
             raise CheckpointError(f"a vocabulary has shape {list(vocabulary.shape)}, expected one axis")
         tokens = items(vocabulary)
         self.oov_id, self.oov_buckets = oov_id, oov_buckets
-        self._id_of: dict[Any, int] = dict(zip(tokens, range(first_id, first_id + len(tokens)), strict=True))
-        if len(self._id_of) != len(tokens):
-            raise CheckpointError("a vocabulary holds a token twice")
-        if mask_token is not None:
-            self._id_of[mask_token] = mask_id
+        self._tokens, self._first_id, self._mask, self._mask_id = tokens, first_id, mask_token, mask_id
         self.size = len(tokens)
+        self.words = _native_words(vocabulary, first_id, mask_token, mask_id)
+        if self.words is None:
+            assert self._id_of is not None  # built now, for it finds tokens that are there twice
 
-    def array(self, tokens: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """The id of each token: `[n]` int64."""
+    @cached_property
+    def _id_of(self) -> dict[Any, int]:
+        """The same as a dictionary, for Python; with the native core it may never be needed."""
+        tokens, first = self._tokens, self._first_id
+        id_of: dict[Any, int] = dict(zip(tokens, range(first, first + len(tokens)), strict=True))
+        if len(id_of) != len(tokens):
+            raise CheckpointError("a vocabulary holds a token twice")
+        if self._mask is not None:
+            id_of[self._mask] = self._mask_id
+        return id_of
+
+    def array(self, x: Tensor | Strings) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The id of each token: `[n] -> [n]` int64."""
+        if native.core is None or self.words is None or isinstance(x, Tensor):
+            return self._array_of_list(items(x))
+        out = np.empty(len(x), np.int64)
+        left = native.core.find(self.words, x, None if self.oov_buckets else self.oov_id, out)
+        if left is not None:
+            out[left] = self._unknown_ids(x[left].tolist())
+        return out
+
+    def _array_of_list(self, tokens: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
         if native.core is not None and not self.oov_buckets:
             out = np.empty(len(tokens), np.int64)
             if native.core.lookup(self._id_of, tokens, self.oov_id, out):
                 return out
         return np.array(self.ids(tokens), np.int64)
-
-    def rows(self, texts: list[bytes], width: int, pad_id: int) -> np.ndarray[Any, np.dtype[np.int64]] | None:
-        """The ids of the first `width` tokens between white space of each text: `[n, width]`; None where no fast way is there."""
-        if native.core is None or self.oov_buckets:
-            return None
-        out = np.empty((len(texts), width), np.int64)
-        return out if native.core.rows(self._id_of, texts, self.oov_id, width, pad_id, out) else None
 
     def ids(self, tokens: list[Any]) -> list[int]:
         """The id of each token."""
@@ -75,14 +88,33 @@ class Vocabulary:
             return list(map(self._id_of.get, tokens, repeat(self.oov_id)))  # type: ignore[reportReturnType]
         found: list[int | None] = list(map(self._id_of.get, tokens))
         unknown = [i for i, item in enumerate(found) if item is None]
-        for i, bucket in zip(unknown, self._buckets([tokens[i] for i in unknown]), strict=True):
-            found[i] = self.oov_id + bucket
+        for i, unknown_id in zip(unknown, self._unknown_ids([tokens[i] for i in unknown]), strict=True):
+            found[i] = unknown_id
         return found  # type: ignore[return-value]
 
-    def _buckets(self, tokens: list[Any]) -> list[int]:
+    def _unknown_ids(self, tokens: list[Any]) -> list[int]:
+        if not self.oov_buckets:
+            return [self.oov_id] * len(tokens)
         if tokens and isinstance(tokens[0], bytes):
-            return items(hash_bucket_fast(strings(tokens, (-1,)), num_buckets=self.oov_buckets))
-        return [token % self.oov_buckets for token in tokens]
+            buckets = items(hash_bucket_fast(strings(tokens, (-1,)), num_buckets=self.oov_buckets))
+        else:
+            buckets = [token % self.oov_buckets for token in tokens]
+        return [self.oov_id + bucket for bucket in buckets]
+
+
+def _native_words(vocabulary: Tensor | Strings, first_id: int, mask_token: bytes | int | None, mask_id: int) -> Any:
+    """The vocabulary as a table of the native core; None without it, for integers, and where a token is there twice."""
+    if native.core is None or isinstance(vocabulary, Tensor) or isinstance(mask_token, int):
+        return None
+    tokens = np.ascontiguousarray(vocabulary)
+    try:
+        room = sum(map(len, tokens.tolist())) + 24 * (len(tokens) + 1) + len(mask_token or b"")
+        words = native.core.Words(len(tokens) + 1, room)
+        if words.extend(tokens, first_id) and (mask_token is None or words.add(mask_token, [mask_id])):
+            return words
+    except TypeError:  # a token that has no length
+        pass
+    return None
 
 
 class _Lookup:
@@ -100,7 +132,7 @@ class _Lookup:
         self.dtype = torch_dtype(dtype)
 
     def __call__(self, x: Tensor | Strings) -> Tensor:
-        ids = self.vocabulary.array(items(x.reshape(-1)))
+        ids = self.vocabulary.array(x.reshape(-1))
         return torch.from_numpy(ids).to(self.dtype).reshape(tuple(x.shape))  # type: ignore[reportUnknownMemberType]
 
 

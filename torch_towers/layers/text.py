@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -10,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
 from torch_towers.layers.lookups import Vocabulary
-from torch_towers.ops.regex import replacer
+from torch_towers.layers.text_pipeline import Change, function_of, pipeline_of
 from torch_towers.ops.segments import ragged_bincount
-from torch_towers.ops.unicode import lower_utf8
+from torch_towers.ops.strings import strings
 from torch_towers.registry import Spec, Strings, module
 
 
@@ -56,25 +56,31 @@ class TextVectorization:
         size: int = 0,
         dtype: str = "int64",
     ) -> None:
-        self._vocabulary = Vocabulary(vocabulary, first_id, oov_id, oov_buckets, mask_token, mask_id)
-        lower: Any = {"": None, "ascii": bytes.lower, "utf-8": lower_utf8}[lowercase]
-        self._changes: list[Callable[[bytes], bytes]] = [lower] if lower else []
-        self._changes += [replacer(pattern, rewrite, True) for pattern, rewrite in replace]
+        self.vocabulary = Vocabulary(vocabulary, first_id, oov_id, oov_buckets, mask_token, mask_id)
+        self.changes: list[Change] = []
+        if lowercase:
+            self.changes.append(("lower", {"encoding": {"ascii": "", "utf-8": "utf-8"}[lowercase]}))
+        self.changes += [("regex_replace", {"pattern": pattern, "rewrite": rewrite}) for pattern, rewrite in replace]
+        self._functions = [function_of(*change) for change in self.changes]
         self._separator = separator or None
         self._ngrams, self._ngram_separator = tuple(ngrams), ngram_separator
-        self._mode, self._length, self._pad, self._size, self._dtype = output_mode, length, pad_id, size, dtype
-        self._in_one_pass = output_mode == "int" and length > 0 and not separator and not ngrams
+        self._mode, self.length, self.pad_id, self._size, self._dtype = output_mode, length, pad_id, size, dtype
+        self.in_one_pass = output_mode == "int" and length > 0 and not separator and not ngrams
+        self._pipeline = pipeline_of((), self)
 
     def __call__(self, x: Strings) -> Tensor:
+        if self._pipeline is not None and native.core is not None:
+            return self._pipeline(x)
         if x.ndim == 2 and x.shape[1] != 1:
             raise InputError(f"texts have shape {list(x.shape)}, expected one text per row")
-        texts: list[bytes] = x.ravel().tolist()
-        for change in self._changes:
+        return self.without_core(x.ravel().tolist())
+
+    def without_core(self, texts: list[bytes]) -> Tensor:
+        """The same of a list of texts, step by step."""
+        for change in self._functions:
             texts = list(map(change, texts))
-        if self._in_one_pass and (found := self._vocabulary.rows(texts, self._length, self._pad)) is not None:
-            return torch.from_numpy(found)  # type: ignore[reportUnknownMemberType]
         rows = [self._tokens(text) for text in texts]
-        ids = self._vocabulary.array(list(chain.from_iterable(rows)))
+        ids = self.vocabulary.array(strings(list(chain.from_iterable(rows)), (-1,)))
         lengths = [len(row) for row in rows]
         if self._mode != "int":
             return self._counted(ids, lengths)
@@ -92,8 +98,8 @@ class TextVectorization:
 
     def _padded(self, ids: np.ndarray[Any, np.dtype[np.int64]], lengths: list[int]) -> Tensor:
         counts = np.array(lengths, np.int64)
-        width = self._length or (int(counts.max()) if len(lengths) else 0)
-        out = np.full((len(lengths), width), self._pad, np.int64)
+        width = self.length or (int(counts.max()) if len(lengths) else 0)
+        out = np.full((len(lengths), width), self.pad_id, np.int64)
         kept = np.arange(width) < counts[:, None]
         if int(counts.max(initial=0)) <= width:
             out[kept] = ids

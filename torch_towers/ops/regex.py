@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,15 +96,41 @@ def _without_re2(
     count = -1 if replace_global else 1
     if _LITERAL.fullmatch(pattern):
         return lambda text: text.replace(pattern, literal, count)
+    found = one_byte_class(pattern)
+    if found is None:
+        return None
+    fast = _bytes_replacer(found.ascii, found.runs, literal, replace_global)
+    if found.beyond:
+        return lambda text: fast(text) if text.isascii() else slow(text)
+    return fast
+
+
+class OneByteClass(NamedTuple):
+    """What a pattern of one class finds: these ASCII bytes, whether runs of them, and whether every character `beyond` ASCII too."""
+
+    ascii: bytes
+    runs: bool
+    beyond: bool
+
+
+@lru_cache(maxsize=256)
+def one_byte_class(pattern: bytes) -> OneByteClass | None:
+    """What the pattern finds if it is a class of ASCII characters, or all characters but some of ASCII. In either case it finds no
+    bytes that are not UTF-8."""
+    if len(pattern) == 1 and _LITERAL.fullmatch(pattern):
+        return OneByteClass(pattern, False, False)
     simple = _ONE_BYTE.fullmatch(pattern)
     if simple is None:
         return None
     atom = compiled(simple[1])
     found = bytes(byte for byte in range(128) if atom.fullmatch(bytes([byte])))
-    fast = _bytes_replacer(found, bool(simple[2]), literal, replace_global)
-    if simple[1].startswith(b"[^"):  # it finds characters of several bytes too, and no bytes that are not UTF-8
-        return lambda text: fast(text) if text.isascii() else slow(text)
-    return fast
+    return OneByteClass(found, bool(simple[2]), simple[1].startswith(b"[^"))
+
+
+def literal_rewrite(rewrite: bytes) -> bytes | None:
+    """What a rewrite without groups puts in the place of each match, as `RE2::GlobalReplace` reads it."""
+    parts, _ = _rewrite_parts(rewrite)
+    return None if any(isinstance(part, int) for part in parts) else b"".join(parts)  # type: ignore[reportArgumentType]
 
 
 def _bytes_replacer(found: bytes, runs: bool, literal: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
@@ -156,10 +182,15 @@ class _Memo(dict[bytes, bytes]):
 
 def _word_by_word(pattern: bytes, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     """The same function, which changes each word of a text by itself, and remembers it, where the pattern allows that."""
-    if not _WORDWISE.fullmatch(pattern) or _matches_nothing(pattern):
+    if not is_wordwise(pattern):
         return change
     changed = _Memo(change).__getitem__
     return lambda text: b" ".join(map(changed, text.split(b" ")))
+
+
+def is_wordwise(pattern: bytes) -> bool:
+    """Whether replacing all that the pattern finds in a text is replacing it in each word between spaces."""
+    return _WORDWISE.fullmatch(pattern) is not None and not _matches_nothing(pattern)
 
 
 def _matches_nothing(pattern: bytes) -> bool:

@@ -1,87 +1,5 @@
-/* Three loops over many small byte strings that Python runs several times slower. Optional: where it was not built, the Python
- * code beside each caller gives the same results, to the bit. Nothing here decides what an error is: what is not plain and
- * well-formed is left to that Python code (the functions return False, and what they wrote is thrown away). */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <string.h>
-
-/* A writable buffer of `count` elements of eight (or `size`) bytes, or an exception. */
-static int writable(PyObject *object, Py_ssize_t count, Py_ssize_t size, Py_buffer *view) {
-    if (PyObject_GetBuffer(object, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) return -1;
-    if (count >= 0 && view->len / size == count && view->len % size == 0) return 0;
-    PyBuffer_Release(view);
-    PyErr_SetString(PyExc_ValueError, "the buffer has another size");
-    return -1;
-}
-
-/* The id of a key, `missing` where the dictionary lacks it; -1 with an exception set on errors. */
-static int64_t id_of(PyObject *ids, PyObject *key, int64_t missing) {
-    PyObject *found = PyDict_GetItemWithError(ids, key);
-    if (found != NULL) return PyLong_AsLongLong(found);
-    return PyErr_Occurred() ? -1 : missing;
-}
-
-/* lookup(ids, keys, missing, out) -> bool: the id of each key, into int64s. */
-static PyObject *lookup(PyObject *self, PyObject *args) {
-    PyObject *ids, *keys, *out;
-    long long missing;
-    Py_buffer view;
-    if (!PyArg_ParseTuple(args, "O!O!LO", &PyDict_Type, &ids, &PyList_Type, &keys, &missing, &out)) return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(keys);
-    if (writable(out, count, 8, &view) < 0) return NULL;
-    int plain = 1;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *key = PyList_GET_ITEM(keys, i); /* exact types: comparing them runs no Python code that could change the list */
-        if (!PyBytes_CheckExact(key) && !PyLong_CheckExact(key)) { plain = 0; break; }
-        int64_t id = id_of(ids, key, missing);
-        if (id == -1 && PyErr_Occurred()) { PyBuffer_Release(&view); return NULL; }
-        memcpy((char *)view.buf + 8 * i, &id, 8);
-    }
-    PyBuffer_Release(&view);
-    return PyBool_FromLong(plain);
-}
-
-static int is_space(unsigned char byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
-
-/* rows(ids, texts, missing, width, pad, out) -> bool: the ids of the tokens between white space, `width` of each text. */
-static PyObject *rows(PyObject *self, PyObject *args) {
-    PyObject *ids, *texts, *out;
-    long long missing, pad;
-    Py_ssize_t width;
-    Py_buffer view;
-    if (!PyArg_ParseTuple(args, "O!O!LnLO", &PyDict_Type, &ids, &PyList_Type, &texts, &missing, &width, &pad, &out)) return NULL;
-    Py_ssize_t count = PyList_GET_SIZE(texts);
-    if (width < 1 || width > PY_SSIZE_T_MAX / 8 / (count + 1)) {
-        PyErr_SetString(PyExc_ValueError, "the width is out of range");
-        return NULL;
-    }
-    if (writable(out, count * width, 8, &view) < 0) return NULL;
-    char *place = view.buf;
-    int plain = 1;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *text = PyList_GET_ITEM(texts, i);
-        if (!PyBytes_CheckExact(text)) { plain = 0; break; }
-        const char *at = PyBytes_AS_STRING(text), *end = at + PyBytes_GET_SIZE(text);
-        for (Py_ssize_t column = 0; column < width; column++, place += 8) {
-            while (at < end && is_space((unsigned char)*at)) at++;
-            int64_t id = pad;
-            if (at < end) {
-                const char *start = at;
-                while (at < end && !is_space((unsigned char)*at)) at++;
-                PyObject *token = PyBytes_FromStringAndSize(start, at - start);
-                id = token == NULL ? -1 : id_of(ids, token, missing);
-                Py_XDECREF(token);
-                if (id == -1 && PyErr_Occurred()) { PyBuffer_Release(&view); return NULL; }
-            }
-            memcpy(place, &id, 8);
-        }
-    }
-    PyBuffer_Release(&view);
-    return PyBool_FromLong(plain);
-}
-
-/* -- tf.Example ---------------------------------------------------------------------------------------------------------- */
+/* tf.Example messages to columns of dense features. */
+#include "core.h"
 
 typedef struct { const unsigned char *at, *end; } Span;
 
@@ -236,7 +154,7 @@ static void close_columns(Column *columns, Py_ssize_t count) {
 }
 
 /* examples(serialized, columns) -> bool: the dense features of tf.Examples. */
-static PyObject *examples(PyObject *self, PyObject *args) {
+PyObject *examples(PyObject *self, PyObject *args) {
     PyObject *serialized, *wanted;
     if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &serialized, &PyTuple_Type, &wanted)) return NULL;
     Py_ssize_t rows = PyList_GET_SIZE(serialized), count = PyTuple_GET_SIZE(wanted), next = 0;
@@ -256,13 +174,3 @@ static PyObject *examples(PyObject *self, PyObject *args) {
     return done < 0 ? NULL : PyBool_FromLong(done);
 }
 
-static PyMethodDef methods[] = {
-    {"lookup", lookup, METH_VARARGS, "lookup(ids, keys, missing, out) -> bool"},
-    {"rows", rows, METH_VARARGS, "rows(ids, texts, missing, width, pad, out) -> bool"},
-    {"examples", examples, METH_VARARGS, "examples(serialized, columns) -> bool"},
-    {NULL, NULL, 0, NULL},
-};
-
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "torch_towers._native", NULL, -1, methods, NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit__native(void) { return PyModule_Create(&module); }

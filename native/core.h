@@ -1,0 +1,73 @@
+/* The native core: loops over many small byte strings that Python runs several times slower. Optional: where it was not built, the
+ * Python code beside each caller gives the same results, to the bit. Nothing here decides what an error is: what is not plain and
+ * well-formed is left to that Python code. */
+#ifndef TORCH_TOWERS_CORE_H
+#define TORCH_TOWERS_CORE_H
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+/* -- buffers (buffers.c) ------------------------------------------------------------------------------------------------------ */
+
+/* A writable buffer of `count` elements of `size` bytes, or an exception; `count` -1 for any number. */
+int writable(PyObject *object, Py_ssize_t count, Py_ssize_t size, Py_buffer *view);
+
+/* The elements of an array of Python objects. */
+typedef struct {
+    PyObject **items; /* a copy with references of its own, where the GIL was let go */
+    Py_ssize_t count;
+    Py_buffer view;
+    PyThreadState *thread;
+} Objects;
+
+/* Opens an array of objects. With `many` elements or more it keeps them alive by itself and lets the GIL go. -1 with an exception. */
+int open_objects(PyObject *array, Py_ssize_t many, Objects *objects);
+void close_objects(Objects *objects); /* takes the GIL back */
+
+typedef struct {
+    const unsigned char *at;
+    Py_ssize_t size;
+} Bytes;
+
+/* Element `index`, which is `bytes`, or 0. Needs no GIL. */
+static inline int bytes_at(const Objects *objects, Py_ssize_t index, Bytes *bytes) {
+    PyObject *item = objects->items[index];
+    if (item == NULL || !PyBytes_CheckExact(item)) return 0;
+    bytes->at = (const unsigned char *)PyBytes_AS_STRING(item);
+    bytes->size = PyBytes_GET_SIZE(item);
+    return 1;
+}
+
+/* Numbers that grow, without the GIL. */
+typedef struct {
+    char *data;
+    size_t used, room;
+} Pile;
+
+int pile(Pile *pile, const void *data, size_t size); /* 0 where memory ran out */
+PyObject *row_list(const Pile *rows);                /* the Py_ssize_ts in it as a list, None where there are none */
+
+/* -- words (words.c) ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint32_t size, count;
+    int64_t ids[]; /* `count` of them, then `size` bytes */
+} Entry;
+
+typedef struct Words Words;
+extern PyTypeObject WordsType;
+int start_words(void);
+
+/* The entry of a word, NULL where there is none. Needs no GIL: words may be added meanwhile. */
+const Entry *find_word(const Words *words, const unsigned char *word, size_t size);
+
+/* -- functions of the module ---------------------------------------------------------------------------------------------------- */
+
+PyObject *find(PyObject *self, PyObject *args);
+PyObject *text_ids(PyObject *self, PyObject *args);
+PyObject *encode(PyObject *self, PyObject *args);
+PyObject *lookup(PyObject *self, PyObject *args);
+PyObject *examples(PyObject *self, PyObject *args);
+
+#endif

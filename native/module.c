@@ -1,0 +1,19 @@
+#include "core.h"
+
+static PyMethodDef methods[] = {
+    {"find", find, METH_VARARGS, "find(words, keys, missing, out) -> rows or None"},
+    {"text_ids", text_ids, METH_VARARGS, "text_ids(words, bytes, first, last, missing, pad, texts, out) -> (rows, unknown words) or None"},
+    {"encode", encode, METH_VARARGS, "encode(strings, out) -> bool"},
+    {"lookup", lookup, METH_VARARGS, "lookup(ids, keys, missing, out) -> bool"},
+    {"examples", examples, METH_VARARGS, "examples(serialized, columns) -> bool"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "torch_towers._native", NULL, -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    if (start_words() < 0 || PyType_Ready(&WordsType) < 0) return NULL;
+    PyObject *core = PyModule_Create(&module);
+    if (core != NULL && PyModule_AddObjectRef(core, "Words", (PyObject *)&WordsType) < 0) Py_CLEAR(core);
+    return core;
+}
