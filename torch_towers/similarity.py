@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_towers.best import native_top_k, products
+
 QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, 1 << 22, 128
 """Rows of queries at a time, scores at a time (16 MB: they stay in the cache), and scores that are first seen as their maximum."""
 
@@ -23,8 +25,7 @@ def as_embeddings(value: Any, what: str) -> Tensor:
 
 def similarity(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
     """The score of every query with every candidate: `[n, dim], [m, dim] -> [n, m]`."""
-    q, c = _pair(queries, candidates, kind)
-    return q @ c.T
+    return products(*_pair(queries, candidates, kind))
 
 
 def similarity_pairwise(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
@@ -72,10 +73,12 @@ def _best(q: Tensor, c: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The best k of all candidates for one block of queries."""
     if k == 0:
         return q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
+    if (found := native_top_k(q, c, k)) is not None:
+        return found
     step = max(SCORE_BLOCK // max(len(q), 1), 2 * k, 1)
     best: tuple[Tensor, Tensor] | None = None
     for start in range(0, len(c), step):
-        scores, indices = _select(q @ c[start : start + step].T, k)
+        scores, indices = _select(products(q, c[start : start + step]), k)
         indices += start
         if best is not None:  # what was found before has lower indices, and stands first
             scores, order = _select(torch.cat([best[0], scores], 1), k)

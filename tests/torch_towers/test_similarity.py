@@ -11,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers import similarity as module
 from torch_towers.similarity import similarity, similarity_pairwise, top_k
+
+
+@pytest.fixture(autouse=True, params=["native", "torch"], scope="module")
+def _with_and_without_the_native_code(request: Any) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(native, "scores", None)
+        yield
 
 
 def plainly(q: Tensor, c: Tensor, k: int, exclude: list[list[int]] | None = None) -> tuple[Tensor, Tensor]:
@@ -100,6 +109,7 @@ def test_exclude_as_a_tensor_and_wrong() -> None:
 
 
 def test_the_matrix_of_scores_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "scores", None)
     monkeypatch.setattr(module, "SCORE_BLOCK", 4096)
     largest = 0
     real = torch.topk

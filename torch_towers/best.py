@@ -1,0 +1,92 @@
+"""The best candidates of queries by their products: one native pass over the candidates, or torch a block at a time.
+
+The native pass (`_scores.c`) keeps no score that is not among the best so far. It is optional: without it the answers are the same
+up to the rounding of sums. Of equal scores the lower index comes first.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers import native
+from torch_towers.dtypes import torch_dtype
+from torch_towers.ops.checks import readable
+from torch_towers.ops.reductions import top_k
+
+MOST = 1024
+"""Of the best that the native pass is asked for: beyond, torch's own selection takes less time."""
+
+SCORES = 1 << 22
+"""That torch holds at a time: 16 MB stay in the cache."""
+
+_MANY = (
+    1 << 20
+)  # products from which oneDNN takes less time than MKL: a call of it takes longer, a product half as long
+
+
+def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
+    """The `k` largest products of each query, largest first, and whose they are: `[n, dim], [m, dim] -> [n, k], [n, k]`.
+
+    What `top_k(matmul(queries, candidates.mT), k)` gives, without all products in memory where no gradient is asked for.
+    """
+    if not _eager(queries, candidates) or k > len(candidates):
+        return top_k(torch.matmul(queries, candidates.mT), k, dtype=dtype)
+    if found := native_top_k(queries, candidates, k, dtype):
+        return found
+    rows = max(1, SCORES // max(1, len(candidates)))
+    starts = range(0, max(1, len(queries)), rows)
+    blocks = [top_k(products(queries[start : start + rows], candidates), k, dtype=dtype) for start in starts]
+    return torch.cat([values for values, _ in blocks]), torch.cat([places for _, places in blocks])
+
+
+def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int64") -> tuple[Tensor, Tensor] | None:
+    """`top_k_of_products` in one pass; None where it is not for the native code: other numbers than float32, NaN among the scores."""
+    if (
+        native.scores is None
+        or not 0 < k <= MOST
+        or not queries.numel()
+        or not _plain(queries)
+        or not _plain(candidates)
+    ):
+        return None
+    (n, dim), m = queries.shape, len(candidates)
+    values, places = np.empty((n, k), np.float32), np.empty((n, k), np.int32 if dtype == "int32" else np.int64)
+    q, c = queries.detach().numpy(), candidates.detach().numpy()
+    if not native.scores.top_k(q, c, values, places, n, m, dim, k, places.itemsize, torch.get_num_threads()):
+        return None
+    found = [torch.from_numpy(array) for array in (values, places)]  # type: ignore[reportUnknownMemberType]
+    return found[0], found[1].to(torch_dtype(dtype))
+
+
+def products(queries: Tensor, candidates: Tensor) -> Tensor:
+    """`queries @ candidates.T`, on the faster of torch's libraries: `[n, dim], [m, dim] -> [n, m]`."""
+    if _ONEDNN is None or len(candidates) * queries.numel() < _MANY or not _eager(queries, candidates):
+        return queries @ candidates.mT
+    if not _plain(queries) or not _plain(candidates):
+        return queries @ candidates.mT
+    return _ONEDNN(queries, candidates, None, "none", [], "")
+
+
+def _onednn() -> Any:
+    """oneDNN's `x @ weight.T + bias`, where torch was built with it for this kind of processor; None elsewhere."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+        return None
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+_ONEDNN = _onednn()
+
+
+def _eager(*tensors: Tensor) -> bool:
+    """True where values may be looked at and nothing is recorded."""
+    return all(readable(x) for x in tensors) and not torch.is_grad_enabled()
+
+
+def _plain(x: Tensor) -> bool:
+    """Rows of float32 one behind the other, in this machine's memory."""
+    return x.dtype == torch.float32 and x.ndim == 2 and x.device.type == "cpu" and x.is_contiguous()
