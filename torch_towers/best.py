@@ -24,9 +24,8 @@ MOST = 1024
 SCORES = 1 << 22
 """That torch holds at a time: 16 MB stay in the cache."""
 
-_MANY = (
-    1 << 20
-)  # products from which oneDNN takes less time than MKL: a call of it takes longer, a product half as long
+_HELD = 1 << 20  # entries that a thread of the native pass holds
+_MANY = 1 << 20  # products from which oneDNN takes less time than MKL: a call is longer, a product half as long
 
 
 def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
@@ -46,19 +45,18 @@ def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str
 
 def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int64") -> tuple[Tensor, Tensor] | None:
     """`top_k_of_products` in one pass; None where it is not for the native code: other numbers than float32, NaN among the scores."""
-    if (
-        native.scores is None
-        or not 0 < k <= MOST
-        or not queries.numel()
-        or not _plain(queries)
-        or not _plain(candidates)
-    ):
+    if native.scores is None or not queries.numel() or not 0 < k <= MOST:
+        return None
+    if not _plain(queries) or not _plain(candidates):
         return None
     (n, dim), m = queries.shape, len(candidates)
     values, places = np.empty((n, k), np.float32), np.empty((n, k), np.int32 if dtype == "int32" else np.int64)
-    q, c = queries.detach().numpy(), candidates.detach().numpy()
-    if not native.scores.top_k(q, c, values, places, n, m, dim, k, places.itemsize, torch.get_num_threads()):
-        return None
+    q, c, step = queries.detach().numpy(), candidates.detach().numpy(), max(64, _HELD // k)
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        parts, sizes = (q[rows], c, values[rows], places[rows]), (rows.stop - start, m, dim, k, places.itemsize)
+        if not native.scores.top_k(*parts, *sizes, torch.get_num_threads()):
+            return None
     found = [torch.from_numpy(array) for array in (values, places)]  # type: ignore[reportUnknownMemberType]
     return found[0], found[1].to(torch_dtype(dtype))
 

@@ -126,6 +126,7 @@ def test_equals_the_single_ops(monkeypatch: pytest.MonkeyPatch, present: bool, d
     if not present:
         monkeypatch.setattr(native, "scores", None)
     monkeypatch.setattr(best, "SCORES", 7000)
+    monkeypatch.setattr(best, "_HELD", 640)
     for n, m, dim, k in [
         (1, 3000, 8, 10),
         (9, 3000, 8, 10),
