@@ -32,35 +32,41 @@ print(time.perf_counter() - start)
 _ROWS, _DIM, _WORDS = 2_000_000, 64, 1_000_000
 
 
-PARTS = ("framework", "port", "load", "call")
+PARTS = ("import", "load", "call", "whole")
 
 
 def first_embedding(folder: Path, tower: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each part of the way to the first embedding in a fresh process, and of the whole, for both engines."""
+    """Median seconds of each part of the way to the first embedding in a fresh process, and of the whole; of torch its import."""
     source = saved_model(folder, tower)
-    paths = {"torch_towers": port(source, folder / f"{tower.replace(' ', '_')}.port"), "tensorflow": source}
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in paths}
+    checkpoint = port(source, folder / f"{tower.replace(' ', '_')}.port")
+    ways = {"torch": [], "torch_towers": [str(checkpoint), tower], "tensorflow": [str(source), tower]}
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in ways}
     for turn in range(rounds + 1):
-        for kind, path in paths.items():
-            parts = json.loads(_output(["-m", "benchmarks.first", kind, str(path), tower]))
+        for kind, arguments in ways.items():
+            parts = json.loads(_output(["-m", "benchmarks.first", kind, *arguments]))
             if turn:  # the first round fills the file cache and writes the byte code
                 found[kind].append({**parts, "whole": sum(parts.values())})
-    return {
-        kind: {part: median(one[part] for one in many) for part in (*PARTS, "whole")} for kind, many in found.items()
-    }
+    return {kind: {part: median(one[part] for one in many) for part in many[0]} for kind, many in found.items()}
 
 
-def ratios(parts: dict[str, dict[str, float]]) -> tuple[float, float]:
-    """How many times as long as torch_towers TensorFlow takes: with the imports, and from `load` on."""
+def ratios(parts: dict[str, dict[str, float]]) -> dict[str, float]:
+    """How many times as long TensorFlow takes: as torch_towers with the imports, from `load` on, and as `import torch` alone."""
     ours, theirs = parts["torch_towers"], parts["tensorflow"]
-    return theirs["whole"] / ours["whole"], (theirs["load"] + theirs["call"]) / (ours["load"] + ours["call"])
+    return {
+        "whole": theirs["whole"] / ours["whole"],
+        "from load on": (theirs["load"] + theirs["call"]) / (ours["load"] + ours["call"]),
+        "torch alone": theirs["whole"] / parts["torch"]["whole"],
+    }
 
 
 def row(tower: str, parts: dict[str, dict[str, float]]) -> str:
     """One line of the table."""
-    ours, theirs = ([f"{parts[kind][part] * 1e3:.0f}" for part in (*PARTS, "whole")] for kind in parts)
-    whole, loaded = ratios(parts)
-    return f"| {' | '.join([tower, *ours, *theirs[:1], *theirs[2:], f'**{whole:.1f}**', f'**{loaded:.1f}**'])} |"
+    times = [
+        parts["torch"]["import"],
+        *(parts[kind][part] for kind in ("torch_towers", "tensorflow") for part in PARTS),
+    ]
+    shown = [*(f"{seconds * 1e3:.0f}" for seconds in times), *(f"**{one:.1f}**" for one in ratios(parts).values())]
+    return f"| {' | '.join([tower, *shown])} |"
 
 
 def _output(arguments: Sequence[str]) -> str:
@@ -153,19 +159,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.towers", str(options.folder)]
     subprocess.run(command, cwd=data.ROOT, env={**os.environ, **QUIET}, check=True)
-    print(
-        "Milliseconds to the first embedding in a fresh process; TensorFlow's over torch_towers' with imports, and from load on."
-    )
-    print(
-        "| tower | import torch | import torch_towers | load | call | whole | import tensorflow | load | call | whole |  |  |"
-    )
-    print("| --- |" + " ---: |" * 11)
+    print("Milliseconds to the first embedding in a fresh process, and how many times as long TensorFlow takes.\n")
+    print("| tower | import torch alone | torch_towers: import | load | call | whole", end="")
+    print(" | TensorFlow: import | load | call | whole | whole | from load on | whole over torch's import |")
+    print("| --- |" + " ---: |" * 12)
     first: dict[str, Any] = {}
     for tower in options.towers:
         parts = first_embedding(options.folder, tower, options.rounds)
         print(row(tower, parts), flush=True)
-        whole, loaded = ratios(parts)
-        first[tower] = {"seconds": parts, "ratio": whole, "ratio from load on": loaded}
+        first[tower] = {"seconds": parts, "ratios": ratios(parts)}
     report: dict[str, Any] = {
         "first embedding": first,
         "import torch_towers after torch, ms": import_seconds(options.rounds) * 1e3,
