@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
@@ -95,7 +96,9 @@ def run_parts(job: Job, tasks: Sequence[Task], workers: int, gpus: float) -> Ite
     data = need("ray.data", "ray")
     began = not ray.is_initialized()
     if began:
-        ray.init(log_to_driver=False, include_dashboard=False)
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
+        logging.getLogger("ray.data").setLevel(logging.WARNING)  # the bar of the command tells how far it is
+        data.DataContext.get_current().enable_progress_bars = False
     try:
         rows = [{"task": json.dumps(task)} for task in tasks]
         dataset = data.from_items(rows, override_num_blocks=min(len(rows), 1000)).map_batches(
