@@ -67,6 +67,7 @@ const Entry *find_word(const Words *words, const unsigned char *word, size_t siz
 PyObject *find(PyObject *self, PyObject *args);
 PyObject *text_ids(PyObject *self, PyObject *args);
 PyObject *encode(PyObject *self, PyObject *args);
+PyObject *numbers(PyObject *self, PyObject *args);
 PyObject *lookup(PyObject *self, PyObject *args);
 PyObject *examples(PyObject *self, PyObject *args);
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import vertex
+from torch_towers import native, vertex
 from torch_towers.dtypes import DTYPE_NAMES, TORCH_DTYPES
 from torch_towers.errors import InputError
 from torch_towers.graph import TensorSpec
@@ -40,19 +40,25 @@ class InputReader:
         self.specs = {spec.name: spec for spec in specs}
         self.defaults = dict(defaults or {})
         self.splittable = all(is_batched(spec) for spec in specs)
+        self._names = self.specs.keys()
+        self._plan = [(spec.name, spec, _flat_form(spec), is_batched(spec)) for spec in specs]
 
     def __call__(self, inputs: Any) -> tuple[Columns, int | None]:
-        columns = self._columns(inputs)
+        as_named = type(inputs) is dict and cast("dict[Any, Any]", inputs).keys() == self._names
+        columns = cast("Mapping[str, Any]", inputs) if as_named else self._columns(inputs)
         read: Columns = {}
         rows: int | None = None
         first = ""
-        for name, spec in self.specs.items():
+        for name, spec, flat, batched in self._plan:
             if name not in columns:
                 read[name] = self.defaults[name]
                 continue
-            value = read_column(columns[name], spec)
+            column = columns[name]
+            value = None if flat is None else _read_flat(column, flat)
+            if value is None:
+                value = read_column(column, spec)
             read[name] = value
-            if spec.shape and spec.shape[0] == BATCH:
+            if batched:
                 count = value.shape[0]
                 if rows is None:
                     rows, first = count, name
@@ -122,6 +128,31 @@ _NO_ROWS: list[Any] = []
 def is_batched(spec: TensorSpec) -> bool:
     """True for an input or output that has one element per row."""
     return bool(spec.shape) and spec.shape[0] == BATCH  # type: ignore[index]
+
+
+_FlatForm = tuple[np.dtype[Any], tuple[int, ...]]
+
+
+def _flat_form(spec: TensorSpec) -> _FlatForm | None:
+    """The dtype and shape of a feature that a list of plain values may stand for: one value per row, of a common type."""
+    dtype = np.dtype(object) if spec.dtype == "string" else _NUMPY_DTYPES.get(spec.dtype)
+    shape = () if spec.shape is None else spec.shape
+    if dtype is None or dtype.char not in "Ofdilq" or not is_batched(spec) or shape[1:] not in ((), (1,)):
+        return None
+    return dtype, (-1, *cast("tuple[int, ...]", shape[1:]))
+
+
+def _read_flat(column: Any, form: _FlatForm) -> Tensor | Strings | None:
+    """A list of nothing but `str` and `bytes`, `float` or `int` in one native pass; None where it is something else."""
+    core = native.core
+    if core is None or type(column) is not list:
+        return None
+    dtype, shape = form
+    array: np.ndarray[Any, Any] = np.empty(len(cast("list[Any]", column)), dtype)
+    if not (core.encode if dtype.char == "O" else core.numbers)(column, array):
+        return None
+    value = array if dtype.char == "O" else cast(Tensor, torch.from_numpy(array))  # type: ignore[reportUnknownMemberType]
+    return value.reshape(shape) if len(shape) > 1 else value
 
 
 def read_column(column: Any, spec: TensorSpec) -> Tensor | Strings:
@@ -240,6 +271,8 @@ def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Str
 def _encoded(column: Sequence[Any], spec: TensorSpec, per_row: int) -> Strings:
     """A flat sequence as bytes. Nearly always all are `str`, or all `bytes`: those take one pass without Python code."""
     array = np.empty(len(column), dtype=object)
+    if native.core is not None and native.core.encode(column, array):
+        return array
     kinds = set(map(type, column))
     if kinds == {bytes}:
         array[:] = column

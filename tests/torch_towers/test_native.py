@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from torch_towers import native
 from torch_towers.errors import InputError
+from torch_towers.graph import TensorSpec
+from torch_towers.inputs import BATCH, InputReader
 from torch_towers.layers.lookups import IntegerLookup, StringLookup
 from torch_towers.layers.text import TextVectorization
 from torch_towers.ops.parsing import parse_examples
@@ -46,6 +48,8 @@ def assert_same(one: Any, other: Any) -> None:
             assert_same(a, b)
     elif isinstance(one, torch.Tensor):
         assert one.dtype == other.dtype and one.shape == other.shape
+        if one.dtype == torch.bfloat16:  # numpy has none
+            one, other = one.float(), other.float()
         assert one.contiguous().numpy().tobytes() == other.contiguous().numpy().tobytes()
     elif isinstance(one, np.ndarray):
         assert one.shape == other.shape and one.tolist() == other.tolist()
@@ -74,6 +78,66 @@ def test_text_vectorization(texts: list[bytes], length: int, pad: int) -> None:
         length=length, pad_id=pad,
     )  # fmt: skip
     assert_same(*both(layer, strings(texts, (-1,))))
+
+
+# -- inputs -------------------------------------------------------------------------------------------------------------
+
+ODD: dict[str, Any] = {
+    "string": [None, "\ud800", 1, 1.5, ["a"], np.str_("n"), np.bytes_(b"n"), bytearray(b"b"), ("a",), True],
+    "number": [None, True, "1", float("nan"), float("inf"), -0.0, 1e300, 1e-46, 16777217, 2**31, -(2**31) - 1, 2**53 + 1, 2**63, -(2**63),
+               2**64, 10**400, 1.5, [1.0], np.float32(1.5), np.int64(3), 3.0, 1j],
+}  # fmt: skip
+PLAIN: dict[str, Any] = {
+    "string": st.one_of(st.text(max_size=4), st.binary(max_size=4)),
+    "float": st.floats(),
+    "int": st.integers(-(2**31), 2**31 - 1),
+    "long": st.integers(-(2**63), 2**63 - 1),
+}
+
+
+@st.composite
+def columns(draw: Any) -> tuple[Any, Any, str]:
+    """A column, a list of one kind with at times something odd among it, and the dtype of its feature."""
+    kind = draw(st.sampled_from(sorted(PLAIN)))
+    values = draw(st.lists(PLAIN[kind], max_size=5))
+    if draw(st.integers(0, 2)) == 0:
+        values.insert(
+            draw(st.integers(0, len(values))), draw(st.sampled_from(ODD["string" if kind == "string" else "number"]))
+        )
+    dtype = draw(st.sampled_from(["string", "float32", "float64", "int64", "int32", "bool", "int8", "bfloat16"]))
+    if draw(st.integers(0, 3)):
+        dtype = {"string": "string", "float": "float32", "int": "int32", "long": "int64"}[kind]
+    if draw(st.integers(0, 9)) == 0:
+        values = tuple(values)
+    return values, draw(st.sampled_from([(BATCH,), (BATCH, 1), (BATCH, 2), (3,), (BATCH, None), None])), dtype
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@settings(max_examples=400, deadline=None)
+@given(columns())
+def test_reader(given: tuple[Any, Any, str]) -> None:
+    column, shape, dtype = given
+    reader = InputReader([TensorSpec("x", dtype, shape)])
+    native_one, python_one = both(lambda: reader({"x": column}))
+    if isinstance(native_one, str):
+        assert native_one == python_one
+        return
+    assert_same(native_one[0]["x"], python_one[0]["x"])
+    assert native_one[1] == python_one[1]
+    if dtype == "string":
+        assert all(type(value) is bytes for value in native_one[0]["x"].ravel().tolist())
+
+
+def test_plain_columns_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_towers.inputs.read_column", None)
+    specs = [
+        TensorSpec("s", "string", (BATCH,)),
+        TensorSpec("f", "float32", (BATCH, 1)),
+        TensorSpec("i", "int64", (BATCH,)),
+    ]
+    read, rows = InputReader(specs)({"s": ["a", b"\xff", "\u00e9"], "f": [1, 2, 3], "i": [1, 2, -3]})
+    assert rows == 3 and read["s"].tolist() == [b"a", b"\xff", b"\xc3\xa9"]
+    assert read["f"].tolist() == [[1.0], [2.0], [3.0]] and read["i"].tolist() == [1, 2, -3]
 
 
 # -- tf.Example ---------------------------------------------------------------------------------------------------------
@@ -190,6 +254,14 @@ def test_wrong_arguments_are_refused() -> None:
         lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", "1", 0, strings([b"a"], (1,)), out),
         lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, [b"a"], out),
         lambda: core.encode([b"a"], out),
+        lambda: core.numbers([1.0], out),
+        lambda: core.numbers([1.0, 2.0], b"x" * 16),
+        lambda: core.numbers([1.0, 2.0], np.empty(2, np.uint64)),
+        lambda: core.numbers([1.0, 2.0], np.empty(2, object)),
+        lambda: core.numbers([1.0, 2.0], np.empty(2, [("x", "f8")])),
+        lambda: core.numbers([1.0, 2.0], np.empty(2, np.float16)),
+        lambda: core.numbers([1.0, 2.0], np.empty(4)[::2]),
+        lambda: core.numbers((1.0, 2.0), np.empty(2)),
         lambda: core.encode([b"a"], np.empty(2, object)),
         lambda: core.encode([b"a", b"b"], strings([b"a"] * 4, (4,))[::2]),
         lambda: core.examples([b""], ((b"k", 0x12, 2**62, out, None),)),
