@@ -40,7 +40,7 @@ class InputReader:
         self.specs = {spec.name: spec for spec in specs}
         self.defaults = dict(defaults or {})
         self.splittable = all(is_batched(spec) for spec in specs)
-        self._names = self.specs.keys()
+        self._names = frozenset(self.specs)
         self._plan = [(spec.name, spec, _flat_form(spec), is_batched(spec)) for spec in specs]
 
     def __call__(self, inputs: Any) -> tuple[Columns, int | None]:
