@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import CheckpointError, InputError
+from torch_towers.ops.ragged import padded_rows
 from torch_towers.ops.strings import strings
 from torch_towers.ops.text import int64, integers
 from torch_towers.registry import Spec, Strings, elementwise, module, returns
 
+Int32, Int64 = np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.int64]]
 Encoded = tuple[list[Any], list[int], list[int]]
 _SPACE = "\u2581"
 _THREADED = 64  # texts: for fewer, starting threads takes longer than they save
@@ -47,6 +51,48 @@ class _Model:
         return number, self.processor.IdToPiece(number).encode()
 
 
+class _Rows:
+    """The ids of texts: by the native code where it serves the model, else by the package, with the same ids."""
+
+    def __init__(self, processor: Any, model: Tensor, add_bos: bool, add_eos: bool, reverse: bool) -> None:
+        self._processor, self._model, self._reverse = processor, model, reverse
+        self._marks: dict[str, Any] = {"out_type": int, "add_bos": add_bos, "add_eos": add_eos}
+        first, last = processor.bos_id() if add_bos else -1, processor.eos_id() if add_eos else -1
+        self._around = first, last, reverse
+
+    @cached_property
+    def _native(self) -> Any:
+        """The model as the native code reads it, on the first call; None where it does not serve it."""
+        return None if native.pieces is None else native.pieces.open(self._model.numpy().tobytes())
+
+    def flat(self, texts: list[bytes]) -> tuple[Int32, Int64]:
+        """All ids, and how many each text has."""
+        if native.pieces is not None and self._native is not None:
+            found = native.pieces.encode(self._native, texts, *self._around, 0, False, -1, 0)
+            if found is not None:
+                return np.frombuffer(found[0], np.int32), np.frombuffer(found[1], np.int64)
+        rows = self._by_package(texts)
+        counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        return np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(counts.sum())), counts
+
+    def padded(self, texts: list[bytes], shift: int, pad: int, length: int) -> Int32:
+        """The ids, `shift` added to each, in rows of `length` (-1: as long as the longest), `pad` behind shorter ones."""
+        if native.pieces is not None and self._native is not None:
+            found = native.pieces.encode(self._native, texts, *self._around, shift, True, length, pad)
+            if found is not None:
+                return np.frombuffer(found[0], np.int32).reshape(len(texts), -1 if texts else max(length, 0))
+        values, counts = self.flat(texts)
+        return padded_rows(values + np.int32(shift), counts, length, pad)
+
+    def _by_package(self, texts: list[bytes]) -> list[list[int]]:
+        encode = self._processor.Encode
+        if len(texts) < _THREADED:
+            rows: list[list[int]] = [encode(text, **self._marks) for text in texts]
+        else:
+            rows = encode(texts, num_threads=torch.get_num_threads(), **self._marks)
+        return [row[::-1] for row in rows] if self._reverse else rows
+
+
 def _encode_spec(x: Spec, *, pieces: bool = False, splits_dtype: str = "int64", **attrs: Any) -> list[Spec]:
     values: Spec = ("string" if pieces else "int32", (None,))
     return [values, (splits_dtype, (None,)), ("int64", (None,)), ("int64", (None,))]
@@ -70,6 +116,7 @@ class SentencepieceTokenizer(_Model):
         self._pieces = pieces
         self._nbest = nbest
         self._ids_only = not offsets and not pieces and not nbest
+        self._rows = _Rows(self.processor, model, add_bos, add_eos, reverse)
         self._splits_dtype = splits_dtype
 
     def __call__(self, texts: Strings) -> tuple[Tensor | Strings, Tensor, Tensor, Tensor]:
@@ -88,20 +135,11 @@ class SentencepieceTokenizer(_Model):
         return tokens, torch.tensor(splits, dtype=torch_dtype(self._splits_dtype)), int64(starts), int64(limits)
 
     def _ids(self, texts: list[bytes]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        marks: dict[str, Any] = {"out_type": int, "add_bos": self._bos is not None, "add_eos": self._eos is not None}
-        encode = self.processor.Encode
-        if len(texts) < _THREADED:
-            rows: list[list[int]] = [encode(text, **marks) for text in texts]
-        else:
-            rows = encode(texts, num_threads=torch.get_num_threads(), **marks)
-        if self._reverse:
-            rows = [row[::-1] for row in rows]
-        counts = np.fromiter(map(len, rows), np.int64, len(rows))
-        splits = torch.zeros(len(rows) + 1, dtype=torch_dtype(self._splits_dtype))
-        splits[1:] = torch.as_tensor(counts.cumsum())
-        values = torch.as_tensor(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(counts.sum())))
-        none = torch.zeros(len(values), dtype=torch.int64)
-        return values, splits, none, none
+        values, counts = self._rows.flat(texts)
+        splits = torch.zeros(len(counts) + 1, dtype=torch_dtype(self._splits_dtype))
+        splits[1:] = torch.from_numpy(counts.cumsum())  # type: ignore[reportUnknownMemberType]
+        none = torch.zeros((), dtype=torch.int64).expand(len(values))
+        return torch.from_numpy(values), splits, none, none  # type: ignore[reportUnknownMemberType]
 
     def _encode(self, text: bytes) -> list[Encoded]:
         if self._nbest:
@@ -125,6 +163,31 @@ class SentencepieceTokenizer(_Model):
         after: list[Any] = [] if self._eos is None else [(self._eos[which], 0, 0)]
         values, starts, limits = ([mark[i] for mark in before] + row[i] + [mark[i] for mark in after] for i in range(3))
         return values, starts, limits
+
+
+def _rows_spec(x: Spec, *, length: int = -1, **args: Any) -> list[Spec]:
+    return [("int32", (None if x[1] is None else x[1][0], None if length < 0 else length))]
+
+
+@module(stage="host", infer=_rows_spec)
+class SentencepieceRows(_Model):
+    """`rows(texts)`, `[n] -> ids [n, length]` int32: a SentencepieceTokenizer whose ids, `shift` added, are padded with `pad`.
+
+    `length` -1 makes it as long as the longest row. Source: tensorflow_text SentencepieceTokenizeOp, RaggedTensorToTensor.
+    """
+
+    def __init__(self, model: Tensor, *, add_bos: bool = False, add_eos: bool = False, reverse: bool = False, shift: int = 0, pad: int = 0,
+                 length: int = -1) -> None:  # fmt: skip
+        super().__init__(model)
+        for name, wanted in (("bos", add_bos), ("eos", add_eos)):
+            if wanted:
+                self.mark(name)
+        self._rows = _Rows(self.processor, model, add_bos, add_eos, reverse)
+        self._shift, self._pad, self._length = shift, pad, length
+
+    def __call__(self, texts: Strings) -> Tensor:
+        rows = self._rows.padded(texts.ravel().tolist(), self._shift, self._pad, self._length)
+        return torch.from_numpy(rows)  # type: ignore[reportUnknownMemberType]
 
 
 @module(stage="host", infer=returns(("string", (None,))))

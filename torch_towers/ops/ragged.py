@@ -76,16 +76,29 @@ def _padded_rows(values: Rows, default: Rows, splits: Tensor, shape: tuple[Any, 
         or rows not in (-1, len(lengths))
     ):
         return None
-    longest = int(lengths.max())
-    width = longest if width < 0 else width
     items: Any = values.numpy()
-    out = np.full((len(lengths), width), default.item(), items.dtype)
+    return torch.from_numpy(padded_rows(items, lengths, width, default.item()))  # type: ignore[reportUnknownMemberType]
+
+
+def padded_rows(values: Any, lengths: Any, width: int, pad: Any) -> Any:
+    """Rows of so many numbers each, one behind the other, in a matrix: `[n], [rows] -> [rows, width]`.
+
+    `width` -1 is the longest row. What is longer is cut off, what is shorter ends with `pad`.
+    """
+    if len(lengths) == 1:  # one text, as it is asked for
+        width = len(values) if width < 0 else width
+        row = np.full((1, width), pad, values.dtype)
+        row[0, : len(values)] = values[:width]
+        return row
+    longest = int(lengths.max(initial=0))
+    width = longest if width < 0 else width
+    rows = np.full((len(lengths), width), pad, values.dtype)
     kept = np.arange(width) < lengths[:, None]
     if longest > width:
-        columns = np.arange(len(items)) - np.repeat(bounds[:-1], lengths)
-        items = items[columns < width]
-    out[kept] = items
-    return torch.from_numpy(out)  # type: ignore[reportUnknownMemberType]
+        starts = np.cumsum(lengths) - lengths
+        values = values[np.arange(len(values)) - np.repeat(starts, lengths) < width]
+    rows[kept] = values
+    return rows
 
 
 def _wanted(shape: tuple[Any, ...], depth: int, inner: Any) -> list[int]:
