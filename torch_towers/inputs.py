@@ -380,7 +380,7 @@ def _array_of_objects(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarr
         if flat and all(isinstance(value, (int, np.integer)) for value in flat):
             return _checked_integers(array, spec)
         if flat and all(isinstance(value, (bool, int, float, np.number, np.bool_)) for value in flat):
-            return array.astype(np.float64)
+            return _floats(array, spec)
     width = array[0].size if array.ndim > 1 and array.shape[0] else 1
     for index, value in enumerate(array.reshape(-1).tolist()):
         _refuse_elements([value], spec, index // width)
@@ -401,9 +401,25 @@ def _checked_integers(values: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndar
         for index, value in enumerate(values.reshape(values.shape[0] if values.ndim else 1, -1)):
             for item in value:
                 if not limits.min <= item <= limits.max:
-                    raise InputError(f"feature {spec.name!r}, row {index}: {item} does not fit {spec.dtype}")
+                    raise InputError(f"feature {spec.name!r}, row {index}: {_integer(item)} does not fit {spec.dtype}")
         return values.astype(_NUMPY_DTYPES[spec.dtype])
-    return values.astype(np.float64)
+    return _floats(values, spec)
+
+
+def _floats(values: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Objects that are numbers, as floats."""
+    try:
+        return values.astype(np.float64)
+    except OverflowError:
+        rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
+        large = 2**1024 - 2**970  # rounds to what no double holds
+        row, item = next((at[0], v) for at, v in np.ndenumerate(rows) if isinstance(v, int) and abs(v) >= large)
+        raise InputError(f"feature {spec.name!r}, row {row}: {_integer(item)} does not fit {spec.dtype}") from None
+
+
+def _integer(value: Any) -> str:
+    """Python writes out no integer of more than some thousand digits."""
+    return str(value) if abs(int(value)) < 1 << 128 else f"an integer of {value.bit_length()} bits"
 
 
 def _from_numpy(array: np.ndarray[Any, Any], spec: TensorSpec) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,11 @@ _BUCKETS = elementwise("int64")
 _MASK = (1 << 64) - 1
 
 
-def _ids(ids: list[int], x: Strings) -> Tensor:
-    return torch.tensor(ids, dtype=torch.int64).reshape(x.shape)
+def _buckets(hash_of: Callable[[bytes], int], x: Strings, num_buckets: int) -> Tensor:
+    """The 64-bit hash of each string, as an unsigned number, modulo `num_buckets`."""
+    hashes = np.fromiter(map(hash_of, x.ravel().tolist()), np.uint64, x.size)
+    hashes %= num_buckets
+    return torch.from_numpy(hashes.view(np.int64).reshape(x.shape))  # type: ignore[reportUnknownMemberType]
 
 
 @op(stage="host", infer=_BUCKETS)
@@ -40,7 +44,7 @@ def hash_bucket_fast(x: Strings, *, num_buckets: int) -> Tensor:
         raise InputError(
             "this tower hashes strings, and the package pyfarmhash is not installed: pip install pyfarmhash"
         )
-    return _ids([fingerprint64(text) % num_buckets for text in x.ravel().tolist()], x)
+    return _buckets(fingerprint64, x, num_buckets)
 
 
 @op(stage="host", infer=_BUCKETS)
@@ -54,14 +58,13 @@ def hash_bucket_strong(x: Strings, *, num_buckets: int, key: tuple[int, ...]) ->
             "this tower hashes strings with a salt, and the package siphash24 is not installed: pip install siphash24"
         )
     secret = struct.pack("<2Q", *[part & _MASK for part in key])
-    read = int.from_bytes
-    return _ids([read(siphash24(text, key=secret).digest(), "little") % num_buckets for text in x.ravel().tolist()], x)
+    return _buckets(lambda text: int.from_bytes(siphash24(text, key=secret).digest(), "little"), x, num_buckets)
 
 
 @op(stage="host", infer=_BUCKETS)
 def hash_bucket_legacy(x: Strings, *, num_buckets: int) -> Tensor:
     """TensorFlow's own 64-bit hash modulo `num_buckets`: `[...] -> [...]` int64. Source: tf.raw_ops.StringToHashBucket."""
-    return _ids([_hash64(text) % num_buckets for text in x.ravel().tolist()], x)
+    return _buckets(_hash64, x, num_buckets)
 
 
 def _hash64(data: bytes, seed: int = 0xDECAFCAFFE) -> int:
