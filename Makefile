@@ -52,7 +52,6 @@ docs: $(VENV)/.installed
 
 ROWS ?= 1000000
 bench-bulk: $(VENV)/.installed
-	$(RUN) -m pip install -q -c constraints.txt -e ".[bulk,vertex,ray]"
 	$(RUN) -m benchmarks.bulk --rows $(ROWS)
 
 clean:

@@ -97,7 +97,7 @@ def run_parts(job: Job, tasks: Sequence[Task], workers: int, gpus: float) -> Ite
     began = not ray.is_initialized()
     if began:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
-        logging.getLogger("ray.data").setLevel(logging.WARNING)  # the bar of the command tells how far it is
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the bar of the command tells how far it is
         data.DataContext.get_current().enable_progress_bars = False
     try:
         rows = [{"task": json.dumps(task)} for task in tasks]

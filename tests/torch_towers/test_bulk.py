@@ -249,7 +249,7 @@ def test_columns_of_other_names(checkpoint: Path, tmp_path: Path) -> None:
         run(job(checkpoint, path, tmp_path / "out2", id_column="id"))
     with pytest.raises(BulkError, match="no feature 'x'; it takes word, size"):
         run(job(checkpoint, path, tmp_path / "out2", id_column="id", columns=(("x", "w"),)))
-    with pytest.raises(BulkError, match="no column 'sku' for the id"):
+    with pytest.raises(BulkError, match=r"no column 'sku' for the id; .*\(--id-column"):
         run(job(checkpoint, path, tmp_path / "out2", columns=(("word", "w"),)))
 
 
@@ -727,6 +727,26 @@ def test_folders_of_others_are_left_alone(checkpoint: Path, tmp_path: Path) -> N
     with pytest.raises(BulkError, match=r"holds 'notes\.txt', which is not of this job"):
         run(this)
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_an_output_that_is_a_file(checkpoint: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "i.parquet", rows(5))
+    for folder in (path, path / "x"):
+        with pytest.raises(BulkError, match="the output is a folder"):
+            run(job(checkpoint, path, folder))
+
+
+def test_an_unfinished_output_is_not_searched(checkpoint: Path, tmp_path: Path) -> None:
+    from torch_towers.bulk.table import read_candidates
+
+    this = job(checkpoint, write(tmp_path / "i.parquet", rows(30)), tmp_path / "out")
+    run(this)
+    towers = load(checkpoint)
+    assert sum(len(ids) for _, ids in read_candidates(towers, [str(tmp_path / "out")])) == 30
+    manifest = tmp_path / "out.job" / "manifest.jsonl"
+    manifest.write_bytes(b"".join(manifest.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(BulkError, match="is not finished"):
+        read_candidates(towers, [str(tmp_path / "out")])
 
 
 def test_two_processes_do_not_run_one_job(checkpoint: Path, tmp_path: Path) -> None:

@@ -62,8 +62,7 @@ class Job:
     @property
     def work(self) -> Path:
         """Where the manifest and unfinished files are: beside the output, so that nothing but results is in that."""
-        path = Path(self.folder)
-        return path.with_name(path.name + ".job")
+        return work_of(Path(self.folder))
 
     def identity(self) -> dict[str, Any]:
         """What must be the same in a run that resumes another. Where files lie, and what becomes of bad rows, may differ."""
@@ -87,3 +86,9 @@ class Job:
         data["sources"] = tuple(Source(**source) for source in data["sources"])
         data["columns"] = tuple(tuple(item) for item in data["columns"])
         return cls(**data)
+
+
+def work_of(folder: Path) -> Path:
+    """The folder beside an output that the job keeps its manifest in."""
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    return folder.with_name(folder.name + ".job")

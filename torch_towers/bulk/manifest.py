@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_towers.bulk.errors import BulkError
-from torch_towers.bulk.job import Job
+from torch_towers.bulk.job import Job, work_of
 from torch_towers.bulk.read import Bad
 
 VERSION = 1
@@ -138,6 +138,12 @@ class Manifest:
 
 
 _NAMES = {"checkpoint_sha256": "the checkpoint", "sources": "the input"}
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether the folder is the output of a job that has not come to its end."""
+    path = work_of(folder) / "manifest.jsonl"
+    return path.is_file() and not path.read_bytes().endswith(b'\n{"done":true}\n')
 
 
 def digest(path: Path) -> tuple[int, str]:

@@ -51,7 +51,10 @@ def run(
     if job.output.format.startswith("vertex"):
         known = [-(-count // job.rows_per_part) for count in counts if count is not None]
         check_output(job.output, max(sum(known), len(job.sources)))
-    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(job.folder).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BulkError(f"{job.folder}: is a file, or lies below one: the output is a folder") from error
     with Manifest(job) as manifest:
         before = sum(part.rows for part in manifest.parts.values())
         _check_finished(job, manifest)
@@ -84,19 +87,19 @@ def check_columns(job: Job, worker: Worker) -> None:
     unknown = {name for name, _ in job.columns} - worker.specs.keys()
     if unknown:
         raise BulkError(f"the {job.tower} tower has no feature {min(unknown)!r}; it takes {', '.join(worker.specs)}")
+    other = "--column FEATURE=COLUMN takes a feature from a column of another name"
     needed = [
-        (column, f"the feature {name!r}") for name, column in worker.names.items() if name not in worker.tower.defaults
-    ]
+        (column, f"the feature {name!r}", other) for name, column in worker.names.items() if name not in worker.tower.defaults
+    ]  # fmt: skip
     if job.id_column is not None:
-        needed.append((job.id_column, "the id"))
-    needed += [(column, "the output") for column in job.output.columns]
+        needed.append((job.id_column, "the id", "--id-column names it; without it ids are row numbers"))
+    needed += [(column, "the output", "NAMESPACE=COLUMN takes another") for column in job.output.columns]
     for item in job.sources:
         names = column_names(item)
-        for column, what in needed if names is not None else ():
+        for column, what, hint in needed if names is not None else ():
             if names is not None and column not in names:
                 raise BulkError(
-                    f"{item.path}: has no column {column!r} for {what}; its columns are {', '.join(names)} "
-                    "(--column FEATURE=COLUMN takes a feature from a column of another name)"
+                    f"{item.path}: has no column {column!r} for {what}; its columns are {', '.join(names)} ({hint})"
                 )
     if job.id_column is None and len(job.sources) > 1:
         raise BulkError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_towers.bulk.ahead import ahead
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.job import Job
+from torch_towers.bulk.manifest import is_unfinished
 from torch_towers.bulk.read import READING, column_names, parquet_file, read_blocks
 from torch_towers.bulk.run import check_columns
 from torch_towers.bulk.sources import Source, find_sources
@@ -38,6 +39,9 @@ def read_candidates(
 
     Memory does not grow with the files. Errors: `BulkError`, which names the file, and the row where one is to blame.
     """
+    for item in inputs:
+        if is_unfinished(Path(item)):
+            raise BulkError(f"{item}: is not finished: run that embed again, and it goes on where it stopped")
     folder = Path(inputs[0])
     if len(inputs) == 1 and (folder / "embeddings.npy").is_file():
         return ahead(_numpy(folder))
