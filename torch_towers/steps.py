@@ -123,10 +123,10 @@ def _step(node: Node, host: Host) -> Run:
         return run_with_bodies
     if entry.takes_device:
         return lambda root, env: function(*operands(env), **attrs, device=root._buffers["_anchor"].device)  # type: ignore[union-attr]
-    return _call(partial(function, **attrs) if attrs else function, node.inputs)
+    return call(partial(function, **attrs) if attrs else function, node.inputs)
 
 
-def _call(function: Callable[..., Any], inputs: tuple[Operand, ...]) -> Run:
+def call(function: Callable[..., Any], inputs: tuple[Operand, ...]) -> Run:
     """The call of a function on operands; the usual ones, one or two whole values, without a call to find them."""
     if all(isinstance(operand, str) and ":" not in operand for operand in inputs):
         if len(inputs) == 1:
@@ -150,7 +150,7 @@ def _tensor_step(name: str, host: Host) -> Run:
 def _module_step(name: str, host: Host, inputs: tuple[Operand, ...]) -> Run:
     hosted = host.get(f"module:{name}")
     if hosted is not None:
-        return _call(hosted, inputs)
+        return call(hosted, inputs)
     parts, operands = path(name), _operands(inputs)
     return lambda root, env: descend(root, parts)(*operands(env))
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.torch_towers.towers import strings
 from torch_towers import layers as _layers  # noqa: F401  fills MODULES
+from torch_towers import native
 from torch_towers.fusion import plan_of
 from torch_towers.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.program import Program
@@ -98,3 +101,49 @@ def test_a_plan_keeps_every_step_that_is_not_fused() -> None:
         (TensorSpec("x", "float32", ("batch",)),), (Node("y", "relu", ("x",)), Node("z", "relu", ("y",))), {"z": "z"}
     )
     assert [name for name, _ in plan_of(graph, {})] == ["y", "z"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_mask_is_counted_in_one_call(dtype: str) -> None:
+    nodes = (
+        Node("mask", "not_equal", ("ids", 0)),
+        Node("column", "unsqueeze", ("mask",), {"axis": 2}),
+        Node("floats", "cast", ("column",), {"dtype": dtype}),
+        Node("count", "reduce_sum", ("floats",), {"axes": (1,), "keepdim": False}),
+    )
+    program = Program(Graph((TensorSpec("ids", "int64", ("batch", LENGTH)),), nodes, {"count": "count"}), {})
+    assert [name for name, _ in program._plan] == ["mask", "count"]
+    found, slow = program(ids=ids())["count"], one_by_one(program, ids=ids())["count"]
+    assert found.dtype == slow.dtype and found.equal(slow)
+
+
+TEXTS = [
+    b"",
+    b"The Reading of WORDS",
+    "naïve Tests, testing".encode(),
+    b"\xff not UTF-8",
+    b"a\x0bb",
+    b" about  ",
+    b"x" * 300,
+]
+CHANGES = (
+    Node("lowered", "lower", ("text",), {"encoding": ""}),
+    Node("plain", "regex_replace", ("lowered",), {"pattern": b"[^a-z0-9+#]+", "rewrite": b" ", "replace_global": True}),
+    Node("stem", "regex_replace", ("plain",), {"pattern": rb"\b([a-z]{3,}?)(?:ings?|s)\b", "rewrite": rb"\1", "replace_global": True}),
+    Node("about", "constant", (), {"tensor": "about"}),
+    Node("joined", "string_join", ("about", "stem"), {"separator": b" "}),
+)  # fmt: skip
+
+
+@pytest.mark.skipif(native.core is None, reason="without the native core each op runs by itself")
+def test_changes_of_a_text_are_one_pass() -> None:
+    args = {"vocabulary": "words", "first_id": 2, "oov_id": 1, "output_mode": "int", "length": 6, "pad_id": 0}
+    nodes = (*CHANGES, Node("ids", "module", ("joined",), {"module": "vectors"}))
+    graph = Graph((TensorSpec("text", "string", ("batch",)),), nodes, {"ids": "ids"}, {"vectors": ModuleSpec("TextVectorization", args)})  # fmt: skip
+    about = np.empty((), dtype=object)
+    about[()] = b"about"
+    program = Program(graph, {"words": strings([b"about", b"read", b"word", b"test", b"a"]), "about": about})
+    assert [name for name, _ in program._plan] == ["ids"]
+    texts = strings(TEXTS * 3)
+    found, slow = program(text=texts)["ids"], one_by_one(program, text=texts)["ids"]
+    assert found.equal(slow) and found[1].tolist() == [2, 1, 3, 1, 4, 0]

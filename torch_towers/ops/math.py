@@ -241,7 +241,7 @@ def equal(a: Number | Strings, b: Number | Strings) -> Tensor:
 @op()
 def not_equal(a: Number | Strings, b: Number | Strings) -> Tensor:
     """`a != b`, elementwise with broadcasting: `[...], [...] -> [...]` bool. Source: tf.raw_ops.NotEqual."""
-    return ~_equal(a, b)
+    return torch.ne(a, b) if isinstance(a, Tensor) else ~_equal(a, b)
 
 
 @op()
@@ -339,9 +339,16 @@ def bucketize(x: Tensor, *, boundaries: tuple[float, ...]) -> Tensor:
     Source: tf.raw_ops.Bucketize.
     """
     values = x if x.dtype == torch.float64 else x.to(torch.float32)
-    values = torch.where(values.abs() < torch.finfo(values.dtype).tiny, 0.0, values)
+    if _some_near_zero(boundaries):
+        values = torch.where(values.abs() < torch.finfo(values.dtype).tiny, 0.0, values)
     make = _edges if readable(x) and x.device.type == "cpu" else _edges.__wrapped__
     return torch.bucketize(values, make(boundaries, values.dtype, x.device), right=True, out_int32=True)
+
+
+@lru_cache(maxsize=256)
+def _some_near_zero(boundaries: tuple[float, ...]) -> bool:
+    """Whether a denormal number may lie in another bucket than zero does."""
+    return any(abs(edge) < 2.0**-120 for edge in boundaries)
 
 
 @lru_cache(maxsize=256)
