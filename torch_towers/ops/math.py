@@ -241,7 +241,8 @@ def equal(a: Number | Strings, b: Number | Strings) -> Tensor:
 @op()
 def not_equal(a: Number | Strings, b: Number | Strings) -> Tensor:
     """`a != b`, elementwise with broadcasting: `[...], [...] -> [...]` bool. Source: tf.raw_ops.NotEqual."""
-    return torch.ne(a, b) if isinstance(a, Tensor) else ~_equal(a, b)
+    other: Any = b
+    return torch.ne(a, other) if isinstance(a, Tensor) else ~_equal(a, b)
 
 
 @op()
