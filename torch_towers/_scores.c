@@ -21,6 +21,8 @@ enum {
     TILE_SCORES = 24 * 16, /* of the largest tile */
     BLOCK_BYTES = 1 << 17, /* of candidates that a thread takes at a time: they stay in its cache while all queries see them */
     LINE = 16,             /* floats in a line of the cache */
+    MOST_ROWS = 4080,      /* of candidates that a thread takes at a time; such a multiple too */
+    SOME = 128,            /* queries that a thread takes at a time where there are many */
     AHEAD = 2048           /* floats from a candidate to the one that is fetched beside it */
 };
 
@@ -30,6 +32,7 @@ typedef struct {
     int lanes, wide, rows[4];
     Tile tiles[4], single[4];
     Dots dots[FEW];
+    uint32_t (*above)(const float *scores, const float *floors);
 } Kernel;
 
 typedef float four __attribute__((vector_size(16)));
@@ -41,7 +44,7 @@ typedef float eight __attribute__((vector_size(32)));
 #define WIDE 4
 #define TARGET __attribute__((target("avx512f,fma")))
 #define NAME(x) avx512_##x
-#define ANY_ABOVE(scores, floors) (_mm512_cmp_ps_mask((__m512)(scores), (__m512)(floors), _CMP_NLE_UQ) != 0)
+#define ABOVE(scores, floors) (uint32_t)_mm512_cmp_ps_mask((__m512)(scores), (__m512)(floors), _CMP_NLE_UQ)
 #define ROWS_1 12
 #define ROWS_2 12
 #define ROWS_3 8
@@ -51,23 +54,23 @@ typedef float eight __attribute__((vector_size(32)));
 #define WIDE 2
 #define TARGET __attribute__((target("avx2,fma")))
 #define NAME(x) avx2_##x
-#define ANY_ABOVE(scores, floors) (_mm256_movemask_ps(_mm256_cmp_ps((__m256)(scores), (__m256)(floors), _CMP_NLE_UQ)) != 0)
+#define ABOVE(scores, floors) (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps((__m256)(scores), (__m256)(floors), _CMP_NLE_UQ))
 #define ROWS_1 8
 #define ROWS_2 6
 #include "_scores.h"
 #endif
 
-static inline int any_above(four scores, four floors) {
-    int any = 0;
-    for (int i = 0; i < 4; i++) any |= !(scores[i] <= floors[i]);
-    return any;
+static inline uint32_t above(four scores, four floors) {
+    uint32_t lanes = 0;
+    for (int i = 0; i < 4; i++) lanes |= (uint32_t)!(scores[i] <= floors[i]) << i;
+    return lanes;
 }
 
 #define LANES 4
 #define WIDE 2
 #define TARGET
 #define NAME(x) plain_##x
-#define ANY_ABOVE(scores, floors) any_above(scores, floors)
+#define ABOVE(scores, floors) above(scores, floors)
 #define ROWS_1 8
 #define ROWS_2 6
 #include "_scores.h"
@@ -120,72 +123,125 @@ static void offer(Entry *heap, int32_t *filled, Py_ssize_t k, float *floor, Entr
     if (*filled == k) *floor = heap[0].score;
 }
 
+/* -- threads ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct Team Team;
+typedef void (*Work)(void *job, int worker);
+typedef struct {
+    Team *team;
+    int worker;
+    int state; /* WAITING, RUNNING or CANCELLED (atomic) */
+    pthread_t thread;
+} Helper;
+struct Team {
+    Work work;
+    void *job;
+    int users; /* threads that will still look at this (atomic); the last frees it */
+    Helper helpers[];
+};
+enum { WAITING, RUNNING, CANCELLED };
+
+static int turns(Helper *helper, int state) {
+    int waiting = WAITING;
+    return __atomic_compare_exchange_n(&helper->state, &waiting, state, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+static void leave(Team *team) {
+    if (__atomic_sub_fetch(&team->users, 1, __ATOMIC_ACQ_REL) == 0) free(team);
+}
+
+static void *help(void *argument) {
+    Helper *helper = argument;
+    Team *team = helper->team;
+    if (turns(helper, RUNNING)) team->work(team->job, helper->worker);
+    leave(team);
+    return NULL;
+}
+
+/* Runs `work`, which takes what is left to do until nothing is, on the caller's thread as worker 0 and on others beside it.
+   Threads live for one call, so there is none to lose in a fork. One that wakes after the work was done finds itself cancelled:
+   on a busy machine nobody waits for it. */
+static void together(int threads, Work work, void *job) {
+    Team *team = threads > 1 ? malloc(sizeof(Team) + (threads - 1) * sizeof(Helper)) : NULL;
+    int helpers = 0;
+    if (team) {
+        *team = (Team){work, job, threads};
+        for (; helpers < threads - 1; helpers++) {
+            Helper *helper = &team->helpers[helpers];
+            *helper = (Helper){team, helpers + 1, WAITING, 0};
+            if (pthread_create(&helper->thread, NULL, help, helper)) break;
+        }
+    }
+    work(job, 0);
+    for (int i = 0; i < helpers; i++) {
+        pthread_t thread = team->helpers[i].thread;
+        if (turns(&team->helpers[i], CANCELLED)) pthread_detach(thread);
+        else pthread_join(thread, NULL);
+    }
+    for (int left = team ? threads - helpers : 0; left; left--) leave(team);
+}
+
+/* -- one pass over the candidates ------------------------------------------------------------------------------------- */
+
 typedef struct {
     const Kernel *kernel;
     const float *queries, *candidates;
     Py_ssize_t n, m, dim, k, block; /* queries, candidates, dimensions, wanted, candidates at a time */
     float *packed;                  /* the queries in groups of `wide` registers, each dimension's side by side; NULL for few */
-    Py_ssize_t next;                /* the first candidate that no thread has taken (atomic) */
-    int strange;                    /* a NaN was met (atomic) */
-    int users;                      /* threads that will still look at this (atomic); the last frees it */
-} Search;
+    struct Worker *workers;
+    Py_ssize_t next; /* the first candidate that no thread has taken (atomic) */
+    int strange;     /* a NaN was met (atomic) */
+} Pass;
 
-typedef struct {
-    Search *search;
-    int state; /* WAITING, RUNNING or CANCELLED (atomic) */
-    pthread_t thread;
-    Entry *heaps;     /* [n][k] */
-    float *floors;    /* [n], and as many again as fill a group: their lanes hold no query */
-    int32_t *filled;  /* [n] */
-    float *scores;    /* room for a tile, or for a block of few queries */
+typedef struct Worker {
+    Entry *heaps;    /* [n][k] */
+    float *floors;   /* [n], and as many again as fill a group: their lanes hold no query */
+    int32_t *filled; /* [n] */
+    float *scores;   /* room for a tile, or for a block of few queries */
 } Worker;
 
-enum { WAITING, RUNNING, CANCELLED };
-
-static int met(Worker *worker, Py_ssize_t query, Entry entry) {
-    Search *search = worker->search;
-    if (query >= search->n) return 1;
-    if (isnan(entry.score)) {
-        __atomic_store_n(&search->strange, 1, __ATOMIC_RELAXED);
+static int met(Pass *pass, Worker *worker, Py_ssize_t query, float score, Py_ssize_t place) {
+    if (query >= pass->n) return 1;
+    if (isnan(score)) {
+        __atomic_store_n(&pass->strange, 1, __ATOMIC_RELAXED);
         return 0;
     }
-    offer(worker->heaps + query * search->k, worker->filled + query, search->k, worker->floors + query, entry);
+    Entry entry = {score, (int32_t)place};
+    offer(worker->heaps + query * pass->k, worker->filled + query, pass->k, worker->floors + query, entry);
     return 1;
 }
 
-static int few(Worker *worker, Py_ssize_t first, Py_ssize_t count) {
-    Search *search = worker->search;
-    search->kernel->dots[search->n - 1](search->queries, search->candidates + first * search->dim, count, search->dim, worker->scores);
-    for (Py_ssize_t query = 0; query < search->n; query++) {
+static int few(Pass *pass, Worker *worker, Py_ssize_t first, Py_ssize_t count) {
+    pass->kernel->dots[pass->n - 1](pass->queries, pass->candidates + first * pass->dim, count, pass->dim, worker->scores);
+    for (Py_ssize_t query = 0; query < pass->n; query++) {
         const float *scores = worker->scores + query * count;
         for (Py_ssize_t row = 0; row < count; row++)
-            if (!(scores[row] <= worker->floors[query]) && !met(worker, query, (Entry){scores[row], (int32_t)(first + row)})) return 0;
+            if (!(scores[row] <= worker->floors[query]) && !met(pass, worker, query, scores[row], first + row)) return 0;
     }
     return 1;
 }
 
-static int many(Worker *worker, Py_ssize_t first, Py_ssize_t count) {
-    Search *search = worker->search;
-    const Kernel *kernel = search->kernel;
+static int many(Pass *pass, Worker *worker, Py_ssize_t first, Py_ssize_t count) {
+    const Kernel *kernel = pass->kernel;
     Py_ssize_t group = (Py_ssize_t)kernel->wide * kernel->lanes;
-    for (Py_ssize_t query = 0; query < search->n; query += group) {
-        Py_ssize_t left = search->n - query;
+    for (Py_ssize_t query = 0; query < pass->n; query += group) {
+        Py_ssize_t left = pass->n - query;
         int width = left >= group ? kernel->wide : (int)((left + kernel->lanes - 1) / kernel->lanes);
-        const float *queries = search->packed + query * search->dim;
+        const float *queries = pass->packed + query * pass->dim;
         for (Py_ssize_t row = 0, rows; row < count; row += rows) {
             int whole = count - row >= kernel->rows[width - 1];
             rows = whole ? kernel->rows[width - 1] : 1;
-            const float *candidates = search->candidates + (first + row) * search->dim;
+            const float *candidates = pass->candidates + (first + row) * pass->dim;
             uint32_t found = (whole ? kernel->tiles : kernel->single)[width - 1](
-                queries, candidates, search->dim, worker->floors + query, worker->scores);
+                queries, candidates, pass->dim, worker->floors + query, worker->scores);
             for (; found; found &= found - 1) {
                 int at = __builtin_ctz(found);
                 const float *scores = worker->scores + (Py_ssize_t)at * kernel->lanes;
-                Py_ssize_t place = first + row + at / width, start = query + (Py_ssize_t)(at % width) * kernel->lanes;
-                for (int lane = 0; lane < kernel->lanes; lane++)
-                    if (!(scores[lane] <= worker->floors[start + lane]) &&
-                        !met(worker, start + lane, (Entry){scores[lane], (int32_t)place}))
-                        return 0;
+                Py_ssize_t start = query + (Py_ssize_t)(at % width) * kernel->lanes;
+                for (uint32_t lanes = kernel->above(scores, worker->floors + start); lanes; lanes &= lanes - 1) {
+                    int lane = __builtin_ctz(lanes);
+                    if (!met(pass, worker, start + lane, scores[lane], first + row + at / width)) return 0;
+                }
             }
         }
     }
@@ -193,100 +249,109 @@ static int many(Worker *worker, Py_ssize_t first, Py_ssize_t count) {
 }
 
 /* Takes blocks of candidates until there are none. */
-static void work(Worker *worker) {
-    Search *search = worker->search;
-    while (!__atomic_load_n(&search->strange, __ATOMIC_RELAXED)) {
-        Py_ssize_t first = __atomic_fetch_add(&search->next, search->block, __ATOMIC_RELAXED);
-        if (first >= search->m) return;
-        Py_ssize_t count = search->m - first < search->block ? search->m - first : search->block;
-        if (!(search->packed ? many : few)(worker, first, count)) return;
+static void take_blocks(void *job, int worker) {
+    Pass *pass = job;
+    while (!__atomic_load_n(&pass->strange, __ATOMIC_RELAXED)) {
+        Py_ssize_t first = __atomic_fetch_add(&pass->next, pass->block, __ATOMIC_RELAXED);
+        if (first >= pass->m) return;
+        Py_ssize_t count = pass->m - first < pass->block ? pass->m - first : pass->block;
+        if (!(pass->packed ? many : few)(pass, pass->workers + worker, first, count)) return;
     }
 }
 
-static void release(Worker *workers) {
-    if (__atomic_sub_fetch(&workers->search->users, 1, __ATOMIC_ACQ_REL) == 0) free(workers->search);
-}
-
-/* A thread beside the caller's. One that wakes after the work was done finds itself cancelled: nobody waited for it. */
-static void *help(void *argument) {
-    Worker *worker = argument;
-    int state = WAITING;
-    if (__atomic_compare_exchange_n(&worker->state, &state, RUNNING, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) work(worker);
-    release(worker);
-    return NULL;
-}
-
-/* Memory for everything, in one piece; NULL if there is none. */
-static Worker *prepared(const Kernel *kernel, const float *queries, const float *candidates, Py_ssize_t n, Py_ssize_t m,
-                        Py_ssize_t dim, Py_ssize_t k, int threads) {
-    Py_ssize_t group = (Py_ssize_t)kernel->wide * kernel->lanes, padded = (n + group - 1) / group * group;
-    Py_ssize_t block = BLOCK_BYTES / (4 * dim) / ROWS * ROWS;
-    if (block < ROWS) block = ROWS;
-    if (block > 4096 / ROWS * ROWS) block = 4096 / ROWS * ROWS;
+/* Memory for everything, in one piece that begins with `workers`; NULL if there is none. */
+static Worker *prepare(Pass *pass, int threads) {
+    Py_ssize_t lanes = pass->kernel->lanes, group = pass->kernel->wide * lanes, n = pass->n, dim = pass->dim;
+    Py_ssize_t padded = (n + group - 1) / group * group;
+    pass->block = BLOCK_BYTES / (4 * dim) / ROWS * ROWS;
+    if (pass->block < ROWS) pass->block = ROWS;
+    if (pass->block > MOST_ROWS) pass->block = MOST_ROWS;
     int is_few = n <= FEW;
-    size_t packed = is_few ? 0 : (size_t)padded * dim, scores = is_few ? (size_t)n * block : TILE_SCORES;
-    size_t each = 8 * (size_t)n * k + 4 * (size_t)padded + 4 * (size_t)padded + 4 * scores + 64;
-    size_t size = sizeof(Search) + threads * sizeof(Worker) + 64 + 4 * packed + threads * each;
-    char *memory = aligned_alloc(64, (size + 63) / 64 * 64);
+    size_t packed = is_few ? 0 : (size_t)padded * dim, scores = is_few ? (size_t)n * pass->block : TILE_SCORES;
+    size_t each = 8 * (size_t)n * pass->k + 8 * (size_t)padded + 4 * scores + 64;
+    char *memory = aligned_alloc(64, (threads * sizeof(Worker) + 4 * packed + threads * each + 127) / 64 * 64);
     if (!memory) return NULL;
-    Search *search = (Search *)memory;
-    Worker *workers = (Worker *)(memory + sizeof(Search));
-    memory += (sizeof(Search) + threads * sizeof(Worker) + 63) / 64 * 64;
-    *search = (Search){kernel, queries, candidates, n, m, dim, k, block, packed ? (float *)memory : NULL, 0, 0, threads};
+    pass->workers = (Worker *)memory;
+    memory += (threads * sizeof(Worker) + 63) / 64 * 64;
+    pass->packed = packed ? (float *)memory : NULL;
     memory += 4 * packed;
     for (int i = 0; i < threads; i++, memory += each / 64 * 64) {
         Entry *heaps = (Entry *)memory;
-        float *floors = (float *)(heaps + n * k);
+        float *floors = (float *)(heaps + n * pass->k);
         int32_t *filled = (int32_t *)(floors + padded);
-        workers[i] = (Worker){search, WAITING, 0, heaps, floors, filled, (float *)(filled + padded)};
-        for (Py_ssize_t q = 0; q < padded; q++) floors[q] = q < n ? NAN : INFINITY, filled[q] = 0;
+        pass->workers[i] = (Worker){heaps, floors, filled, (float *)(filled + padded)};
+        for (Py_ssize_t query = 0; query < padded; query++) floors[query] = query < n ? NAN : INFINITY, filled[query] = 0;
     }
     for (Py_ssize_t query = 0; packed && query < n; query += group) {
-        int width = n - query >= group ? kernel->wide : (int)((n - query + kernel->lanes - 1) / kernel->lanes);
-        Py_ssize_t columns = (Py_ssize_t)width * kernel->lanes;
-        float *to = search->packed + query * dim;
+        Py_ssize_t left = n - query, columns = left >= group ? group : (left + lanes - 1) / lanes * lanes;
+        float *to = pass->packed + query * dim;
         for (Py_ssize_t column = 0; column < columns; column++)
             for (Py_ssize_t d = 0; d < dim; d++)
-                to[d * columns + column] = query + column < n ? queries[(query + column) * dim + d] : 0;
+                to[d * columns + column] = column < left ? pass->queries[(query + column) * dim + d] : 0;
     }
-    return workers;
+    return pass->workers;
 }
 
-/* Fills `scores` and `places` (integers of `width` bytes), [n][k]. 1: done, 0: NaN was met, -1: no memory. */
-static int search(const Kernel *kernel, const float *queries, const float *candidates, Py_ssize_t n, Py_ssize_t m, Py_ssize_t dim,
-                  Py_ssize_t k, int threads, float *scores, void *places, Py_ssize_t width) {
-    Worker *workers = prepared(kernel, queries, candidates, n, m, dim, k, threads);
-    if (!workers) return -1;
-    int started = 1;
-    for (; started < threads; started++) {
-        if (pthread_create(&workers[started].thread, NULL, help, &workers[started])) break;
-    }
-    for (int i = started; i < threads; i++) release(workers);
-    work(workers);
-    for (int i = 1; i < started; i++) {
-        int state = WAITING;
-        if (__atomic_compare_exchange_n(&workers[i].state, &state, CANCELLED, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-            pthread_detach(workers[i].thread);
-            workers[i].filled = NULL;
-        } else {
-            pthread_join(workers[i].thread, NULL);
-        }
-    }
-    int plain = !workers->search->strange;
-    for (Py_ssize_t query = 0; plain && query < n; query++) {
-        Entry *heap = workers->heaps + query * k;
-        for (int i = 1; i < started; i++)
-            for (Py_ssize_t j = 0; workers[i].filled && j < workers[i].filled[query]; j++)
-                offer(heap, workers->filled + query, k, workers->floors + query, workers[i].heaps[query * k + j]);
+typedef struct {
+    Pass pass; /* what is asked */
+    float *scores;
+    void *places; /* integers of `width` bytes */
+    Py_ssize_t width;
+    Py_ssize_t next; /* the first query that no thread has taken (atomic) */
+    int done;        /* 1: all well, 0: NaN was met, -1: no memory (atomic) */
+} Search;
+
+/* The best of `count` queries from `first` on: fills their scores and places. */
+static int best_of(const Search *search, Py_ssize_t first, Py_ssize_t count, int threads) {
+    Pass pass = search->pass;
+    pass.queries += first * pass.dim;
+    pass.n = count;
+    if (!prepare(&pass, threads)) return -1;
+    together(threads, take_blocks, &pass);
+    Worker *own = pass.workers;
+    for (Py_ssize_t query = 0; !pass.strange && query < count; query++) {
+        Py_ssize_t k = pass.k, at = (first + query) * k;
+        Entry *heap = own->heaps + query * k;
+        for (int i = 1; i < threads; i++)
+            for (Py_ssize_t j = 0; j < pass.workers[i].filled[query]; j++)
+                offer(heap, own->filled + query, k, own->floors + query, pass.workers[i].heaps[query * k + j]);
         for (Py_ssize_t left = k; left--;) { /* the worst goes last */
-            scores[query * k + left] = heap[0].score;
-            if (width == 8) ((int64_t *)places)[query * k + left] = heap[0].place;
-            else ((int32_t *)places)[query * k + left] = heap[0].place;
+            search->scores[at + left] = heap[0].score;
+            if (search->width == 8) ((int64_t *)search->places)[at + left] = heap[0].place;
+            else ((int32_t *)search->places)[at + left] = heap[0].place;
             down(heap, left, heap[left]);
         }
     }
-    release(workers);
-    return plain;
+    free(pass.workers);
+    return !pass.strange;
+}
+
+/* Takes some of the queries, and all candidates for them, until there are none. */
+static void take_queries(void *job, int worker) {
+    (void)worker;
+    Search *search = job;
+    while (__atomic_load_n(&search->done, __ATOMIC_RELAXED) == 1) {
+        Py_ssize_t first = __atomic_fetch_add(&search->next, SOME, __ATOMIC_RELAXED);
+        if (first >= search->pass.n) return;
+        int done = best_of(search, first, search->pass.n - first < SOME ? search->pass.n - first : SOME, 1);
+        if (done != 1) __atomic_store_n(&search->done, done, __ATOMIC_RELAXED);
+    }
+}
+
+/* How many of the threads are worth starting: that takes some tens of microseconds each. */
+static int useful(const Pass *pass, int threads) {
+    double products = (double)pass->n * pass->m * pass->dim, numbers = (double)pass->m * pass->dim;
+    double worth = (numbers * 0.15 + products * 0.015) / 1e5; /* tenths of a millisecond to read the candidates, and to multiply */
+    return worth < threads ? 1 + (int)worth : threads;
+}
+
+/* Many queries are shared out among threads; of few, each thread takes some of the candidates. */
+static int run(Search *search, int threads) {
+    threads = useful(&search->pass, threads);
+    if (search->pass.n < 2 * SOME * threads) return best_of(search, 0, search->pass.n, threads);
+    search->done = 1;
+    together(threads, take_queries, search);
+    return search->done;
 }
 
 /* A buffer of `size` bytes, or an exception. */
@@ -318,7 +383,9 @@ static PyObject *top_k(PyObject *self, PyObject *args) {
         if (!viewed(objects[held], sizes[held], held < 2 ? PyBUF_SIMPLE : PyBUF_WRITABLE, &views[held])) break;
     if (held == 4) {
         Py_BEGIN_ALLOW_THREADS;
-        done = search(kernel, views[0].buf, views[1].buf, n, m, dim, k, threads, views[2].buf, views[3].buf, width);
+        Pass pass = {.kernel = kernel, .queries = views[0].buf, .candidates = views[1].buf, .n = n, .m = m, .dim = dim, .k = k};
+        Search search = {.pass = pass, .scores = views[2].buf, .places = views[3].buf, .width = width};
+        done = run(&search, threads);
         Py_END_ALLOW_THREADS;
     }
     while (held--) PyBuffer_Release(&views[held]);

@@ -29,10 +29,15 @@ typedef int32_t NAME(mask) __attribute__((vector_size(4 * LANES)));
         uint32_t found = 0;                                                                                                    \
         for (int r = 0; r < ROWS; r++)                                                                                         \
             for (int w = 0; w < WIDTH; w++)                                                                                    \
-                found |= (uint32_t)ANY_ABOVE(sums[r][w], *(const NAME(vector) *)(floors + w * LANES)) << (r * WIDTH + w); \
+                found |= (uint32_t)(ABOVE(sums[r][w], *(const NAME(vector) *)(floors + w * LANES)) != 0) << (r * WIDTH + w); \
         if (found) memcpy(scores, sums, sizeof sums);                                                                          \
         return found;                                                                                                          \
     }
+
+/* Which lanes are above their floors, or NaN, or have a floor that is. */
+TARGET static uint32_t NAME(lanes_above)(const float *scores, const float *floors) {
+    return ABOVE(*(const NAME(vector) *)scores, *(const NAME(vector) *)floors);
+}
 
 #define TILES(ROWS, WIDTH) TILE(ROWS, WIDTH) TILE(1, WIDTH)
 #define TILES_OF(ROWS, WIDTH) TILES(ROWS, WIDTH)
@@ -107,6 +112,7 @@ static const Kernel NAME(kernel) = {
     {NAME(tile_1_1), NAME(tile_1_2), NULL, NULL},
 #endif
     {NAME(dots_1), NAME(dots_2), NAME(dots_3), NAME(dots_4)},
+    NAME(lanes_above),
 };
 
 #undef TILE
@@ -116,7 +122,7 @@ static const Kernel NAME(kernel) = {
 #undef JOINED
 #undef JOINED_OF
 #undef LANES
-#undef ANY_ABOVE
+#undef ABOVE
 #undef WIDE
 #undef TARGET
 #undef NAME
