@@ -60,7 +60,9 @@ def read_index(towers: TwoTower, candidates: Generator[Piece]) -> Index:
         ids += names
     if not vectors:
         raise BulkError("the files hold no candidates")
-    return towers.index(np.concatenate(vectors), ids)
+    whole = np.concatenate(vectors)
+    vectors.clear()  # the index may make a copy of its own
+    return towers.index(whole, ids)
 
 
 def search(towers: TwoTower, queries: Any, candidates: Generator[Piece], k: int) -> Found:
