@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -48,18 +49,23 @@ def __getattr__(name: str) -> Any:
 
 
 def _imported(name: str) -> ModuleType:
-    """The module `name` of this package, imported without garbage collections; afterwards they are as they were.
+    """The module `name` of this package. Where it brings torch or the ops, garbage is not collected meanwhile.
 
-    What an import makes stays, so that a collection finds nothing; but a full one looks at every object of torch, and falls due
-    at about this moment: 100 ms, thrice the rest of the import.
+    What imports make stays: a collection finds nothing, but a full one looks at every object of torch, and falls due at about this
+    moment: 100 ms, thrice the rest of the import. It would only be put off to the first `load`, which would find all these objects
+    young; so they are made old without a look at them, as `gc.freeze` and `gc.unfreeze` do. Garbage among them is found by the
+    next full collection. A collector that is off, and objects that are frozen, stay so.
     """
     module = f"{__name__}.{name}"
-    if not gc.isenabled():
+    if name == "errors" or f"{__name__}.registry" in sys.modules or not gc.isenabled():
         return importlib.import_module(module)
     gc.disable()
     try:
         return importlib.import_module(module)
     finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 

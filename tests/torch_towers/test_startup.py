@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import torch_towers
 from torch_towers.two_tower import TwoTower
 
 from .towers import id_tower, word_tower
@@ -66,40 +62,52 @@ def test_help_of_a_command_without_torch(command: str) -> None:
     assert printed.endswith("[]\n")
 
 
-def test_no_collection_while_importing() -> None:
+def test_no_collection_while_importing_and_none_of_what_was_imported_soon_after() -> None:
     printed = python(
-        "import gc, sys, torch, torch_towers\n"
-        "gc.set_threshold(500, 5, 5)\n"
+        "import gc, sys, torch_towers\n"
         "done = lambda: hasattr(sys.modules.get('torch_towers.two_tower'), 'load')\n"
         "early = []\n"
         "gc.callbacks.append(lambda phase, info: done() or early.append(info['generation']))\n"
-        "torch_towers._imported('two_tower')\n"
-        "print(done(), early, gc.isenabled(), gc.get_threshold(), gc.get_freeze_count())"
+        "torch_towers.load\n"
+        "young = len(gc.get_objects(generation=0)) + len(gc.get_objects(generation=1))\n"
+        "print(done(), early, young < 1000, len(gc.get_objects(generation=2)) > 50000)"
     )
-    assert printed == "True [] True (500, 5, 5) 0\n"
+    assert printed == "True [] True True\n"
 
 
-@pytest.fixture
-def collecting() -> Iterator[None]:
-    yield
-    gc.enable()
+def test_the_collector_works_on_as_before() -> None:
+    """Its settings stay, what was frozen stays frozen, garbage of the caller is found, and nothing is frozen."""
+    printed = python(
+        "import gc, weakref, torch, torch_towers\n"
+        "class Node: pass\n"
+        "node = Node(); node.self = node; seen = weakref.ref(node); del node\n"
+        "gc.set_threshold(500, 5, 5)\n"
+        "torch_towers.load\n"
+        "print(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count())\n"
+        "gc.collect()\n"
+        "print(seen())"
+    )
+    assert printed == "True (500, 5, 5) 0\nNone\n"
 
 
-@pytest.mark.parametrize("enabled", [True, False])
-def test_the_collector_is_left_as_it_was(enabled: bool, collecting: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[bool] = []
+def test_what_was_frozen_stays_frozen() -> None:
+    printed = python(
+        "import gc, torch, torch_towers\n"
+        "gc.freeze(); before = gc.get_freeze_count()\n"
+        "torch_towers.load\n"
+        "print(before > 1000, gc.get_freeze_count() > 0.9 * before, gc.isenabled())"
+    )
+    assert printed == "True True True\n"
 
-    def importing(name: str) -> object:
-        seen.append(gc.isenabled())
-        if name.endswith(".registry"):
-            return importlib
-        raise ImportError(name)
 
-    monkeypatch.setattr("torch_towers.importlib.import_module", importing)
-    (gc.enable if enabled else gc.disable)()
-    assert torch_towers._imported("registry") is importlib
-    assert gc.isenabled() is enabled
-    with pytest.raises(ImportError, match="nothing"):
-        torch_towers._imported("nothing")
-    assert gc.isenabled() is enabled
-    assert seen == [False, False]
+def test_a_collector_that_is_off_stays_off_also_where_the_import_fails() -> None:
+    printed = python(
+        "import gc, sys, torch_towers\n"
+        "sys.modules['torch'] = None\n"  # what makes `import torch` fail
+        "for switch in (gc.enable, gc.disable):\n"
+        "    switch(); before = gc.isenabled()\n"
+        "    try: torch_towers.load\n"
+        "    except ImportError: print(gc.isenabled() is before)\n"
+        "    for name in [name for name in sys.modules if name.startswith('torch_towers.')]: del sys.modules[name]\n"
+    )
+    assert printed == "True\nTrue\n"
