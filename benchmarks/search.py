@@ -1,9 +1,14 @@
-"""Exact search beside FAISS: `top_k` and `IndexFlatIP` over 1,000,000 x 64, on the same threads. `python -m benchmarks.search`."""
+"""Exact search beside FAISS and beside what the machine can do: `python -m benchmarks.search`.
+
+`top_k` and `IndexFlatIP` over 1,000,000 x 64, on the same threads, and the time that no search of this kind can stay under: to read
+the candidates once, or to multiply as fast as the best product of matrices that torch has. All three take turns in one run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +21,7 @@ from benchmarks import data
 from benchmarks.run import QUIET
 
 QUERIES = (1, 32, 1000)
+ENGINES = ("torch_towers", "faiss")
 _WORKER = """
 import json, sys, time
 import numpy as np
@@ -29,6 +35,25 @@ if kind == "faiss":
     index = faiss.IndexFlatIP(64)
     index.add(candidates)
     run = lambda count: index.search(queries[:count], 10)[1]
+elif kind == "limit":
+    import torch
+    from torch.nn.functional import linear
+    torch.set_num_threads(threads)
+    c, wide = torch.from_numpy(candidates), torch.randn(2, 1024, 1024)
+    fused = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    products = [lambda: linear(*wide)] + ([lambda: fused(*wide, None, "none", [], "")] if fused else [])
+    def least(runs):
+        found = []
+        for run in runs * 5:
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+        return min(found)
+    for line in sys.stdin:
+        memory = least([lambda: c.sum(), lambda: c.view(-1).dot(c.view(-1))])
+        arithmetic = least(products) / 2**30 * int(line) * rows * 64
+        print(memory, arithmetic, flush=True)
+    sys.exit()
 else:
     import torch
     from torch_towers.similarity import top_k
@@ -56,37 +81,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
             [sys.executable, "-c", _WORKER, kind, str(options.rows), str(options.threads)], cwd=data.ROOT,
             env={**os.environ, **QUIET}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
-        for kind in ("torch_towers", "faiss")
+        for kind in (*ENGINES, "limit")
     }  # fmt: skip
-    answers = [json.loads(engine.stdout.readline()) for engine in engines.values()]  # type: ignore[union-attr]
+    answers = [json.loads(engines[kind].stdout.readline()) for kind in ENGINES]  # type: ignore[union-attr]
     report: dict[str, Any] = {
         "rows": options.rows,
         "threads": options.threads,
         "same answers": answers[0] == answers[1],
     }
-    print("| queries | top_k, ms | IndexFlatIP, ms | ratio (quartiles) |\n| ---: | ---: | ---: | ---: |")
+    print("| queries | top_k, ms | IndexFlatIP, ms | ratio (quartiles) | limit, ms | of it |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     for count in QUERIES:
-        found: dict[str, list[float]] = {kind: [] for kind in engines}
+        found: dict[str, list[float]] = {kind: [] for kind in ENGINES}
+        memory, arithmetic = math.inf, math.inf
         for turn in range(options.rounds + 1):
-            for kind, engine in engines.items():
-                print(count, file=engine.stdin, flush=True)
-                seconds = float(engine.stdout.readline())  # type: ignore[union-attr]
+            for kind in ENGINES:
+                seconds = _asked(engines[kind], count)[0]
                 if turn:
                     found[kind].append(seconds)
+            read, multiply = _asked(engines["limit"], count)
+            memory, arithmetic = min(memory, read), min(arithmetic, multiply)
         ratios = [theirs / ours for theirs, ours in zip(found["faiss"], found["torch_towers"], strict=True)]
         low, _, high = quantiles(ratios, n=4)
         ms = {kind: median(seconds) * 1e3 for kind, seconds in found.items()}
-        ratio = ms["faiss"] / ms["torch_towers"]
+        limit, bound = max((memory * 1e3, "memory"), (arithmetic * 1e3, "products"))
+        ratio, share = ms["faiss"] / ms["torch_towers"], limit / ms["torch_towers"]
         print(
-            f"| {count} | {ms['torch_towers']:.2f} | {ms['faiss']:.2f} | {ratio:.2f} ({low:.2f} to {high:.2f}) |",
+            f"| {count} | {ms['torch_towers']:.2f} | {ms['faiss']:.2f} | {ratio:.2f} ({low:.2f} to {high:.2f}) "
+            f"| {limit:.2f} ({bound}) | {share:.0%} |",
             flush=True,
         )
-        report[str(count)] = {"ms": ms, "ratio": ratio, "low": low, "high": high}
+        limits = {"memory": memory * 1e3, "products": arithmetic * 1e3, "of it": share}
+        report[str(count)] = {"ms": ms, "ratio": ratio, "low": low, "high": high, "limit": limits}
     for engine in engines.values():
         engine.communicate()
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
+
+
+def _asked(engine: subprocess.Popen[str], count: int) -> list[float]:
+    print(count, file=engine.stdin, flush=True)
+    return [float(part) for part in engine.stdout.readline().split()]  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":
