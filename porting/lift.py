@@ -36,6 +36,7 @@ ORDER = (
     "lookups",
     "text",
     "buckets",
+    "pieces",
     "ranges",
 )
 """The files of `porting/rewrites/` in the order in which they run: laws make way for layers, lookups for the text around them."""

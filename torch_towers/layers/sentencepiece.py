@@ -23,7 +23,8 @@ from torch_towers.ops.strings import strings
 from torch_towers.ops.text import int64, integers
 from torch_towers.registry import Spec, Strings, elementwise, module, returns
 
-Int32, Int64 = np.ndarray[Any, np.dtype[np.int32]], np.ndarray[Any, np.dtype[np.int64]]
+Int32 = np.ndarray[Any, np.dtype[np.int32]]
+Int64 = np.ndarray[Any, np.dtype[np.int64]]
 Encoded = tuple[list[Any], list[int], list[int]]
 _SPACE = "\u2581"
 _THREADED = 64  # texts: for fewer, starting threads takes longer than they save
