@@ -3,7 +3,6 @@
  * exact one than a running sum and does not depend on the rows beside it. Needs AVX-512; `supported` says whether it is here. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <string.h>
 
 #if defined(__GNUC__) && defined(__x86_64__)
 #include <immintrin.h>
@@ -12,7 +11,7 @@
 #define INLINE static inline __attribute__((always_inline)) AVX512
 #define EACH(i, n) _Pragma("GCC unroll 4") for (int i = 0; i < (n); i++)
 
-enum { TILE = 4, LANES = 16, BLOCK = 64, NEAR = 1024 }; /* BLOCK rows stay in the cache while all weights pass by */
+enum { TILE = 4, LANES = 16 };
 
 /* In each quarter: two sums of pairs of `a` and two of `b`; then one of four and four operands. */
 INLINE __m512 pairs(__m512 a, __m512 b) { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); }
@@ -38,17 +37,20 @@ typedef struct {
     int relu;
 } Layer;
 
-/* Up to TILE rows of `x` times up to TILE rows of `weight`, which are `stride` apart. */
-INLINE void tile(const Layer *layer, Py_ssize_t row, Py_ssize_t output, const float *weight, Py_ssize_t stride, const int rows) {
-    Py_ssize_t inputs = layer->inputs, left = layer->outputs - output;
-    const float *x = layer->x + row * inputs, *from[TILE];
-    float *out = layer->out + row * layer->outputs + output;
+/* Rows of weights that a tile reads, what it adds, and which lanes of a quarter it writes. */
+typedef struct {
+    const float *row[TILE];
+    __m512 bias;
+    __mmask16 lanes;
+} Columns;
+
+/* `rows` rows of `x` (at most TILE) times the columns. */
+INLINE void tile(const Layer *layer, const float *x, const Columns *columns, float *out, const int rows) {
+    size_t inputs = layer->inputs, k = 0;
     __m512 sum[TILE][TILE], column[TILE], quad[TILE];
     EACH(r, TILE) EACH(c, TILE) sum[r][c] = _mm512_setzero_ps();
-    EACH(c, TILE) from[c] = weight + (c < left ? c : 0) * stride;
-    Py_ssize_t k = 0;
     for (; k + LANES <= inputs; k += LANES) {
-        EACH(c, TILE) column[c] = _mm512_loadu_ps(from[c] + k);
+        EACH(c, TILE) column[c] = _mm512_loadu_ps(columns->row[c] + k);
         EACH(r, rows) {
             __m512 values = _mm512_loadu_ps(x + r * inputs + k);
             EACH(c, TILE) sum[r][c] = _mm512_fmadd_ps(values, column[c], sum[r][c]);
@@ -56,7 +58,7 @@ INLINE void tile(const Layer *layer, Py_ssize_t row, Py_ssize_t output, const fl
     }
     if (k < inputs) {
         __mmask16 rest = (__mmask16)((1u << (inputs - k)) - 1);
-        EACH(c, TILE) column[c] = _mm512_maskz_loadu_ps(rest, from[c] + k);
+        EACH(c, TILE) column[c] = _mm512_maskz_loadu_ps(rest, columns->row[c] + k);
         EACH(r, rows) {
             __m512 values = _mm512_maskz_loadu_ps(rest, x + r * inputs + k);
             EACH(c, TILE) sum[r][c] = _mm512_fmadd_ps(values, column[c], sum[r][c]);
@@ -64,35 +66,27 @@ INLINE void tile(const Layer *layer, Py_ssize_t row, Py_ssize_t output, const fl
     }
     EACH(r, TILE) quad[r] = fours(pairs(sum[r][0], sum[r][1]), pairs(sum[r][2], sum[r][3]));
     __m512 y = quarters(halves(quad[0], quad[1]), halves(quad[2], quad[3])); /* TILE outputs of row 0, of row 1, ... */
-    __mmask16 which = left < TILE ? (__mmask16)((1u << left) - 1) : 0xF;
-    if (layer->bias != NULL) {
-        __m512 bias = _mm512_maskz_loadu_ps(which, layer->bias + output);
-        y = _mm512_add_ps(y, _mm512_shuffle_f32x4(bias, bias, 0));
-    }
+    y = _mm512_add_ps(y, columns->bias);
     if (layer->relu) y = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_NLE_UQ), y); /* NaN stays */
-    EACH(r, rows) _mm512_mask_storeu_ps(out + r * (layer->outputs - TILE), (__mmask16)(which << (TILE * r)), y);
+    EACH(r, rows) _mm512_mask_storeu_ps(out + r * layer->outputs - r * TILE, (__mmask16)(columns->lanes << (TILE * r)), y);
 }
 
 AVX512 static void product(const Layer *layer) {
-    float near[TILE * NEAR] __attribute__((aligned(64))); /* weights whose rows do not begin where the cache's lines do */
-    Py_ssize_t inputs = layer->inputs, aligned = (inputs + LANES - 1) / LANES * LANES;
-    int copied = inputs != aligned && layer->rows >= 32 && aligned <= NEAR;
-    Py_ssize_t stride = copied ? aligned : inputs;
-    for (Py_ssize_t start = 0; start < layer->rows; start += BLOCK) {
-        Py_ssize_t end = layer->rows - start < BLOCK ? layer->rows : start + BLOCK;
-        for (Py_ssize_t output = 0; output < layer->outputs; output += TILE) {
-            const float *weight = layer->weight + output * inputs;
-            if (copied) {
-                Py_ssize_t left = layer->outputs - output < TILE ? layer->outputs - output : TILE;
-                for (Py_ssize_t c = 0; c < left; c++) memcpy(near + c * stride, weight + c * inputs, inputs * sizeof(float));
-                weight = near;
-            }
-            Py_ssize_t row = start;
-            for (; row + TILE <= end; row += TILE) tile(layer, row, output, weight, stride, TILE);
-            if (end - row == 3) tile(layer, row, output, weight, stride, 3);
-            if (end - row == 2) tile(layer, row, output, weight, stride, 2);
-            if (end - row == 1) tile(layer, row, output, weight, stride, 1);
+    for (Py_ssize_t output = 0; output < layer->outputs; output += TILE) {
+        Py_ssize_t left = layer->outputs - output, row = 0;
+        Columns columns = {.bias = _mm512_setzero_ps(), .lanes = (__mmask16)(left < TILE ? (1 << left) - 1 : 0xF)};
+        EACH(c, TILE) columns.row[c] = layer->weight + (output + (c < left ? c : 0)) * layer->inputs;
+        if (layer->bias != NULL) {
+            __m512 bias = _mm512_maskz_loadu_ps(columns.lanes, layer->bias + output);
+            columns.bias = _mm512_shuffle_f32x4(bias, bias, 0);
         }
+        const float *x = layer->x;
+        float *out = layer->out + output;
+        for (; row + TILE <= layer->rows; row += TILE, x += TILE * layer->inputs, out += TILE * layer->outputs)
+            tile(layer, x, &columns, out, TILE);
+        if (layer->rows - row == 3) tile(layer, x, &columns, out, 3);
+        if (layer->rows - row == 2) tile(layer, x, &columns, out, 2);
+        if (layer->rows - row == 1) tile(layer, x, &columns, out, 1);
     }
 }
 
