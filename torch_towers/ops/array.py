@@ -295,7 +295,7 @@ def in_range(indices: Tensor, limit: int) -> Tensor:
 
     Source: tf.raw_ops.GatherV2.
     """
-    if indices.device.type == "meta":
+    if indices.device.type == "meta" or _all_within(indices, limit):
         return indices
     outside = (indices < 0) | (indices >= limit)
     if torch.compiler.is_compiling():
@@ -304,6 +304,18 @@ def in_range(indices: Tensor, limit: int) -> Tensor:
         where, position = _first(outside)
         raise InputError(f"{position} = {indices[where].item()} is not in [0, {limit})")
     return indices
+
+
+_UNSIGNED = {torch.int32: np.uint32, torch.int64: np.uint64}
+
+
+def _all_within(indices: Tensor, limit: int) -> bool:
+    """Whether no index is outside `[0, limit)`, where that can be told at a glance: read without a sign negative ones are the largest."""
+    kind = _UNSIGNED.get(indices.dtype)
+    if kind is None or type(indices) is not Tensor or torch.compiler.is_compiling() or indices.device.type != "cpu":
+        return False
+    values: Any = indices.numpy()
+    return bool(values.view(kind).max(initial=0) < limit) or not values.size
 
 
 @op(stage="early", infer=elementwise())
