@@ -427,7 +427,7 @@ _CONTROLS = {ord("\\"): "\\\\", ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "
 
 
 def _load(options: argparse.Namespace) -> TwoTower:
-    from torch_towers.two_tower import load
+    from torch_towers import load
 
     return load(options.checkpoint, device=options.device, dtype=options.dtype)
 
@@ -470,8 +470,8 @@ def _info_options(commands: Any) -> None:
 
 def info_command(options: argparse.Namespace) -> int:
     """`torch-towers info`."""
+    from torch_towers import load
     from torch_towers.info import info, info_lines
-    from torch_towers.two_tower import load
 
     towers = load(options.checkpoint)
     if options.full and not options.json:
