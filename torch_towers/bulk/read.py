@@ -157,7 +157,8 @@ def _read_parquet(
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         blocks = range(start // size, -(-(start + rows) // size))
-        if all(skip(block) for block in blocks):  # nothing of it is wanted, nor does anything held go on in it
+        last = max((block for block in blocks if not skip(block)), default=None)
+        if last is None:  # nothing of it is wanted, nor does anything held go on in it
             start += rows
             first, held, held_rows = start, [], 0
             continue
@@ -173,6 +174,9 @@ def _read_parquet(
                 held, held_rows = table.slice(end - first).to_batches(), held_rows - (end - first)
                 first = end
             told((first + held_rows) / max(total, 1))
+            if first // size > last:  # nor is the rest of the group
+                held, held_rows = [], 0
+                break
         start += rows
     if held_rows and not skip(first // size):
         yield _arrow_block(pa.Table.from_batches(held), list(range(first, first + held_rows)))
