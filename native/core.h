@@ -62,6 +62,9 @@ int start_words(void);
 /* The entry of a word, NULL where there is none. Needs no GIL: words may be added meanwhile. */
 const Entry *find_word(const Words *words, const unsigned char *word, size_t size);
 
+/* The same of a word in a buffer that goes on so far behind its start that 16 bytes can be read. */
+const Entry *find_padded(const Words *words, const unsigned char *word, size_t size);
+
 /* -- functions of the module ---------------------------------------------------------------------------------------------------- */
 
 PyObject *find(PyObject *self, PyObject *args);

@@ -1,8 +1,17 @@
 /* Texts to rows of ids in one pass over their bytes: each byte is kept, rewritten, dropped or ends a word; words are looked up. */
 #include "core.h"
 
-enum { KEEP, SPACE, DROP, LEAVE, UTF8 = 4 }; /* what becomes of a byte; UTF8 beside it: only where the text is valid UTF-8 */
-enum { LONGEST = 255 };                      /* a longer word leaves its text to Python */
+/* What becomes of a byte, other than being kept: it ends a word, it is dropped; its text is left to Python, always or where it is
+ * not valid UTF-8. */
+enum { SPACE = 1, DROP = 2, LEAVE = 4, UTF8 = 8 };
+enum { LONGEST = 255, BLOCK = 64 }; /* a longer word leaves its text to Python; bytes that are looked at together */
+
+#ifdef _MSC_VER
+#include <intrin.h>
+static inline unsigned lowest_bit(uint64_t bits) { unsigned long place; _BitScanForward64(&place, bits); return place; }
+#else
+static inline unsigned lowest_bit(uint64_t bits) { return (unsigned)__builtin_ctzll(bits); }
+#endif
 
 typedef struct {
     const Words *words;
@@ -45,34 +54,60 @@ static int report(Plan *plan, const unsigned char *word, Py_ssize_t size) {
     return pile(&plan->unknown, &head, 1) && pile(&plan->unknown, word, (size_t)size);
 }
 
+/* The next of a row's ids by a word; `known` becomes 0 where it is not known, -1 where memory ran out. */
+static inline Py_ssize_t put_word(Plan *plan, int64_t *row, Py_ssize_t column, const unsigned char *word, Py_ssize_t size, int *known) {
+    const Entry *entry = find_padded(plan->words, word, (size_t)size);
+    if (entry != NULL) return put(row, column, plan->width, entry->ids, entry->count);
+    if (plan->report) {
+        if (!report(plan, word, size)) *known = -1;
+        else if (*known == 1) *known = 0;
+        return column;
+    }
+    row[column] = plan->missing;
+    return column + 1;
+}
+
+typedef struct {
+    Py_ssize_t count; /* of the bytes that were kept or end a word */
+    uint64_t ends;    /* a bit for each of those that end one */
+    unsigned asked;   /* what any of them asks */
+} Block;
+
+/* Up to BLOCK bytes as they become, without branches. */
+static inline Block read_block(const Plan *plan, const unsigned char *at, Py_ssize_t size, unsigned char *out) {
+    const unsigned char *images = plan->images, *kinds = plan->kinds;
+    Block block = {0, 0, 0}; /* in registers: nothing that is written through `out` can be it */
+    for (Py_ssize_t i = 0; i < size; i++) {
+        unsigned kind = kinds[at[i]];
+        out[block.count] = images[at[i]];
+        block.ends |= (uint64_t)(kind & SPACE) << block.count;
+        block.asked |= kind;
+        block.count += !(kind & DROP);
+    }
+    return block;
+}
+
 /* One text: 1 done, 0 left to Python, -1 no memory. */
 static int read_text(Plan *plan, Bytes text, int64_t *row) {
-    const unsigned char *at = text.at, *end = at + text.size;
-    unsigned char word[LONGEST + 1];
-    int valid = 0, known = 1;
-    Py_ssize_t column = put(row, 0, plan->width, plan->first, plan->firsts);
-    while (at < end && column < plan->width) {
-        Py_ssize_t size = 0;
-        while (at < end) {
-            unsigned char byte = *at++, kind = plan->kinds[byte];
-            if (kind & UTF8) {
-                if (!valid && !is_utf8(text.at, end)) return 0;
-                valid = 1;
-                kind &= UTF8 - 1;
-            }
-            if (kind == KEEP) {
-                if (size == LONGEST) return 0;
-                word[size++] = plan->images[byte];
-            } else if (kind == SPACE) break;
-            else if (kind == LEAVE) return 0;
+    unsigned char buffer[LONGEST + BLOCK + 16]; /* a block, and before it what a word began with */
+    Py_ssize_t begun = 0, column = put(row, 0, plan->width, plan->first, plan->firsts);
+    int known = 1, valid = 0;
+    for (Py_ssize_t at = 0; at < text.size && column < plan->width; at += BLOCK) {
+        unsigned char *start = buffer + begun, *word = buffer;
+        Block block = read_block(plan, text.at + at, text.size - at < BLOCK ? text.size - at : BLOCK, start);
+        if (block.asked & LEAVE) return 0;
+        if (block.asked & UTF8 && !valid && !(valid = is_utf8(text.at, text.at + text.size))) return 0;
+        for (uint64_t ends = block.ends; ends && column < plan->width; ends &= ends - 1) {
+            unsigned char *end = start + lowest_bit(ends);
+            if (end - word > LONGEST) return 0;
+            if (end > word) column = put_word(plan, row, column, word, end - word, &known);
+            word = end + 1;
         }
-        if (size == 0) continue;
-        const Entry *entry = find_word(plan->words, word, (size_t)size);
-        if (entry != NULL) column = put(row, column, plan->width, entry->ids, entry->count);
-        else if (!plan->report) row[column++] = plan->missing;
-        else if (!report(plan, word, size)) return -1;
-        else known = 0;
+        begun = start + block.count - word;
+        if (begun > LONGEST) return 0;
+        memmove(buffer, word, (size_t)begun);
     }
+    if (begun > 0 && column < plan->width) column = put_word(plan, row, column, buffer, begun, &known);
     column = put(row, column, plan->width, plan->last, plan->lasts);
     while (column < plan->width) row[column++] = plan->pad;
     return known;

@@ -2,6 +2,10 @@
  * is, so that threads read it without the GIL while another, which holds it, adds. */
 #include "core.h"
 
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#error "words are read as little-endian numbers: without this module Python does the same"
+#endif
+
 #if defined(_MSC_VER) /* volatile accesses are ordered there */
 #define READ(place) (*(const volatile uint64_t *)(place))
 #define PUBLISH(place, value) (*(volatile uint64_t *)(place) = (value))
@@ -49,64 +53,102 @@ static inline uint64_t fold(uint64_t a, uint64_t b) {
 static inline uint64_t read8(const unsigned char *at) { uint64_t value; memcpy(&value, at, 8); return value; }
 static inline uint64_t read4(const unsigned char *at) { uint32_t value; memcpy(&value, at, 4); return value; }
 
+/* A word as the table sees it: its first 16 bytes, zeros behind a shorter one, and its hash. */
+typedef struct {
+    const unsigned char *at;
+    size_t size;
+    uint64_t low, high, hash;
+} Key;
+
 /* As wyhash hashes: 16 bytes by one multiplication. */
-static inline uint64_t hash_of(const unsigned char *at, size_t size) {
-    uint64_t a, b, seed = secret[1];
-    if (size >= 8) {
-        size_t rest = size;
-        for (; rest > 16; rest -= 16, at += 16) seed = fold(read8(at) ^ secret[0], read8(at + 8) ^ seed);
-        a = rest >= 8 ? read8(at) : read8(at + rest - 16);
-        b = read8(at + rest - 8);
-    } else if (size >= 4) {
-        a = read4(at);
-        b = read4(at + size - 4);
-    } else {
-        a = size ? (uint64_t)at[0] << 16 | (uint64_t)at[size >> 1] << 8 | at[size - 1] : 0;
-        b = 0;
+static inline void hash_key(Key *key) {
+    uint64_t seed = secret[1] ^ key->size;
+    for (size_t rest = key->size; rest > 16; rest -= 16) { /* from the end, so that the first 16 bytes are left */
+        const unsigned char *at = key->at + rest - 16;
+        seed = fold(read8(at) ^ secret[0], read8(at + 8) ^ seed);
     }
-    uint64_t hash = fold(a ^ secret[0], b ^ seed ^ (uint64_t)size);
-    return fold(hash ^ secret[1], secret[0] ^ 0x9E3779B97F4A7C15u);
+    key->hash = fold(key->low ^ secret[0], key->high ^ seed);
+}
+
+/* A word of which no byte behind its end may be read. */
+static inline Key key_of(const unsigned char *at, size_t size) {
+    Key key = {at, size, 0, 0, 0};
+    if (size >= 8) {
+        key.low = read8(at);
+        if (size >= 16) key.high = read8(at + 8);
+        else if (size > 8) key.high = read8(at + size - 8) >> 8 * (16 - size);
+    } else if (size >= 4) key.low = read4(at) | read4(at + size - 4) << 8 * (size - 4);
+    else if (size > 0) key.low = (uint64_t)at[0] | (uint64_t)at[size >> 1] << 8 * (size >> 1) | (uint64_t)at[size - 1] << 8 * (size - 1);
+    hash_key(&key);
+    return key;
+}
+
+/* A word behind which there are so many bytes that 16 can be read: without branches. */
+static inline Key key_of_padded(const unsigned char *at, size_t size) {
+    static const uint64_t masks[9] = {0, 0xFF, 0xFFFF, 0xFFFFFF, UINT32_MAX, 0xFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFF, UINT64_MAX};
+    size_t low = size < 8 ? size : 8, high = size < 16 ? size - low : 8;
+    Key key = {at, size, read8(at) & masks[low], read8(at + 8) & masks[high], 0};
+    hash_key(&key);
+    return key;
 }
 
 static inline const Entry *entry_at(const Words *words, uint64_t slot) {
     return (const Entry *)(words->entries + ((slot & UINT32_MAX) - 1) * WORD);
 }
 
+static inline int is_key(const Entry *entry, const Key *key) {
+    const unsigned char *word = (const unsigned char *)&entry->ids[entry->count];
+    if (entry->size != key->size) return 0;
+    if (key->size > 16) return memcmp(word, key->at, key->size) == 0;
+    uint64_t high = key->size > 8 ? read8(word + 8) : 0;
+    return ((read8(word) ^ key->low) | (high ^ key->high)) == 0; /* zeros stand behind it too */
+}
+
 /* The slot of a word, or the empty one where it belongs. There always is an empty one. */
-static inline uint64_t *slot_of(const Words *words, const unsigned char *word, size_t size, uint64_t hash) {
-    for (uint64_t i = hash & words->mask;; i = (i + 1) & words->mask) {
+static inline uint64_t *slot_of(const Words *words, const Key *key) {
+    for (uint64_t i = key->hash & words->mask;; i = (i + 1) & words->mask) {
         uint64_t slot = READ(&words->slots[i]);
-        if (slot == 0) return &words->slots[i];
-        if (slot >> 32 != hash >> 32) continue;
-        const Entry *entry = entry_at(words, slot);
-        if (entry->size == size && memcmp(&entry->ids[entry->count], word, size) == 0) return &words->slots[i];
+        if (slot == 0 || (slot >> 32 == key->hash >> 32 && is_key(entry_at(words, slot), key))) return &words->slots[i];
     }
 }
 
-const Entry *find_word(const Words *words, const unsigned char *word, size_t size) {
-    uint64_t slot = READ(slot_of(words, word, size, hash_of(word, size)));
+static inline const Entry *find_key(const Words *words, const Key *key) {
+    uint64_t slot = READ(slot_of(words, key));
     return slot == 0 ? NULL : entry_at(words, slot);
 }
 
+const Entry *find_word(const Words *words, const unsigned char *word, size_t size) {
+    Key key = key_of(word, size);
+    return find_key(words, &key);
+}
+
+const Entry *find_padded(const Words *words, const unsigned char *word, size_t size) {
+    Key key = key_of_padded(word, size);
+    return find_key(words, &key);
+}
+
+/* The bytes of an entry: those of the word are filled up with zeros to eights, to 8 at least. */
+static uint64_t padded(size_t size) { return size == 0 ? WORD : (size + WORD - 1) / WORD * WORD; }
+
 /* Room for an entry of `count` ids; NULL where the table is full. */
 static Entry *new_entry(Words *words, const unsigned char *word, size_t size, size_t count) {
-    size_t bytes = HEADER + WORD * count + (size + WORD - 1) / WORD * WORD;
+    uint64_t bytes = HEADER + WORD * (uint64_t)count + padded(size);
     if (words->count >= words->most || bytes > words->room - words->used) return NULL;
     Entry *entry = (Entry *)(words->entries + words->used);
     entry->size = (uint32_t)size;
     entry->count = (uint32_t)count;
+    memset((char *)entry + bytes - WORD, 0, WORD);
     memcpy(&entry->ids[count], word, size);
     return entry;
 }
 
 /* Lets readers find an entry, in the place of one of the same word if there is such a one. */
 static void publish(Words *words, Entry *entry) {
-    const unsigned char *word = (const unsigned char *)&entry->ids[entry->count];
-    uint64_t hash = hash_of(word, entry->size), *slot = slot_of(words, word, entry->size, hash);
+    Key key = key_of((const unsigned char *)&entry->ids[entry->count], entry->size);
+    uint64_t *slot = slot_of(words, &key), place = words->used / WORD + 1;
     words->count += *slot == 0;
-    uint64_t place = words->used / WORD + 1;
-    words->used += HEADER + WORD * (uint64_t)entry->count + ((uint64_t)entry->size + WORD - 1) / WORD * WORD;
-    PUBLISH(slot, hash >> 32 << 32 | place);
+    words->used += HEADER + WORD * (uint64_t)entry->count + padded(entry->size);
+    PUBLISH(slot, key.hash >> 32 << 32 | place);
 }
 
 /* add(word, ids) -> bool: the ids of a word, in the place of those that it had; False where the table is full. */
@@ -162,7 +204,7 @@ static PyObject *new_words(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     words->most = most;
     words->room = (uint64_t)room;
     words->slots = PyMem_RawCalloc((size_t)slots, sizeof *words->slots);
-    words->entries = PyMem_RawMalloc((size_t)room + sizeof(Entry));
+    words->entries = PyMem_RawMalloc((size_t)room + sizeof(Entry)); /* not nothing */
     if (words->slots == NULL || words->entries == NULL) {
         Py_DECREF(words);
         return PyErr_NoMemory();

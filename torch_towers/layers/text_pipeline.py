@@ -22,9 +22,9 @@ Change = tuple[str, Mapping[str, Any]]
 """A string op and its attributes. Those of "string_join" are the constants `before` and `after` the text, with the separators."""
 
 _WHITE = b" \t\n\v\f\r"
-_KEEP, _SPACE, _DROP, _LEAVE, _UTF8 = 0, 1, 2, 3, 4
-"""What becomes of a byte in the native pass: kept, the end of a word, nothing, a text that is left to Python; the last is added
-where it holds in valid UTF-8 only."""
+_KEEP, _SPACE, _DROP, _LEAVE, _UTF8 = 0, 1, 2, 4, 8
+"""What becomes of a byte in the native pass: it is kept, ends a word, or is dropped; its text is left to Python, always or where it
+is not valid UTF-8."""
 
 
 def pipeline_of(changes: Sequence[Change], layer: TextVectorization) -> Callable[[Strings], Tensor] | None:
@@ -104,9 +104,8 @@ class _ByteTable:
             if byte in self._collapsed and image is not None and not white:
                 return None
             kind = _DROP if image is None else _SPACE if white else _KEEP
-            if words_change and image == 0x0B:  # RE2's \S finds it
-                kind = _LEAVE
-            kinds.append(kind | self._asked[byte])
+            found = _LEAVE if words_change and image == 0x0B else _KEEP  # RE2's \S finds it
+            kinds.append(kind | found | self._asked[byte])
         return bytes(image or 0 for image in self._images) + bytes(kinds)
 
 
