@@ -23,7 +23,7 @@ enum {
     LINE = 16,             /* floats in a line of the cache */
     MOST_ROWS = 4080,      /* of candidates that a thread takes at a time; such a multiple too */
     SOME = 128,            /* queries that a thread takes at a time where there are many */
-    AHEAD = 2048           /* floats from a candidate to the one that is fetched beside it */
+    AHEAD = 4096           /* floats from a candidate to the one that is fetched beside it */
 };
 
 typedef uint32_t (*Tile)(const float *queries, const float *rows, Py_ssize_t dim, const float *floors, float *scores);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -18,16 +19,30 @@ Part = Callable[[int, int], Tensor]
 _POOLED = 4  # batches from which threads of their own are worth starting
 
 
+class _Given(threading.local):
+    threads = 0
+
+
+_given = _Given()
+
+
+def threads() -> int:
+    """How many threads a call may use that itself tells whether they pay: torch's number, inside `on_one_thread` too."""
+    return _given.threads or torch.get_num_threads()
+
+
 def on_one_thread(run: Callable[..., T], *operands: Any) -> T:
     """What `run` gives, its torch ops on the caller's thread alone: to wake others takes longer than small work does."""
-    threads = torch.get_num_threads()
-    if threads == 1:
+    before = torch.get_num_threads()
+    if before == 1:
         return run(*operands)
     torch.set_num_threads(1)  # for this thread; half a microsecond
+    _given.threads = before
     try:
         return run(*operands)
     finally:
-        torch.set_num_threads(threads)
+        _given.threads = 0
+        torch.set_num_threads(before)
 
 
 def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, bar: Any) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_towers import native
+from torch_towers.batches import threads
 from torch_towers.dtypes import torch_dtype
 from torch_towers.ops.checks import readable
 from torch_towers.ops.reductions import top_k
@@ -55,7 +56,7 @@ def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int6
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         parts, sizes = (q[rows], c, values[rows], places[rows]), (rows.stop - start, m, dim, k, places.itemsize)
-        if not native.scores.top_k(*parts, *sizes, torch.get_num_threads()):
+        if not native.scores.top_k(*parts, *sizes, threads()):
             return None
     found = [torch.from_numpy(array) for array in (values, places)]  # type: ignore[reportUnknownMemberType]
     return found[0], found[1].to(torch_dtype(dtype))

@@ -81,3 +81,27 @@ def test_errors_in_other_threads_reach_the_caller(threads: int) -> None:
     with pytest.raises(InputError, match="row 41"):
         run_batches(part, 100, 8, device=CPU, to_host=False, bar=None)
     assert torch.get_num_threads() == threads
+
+
+def test_threads_that_a_call_may_use(threads: int) -> None:
+    assert batches.threads() == threads
+    assert on_one_thread(lambda: (torch.get_num_threads(), batches.threads())) == (1, threads)
+    assert batches.threads() == threads
+
+    def fails() -> None:
+        raise InputError("x")
+
+    with pytest.raises(InputError):
+        on_one_thread(fails)
+    assert batches.threads() == threads == torch.get_num_threads()
+
+
+def test_threads_of_a_pool_are_one_each() -> None:
+    seen: list[int] = []
+
+    def part(start: int, end: int) -> Tensor:
+        seen.append(batches.threads())
+        return torch.zeros(end - start, 1)
+
+    run_batches(part, 64, 8, device=CPU, to_host=False, bar=None)
+    assert set(seen) == {1}
