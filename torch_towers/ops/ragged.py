@@ -34,7 +34,8 @@ def ragged_to_tensor(
     `shape` gives sizes to pad or cut to; -1 (or no shape) is the longest row.
     Errors: `InputError` for partitions that contradict each other. Source: tf.raw_ops.RaggedTensorToTensor.
     """
-    if types == ("ROW_SPLITS",) and (plain := _padded_rows(values, default, partitions[0], shape)) is not None:
+    plain = _padded_rows(values, default, partitions, shape, types)
+    if plain is not None:
         return plain
     counted = types[0] == "FIRST_DIM_SIZE"
     rows = int(partitions[0]) if counted else partitions[0].shape[0] - 1
@@ -58,26 +59,44 @@ def ragged_to_tensor(
     return place(out, index[kept], take(values, kept)).reshape((*sizes, *inner))
 
 
-def _padded_rows(values: Rows, default: Rows, splits: Tensor, shape: tuple[Any, ...]) -> Tensor | None:
+_BY_ROW_IDS = ("FIRST_DIM_SIZE", "VALUE_ROWIDS")
+
+
+def _padded_rows(
+    values: Rows, default: Rows, partitions: tuple[Tensor, ...], shape: tuple[Any, ...], types: tuple[str, ...]
+) -> Tensor | None:
     """Rows of integers, padded, as tokenizers give them; None for what is not as plain as that."""
     if not isinstance(values, Tensor) or not isinstance(default, Tensor) or len(shape) not in (0, 2):
         return None
-    plain = readable(values) and values.device.type == "cpu" and values.dtype in (torch.int32, torch.int64)
-    if not plain or values.ndim != 1 or default.numel() != 1 or not all(type(size) is int for size in shape):
+    if values.dtype not in (torch.int32, torch.int64) or values.device.type != "cpu" or not readable(values):
         return None
-    bounds: Any = splits.numpy()
-    lengths = bounds[1:] - bounds[:-1]
+    if values.ndim != 1 or default.numel() != 1 or not all(type(size) is int for size in shape):
+        return None
+    lengths = None
+    if types == ("ROW_SPLITS",):
+        lengths = _lengths_of_splits(partitions[0].numpy(), len(values))
+    elif types == _BY_ROW_IDS:
+        lengths = _lengths_of_row_ids(int(partitions[0]), partitions[1].numpy(), len(values))
     rows, width = shape or (-1, -1)
-    if (
-        not len(lengths)
-        or bounds[0] != 0
-        or lengths.min() < 0
-        or bounds[-1] != len(values)
-        or rows not in (-1, len(lengths))
-    ):
+    if lengths is None or rows not in (-1, len(lengths)):
         return None
     items: Any = values.numpy()
     return torch.from_numpy(padded_rows(items, lengths, width, default.item()))  # type: ignore[reportUnknownMemberType]
+
+
+def _lengths_of_splits(splits: Any, values: int) -> Any:
+    """The length of each row; None for no rows, and for splits that do not begin at 0, go back, or end elsewhere."""
+    if len(splits) < 2 or splits[0] != 0 or splits[-1] != values:
+        return None
+    lengths = splits[1:] - splits[:-1]
+    return lengths if len(lengths) == 1 or lengths.min() >= 0 else None
+
+
+def _lengths_of_row_ids(rows: int, ids: Any, values: int) -> Any:
+    """The length of each row; None for no rows, and for row ids that go back or are out of range."""
+    if rows < 1 or len(ids) != values or (values and (ids[0] < 0 or ids[-1] >= rows or (ids[1:] < ids[:-1]).any())):
+        return None
+    return np.bincount(ids, minlength=rows)
 
 
 def padded_rows(values: Any, lengths: Any, width: int, pad: Any) -> Any:

@@ -13,6 +13,10 @@ from torch_towers.errors import InputError
 from torch_towers.ops import ragged
 
 
+def _not_plain(*operands: Any) -> None:
+    """What is not plain takes the general way."""
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 5), max_size=5),
@@ -42,7 +46,44 @@ def test_equals_the_general_way(
 
     found = padded()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_padded_rows", lambda *_: None)
+        patch.setattr(ragged, "_padded_rows", _not_plain)
+        expected = padded()
+    if isinstance(expected, str):
+        assert found == expected
+    else:
+        assert found.dtype == expected.dtype and torch.equal(found, expected)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 4), max_size=12),
+    order=st.sampled_from(["sorted", "sorted", "sorted", "as it is"]),
+    damage=st.sampled_from([None, None, None, -1, 9]),
+    size=st.integers(0, 6),
+    width=st.sampled_from([None, -1, 0, 1, 3, 9]),
+    rows=st.sampled_from([-1, 0, 2, 5]),
+    dtypes=st.tuples(st.sampled_from([torch.int32, torch.int64]), st.sampled_from([torch.int32, torch.int64])),
+)
+def test_row_ids_equal_the_general_way(
+    ids: list[int], order: str, damage: int | None, size: int, width: int | None, rows: int, dtypes: Any
+) -> None:
+    listed = sorted(ids) if order == "sorted" else ids
+    named = torch.tensor([*listed, *([] if damage is None else [damage])], dtype=dtypes[1])
+    values = torch.arange(1, len(listed) + 1, dtype=dtypes[0])
+    shape = () if width is None else (rows, width)
+    pad, count = torch.tensor(-7, dtype=dtypes[0]), torch.tensor(size, dtype=dtypes[1])
+
+    def padded() -> Any:
+        try:
+            return ragged.ragged_to_tensor(
+                values, pad, (count, named), *shape, types=("FIRST_DIM_SIZE", "VALUE_ROWIDS")
+            )
+        except (InputError, RuntimeError, IndexError) as error:
+            return str(error)
+
+    found = padded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "_padded_rows", _not_plain)
         expected = padded()
     if isinstance(expected, str):
         assert found == expected
