@@ -10,7 +10,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +20,7 @@ from torch_towers.errors import TorchTowersError
 
 if TYPE_CHECKING:
     from torch_towers.bulk import Job, Summary
+    from torch_towers.bulk.table import Piece
     from torch_towers.index import Index
     from torch_towers.tower import Tower
     from torch_towers.two_tower import TwoTower
@@ -338,7 +340,7 @@ def _index(options: argparse.Namespace, towers: TwoTower) -> Index:
     return read_index(towers, _candidates(options, towers))
 
 
-def _candidates(options: argparse.Namespace, towers: TwoTower) -> Any:
+def _candidates(options: argparse.Namespace, towers: TwoTower) -> Generator[Piece]:
     from torch_towers.bulk.table import read_candidates
 
     columns = dict(_pair(item, both=True) for item in options.column)
@@ -392,9 +394,10 @@ def similarity_command(options: argparse.Namespace) -> int:
         return distance(queries, candidates, options.distance)
 
     if options.candidates is not None:
-        for vectors, ids in _candidates(options, towers):
-            rows = zip(ids, numbers(scores_with(vectors).T), strict=True)
-            sys.stdout.writelines(map(_json_scores if options.json else _tab_scores, rows))
+        line = _json_scores if options.json else _tab_scores
+        with closing(_candidates(options, towers)) as pieces:
+            for vectors, ids in pieces:
+                sys.stdout.writelines(map(line, zip(ids, numbers(scores_with(vectors).T), strict=True)))
         return 0
     candidates = towers.encode_candidate([_row(text, towers.candidate, "candidate") for text in options.candidate])
     scores = scores_with(candidates)
