@@ -31,13 +31,16 @@ typedef struct {
     const char *key;
     Py_ssize_t key_size, step;
     int kind, seen;
-    PyObject *list, *defaults; /* of strings */
-    Py_buffer out, fallback;   /* of numbers */
+    PyObject *defaults;      /* of strings */
+    Py_buffer out, fallback; /* of objects, or of numbers */
 } Column;
 
 static int put_bytes(Column *column, Py_ssize_t place, PyObject *value) {
-    if (value == NULL || place >= PyList_GET_SIZE(column->list)) { Py_XDECREF(value); return -1; }
-    return PyList_SetItem(column->list, place, value);
+    PyObject **slot = (PyObject **)column->out.buf + place, *before = *slot;
+    if (value == NULL) return -1;
+    *slot = value;
+    Py_XDECREF(before);
+    return 0;
 }
 
 /* The values of one feature of row `row`: 1 done, 0 not plain, -1 exception. */
@@ -89,11 +92,12 @@ static int fill_default(Column *column, Py_ssize_t row) {
 
 /* The column of a key: nearly always the one behind the last, since examples are written alike. */
 static Column *column_of(Column *columns, Py_ssize_t count, Span key, Py_ssize_t *next) {
+    Py_ssize_t index = *next;
     for (Py_ssize_t i = 0; i < count; i++) {
-        Py_ssize_t index = (*next + i) % count;
         Column *column = &columns[index];
-        if (column->key_size == key.end - key.at && memcmp(column->key, key.at, column->key_size) == 0) {
-            *next = (index + 1) % count;
+        index = index + 1 < count ? index + 1 : 0;
+        if (column->key_size == key.end - key.at && memcmp(column->key, key.at, (size_t)column->key_size) == 0) {
+            *next = index;
             return column;
         }
     }
@@ -122,7 +126,18 @@ static int read_example(Span data, Column *columns, Py_ssize_t count, Py_ssize_t
     return 1;
 }
 
-/* One (key, kind, step, out, default): out is a list for strings, else a buffer; default a tuple, a buffer or None. */
+/* The array of objects that a column of strings is written to, and its default. */
+static int open_strings(Column *column, Py_ssize_t count, PyObject *out, PyObject *standard) {
+    if (PyObject_GetBuffer(out, &column->out, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) < 0) return -1;
+    int fits = column->out.format != NULL && strcmp(column->out.format, "O") == 0 && column->out.len / (Py_ssize_t)sizeof(PyObject *) == count;
+    if (fits && standard != Py_None) fits = PyTuple_CheckExact(standard) && PyTuple_GET_SIZE(standard) == column->step;
+    column->defaults = standard == Py_None ? NULL : standard;
+    if (fits) return 0;
+    PyErr_SetString(PyExc_ValueError, "the array or the default has another size");
+    return -1;
+}
+
+/* One (key, kind, step, out, default): out is an array, of objects for strings; default a tuple of them, a buffer or None. */
 static int open_column(PyObject *item, Py_ssize_t rows, Column *column) {
     PyObject *out, *standard;
     memset(column, 0, sizeof *column);
@@ -131,14 +146,7 @@ static int open_column(PyObject *item, Py_ssize_t rows, Column *column) {
         PyErr_SetString(PyExc_ValueError, "the number of values is out of range");
         return -1;
     }
-    if (column->kind == BYTES) {
-        int fits = PyList_CheckExact(out) && PyList_GET_SIZE(out) == rows * column->step;
-        if (fits && standard != Py_None) fits = PyTuple_CheckExact(standard) && PyTuple_GET_SIZE(standard) == column->step;
-        if (!fits) { PyErr_SetString(PyExc_ValueError, "the list or the default has another size"); return -1; }
-        column->list = out;
-        column->defaults = standard == Py_None ? NULL : standard;
-        return 0;
-    }
+    if (column->kind == BYTES) return open_strings(column, rows * column->step, out, standard);
     if (column->kind != FLOATS && column->kind != INTEGERS) { PyErr_SetString(PyExc_ValueError, "the kind is not known"); return -1; }
     Py_ssize_t size = column->kind == FLOATS ? 4 : 8;
     if (writable(out, rows * column->step, size, &column->out) < 0) return -1;
@@ -153,24 +161,24 @@ static void close_columns(Column *columns, Py_ssize_t count) {
     PyMem_Free(columns);
 }
 
-/* examples(serialized, columns) -> bool: the dense features of tf.Examples. */
+/* examples(serialized, columns) -> bool: the dense features of an array of tf.Examples. */
 PyObject *examples(PyObject *self, PyObject *args) {
-    PyObject *serialized, *wanted;
-    if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &serialized, &PyTuple_Type, &wanted)) return NULL;
-    Py_ssize_t rows = PyList_GET_SIZE(serialized), count = PyTuple_GET_SIZE(wanted), next = 0;
-    Column *columns = PyMem_Calloc(count + 1, sizeof(Column));
-    if (columns == NULL) return PyErr_NoMemory();
-    int done = 1;
+    PyObject *array, *wanted;
+    Objects serialized;
+    Bytes item;
+    if (!PyArg_ParseTuple(args, "OO!", &array, &PyTuple_Type, &wanted)) return NULL;
+    if (open_objects(array, PY_SSIZE_T_MAX, &serialized) < 0) return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(wanted), next = 0;
+    Column *columns = PyMem_Calloc((size_t)count + 1, sizeof(Column));
+    int done = columns == NULL ? -1 : 1;
+    if (columns == NULL) PyErr_NoMemory();
     for (Py_ssize_t i = 0; i < count && done == 1; i++)
-        if (open_column(PyTuple_GET_ITEM(wanted, i), rows, &columns[i]) < 0) done = -1;
-    for (Py_ssize_t row = 0; row < rows && done == 1; row++) {
-        PyObject *item = row < PyList_GET_SIZE(serialized) ? PyList_GET_ITEM(serialized, row) : NULL;
-        if (item == NULL || !PyBytes_CheckExact(item)) { done = 0; break; }
-        const unsigned char *start = (const unsigned char *)PyBytes_AS_STRING(item);
-        Span data = {start, start + PyBytes_GET_SIZE(item)};
-        done = read_example(data, columns, count, row, &next);
+        if (open_column(PyTuple_GET_ITEM(wanted, i), serialized.count, &columns[i]) < 0) done = -1;
+    for (Py_ssize_t row = 0; row < serialized.count && done == 1; row++) {
+        done = bytes_at(&serialized, row, &item);
+        if (done == 1) done = read_example((Span){item.at, item.at + item.size}, columns, count, row, &next);
     }
-    close_columns(columns, count);
+    if (columns != NULL) close_columns(columns, count);
+    close_objects(&serialized);
     return done < 0 ? NULL : PyBool_FromLong(done);
 }
-

@@ -228,7 +228,7 @@ def test_plain_examples_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_wrong_arguments_are_refused() -> None:
-    out = np.empty(2, np.int64)
+    out, one = np.empty(2, np.int64), strings([b""], (1,))
     for call in (
         lambda: core.lookup({}, [b"a"], 0, out),
         lambda: core.lookup({}, [b"a"], 0, b"12345678"),
@@ -264,10 +264,13 @@ def test_wrong_arguments_are_refused() -> None:
         lambda: core.numbers((1.0, 2.0), np.empty(2)),
         lambda: core.encode([b"a"], np.empty(2, object)),
         lambda: core.encode([b"a", b"b"], strings([b"a"] * 4, (4,))[::2]),
-        lambda: core.examples([b""], ((b"k", 0x12, 2**62, out, None),)),
-        lambda: core.examples([b""], ((b"k", 0x0A, 1, [None, None], None),)),
-        lambda: core.examples([b""], ((b"k", 0x0A, 1, [None], (b"a", b"b")),)),
-        lambda: core.examples([b""], ((b"k", 7, 1, out, None),)),
+        lambda: core.examples(one, ((b"k", 0x12, 2**62, out, None),)),
+        lambda: core.examples([b""], ()),
+        lambda: core.examples(one, ((b"k", 0x0A, 1, [None], None),)),
+        lambda: core.examples(one, ((b"k", 0x0A, 1, np.empty(2, object), None),)),
+        lambda: core.examples(one, ((b"k", 0x0A, 1, np.empty(1, np.int64), None),)),
+        lambda: core.examples(one, ((b"k", 0x0A, 1, np.empty(1, object), (b"a", b"b")),)),
+        lambda: core.examples(one, ((b"k", 7, 1, out, None),)),
     ):
         with pytest.raises((TypeError, ValueError, BufferError, OverflowError)):
             call()
@@ -278,4 +281,4 @@ def test_wrong_arguments_are_refused() -> None:
     assert core.encode(["a", 1], np.empty(2, object)) is False
     assert core.encode(["a", "\ud800"], np.empty(2, object)) is False
     assert core.encode({"a": 1}, np.empty(1, object)) is False
-    assert core.examples(["text"], ()) is False
+    assert core.examples(strings(["text"], (1,)), ()) is False  # type: ignore[list-item]

@@ -125,14 +125,11 @@ def _plain_examples(
             standard = np.array(standard.numpy(), _DTYPES[dtype])
         elif standard is not None:
             standard = tuple(standard.tolist())
-        outs.append([None] * (count * step) if dtype == "string" else np.empty(count * step, _DTYPES[dtype]))
+        outs.append(np.empty((count, *shape), _DTYPES.get(dtype, object)))
         columns.append((key, _TAGS[dtype], step, outs[-1], standard))
-    if not native.core.examples(serialized.tolist(), tuple(columns)):
+    if not native.core.examples(np.ascontiguousarray(serialized), tuple(columns)):
         return None
-    return tuple(
-        (_tensor(out, dtype) if dtype == "string" else torch.from_numpy(out)).reshape((count, *shape))  # type: ignore[reportUnknownMemberType]
-        for out, (_, dtype, shape) in zip(outs, dense, strict=True)
-    )
+    return tuple(out if out.dtype.char == "O" else torch.from_numpy(out) for out in outs)  # type: ignore[reportUnknownMemberType]
 
 
 class _Where:
