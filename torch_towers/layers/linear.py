@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook  # type: ignore[reportUnknownVariableType]
 
 from torch_towers.native import linear as _native
@@ -29,6 +30,7 @@ def _onednn() -> Any:
 
 _ONEDNN = _onednn()
 _C: Any = torch._C
+_forward_ad: Any = forward_ad
 
 
 @module()
@@ -60,18 +62,30 @@ def _plain(layer: nn.Module) -> bool:
 
 
 def _product(layer: nn.Module, x: Tensor, *, relu: bool) -> Tensor:
-    if not (torch.compiler.is_compiling() or torch.is_grad_enabled() or _C._get_tracing_state()):
+    if _only_numbers():
         weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
         if weight is not None and _takes(x, weight, bias):
             weights = weight.numel()
             products = x.shape[0] * weights
-            if products <= _FEW and weights <= _LARGE and _unwatched():
+            if products <= _FEW and weights <= _LARGE and _native is not None:
                 return _few(x, weight, bias, relu)
             if products >= _MANY and _ONEDNN is not None:
                 y = _ONEDNN(x, weight, bias, "none", [], "")  # its own relu makes 0 of NaN
                 return y.relu_() if relu else y
     y = F.linear(x, layer.weight, layer.bias)  # type: ignore[reportArgumentType]
     return F.relu(y) if relu else y
+
+
+def _only_numbers() -> bool:
+    """Whether nothing follows torch's calls (gradients, compilers, tracing, vmap, modes): it would miss what faster code does."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or _C._get_tracing_state()
+        or _C._len_torch_dispatch_stack()
+        or _C._functorch.peek_interpreter_stack()
+        or _forward_ad._current_level >= 0
+    )
 
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -87,16 +101,6 @@ def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and x.shape[1] == weight.shape[1]
         and (bias is None or (type(bias) is nn.Parameter and bias.is_cpu and bias.dtype is torch.float32))
         and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def _unwatched() -> bool:
-    """Whether nothing follows torch's calls (vmap, modes): it would miss what native code does."""
-    return (
-        _native is not None
-        and torch.is_inference_mode_enabled()
-        and not _C._len_torch_dispatch_stack()
-        and _C._functorch.peek_interpreter_stack() is None
     )
 
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
 from torch_towers.layers import linear as module
 from torch_towers.layers.linear import Linear, linear, linear_relu
@@ -194,15 +196,31 @@ def test_swapped_patched_and_hooked_layers_are_called(act: object) -> None:
             handle.remove()
 
 
-def test_what_follows_torchs_calls_sees_the_product(calls: list[str]) -> None:
-    layer, x = _layer(8, 4), _values(5, 8)
+@pytest.mark.parametrize("rows", [5, 100_000])
+def test_what_follows_torchs_calls_sees_the_product(rows: int, calls: list[str]) -> None:
+    layer, x = _layer(8, 4), _values(rows, 8)
     with torch.inference_mode():
         traced = torch.jit.trace(layer, x, check_trace=False)
-        assert torch.allclose(traced(2 * x), layer(2 * x))
-        calls.clear()
         mapped = torch.func.vmap(layer)(torch.stack([x, x + 1]))
-        assert torch.allclose(mapped[1], F.linear(x + 1, layer.weight, layer.bias))
-        assert not calls
+        assert torch.allclose(mapped[1], F.linear(x + 1, layer.weight, layer.bias), atol=1e-6)
+        with FlopCounterMode(display=False) as counter:
+            layer(x)
+        assert counter.get_total_flops() == 2 * rows * 8 * 4
+    with torch.no_grad(), forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+    assert not calls
+    assert torch.allclose(tangent, layer.weight.sum(1).expand(rows, 4), atol=1e-6)
+    assert torch.allclose(traced(2 * x), layer(2 * x), atol=1e-6)
+
+
+@needs_native
+def test_the_same_without_gradients_and_in_inference_mode(calls: list[str]) -> None:
+    layer, x = _layer(8, 4), _values(5, 8)
+    with torch.no_grad():
+        found = layer(x)
+    with torch.inference_mode():
+        assert torch.equal(layer(x), found)
+    assert calls == ["_native", "_native"] and not found.is_inference() and not found.requires_grad
 
 
 def test_without_the_native_code(only_torch: None) -> None:
