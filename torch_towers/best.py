@@ -82,8 +82,10 @@ _ONEDNN = _onednn()
 
 
 def _eager(*tensors: Tensor) -> bool:
-    """True where values may be looked at and nothing is recorded."""
-    return all(readable(x) for x in tensors) and not torch.is_grad_enabled()
+    """True where values may be looked at and no gradient is asked for."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return False
+    return all(readable(x) for x in tensors)
 
 
 def _plain(x: Tensor) -> bool:

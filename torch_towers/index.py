@@ -122,7 +122,9 @@ class Index:
             raise ValueError(
                 f"queries have {vectors.shape[1]} dimensions and candidates {self.dim}: they are not of one model"
             )
-        vectors = vectors.detach().to(self.embeddings.device, self.embeddings.dtype)
+        vectors = vectors.detach()
+        if vectors.dtype != self.embeddings.dtype or vectors.device != self.embeddings.device:
+            vectors = vectors.to(self.embeddings.device, self.embeddings.dtype)
         return _unit(vectors) if self.similarity_function == "cosine" else vectors
 
     def _by_id(self) -> dict[Any, list[int]]:
@@ -141,7 +143,9 @@ class Index:
         return [[place for name in row for place in known.get(_key(name), ())] for row in rows]
 
     def _named(self, positions: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        found = self.ids[np.maximum(positions, 0)] if len(self.ids) else np.zeros(positions.shape, self.ids.dtype)
+        if not positions.size or positions.min() >= 0:
+            return self.ids[positions]
+        found = self.ids[np.maximum(positions, 0)]
         nobody: Any = None if found.dtype == object else -1
         return np.where(positions < 0, nobody, found)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +13,11 @@ from torch_towers.best import native_top_k, products
 
 QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, 1 << 22, 128
 """Rows of queries at a time, scores at a time (16 MB: they stay in the cache), and scores that are first seen as their maximum."""
+
+Array = np.ndarray[Any, Any]
+
+COMPARISONS = 1 << 22
+"""Of indices with excluded ones, each with each, up to which that takes less time than sorting them."""
 
 
 def as_embeddings(value: Any, what: str) -> Tensor:
@@ -36,7 +43,6 @@ def similarity_pairwise(queries: Any, candidates: Any, kind: str = "dot") -> Ten
     return (q * c).sum(-1)
 
 
-@torch.no_grad()
 def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any = None) -> tuple[Tensor, Tensor]:
     """The best candidates of each query: `[n, dim], [m, dim] -> scores [n, min(k, m)], indices [n, min(k, m)]` int64.
 
@@ -47,14 +53,17 @@ def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any
     """
     if type(k) is not int or k < 0:
         raise ValueError(f"k must be an integer that is not negative, not {k!r}")
-    q, c = _pair(queries, candidates, kind)
+    q, c = (x.detach() for x in _pair(queries, candidates, kind))
     k = min(k, len(c))
-    excluded = None if exclude is None else _excluded(exclude, len(q), q.device)
+    excluded = None if exclude is None else _excluded(exclude, len(q))
     wanted = k if excluded is None else min(len(c), k + excluded.shape[1])
     blocks = [_best(q[start : start + QUERY_BLOCK], c, wanted) for start in range(0, len(q), QUERY_BLOCK)]
     if not blocks:
         return q.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=q.device)
-    scores, indices = torch.cat([s for s, _ in blocks]), torch.cat([i for _, i in blocks])
+    if len(blocks) == 1:
+        scores, indices = blocks[0]
+    else:
+        scores, indices = torch.cat([s for s, _ in blocks]), torch.cat([i for _, i in blocks])
     return (scores, indices) if excluded is None else _without(scores, indices, excluded, k, len(c))
 
 
@@ -62,8 +71,9 @@ def _pair(queries: Any, candidates: Any, kind: str) -> tuple[Tensor, Tensor]:
     q, c = as_embeddings(queries, "queries"), as_embeddings(candidates, "candidates")
     if q.shape[1] != c.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} dimensions and candidates {c.shape[1]}: they are not of one model")
-    dtype = torch.promote_types(q.dtype, c.dtype)
-    q, c = q.to(dtype), c.to(q.device, dtype)
+    if q.dtype != c.dtype or q.device != c.device:
+        dtype = torch.promote_types(q.dtype, c.dtype)
+        q, c = q.to(dtype), c.to(q.device, dtype)
     if kind == "cosine":
         return torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(c, dim=-1)
     return q, c
@@ -131,30 +141,35 @@ def _first_of_equals(scores: Tensor, last: Tensor, k: int) -> Tensor:
     return taken.nonzero()[:, 1].reshape(-1, k)
 
 
-def _excluded(exclude: Any, rows: int, device: torch.device) -> Tensor:
+def _excluded(exclude: Any, rows: int) -> Array:
     """What each query must not get as `[n, e]`, padded with -1."""
     if not isinstance(exclude, Tensor):
-        lists = [torch.as_tensor(row, dtype=torch.int64).reshape(-1) for row in exclude]
-        exclude = (
-            torch.nn.utils.rnn.pad_sequence(lists, batch_first=True, padding_value=-1) if lists else torch.empty(0, 0)
-        )
-    if exclude.ndim != 2 or len(exclude) != rows:
-        raise ValueError(
-            f"exclude must list candidates for each of the {rows} queries; its shape is {list(exclude.shape)}"
-        )
-    return exclude.to(device, torch.int64)
+        lists: list[list[int]] = [row.tolist() if hasattr(row, "tolist") else list(row) for row in exclude]
+        lengths = np.array([len(row) for row in lists], np.int64)
+        padded = np.full((len(lists), lengths.max(initial=0)), -1, np.int64)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = list(chain.from_iterable(lists))
+    else:
+        padded = exclude.cpu().numpy().astype(np.int64, copy=False)
+    if padded.ndim != 2 or len(padded) != rows:
+        shape = list(padded.shape)
+        raise ValueError(f"exclude must list candidates for each of the {rows} queries; its shape is {shape}")
+    return padded
 
 
-def _without(scores: Tensor, indices: Tensor, excluded: Tensor, k: int, count: int) -> tuple[Tensor, Tensor]:
+def _without(scores: Tensor, indices: Tensor, excluded: Array, k: int, count: int) -> tuple[Tensor, Tensor]:
     """The first k that are not excluded; the places that stay empty are -inf and -1."""
-    row = (
-        torch.arange(len(indices), device=indices.device)[:, None] * count
-    )  # a number of its own for each query and candidate
-    named = torch.where((excluded >= 0) & (excluded < count), excluded + row, -1)
-    out = torch.isin(indices + row, named)
-    order = out.to(torch.int8).sort(dim=1, stable=True).indices[:, :k]
-    out = out.gather(1, order)
-    return scores.gather(1, order).masked_fill(out, float("-inf")), indices.gather(1, order).masked_fill(out, -1)
+    found = indices.cpu().numpy()
+    if found.size * excluded.shape[1] <= COMPARISONS:
+        out = (found[..., None] == excluded[:, None]).any(-1)
+    else:
+        row = np.arange(len(found))[:, None] * count  # a number of its own for each query and candidate
+        out = np.isin(found + row, np.where((excluded >= 0) & (excluded < count), excluded + row, -1))
+    order = out.argsort(axis=1, kind="stable")[:, :k]
+    rows = np.arange(len(order))[:, None]
+    places, empty = (torch.as_tensor(each, device=indices.device) for each in (order, out[rows, order]))
+    return scores.gather(1, places).masked_fill_(empty, float("-inf")), indices.gather(1, places).masked_fill_(
+        empty, -1
+    )
 
 
 DISTANCES = ("SQUARED_L2_DISTANCE", "L1_DISTANCE", "COSINE_DISTANCE", "DOT_PRODUCT_DISTANCE")

@@ -92,9 +92,16 @@ def test_more_than_there_are_and_none() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.integers(-1, 30), max_size=25), min_size=3, max_size=3), st.integers(0, 25))
-def test_excluded_candidates(exclude: list[list[int]], k: int) -> None:
-    check(whole_numbers(3, 3), whole_numbers(21, 3, seed=1), k, exclude)
+@given(
+    st.lists(st.lists(st.integers(-1, 30), max_size=25), min_size=3, max_size=3),
+    st.integers(0, 25),
+    st.sampled_from([0, 10**6]),
+)
+def test_excluded_candidates(exclude: list[list[int]], k: int, compared: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "COMPARISONS", compared)
+        check(whole_numbers(3, 3), whole_numbers(21, 3, seed=1), k, exclude)
+        check(whole_numbers(3, 3), whole_numbers(900, 3, seed=1), k, exclude)
 
 
 def test_exclude_as_a_tensor_and_wrong() -> None:
@@ -104,8 +111,19 @@ def test_exclude_as_a_tensor_and_wrong() -> None:
     assert top_k(q, c, 4, exclude=padded)[1].equal(top_k(q, c, 4, exclude=lists)[1])
     assert top_k(q, c, 9, exclude=lists)[1][0, 6:].tolist() == [-1, -1, -1]
     assert top_k(q, c, 9, exclude=lists)[0][0, 6:].tolist() == [float("-inf")] * 3
+    assert top_k(q, c, 4, exclude=[np.array([0, 1, 2]), torch.tensor([5])])[1].equal(top_k(q, c, 4, exclude=lists)[1])
+    assert top_k(q[:0], c, 4, exclude=[])[1].shape == (0, 4)
     with pytest.raises(ValueError, match="for each of the 2 queries"):
         top_k(q, c, 4, exclude=[[1]])
+    with pytest.raises(ValueError, match="for each of the 2 queries"):
+        top_k(q, c, 4, exclude=torch.tensor([1, 2]))
+
+
+def test_vectors_that_are_trained() -> None:
+    q, c = whole_numbers(2, 3).requires_grad_(), whole_numbers(5000, 3, seed=1).requires_grad_()
+    scores, indices = top_k(q, c, 4)
+    assert not scores.requires_grad and indices.equal(top_k(q.detach(), c.detach(), 4)[1])
+    assert similarity(q, c).requires_grad
 
 
 def test_the_matrix_of_scores_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
