@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -16,7 +17,8 @@ T = TypeVar("T")
 Part = Callable[[int, int], Tensor]
 """The embeddings of the rows from one number up to another: `[end - start, dim]`."""
 
-_POOLED = 4  # batches from which threads of their own are worth starting
+_SHARED = 4  # batches from which sharing them out is thought of
+_WORTH = 0.005  # seconds of work for which threads are worth starting
 
 
 class _Given(threading.local):
@@ -45,10 +47,13 @@ def on_one_thread(run: Callable[..., T], *operands: Any) -> T:
         torch.set_num_threads(before)
 
 
-def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, bar: Any) -> Tensor:
+def run_batches(
+    part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, heavy: bool, bar: Any
+) -> Tensor:
     """The embeddings of all rows, in order: `[rows, dim]`, on `device`, or on the CPU where `to_host`.
 
-    On the CPU batches are shared out among torch's threads. A batch for which a CUDA device has too little memory is halved.
+    On the CPU many batches are shared out among torch's threads, each batch on one, where the first one took so long that this pays,
+    or where a batch is known to be `heavy`. A batch for which a CUDA device has too little memory is halved.
     """
     on_cpu = device.type == "cpu"
     if rows <= batch_size and bar is None:
@@ -59,8 +64,8 @@ def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device,
                 raise
             batch_size = (rows + 1) // 2
             torch.cuda.empty_cache()
-    if on_cpu and rows >= _POOLED * batch_size and _may_share():
-        parts = _on_threads(part, rows, batch_size)
+    if on_cpu and rows >= _SHARED * batch_size and _may_share():
+        parts = _shared(part, rows, batch_size, heavy)
     else:
         parts = _in_turn(part, rows, batch_size)
     if to_host and device.type == "cuda":
@@ -76,10 +81,24 @@ def _may_share() -> bool:
     return torch.get_num_threads() > 1 and not modes and not torch.is_autocast_enabled("cpu")
 
 
-def _on_threads(part: Part, rows: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:
-    """Each batch on one thread. At most a few are ahead of the one that is waited for, so that memory stays bounded."""
+def _shared(part: Part, rows: int, batch_size: int, heavy: bool) -> Iterator[tuple[int, Tensor]]:
+    """Each batch on one thread, whichever: so the numbers do not depend on what was quick."""
+    if heavy:
+        yield from _on_threads(part, range(0, rows, batch_size), rows, batch_size)
+        return
+    began = time.perf_counter()
+    yield 0, on_one_thread(part, 0, batch_size)
+    starts = range(batch_size, rows, batch_size)
+    if (time.perf_counter() - began) * len(starts) > _WORTH:
+        yield from _on_threads(part, starts, rows, batch_size)
+        return
+    for start in starts:
+        yield start, on_one_thread(part, start, min(rows, start + batch_size))
+
+
+def _on_threads(part: Part, starts: Iterable[int], rows: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:
+    """Batches on threads of their own. At most a few are ahead of the one that is waited for, so that memory stays bounded."""
     threads = torch.get_num_threads()
-    starts = range(0, rows, batch_size)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: list[Any] = []
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ def threads(request: pytest.FixtureRequest) -> Any:
     torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("heavy", [True, False])
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 31, 32, 33, 100])
-def test_parts_come_in_order(rows: int, threads: int) -> None:
+def test_parts_come_in_order(rows: int, threads: int, heavy: bool) -> None:
     seen: list[tuple[int, int]] = []
 
     def part(start: int, end: int) -> Tensor:
@@ -34,7 +36,7 @@ def test_parts_come_in_order(rows: int, threads: int) -> None:
         seen.append((start, end))
         return torch.arange(start, end, dtype=torch.float32)[:, None] * torch.ones(3)
 
-    found = run_batches(part, rows, 8, device=CPU, to_host=False, bar=None)
+    found = run_batches(part, rows, 8, device=CPU, to_host=False, heavy=heavy, bar=None)
     assert found.equal(torch.arange(rows, dtype=torch.float32)[:, None] * torch.ones(3))
     assert sorted(seen) == [(start, min(rows, start + 8)) for start in range(0, rows, 8)]
     assert torch.get_num_threads() == threads
@@ -43,7 +45,13 @@ def test_parts_come_in_order(rows: int, threads: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_dtypes_stay(dtype: torch.dtype) -> None:
     found = run_batches(
-        lambda start, end: torch.ones(end - start, 2, dtype=dtype), 5, 2, device=CPU, to_host=True, bar=None
+        lambda start, end: torch.ones(end - start, 2, dtype=dtype),
+        5,
+        2,
+        device=CPU,
+        to_host=True,
+        heavy=False,
+        bar=None,
     )
     assert found.dtype == dtype and found.equal(torch.ones(5, 2, dtype=dtype))
 
@@ -72,14 +80,16 @@ def test_many_batches_equal_one_by_one(threads: int) -> None:
     assert whole.grad is not None
 
 
-def test_errors_in_other_threads_reach_the_caller(threads: int) -> None:
+@pytest.mark.parametrize("heavy", [True, False])
+def test_errors_in_other_threads_reach_the_caller(threads: int, heavy: bool) -> None:
     def part(start: int, end: int) -> Tensor:
+        time.sleep(0.001)
         if start == 40:
             raise InputError("row 41: bad")
         return torch.zeros(end - start, 2)
 
     with pytest.raises(InputError, match="row 41"):
-        run_batches(part, 100, 8, device=CPU, to_host=False, bar=None)
+        run_batches(part, 100, 8, device=CPU, to_host=False, heavy=heavy, bar=None)
     assert torch.get_num_threads() == threads
 
 
@@ -103,5 +113,5 @@ def test_threads_of_a_pool_are_one_each() -> None:
         seen.append(batches.threads())
         return torch.zeros(end - start, 1)
 
-    run_batches(part, 64, 8, device=CPU, to_host=False, bar=None)
+    run_batches(part, 64, 8, device=CPU, to_host=False, heavy=True, bar=None)
     assert set(seen) == {1}
