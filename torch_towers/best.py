@@ -6,9 +6,6 @@ up to the rounding of sums. Of equal scores the lower index comes first.
 
 from __future__ import annotations
 
-import platform
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,8 +13,8 @@ from torch import Tensor
 from torch_towers import native
 from torch_towers.batches import threads
 from torch_towers.dtypes import torch_dtype
-from torch_towers.ops.checks import readable
 from torch_towers.ops.reductions import top_k
+from torch_towers.products import eager, plain, products
 
 MOST = 1024
 """Of the best that the native pass is asked for: beyond, torch's own selection takes less time."""
@@ -26,7 +23,6 @@ SCORES = 1 << 22
 """That torch holds at a time: 16 MB stay in the cache."""
 
 _HELD = 1 << 20  # entries that a thread of the native pass holds
-_MANY = 1 << 20  # products from which oneDNN takes less time than MKL: a call is longer, a product half as long
 
 
 def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
@@ -34,7 +30,7 @@ def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str
 
     What `top_k(matmul(queries, candidates.mT), k)` gives, without all products in memory where no gradient is asked for.
     """
-    if not _eager(queries, candidates) or k > len(candidates):
+    if not eager(queries, candidates) or k > len(candidates):
         return top_k(torch.matmul(queries, candidates.mT), k, dtype=dtype)
     if found := native_top_k(queries, candidates, k, dtype):
         return found
@@ -48,7 +44,7 @@ def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int6
     """`top_k_of_products` in one pass; None where it is not for the native code: other numbers than float32, NaN among the scores."""
     if native.scores is None or not queries.numel() or not 0 < k <= MOST:
         return None
-    if not _plain(queries) or not _plain(candidates):
+    if not plain(queries) or not plain(candidates):
         return None
     (n, dim), m = queries.shape, len(candidates)
     values, places = np.empty((n, k), np.float32), np.empty((n, k), np.int32 if dtype == "int32" else np.int64)
@@ -60,34 +56,3 @@ def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int6
             return None
     found = [torch.from_numpy(array) for array in (values, places)]  # type: ignore[reportUnknownMemberType]
     return found[0], found[1].to(torch_dtype(dtype))
-
-
-def products(queries: Tensor, candidates: Tensor) -> Tensor:
-    """`queries @ candidates.T`, on the faster of torch's libraries: `[n, dim], [m, dim] -> [n, m]`."""
-    if _ONEDNN is None or len(candidates) * queries.numel() < _MANY or not _eager(queries, candidates):
-        return queries @ candidates.mT
-    if not _plain(queries) or not _plain(candidates):
-        return queries @ candidates.mT
-    return _ONEDNN(queries, candidates, None, "none", [], "")
-
-
-def _onednn() -> Any:
-    """oneDNN's `x @ weight.T + bias`, where torch was built with it for this kind of processor; None elsewhere."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-_ONEDNN = _onednn()
-
-
-def _eager(*tensors: Tensor) -> bool:
-    """True where values may be looked at and no gradient is asked for."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        return False
-    return all(readable(x) for x in tensors)
-
-
-def _plain(x: Tensor) -> bool:
-    """Rows of float32 one behind the other, in this machine's memory."""
-    return x.dtype == torch.float32 and x.ndim == 2 and x.device.type == "cpu" and x.is_contiguous()

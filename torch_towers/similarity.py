@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.best import native_top_k, products
+from torch_towers.best import native_top_k
+from torch_towers.products import products
 
 QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, 1 << 22, 128
 """Rows of queries at a time, scores at a time (16 MB: they stay in the cache), and scores that are first seen as their maximum."""

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torch_towers import best, native
-from torch_towers.best import native_top_k, products, top_k_of_products
+from torch_towers import products as products_module
+from torch_towers.best import native_top_k, top_k_of_products
 from torch_towers.errors import InputError
+from torch_towers.ops.linalg import matmul
 from torch_towers.ops.reductions import top_k
+from torch_towers.products import products
 
 needs_native = pytest.mark.skipif(native.scores is None, reason="the native code was not built (no compiler)")
 
@@ -171,8 +174,31 @@ def test_gradients() -> None:
 def test_products() -> None:
     for n, m, dim in [(1, 40_000, 32), (40, 5000, 64), (3, 4, 5), (0, 4, 5), (3, 0, 5)]:
         q, c = normal(n, dim), normal(m, dim, seed=1)
-        assert torch.allclose(products(q, c).double(), q.double() @ c.double().T, rtol=0, atol=1e-4)
+        for found in (products(q, c), matmul(q, c.mT), matmul(q, c.mT.contiguous())):
+            assert torch.allclose(found.double(), q.double() @ c.double().T, rtol=0, atol=1e-4)
     assert products(q.double(), c.double()).dtype == torch.float64
+    q, c = normal(2, 3, 60, 64), normal(3, 900, 64)
+    assert matmul(q, c.mT).equal(q @ c.mT)
+
+
+@pytest.mark.skipif(products_module._ONEDNN is None, reason="torch has no oneDNN here")
+def test_large_products_with_a_transposed_weight_run_on_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And small ones, others, and those with a gradient do not."""
+    calls: list[int] = []
+    real = products_module._ONEDNN
+    monkeypatch.setattr(products_module, "_ONEDNN", lambda a, *rest: calls.append(len(a)) or real(a, *rest))
+    q, c = normal(32, 64), normal(5000, 64, seed=1)
+    matmul(q, c.mT)
+    assert calls == [32]
+    matmul(q[:1], c.mT)
+    matmul(q, c.mT.contiguous())
+    matmul(q.double(), c.double().mT)
+    assert matmul(q.requires_grad_(), c.mT).requires_grad
+    assert matmul(q.to("meta"), c.to("meta").mT).shape == (32, 5000)
+    assert calls == [32]
+    with torch.inference_mode():
+        matmul(q, c.mT)
+    assert calls == [32, 32]
 
 
 @needs_native
