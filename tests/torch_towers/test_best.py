@@ -16,9 +16,11 @@ from torch_towers import best, native
 from torch_towers import products as products_module
 from torch_towers.best import native_top_k, top_k_of_products
 from torch_towers.errors import InputError
+from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.ops.linalg import matmul
 from torch_towers.ops.reductions import top_k
 from torch_towers.products import products
+from torch_towers.program import Program
 
 needs_native = pytest.mark.skipif(native.scores is None, reason="the native code was not built (no compiler)")
 
@@ -199,6 +201,36 @@ def test_large_products_with_a_transposed_weight_run_on_onednn(monkeypatch: pyte
     with torch.inference_mode():
         matmul(q, c.mT)
     assert calls == [32, 32]
+
+
+def index(outputs: dict[str, str]) -> Program:
+    """What TFRS's BruteForce ports to."""
+    nodes = (
+        Node("candidates", "parameter", (), {"tensor": "candidates"}),
+        Node("turned", "matrix_transpose", ("candidates",)),
+        Node("scores", "matmul", ("q", "turned")),
+        Node("best", "top_k", ("scores", 5), {"dtype": "int32"}),
+    )
+    graph = Graph((TensorSpec("q", "float32", ("batch", 16)),), nodes, outputs, {})
+    return Program(graph, {"candidates": whole_numbers(4000, 16, seed=3)})
+
+
+def test_an_index_runs_without_its_scores() -> None:
+    program = index({"values": "best:0", "places": "best:1"})
+    whole = index({"values": "best:0", "places": "best:1", "scores": "scores"})
+    assert [len(one._plan) for one in (program, whole)] == [2, 4]
+    for n in (0, 1, 7, 80):
+        q = whole_numbers(n, 16, seed=n)
+        with torch.inference_mode():
+            found, want = program(q=q), whole(q=q)
+        trained = program(q=q)
+        assert trained["values"].requires_grad
+        for name in found:
+            assert (
+                found[name].equal(want[name])
+                and trained[name].equal(want[name])
+                and found[name].dtype == want[name].dtype
+            )
 
 
 @needs_native
