@@ -17,7 +17,7 @@ typedef struct {
     const Words *words;
     const unsigned char *images, *kinds; /* 256 each */
     const int64_t *first, *last;         /* the ids before and behind those of each text */
-    Py_ssize_t firsts, lasts, width;
+    Py_ssize_t firsts, lasts, width, longest; /* rows of `width` are written, or the longest row is sought */
     int64_t missing, pad;
     int report; /* unknown words are reported, for `missing` is not their id */
     Pile rows, unknown;
@@ -41,10 +41,10 @@ static int is_utf8(const unsigned char *at, const unsigned char *end) {
     return 1;
 }
 
-/* As many of `count` ids as the row still takes; the new column. */
+/* As many of `count` ids as the row (NULL: one that is only measured) still takes; the new column. */
 static inline Py_ssize_t put(int64_t *row, Py_ssize_t column, Py_ssize_t width, const int64_t *ids, Py_ssize_t count) {
     Py_ssize_t kept = count < width - column ? count : width - column;
-    memcpy(row + column, ids, (size_t)kept * sizeof *ids);
+    if (row != NULL) memcpy(row + column, ids, (size_t)kept * sizeof *ids);
     return column + kept;
 }
 
@@ -63,8 +63,7 @@ static inline Py_ssize_t put_word(Plan *plan, int64_t *row, Py_ssize_t column, c
         else if (*known == 1) *known = 0;
         return column;
     }
-    row[column] = plan->missing;
-    return column + 1;
+    return put(row, column, plan->width, &plan->missing, 1);
 }
 
 typedef struct {
@@ -109,14 +108,16 @@ static int read_text(Plan *plan, Bytes text, int64_t *row) {
     }
     if (begun > 0 && column < plan->width) column = put_word(plan, row, column, buffer, begun, &known);
     column = put(row, column, plan->width, plan->last, plan->lasts);
-    while (column < plan->width) row[column++] = plan->pad;
+    if (row != NULL)
+        while (column < plan->width) row[column++] = plan->pad;
+    else if (known == 1 && column > plan->longest) plan->longest = column;
     return known;
 }
 
 static int read_texts(Plan *plan, const Objects *texts, int64_t *out) {
     Bytes text;
     for (Py_ssize_t i = 0; i < texts->count; i++) {
-        int done = bytes_at(texts, i, &text) ? read_text(plan, text, out + i * plan->width) : 0;
+        int done = bytes_at(texts, i, &text) ? read_text(plan, text, out == NULL ? NULL : out + i * plan->width) : 0;
         if (done < 0 || (done == 0 && !pile(&plan->rows, &i, sizeof i))) return -1;
     }
     return 0;
@@ -132,21 +133,48 @@ static PyObject *unknown_words(const Pile *unknown) {
     return list;
 }
 
+/* What Python gets: None where all rows were read, else those that are left and the words that it must learn. */
+static PyObject *what_is_left(const Plan *plan) {
+    if (plan->rows.used == 0) Py_RETURN_NONE;
+    return Py_BuildValue("NN", row_list(&plan->rows), unknown_words(&plan->unknown));
+}
+
+/* Reads the texts into `out`, whose width is that of the rows, or measures them where it is None. */
+static PyObject *run(Plan *plan, PyObject *array, PyObject *out) {
+    Py_buffer view = {0};
+    Objects texts;
+    plan->width = PY_SSIZE_T_MAX;
+    if (out != Py_None && writable(out, -1, 8, &view) < 0) return NULL;
+    int done = open_objects(array, 256, &texts);
+    if (done == 0) {
+        Py_ssize_t count = texts.count > 0 ? texts.count : 1;
+        int fits = view.len / 8 % count == 0 && (texts.count > 0 || view.len == 0);
+        if (out != Py_None) plan->width = view.len / 8 / count;
+        if (fits) done = read_texts(plan, &texts, view.buf);
+        close_objects(&texts);
+        if (!fits) PyErr_SetString(PyExc_ValueError, "the buffer has another size");
+        else if (done < 0) PyErr_NoMemory();
+        if (!fits) done = -1;
+    }
+    if (out != Py_None) PyBuffer_Release(&view);
+    if (done < 0) return NULL;
+    return out == Py_None ? Py_BuildValue("nN", plan->longest, what_is_left(plan)) : what_is_left(plan);
+}
+
 /* text_ids(words, bytes, first, last, missing, pad, texts, out) -> None, or (rows that are left, unknown words)
  *
- * `bytes` are 256 images and 256 kinds, `first` and `last` int64s, `missing` the id of an unknown word or None. */
+ * `bytes` are 256 images and 256 kinds, `first` and `last` int64s, `missing` the id of an unknown word or None. Where `out` is None
+ * nothing is written, and the length of the longest row comes before the rest. */
 PyObject *text_ids(PyObject *self, PyObject *args) {
-    PyObject *array, *missing, *out;
+    PyObject *array, *missing, *out, *left = NULL;
     const char *table;
-    Py_buffer first, last, view;
+    Py_buffer first, last;
     Py_ssize_t size;
     long long pad;
     Words *words;
-    Objects texts;
     Plan plan;
     memset(&plan, 0, sizeof plan);
     if (!PyArg_ParseTuple(args, "O!y#y*y*OLOO", &WordsType, &words, &table, &size, &first, &last, &missing, &pad, &array, &out)) return NULL;
-    PyObject *left = NULL;
     plan.words = words;
     plan.images = (const unsigned char *)table;
     plan.kinds = plan.images + 256;
@@ -155,26 +183,8 @@ PyObject *text_ids(PyObject *self, PyObject *args) {
     plan.pad = pad;
     plan.report = missing == Py_None;
     plan.missing = plan.report ? 0 : PyLong_AsLongLong(missing);
-    if (plan.missing == -1 && PyErr_Occurred()) goto plain;
-    if (size != 512 || writable(out, -1, 8, &view) < 0) {
-        if (size == 512) goto plain;
-        PyErr_SetString(PyExc_ValueError, "the table of bytes has another size");
-        goto plain;
-    }
-    if (open_objects(array, 256, &texts) < 0) goto buffer;
-    int done = 0, fits = texts.count > 0 ? view.len / 8 % texts.count == 0 : view.len == 0;
-    if (fits && texts.count > 0) {
-        plan.width = view.len / 8 / texts.count;
-        done = read_texts(&plan, &texts, view.buf);
-    }
-    close_objects(&texts);
-    if (!fits) PyErr_SetString(PyExc_ValueError, "the buffer has another size");
-    else if (done < 0) PyErr_NoMemory();
-    else if (plan.rows.used == 0) left = Py_NewRef(Py_None);
-    else left = Py_BuildValue("NN", row_list(&plan.rows), unknown_words(&plan.unknown));
-buffer:
-    PyBuffer_Release(&view);
-plain:
+    if (size != 512) PyErr_SetString(PyExc_ValueError, "the table of bytes has another size");
+    else if (!PyErr_Occurred()) left = run(&plan, array, out);
     PyBuffer_Release(&first);
     PyBuffer_Release(&last);
     PyMem_RawFree(plan.rows.data);

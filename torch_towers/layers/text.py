@@ -65,7 +65,7 @@ class TextVectorization:
         self._separator = separator or None
         self._ngrams, self._ngram_separator = tuple(ngrams), ngram_separator
         self._mode, self.length, self.pad_id, self._size, self._dtype = output_mode, length, pad_id, size, dtype
-        self.in_one_pass = output_mode == "int" and length > 0 and not separator and not ngrams
+        self.in_one_pass = output_mode == "int" and not separator and not ngrams
         self._pipeline = pipeline_of((), self)
 
     def __call__(self, x: Strings) -> Tensor:

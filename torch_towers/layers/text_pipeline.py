@@ -166,6 +166,9 @@ def function_of(name: str, attrs: Mapping[str, Any]) -> Callable[[bytes], bytes]
     return upper_utf8 if attrs.get("encoding") else bytes.upper
 
 
+_Left = tuple[list[int], list[bytes]]
+"""The rows that the native pass left, and words that it did not know."""
+
 _MOST, _ROOM, _PASSES = (1 << 16) - 1, 1 << 22, 4
 """The bounds of what is remembered, in words and in bytes, and how often a text is read before Python takes it."""
 
@@ -190,36 +193,55 @@ class TextPipeline:
         if x.ndim == 2 and x.shape[1] != 1:
             raise InputError(f"texts have shape {list(x.shape)}, expected one text per row")
         texts = x.ravel()
-        out = np.empty((len(texts), self._width), np.int64)
+        out = np.empty((len(texts), self._width or self._longest(texts)), np.int64)
         left = self._read(texts, out)
         if left is not None:
             self._learn_and_read(texts, left, out)
         return torch.from_numpy(out)  # type: ignore[reportUnknownMemberType]
 
-    def _read(self, texts: Strings, out: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[list[int], list[bytes]] | None:
+    def _read(self, texts: Strings, out: np.ndarray[Any, np.dtype[np.int64]] | None) -> Any:
+        """Into `out`: what is left to do. Where that is None: the length of the longest row, and what is left to do."""
         return native.core.text_ids(
             self._words, self._table, self._first, self._last, self._missing, self._pad, texts, out
         )
 
-    def _learn_and_read(
-        self, texts: Strings, left: tuple[list[int], list[bytes]], out: np.ndarray[Any, np.dtype[np.int64]]
-    ) -> None:
+    def _longest(self, texts: Strings) -> int:
+        """The number of ids in the longest row."""
+        longest = 0
+        for _ in range(_PASSES):
+            found, left = self._read(texts, None)
+            longest = max(longest, found)
+            if left is None:
+                return longest
+            texts = texts[left[0]]
+            if not left[1]:
+                break
+            self._learn(left[1])
+        return max(longest, self._slowly(texts).shape[1])
+
+    def _learn_and_read(self, texts: Strings, left: _Left, out: np.ndarray[Any, np.dtype[np.int64]]) -> None:
         """The rows that are left: again, once their words are known, or in Python."""
         rows = np.array(left[0])
         for _ in range(_PASSES):
             if not left[1]:
                 break
             self._learn(left[1])
-            part = np.empty((len(rows), self._width), np.int64)
+            part = np.empty((len(rows), out.shape[1]), np.int64)
             now = self._read(texts[rows], part)
             out[rows] = part
             if now is None:
                 return
             rows, left = rows[now[0]], now
-        slow: list[bytes] = texts[rows].tolist()
+        ids = self._slowly(texts[rows])
+        out[rows] = self._pad
+        out[rows, : ids.shape[1]] = ids
+
+    def _slowly(self, texts: Strings) -> np.ndarray[Any, Any]:
+        """The rows of texts, by the ops one after another."""
+        slow: list[bytes] = texts.tolist()
         for change in self._whole:
             slow = list(map(change, slow))
-        out[rows] = self._layer.without_core(slow).numpy()
+        return self._layer.without_core(slow).numpy()
 
     def _learn(self, unknown: list[bytes]) -> None:
         for word in dict.fromkeys(unknown):

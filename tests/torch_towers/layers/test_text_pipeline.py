@@ -119,7 +119,7 @@ def one_by_one(changes: list[Change], layer: TextVectorization, texts: list[byte
 @pytest.mark.parametrize("args", LAYERS)
 @pytest.mark.parametrize("changes", [[], *CHAINS])
 @settings(max_examples=60, deadline=None)
-@given(texts=st.lists(TEXTS, max_size=5), length=st.integers(1, 9))
+@given(texts=st.lists(TEXTS, max_size=5), length=st.integers(0, 9))
 def test_equals_the_ops_one_by_one(
     changes: list[Change], args: dict[str, Any], texts: list[bytes], length: int
 ) -> None:
@@ -160,16 +160,17 @@ def test_what_has_no_fast_way(changes: list[Change]) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [{"output_mode": "count"}, {"length": 0}, {"ngrams": (1, 2)}, {"separator": b","}, {"replace": ((b"a.", b""),)}],
+    [{"output_mode": "count"}, {"ngrams": (1, 2)}, {"separator": b","}, {"replace": ((b"a.", b""),)}],
 )
 def test_layers_that_have_no_fast_way(args: dict[str, Any]) -> None:
     assert pipeline_of([LOWER], layer_of(**{"size": 30, **args})) is None
 
 
-def test_plain_texts_never_reach_python(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("length", [6, 0])
+def test_plain_texts_never_reach_python(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """So the test above compares two ways. Words that were worked out once are not worked out again."""
     texts = [b"About Editors, texting", "na\u00efve edits".encode(), b"", b"x" * 200]
-    layer = layer_of()
+    layer = layer_of(length)
     changes = CHAINS[0]
     pipeline: Any = pipeline_of(changes, layer)
     expected = one_by_one(changes, layer, texts)
@@ -179,13 +180,14 @@ def test_plain_texts_never_reach_python(monkeypatch: pytest.MonkeyPatch) -> None
     assert pipeline(strings(texts[::-1], (-1,))).numpy().tolist() == expected[::-1].tolist()
 
 
+@pytest.mark.parametrize("length", [6, 0])
 @pytest.mark.parametrize("bounds", [(3, 1 << 20), (1 << 10, 200), (0, 0), (2, 40)])
-def test_what_is_remembered_is_bounded(bounds: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded(bounds: tuple[int, int], length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_pipeline, "_MOST", bounds[0])
     monkeypatch.setattr(text_pipeline, "_ROOM", bounds[1])
-    layer = layer_of(oov_buckets=100)
+    layer = layer_of(length, oov_buckets=100)
     pipeline: Any = pipeline_of([LOWER], layer)
-    texts = [b"w%d W%d a" % (i, i * 7 % 13) for i in range(40)]
+    texts = [b"w%d W%d a" % (i, i * 7 % 13) + b" a" * (i == 7) for i in range(40)]
     for _ in range(2):
         assert pipeline(strings(texts, (-1,))).numpy().tolist() == one_by_one([LOWER], layer, texts).tolist()
         assert len(pipeline._words) <= bounds[0]
@@ -197,6 +199,8 @@ def test_errors_are_the_layers() -> None:
         layer(strings([b"a"] * 4, (2, 2)))
     assert layer(strings([], (0,))).shape == (0, 6)
     assert layer(strings([], (0, 1))).shape == (0, 6)
+    assert layer_of(0)(strings([], (0,))).shape == (0, 0)
+    assert layer_of(0)(strings([b"", b" "], (2,))).shape == (2, 0)
 
 
 def test_threads_share_a_pipeline() -> None:
