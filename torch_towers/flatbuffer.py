@@ -98,6 +98,18 @@ class Trie:
     def __len__(self) -> int:
         return len(self._units)
 
+    def has(self, byte: int) -> bool:
+        """Whether a key holds `byte`: from the places that are labelled so, most of them unused ones, up to the root or nowhere."""
+        units, children = np.array(self._units, np.uint32), np.array(self._children, np.uint32)
+        labels = units & 0x800000FF
+        seen = np.zeros(len(units), bool)
+        found = np.flatnonzero(labels == byte)
+        while found.size and found[0]:
+            seen[found] = True
+            above = np.isin(children, (found ^ labels[found]).astype(np.uint32)) & ~seen & (units < 1 << 31)
+            found = np.flatnonzero(above)
+        return bool(found.size)
+
     def step(self, node: int, path: bytes) -> int:
         """The node that `path` leads to from `node`; -1 where there is none."""
         units, children = self._units, self._children

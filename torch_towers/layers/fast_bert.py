@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from bisect import bisect_right
-from itertools import pairwise
+from collections.abc import Callable
+from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError, InputError
@@ -20,6 +25,9 @@ from torch_towers.unicode_tables import BREAKS
 _STARTS = [first for first, _ in BREAKS]
 _ROOT = 0
 _NO_NODE = 0xFFFFFFFF
+_ASCII_OR_NOT = re.compile(rb"[\x00-\x7f]+|[\x80-\xff]+")
+_SPACE = 0x20
+_REMEMBERED = 1 << 23  # bytes and tokens: of words beyond, none is remembered any longer
 
 
 @module(stage="host", infer=returns(("string", (None,)), ("int64", (None,)), ("int64", (None,))))
@@ -42,21 +50,55 @@ class FastBertNormalizer:
         results: list[bytes] = []
         offsets: list[int] = []
         splits = [0]
+        if not self._get_offsets:
+            results = [self._whole(text) for text in texts.ravel().tolist()]
+            return strings(results, (len(results),)), int64(offsets), int64([0] * (len(results) + 1))
         for text in texts.ravel().tolist():
             characters = split_utf8(text)
             mapped = [self._character(character) for character in characters]
             results.append(b"".join(old if new is None else new for old, new in zip(characters, mapped, strict=True)))
-            if self._get_offsets:
-                position = 0
-                for character, result in zip(characters, mapped, strict=True):
-                    if result is None:
-                        offsets += range(position, position + len(character))
-                    else:
-                        offsets += [position] * len(result)
-                    position += len(character)
-                offsets.append(position)
+            position = 0
+            for character, result in zip(characters, mapped, strict=True):
+                if result is None:
+                    offsets += range(position, position + len(character))
+                else:
+                    offsets += [position] * len(result)
+                position += len(character)
+            offsets.append(position)
             splits.append(len(offsets))
         return strings(results, (len(results),)), int64(offsets), int64(splits)
+
+    def _whole(self, text: bytes) -> bytes:
+        """A text of which no offsets are wanted: what is ASCII at once, since an ASCII byte is a character by itself in any text."""
+        if self._ascii is None:
+            return self._by_character(text)
+        if text.isascii():
+            return text.translate(*self._ascii)
+        return b"".join(
+            run.translate(*self._ascii) if run[0] < 128 else self._by_character(run)
+            for run in _ASCII_OR_NOT.findall(text)
+        )
+
+    def _by_character(self, text: bytes) -> bytes:
+        characters = split_utf8(text)
+        mapped = map(self._character, characters)
+        return b"".join([old if new is None else new for old, new in zip(characters, mapped, strict=True)])
+
+    @cached_property
+    def _ascii(self) -> tuple[bytes, bytes] | None:
+        """What the ASCII characters become, and those that go; None where one becomes several."""
+        table, gone = bytearray(range(256)), bytearray()
+        for code in range(128):
+            new = self._character(bytes([code]))
+            if new is None:
+                continue
+            if len(new) > 1:
+                return None
+            if new:
+                table[code] = new[0]
+            else:
+                gone.append(code)
+        return bytes(table), bytes(gone)
 
     def _character(self, character: bytes) -> bytes | None:
         """What a character becomes; None where it stays."""
@@ -93,6 +135,12 @@ class _Output:
         self.starts.append(start)
         self.limits.append(limit)
 
+    def extend(self, other: _Output) -> None:
+        self.pieces += other.pieces
+        self.ids += other.ids
+        self.starts += other.starts
+        self.limits += other.limits
+
     def keep(self) -> None:
         self.kept = len(self.ids)
 
@@ -113,6 +161,48 @@ class _Word:
         self.start = start
         self.done = 0
         self.node = _ROOT
+
+
+class _Memo:
+    """The tokens of words that were met before, one word's behind the other's; a word is its place among them."""
+
+    def __init__(self, tokens: Callable[[bytes], _Output]) -> None:
+        self._tokens = tokens
+        self._places: dict[bytes, int] = {}
+        self._counts: list[int] = []
+        self._output = _Output()
+        self._lock = threading.Lock()
+        self._arrays: tuple[np.ndarray[Any, Any], ...] = ()
+        self.size = 0
+
+    def __call__(self, words: list[bytes]) -> tuple[np.ndarray[Any, Any], ...]:
+        """(the place of each word; by place, where its tokens begin and how many they are; pieces, ids, starts, limits of all)."""
+        places = self._found(words)
+        if places.size and places.min() < 0:
+            with self._lock:
+                self._add(words)
+            places = self._found(words)
+        return (places, *self._arrays)
+
+    def _found(self, words: list[bytes]) -> np.ndarray[Any, Any]:
+        get = self._places.get
+        return np.fromiter([get(word, -1) for word in words], np.int64, len(words))
+
+    def _add(self, words: list[bytes]) -> None:
+        new: dict[bytes, int] = {}
+        for word in words:
+            if word in self._places or word in new:
+                continue
+            found = self._tokens(word)
+            new[word] = len(self._counts)
+            self._counts.append(len(found.ids))
+            self._output.extend(found)
+            self.size += len(word) + 1 + len(found.ids)
+        counts, output = np.array(self._counts, np.int64), self._output
+        columns = (np.array(column, np.int64) for column in (output.ids, output.starts, output.limits))
+        pieces = strings(output.pieces, (len(output.pieces),))
+        self._arrays = (counts.cumsum() - counts, counts, pieces, *columns)
+        self._places.update(new)  # last: whoever finds a word finds its tokens
 
 
 _SPECS = (("string", (None,)), ("int64", (None,)), ("int64", (None,)), ("int64", (None,)), ("int64", (None,)))
@@ -143,6 +233,9 @@ class FastWordpieceTokenizer:
         self._whole_texts = config.boolean(10)
         self._kinds: dict[bytes, tuple[bool, bool]] = {}
         self._steps = 0
+        ends_words = self._suffix_root != _ROOT and self._kind(b" ") == (True, False) and not self._trie.has(_SPACE)
+        self._parts = self._whole_texts and ends_words
+        self._memo = _Memo(self._tokens)
         if len(self._links) < len(self._trie):
             raise self._corrupt()
 
@@ -152,17 +245,36 @@ class FastWordpieceTokenizer:
         )
 
     def __call__(self, texts: Strings) -> tuple[Strings, Tensor, Tensor, Tensor, Tensor]:
+        """Where a space ends a word whatever stands around it, texts are taken apart at spaces, and each word is matched once."""
+        rows = [text.split(b" ") if self._parts else [text] for text in texts.ravel().tolist()]
+        words = list(chain.from_iterable(rows))
+        memo = self._memo
+        if memo.size > _REMEMBERED:
+            memo = self._memo = _Memo(self._tokens)
+        if not words:
+            return strings([], (0,)), int64([]), int64([0]), int64([]), int64([])
+        places, begins, counts, pieces, ids, starts, limits = memo(words)
+        each = counts[places]
+        ends = each.cumsum()
+        taken = np.arange(int(ends[-1])) + np.repeat(begins[places] - ends + each, each)
+        sizes = np.fromiter(map(len, words), np.int64, len(words)) + 1
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        lasts = lengths.cumsum()
+        before = sizes.cumsum() - sizes
+        moved = np.repeat(before - np.repeat(before[lasts - lengths], lengths), each)
+        splits = np.concatenate([[0], ends[lasts - 1]])
+        columns = (ids[taken], splits, starts[taken] + moved, limits[taken] + moved)
+        return pieces[taken], *map(torch.from_numpy, columns)  # type: ignore[reportUnknownMemberType,return-value]
+
+    def _tokens(self, text: bytes) -> _Output:
+        """The tokens of one text, or of what stands between two spaces."""
         output = _Output()
-        splits = [0]
-        for text in texts.ravel().tolist():
-            if self._whole_texts:
-                self._text(text, output)
-            else:
-                self._single_word(text, output)
-            output.keep()
-            splits.append(len(output.ids))
-        pieces = strings(output.pieces, (len(output.pieces),))
-        return pieces, int64(output.ids), int64(splits), int64(output.starts), int64(output.limits)
+        if self._whole_texts:
+            self._text(text, output)
+        else:
+            self._single_word(text, output)
+        output.keep()
+        return output
 
     # -- one word -----------------------------------------------------------------------------------------------------------
 
