@@ -2,6 +2,7 @@
 # make test    sets everything up and runs the tests        make lint    ruff and pyright
 # make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
 # make bench   compares speed with TensorFlow and ONNX Runtime, side by side
+# make bench-device  the towers on a GPU: whole, encoder alone, compiled, beside what the device can do at most
 # make bench-bulk  the commands on a million generated rows (ROWS=20000: in two minutes), killed and resumed: speed, memory, every row once
 
 PYTHON ?= python3.11
@@ -9,7 +10,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 export TORCH_TOWERS_CORPUS ?= $(wildcard ../shared/savedmodels)
 
-.PHONY: demo test test-without-tensorflow lint corpus bench bench-bulk docs clean
+.PHONY: demo test test-without-tensorflow lint corpus bench bench-device bench-bulk docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-parity.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +47,9 @@ bench: $(VENV)/.installed
 	$(RUN) -m benchmarks.run --json benchmarks.json
 	$(RUN) -m benchmarks.startup --json startup.json
 	$(RUN) -m benchmarks.search --json search.json
+
+bench-device: $(VENV)/.installed
+	$(RUN) -m benchmarks.device --compiled --dtypes float32 bfloat16 float16 --json device.json
 
 docs: $(VENV)/.installed
 	$(RUN) -m porting.ops_table > docs/ops.md

@@ -164,13 +164,17 @@ def row(tower: str, batch: int, one: dict[str, Any]) -> str:
     return " | ".join(shown) + " |"
 
 
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
 def machine() -> dict[str, Any]:
     """Where this was measured."""
     names = ("torch", "tensorflow", "onnxruntime", "tf2onnx", "numpy", "faiss-cpu")
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
     return {
-        "cpu": model, "cores": os.cpu_count(), "threads": int(QUIET["BENCHMARK_THREADS"]), "system": platform.platform(), "python": platform.python_version(),
+        "cpu": processor(), "cores": os.cpu_count(), "threads": int(QUIET["BENCHMARK_THREADS"]), "system": platform.platform(), "python": platform.python_version(),
         "load": os.getloadavg()[0], "versions": {name: version(name) for name in names},
     }  # fmt: skip
 

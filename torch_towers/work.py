@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,20 +20,28 @@ _ELEMENT = 8  # multiplications that take as long as reading or writing a number
 
 def work_of(program: Program, inputs: dict[str, Any]) -> float:
     """Multiplications of a run over `inputs`, counted by running it; infinite where it is more than `SMALL`, or not to be told."""
-    env, total = dict(inputs), 0.0
-    for node, (name, run) in zip(program.graph.nodes, program._steps, strict=True):
-        env[name] = run(program, env)
+    total = 0.0
+    for node, env in each(program, inputs):
         total += _work(program, node, env)
         if total > SMALL:
             return math.inf
     return total
 
 
-def _work(program: Program, node: Node, env: dict[str, Any]) -> float:
-    result = env[node.name]
+def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[str, Any]]]:
+    """The nodes of a run over `inputs`, one call each, with all values up to each of them."""
+    env = dict(inputs)
+    for node, (name, run) in zip(program.graph.nodes, program._steps, strict=True):
+        env[name] = run(program, env)
+        yield node, env
+
+
+def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
+    """Those of a node that multiplies matrices, 0 for others; infinite where they are not to be told."""
     if node.op.startswith("conv") or node.op == "einsum" or any(isinstance(v, Graph) for v in node.attrs.values()):
         return math.inf
-    if node.op in ("parameter", "constant") or not isinstance(result, Tensor):
+    result = env[node.name]
+    if not isinstance(result, Tensor):
         return 0.0
     if node.op == "matmul":
         return float(result.numel() * env[node.inputs[0]].shape[-1])
@@ -40,4 +49,11 @@ def _work(program: Program, node: Node, env: dict[str, Any]) -> float:
         layer = descend(program, path(str(node.attrs["module"])))
         if isinstance(layer, nn.Linear):
             return float(result.numel() * layer.in_features)
+    return 0.0
+
+
+def _work(program: Program, node: Node, env: dict[str, Any]) -> float:
+    found, result = multiplications(program, node, env), env[node.name]
+    if found or node.op in ("parameter", "constant") or not isinstance(result, Tensor):
+        return found
     return float(_ELEMENT * result.numel())
