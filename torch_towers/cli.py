@@ -167,8 +167,11 @@ def _positive(text: str) -> int:
 
 def embed_command(options: argparse.Namespace) -> int:
     """`torch-towers embed`."""
+    import gc
+
     from torch_towers.bulk import run
 
+    gc.freeze()  # else the modules' objects are searched for garbage again and again while rows come and go: a third of the time
     job = embed_job(options)
     summary = run(
         job, engine=options.engine, workers=options.workers, gpus=options.gpus_per_worker,

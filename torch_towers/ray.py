@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -68,6 +69,7 @@ class PartWorker:
 
     def __init__(self, job: str) -> None:
         self._worker = Worker(Job.from_json(job))
+        gc.freeze()  # as the command does; this process is Ray's, for this job alone
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         lines: list[str] = []

@@ -294,6 +294,26 @@ def test_lines_that_are_not_rows(line: Any, said: str) -> None:
         instance(line, Wanted(("word", "size"), frozenset(), "candidate"))
 
 
+def test_lists_of_one_are_their_values(checkpoint: Path, tmp_path: Path) -> None:
+    """As a whole column, and where one row of the column differs: ids, features and restricts."""
+    table = rows(9)
+    listed = [{name: [value] for name, value in row.items()} for row in table]
+    mixed = [dict(row) for row in listed]
+    mixed[4] = {**table[4], "word": [[table[4]["word"]]]}
+    found: list[dict[str, bytes]] = []
+    for name, lines in (("plain", table), ("listed", listed), ("mixed", mixed)):
+        run(job(checkpoint, write(tmp_path / f"{name}.jsonl", lines), tmp_path / name, output=VERTEX))
+        found.append(files_of(tmp_path / name))
+    assert found[0] == found[1] == found[2]
+    bad = [dict(row) for row in listed]
+    bad[2]["word"], bad[3]["size"], bad[5]["sku"], bad[6]["word"] = ["a", "b"], [], [None], [{"b64": "?"}]
+    done = run(job(checkpoint, write(tmp_path / "bad.jsonl", bad), tmp_path / "bad", on_error="skip"))
+    assert [(row, why) for _, row, why in done.bad] == [
+        (2, "feature 'word': it has 2 values; the tower takes one"), (3, "feature 'size': it has 0 values; the tower takes one"),
+        (5, "the id (column 'sku') is missing"), (6, "feature 'word': its b64 is not base64"),
+    ]  # fmt: skip
+
+
 def test_lists_of_different_lengths(tmp_path: Path) -> None:
     """A feature with a list in each row: rows of one length form a batch."""
     inputs = (TensorSpec("x", "float32", ("batch", None)),)

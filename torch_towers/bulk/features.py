@@ -20,6 +20,7 @@ def feature(column: Any, spec: TensorSpec, *, text: bool) -> tuple[Any, Problems
     if isinstance(column, np.ndarray):
         return cast(Any, column), {}
     read = _reader(spec, text)
+    column = singles(column) if _scalar(spec) else column
     kinds = set(map(type, cast("list[Any]", column)))
     if read is None or (not text and kinds <= _kinds(spec)):
         return column, {}
@@ -32,6 +33,14 @@ def feature(column: Any, spec: TensorSpec, *, text: bool) -> tuple[Any, Problems
             values.append(None)
             problems[position] = f"feature {spec.name!r}: {error}"
     return values, problems
+
+
+def singles(column: Any) -> Any:
+    """A column of lists of one value each, as Vertex writes every value, as these values; any other column as it is."""
+    values = cast("list[Any]", column)
+    if type(values) is list and set(map(type, values)) == {list} and set(map(len, values)) == {1}:
+        return [value[0] for value in values]
+    return values
 
 
 def _kinds(spec: TensorSpec) -> set[Any]:

@@ -15,7 +15,7 @@ import torch
 
 from torch_towers.bulk.ahead import ahead, in_order
 from torch_towers.bulk.errors import BulkError
-from torch_towers.bulk.features import Problems, feature, shape_of
+from torch_towers.bulk.features import Problems, feature, shape_of, singles
 from torch_towers.bulk.job import Job
 from torch_towers.bulk.manifest import Part, digest
 from torch_towers.bulk.read import MISSING, Bad, Block, Wanted, id_type, plain, read_blocks
@@ -123,13 +123,15 @@ class Worker:
         problems |= found
         bad = [(block.numbers[position], why) for position, why in problems.items()]
         kept = [position for position in good if position not in found]
-        extras = {name: _take(_listed(block.columns.get(name), len(block)), kept) for name in self.job.output.columns}
+        extras = {
+            name: _take(singles(_listed(block.columns.get(name), len(block))), kept) for name in self.job.output.columns
+        }
         return _take(ids, kept), vectors, extras, [*bad, *block.bad]
 
     def _ids(self, block: Block) -> tuple[Any, Problems]:
         if self.job.id_column is None:
             return block.numbers, {}
-        column = block.columns[self.job.id_column]
+        column = singles(block.columns[self.job.id_column])
         if isinstance(column, np.ndarray):
             return cast(Any, column).tolist(), {}
         texts = _plain_texts(column) if self.id_type == "string" else None
