@@ -68,6 +68,7 @@ const Entry *find_padded(const Words *words, const unsigned char *word, size_t s
 /* -- functions of the module ---------------------------------------------------------------------------------------------------- */
 
 PyObject *find(PyObject *self, PyObject *args);
+PyObject *find_integers(PyObject *self, PyObject *args);
 PyObject *text_ids(PyObject *self, PyObject *args);
 PyObject *encode(PyObject *self, PyObject *args);
 PyObject *numbers(PyObject *self, PyObject *args);

@@ -2,6 +2,7 @@
 
 static PyMethodDef methods[] = {
     {"find", find, METH_VARARGS, "find(words, keys, missing, out) -> rows or None"},
+    {"find_integers", find_integers, METH_VARARGS, "find_integers(words, keys, missing, out) -> rows or None"},
     {"text_ids", text_ids, METH_VARARGS, "text_ids(words, bytes, first, last, missing, pad, texts, out) -> (rows, unknown words) or None"},
     {"encode", encode, METH_VARARGS, "encode(strings, out) -> bool"},
     {"numbers", numbers, METH_VARARGS, "numbers(list, out) -> bool"},

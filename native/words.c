@@ -269,3 +269,27 @@ PyObject *find(PyObject *self, PyObject *args) {
     PyMem_RawFree(rows.data);
     return left;
 }
+
+/* find_integers(words, keys, missing, out) -> rows or None: as `find`, for int64s, whose eight bytes are the key. */
+PyObject *find_integers(PyObject *self, PyObject *args) {
+    PyObject *array, *standard, *out, *left = NULL;
+    Words *words;
+    Py_buffer keys, view;
+    Pile rows = {NULL, 0, 0};
+    if (!PyArg_ParseTuple(args, "O!OOO", &WordsType, &words, &array, &standard, &out)) return NULL;
+    int64_t missing = standard == Py_None ? 0 : PyLong_AsLongLong(standard);
+    if (missing == -1 && PyErr_Occurred()) return NULL;
+    if (PyObject_GetBuffer(array, &keys, PyBUF_C_CONTIGUOUS) < 0) return NULL;
+    if (writable(out, keys.len / 8, 8, &view) < 0) { PyBuffer_Release(&keys); return NULL; }
+    int memory = 1;
+    for (Py_ssize_t i = 0; memory && i < keys.len / 8; i++) {
+        const Entry *entry = find_word(words, (const unsigned char *)keys.buf + 8 * i, 8);
+        if (entry == NULL && standard == Py_None) memory = pile(&rows, &i, sizeof i);
+        memcpy((char *)view.buf + 8 * i, entry == NULL ? &missing : entry->ids, 8);
+    }
+    PyBuffer_Release(&keys);
+    PyBuffer_Release(&view);
+    left = memory ? row_list(&rows) : PyErr_NoMemory();
+    PyMem_RawFree(rows.data);
+    return left;
+}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_towers import native
-from torch_towers.errors import InputError
+from torch_towers.errors import CheckpointError, InputError
 from torch_towers.graph import TensorSpec
 from torch_towers.inputs import BATCH, InputReader
 from torch_towers.layers.lookups import IntegerLookup, StringLookup
@@ -36,7 +36,7 @@ def both(function: Any, *args: Any) -> tuple[Any, Any]:
             patch.setattr(native, "core", present)
             try:
                 results.append(function(*args))
-            except InputError as error:
+            except (InputError, CheckpointError) as error:
                 results.append(str(error))
     return results[0], results[1]
 
@@ -64,10 +64,36 @@ def test_string_lookup(tokens: list[bytes], buckets: int, mask: bytes | None) ->
     assert_same(*both(layer, strings(tokens, (-1,))))
 
 
-@given(st.lists(st.sampled_from([0, 1, -1, 2**63 - 1, -(2**63)]), max_size=6))
-def test_integer_lookup(values: list[int]) -> None:
-    layer = IntegerLookup(torch.tensor([1, 2**63 - 1, -(2**63)]), 2, -1)
-    assert_same(*both(layer, torch.tensor(values, dtype=torch.int64)))
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(st.sampled_from([0, 1, -1, 5, 2**31 - 1, 2**63 - 1, -(2**63)]), st.integers(-(2**63), 2**63 - 1)),
+        max_size=6,
+    ),
+    st.sampled_from([torch.int64, torch.int32, torch.float64, torch.uint8]),
+    st.sampled_from([0, 3]),
+    st.sampled_from([None, 0, 5, 2**64]),
+)
+def test_integer_lookup(values: list[int], dtype: torch.dtype, buckets: int, mask: int | None) -> None:
+    for vocabulary in (torch.tensor([1, 2**63 - 1, -(2**63), 5]), torch.tensor([5, -1], dtype=torch.int32)):
+        layer = IntegerLookup(vocabulary, 2, 4, buckets, mask, 0)
+        x = torch.tensor(values, dtype=torch.int64).to(dtype)
+        assert_same(*both(layer, x))
+        assert_same(*both(layer, torch.stack([x, x], 1)[:, 1]))
+
+
+def test_lookups_are_done_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, words = IntegerLookup(torch.tensor([7, 8]), 1, 0), StringLookup(strings([b"a", b"b"], (2,)), 1, 0, 5)
+    for layer in (numbers, words):
+        monkeypatch.setattr(layer.vocabulary, "_array_of_list", None)
+    assert numbers(torch.tensor([[8], [9]])).tolist() == [[2], [0]]
+    assert words(strings([b"b", b"a"], (2,))).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("given", [torch.tensor([1, 2, 1]), strings([b"a", b"b", b"a"], (3,))])
+def test_a_token_that_is_there_twice(given: Any) -> None:
+    first, second = both(lambda: (IntegerLookup if isinstance(given, torch.Tensor) else StringLookup)(given, 1, 0))
+    assert first == second == "a vocabulary holds a token twice"
 
 
 @settings(max_examples=150, deadline=None)
@@ -240,6 +266,8 @@ def test_wrong_arguments_are_refused() -> None:
         lambda: core.find(core.Words(1, 8), strings([b"a", b"b"], (2,)), 2**64, out),
         lambda: core.find(core.Words(1, 8), strings([b"a", b"b"], (2,)), 0, b"x" * 16),
         lambda: core.find(core.Words(1, 8), strings([b"a"] * 4, (4,))[::2], 0, out),
+        lambda: core.find_integers(core.Words(1, 8), out, 0, np.empty(3, np.int64)),
+        lambda: core.find_integers(core.Words(1, 8), np.empty(4, np.int64)[::2], 0, out),
         lambda: core.Words(-1, 8),
         lambda: core.Words(1, -8),
         lambda: core.Words(2**62, 8),

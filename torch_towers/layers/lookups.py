@@ -50,6 +50,7 @@ class Vocabulary:
         self.oov_id, self.oov_buckets = oov_id, oov_buckets
         self._tokens, self._first_id, self._mask, self._mask_id = tokens, first_id, mask_token, mask_id
         self.size = len(tokens)
+        self._integers = isinstance(vocabulary, Tensor)
         self.words = _native_words(vocabulary, first_id, mask_token, mask_id)
         if self.words is None:
             assert self._id_of is not None  # built now, for it finds tokens that are there twice
@@ -67,12 +68,16 @@ class Vocabulary:
 
     def array(self, x: Tensor | Strings) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The id of each token: `[n] -> [n]` int64."""
-        if native.core is None or self.words is None or isinstance(x, Tensor):
+        if native.core is None or self.words is None or isinstance(x, Tensor) != self._integers:
             return self._array_of_list(items(x))
-        out = np.empty(len(x), np.int64)
-        left = native.core.find(self.words, x, None if self.oov_buckets else self.oov_id, out)
+        if isinstance(x, Tensor) and x.dtype not in _INTEGERS:
+            return self._array_of_list(items(x))
+        keys: Any = _numbers(x) if isinstance(x, Tensor) else x
+        find = native.core.find_integers if self._integers else native.core.find
+        out = np.empty(len(keys), np.int64)
+        left = find(self.words, keys, None if self.oov_buckets else self.oov_id, out)
         if left is not None:
-            out[left] = self._unknown_ids(x[left].tolist())
+            out[left] = self._unknown_ids(keys[left].tolist())
         return out
 
     def _array_of_list(self, tokens: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -102,17 +107,32 @@ class Vocabulary:
         return [self.oov_id + bucket for bucket in buckets]
 
 
+_INTEGERS = (torch.int64, torch.int32)
+
+
+def _numbers(x: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.ascontiguousarray(x.to(torch.int64).numpy())
+
+
 def _native_words(vocabulary: Tensor | Strings, first_id: int, mask_token: bytes | int | None, mask_id: int) -> Any:
-    """The vocabulary as a table of the native core; None without it, for integers, and where a token is there twice."""
-    if native.core is None or isinstance(vocabulary, Tensor) or isinstance(mask_token, int):
+    """The vocabulary as a table of the native core, integers as their eight bytes; None without it, and where a token is there twice."""
+    if native.core is None:
         return None
-    tokens = np.ascontiguousarray(vocabulary)
     try:
+        if isinstance(mask_token, int):
+            mask_token = np.int64(mask_token).tobytes()
+        if isinstance(vocabulary, Tensor):
+            if vocabulary.dtype not in _INTEGERS:
+                return None
+            raw = _numbers(vocabulary).tobytes()
+            tokens = strings([raw[i : i + 8] for i in range(0, len(raw), 8)], (-1,))
+        else:
+            tokens = np.ascontiguousarray(vocabulary)
         room = sum(map(len, tokens.tolist())) + 24 * (len(tokens) + 1) + len(mask_token or b"")
         words = native.core.Words(len(tokens) + 1, room)
         if words.extend(tokens, first_id) and (mask_token is None or words.add(mask_token, [mask_id])):
             return words
-    except TypeError:  # a token that has no length
+    except (TypeError, OverflowError):  # a token that has no length, a mask beyond 64 bits
         pass
     return None
 
