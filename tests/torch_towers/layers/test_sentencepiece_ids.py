@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch_towers import native
 from torch_towers.layers.sentencepiece import SentencepieceRows, SentencepieceTokenizer
 from torch_towers.ops.ragged import ragged_to_tensor
 from torch_towers.ops.strings import strings
+from torch_towers.ops.text import integers
 
 sentencepiece = pytest.importorskip("sentencepiece")
 
@@ -37,7 +40,7 @@ def model() -> torch.Tensor:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=lines, model_writer=trained, vocab_size=60, hard_vocab_limit=False, minloglevel=2
     )
-    return torch.from_numpy(np.frombuffer(trained.getvalue(), np.uint8).copy())
+    return _tensor(trained.getvalue())
 
 
 @pytest.mark.parametrize("splits_dtype", ["int32", "int64"])
@@ -98,7 +101,7 @@ SERVED = set(KINDS) - {"bpe", "user's symbols", "spaces last"}
 
 
 def _tensor(proto: bytes) -> torch.Tensor:
-    return torch.from_numpy(np.frombuffer(proto, np.uint8).copy())
+    return torch.tensor(list(proto), dtype=torch.uint8)
 
 
 def _trained(**options: Any) -> torch.Tensor:
@@ -117,7 +120,7 @@ def _texts(pick: random.Random, count: int) -> list[bytes]:
 def _ids(tokenizer: SentencepieceTokenizer, texts: Any) -> tuple[list[int], list[int]]:
     values, splits, *_ = tokenizer(texts)
     assert isinstance(values, torch.Tensor) and values.dtype == torch.int32 and splits.dtype == torch.int64
-    return values.tolist(), splits.tolist()
+    return integers(values), integers(splits)
 
 
 @pytest.fixture
@@ -227,3 +230,13 @@ def test_rows_are_the_padded_tokens(model: torch.Tensor, count: int, length: int
     want = ragged_to_tensor(ids + 1, torch.tensor(0, dtype=torch.int32), (splits,), -1, length, types=("ROW_SPLITS",))
     rows = SentencepieceRows(model, shift=1, length=length)(texts)
     assert isinstance(want, torch.Tensor) and rows.dtype == want.dtype and torch.equal(rows, want)
+
+
+def test_many_threads_at_once(switch: pytest.MonkeyPatch) -> None:
+    """More threads than there are memories for words: the others do without."""
+    tokenizer = SentencepieceTokenizer(_trained(), offsets=False)
+    parts = [strings(_texts(random.Random(seed), 200), (-1,)) for seed in range(40)]
+    with ThreadPoolExecutor(20) as threads:
+        found = list(threads.map(partial(_ids, tokenizer), parts * 3))
+    switch.setattr(native, "pieces", None)
+    assert found == [_ids(tokenizer, part) for part in parts] * 3
