@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,18 @@ from torch_towers.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.program import used_names
 from torch_towers.steps import Store
+
+
+@contextmanager
+def full_precision() -> Generator[None]:
+    """Convolutions on CUDA as exact as products of matrices: TF32 where it was asked for there (torch's default for them alone is on)."""
+    convolutions: Any = torch.backends.cudnn
+    before = convolutions.allow_tf32
+    convolutions.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32 = before
 
 
 def with_float(graph: Graph, store: Store, dtype: str) -> tuple[Graph, Store]:

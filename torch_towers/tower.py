@@ -15,7 +15,7 @@ from torch_towers.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
 from torch_towers.errors import CheckpointError, InputError
 from torch_towers.graph import TensorSpec
 from torch_towers.inputs import BATCH, Columns, InputReader, is_batched
-from torch_towers.precision import float_graph
+from torch_towers.precision import float_graph, full_precision
 from torch_towers.program import Program
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
@@ -139,7 +139,11 @@ class Tower:
 
     def _outputs_of(self, columns: Columns, only: str | None) -> Outputs:
         prepared = self._prepared(columns)
-        encoded = self.encoder(**self._on_device(prepared))
+        if self.device.type == "cuda":
+            with full_precision():
+                encoded = self.encoder(**self._on_device(prepared))
+        else:
+            encoded = self.encoder(**self._on_device(prepared))
         if only is not None and only in encoded:
             return {only: encoded[only]}
         if self._postprocess is None:
