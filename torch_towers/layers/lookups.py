@@ -111,7 +111,7 @@ _INTEGERS = (torch.int64, torch.int32)
 
 
 def _numbers(x: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.ascontiguousarray(x.to(torch.int64).numpy())
+    return x.to(torch.int64).contiguous().numpy()
 
 
 def _native_words(vocabulary: Tensor | Strings, first_id: int, mask_token: bytes | int | None, mask_id: int) -> Any:
@@ -152,8 +152,11 @@ class _Lookup:
         self.dtype = torch_dtype(dtype)
 
     def __call__(self, x: Tensor | Strings) -> Tensor:
-        ids = self.vocabulary.array(x.reshape(-1))
-        return torch.from_numpy(ids).to(self.dtype).reshape(tuple(x.shape))  # type: ignore[reportUnknownMemberType]
+        flat = x if x.ndim == 1 else x.reshape(-1)
+        ids: Tensor = torch.from_numpy(self.vocabulary.array(flat))  # type: ignore[reportUnknownMemberType]
+        if self.dtype != torch.int64:
+            ids = ids.to(self.dtype)
+        return ids if flat is x else ids.reshape(tuple(x.shape))
 
 
 @module(stage="host", infer=_ids_spec)
