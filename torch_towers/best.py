@@ -19,8 +19,8 @@ from torch_towers.products import eager, plain, products
 MOST = 1024
 """Of the best that the native pass is asked for: beyond, torch's own selection takes less time."""
 
-SCORES = 1 << 22
-"""That torch holds at a time: 16 MB stay in the cache."""
+SCORES, ON_DEVICE = 1 << 22, 1 << 26
+"""That torch holds at a time: 16 MB, which stay in a processor's cache; on a device 256 MB, since each launch costs."""
 
 _HELD = 1 << 20  # entries that a thread of the native pass holds
 
@@ -34,7 +34,7 @@ def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str
         return top_k(torch.matmul(queries, candidates.mT), k, dtype=dtype)
     if found := native_top_k(queries, candidates, k, dtype):
         return found
-    rows = max(1, SCORES // max(1, len(candidates)))
+    rows = max(1, (SCORES if candidates.is_cpu else ON_DEVICE) // max(1, len(candidates)))
     starts = range(0, max(1, len(queries)), rows)
     blocks = [top_k(products(queries[start : start + rows], candidates), k, dtype=dtype) for start in starts]
     return torch.cat([values for values, _ in blocks]), torch.cat([places for _, places in blocks])

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.best import native_top_k
+from torch_towers.best import ON_DEVICE, SCORES, native_top_k
 from torch_towers.products import products
 
-QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, 1 << 22, 128
-"""Rows of queries at a time, scores at a time (16 MB: they stay in the cache), and scores that are first seen as their maximum."""
+QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, SCORES, 128
+"""Rows of queries at a time, scores at a time on the CPU, and scores that are first seen as their maximum."""
 
 Array = np.ndarray[Any, Any]
 
@@ -86,7 +86,7 @@ def _best(q: Tensor, c: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
     if (found := native_top_k(q, c, k)) is not None:
         return found
-    step = max(SCORE_BLOCK // max(len(q), 1), 2 * k, 1)
+    step = max((SCORE_BLOCK if c.is_cpu else ON_DEVICE) // max(len(q), 1), 2 * k, 1)
     best: tuple[Tensor, Tensor] | None = None
     for start in range(0, len(c), step):
         scores, indices = _select(products(q, c[start : start + step]), k)
