@@ -1,11 +1,9 @@
-"""Batches: many rows through a tower, a bounded number at a time, on as many threads as pay."""
+"""Batches: many rows through a tower, a bounded number at a time, and small work on the caller's thread alone."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +14,6 @@ T = TypeVar("T")
 
 Part = Callable[[int, int], Tensor]
 """The embeddings of the rows from one number up to another: `[end - start, dim]`."""
-
-_SHARED = 4  # batches from which sharing them out is thought of
-_WORTH = 0.005  # seconds of work for which threads are worth starting
 
 
 class _Given(threading.local):
@@ -47,15 +42,23 @@ def on_one_thread(run: Callable[..., T], *operands: Any) -> T:
         torch.set_num_threads(before)
 
 
-def run_batches(
-    part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, heavy: bool, bar: Any
-) -> Tensor:
+def on_all_threads(run: Callable[..., T], *operands: Any) -> T:
+    """What `run` gives, on the threads that `on_one_thread` holds back: for the large op among small ones."""
+    now, all_of_them = torch.get_num_threads(), threads()
+    if now == all_of_them:
+        return run(*operands)
+    torch.set_num_threads(all_of_them)
+    try:
+        return run(*operands)
+    finally:
+        torch.set_num_threads(now)
+
+
+def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, bar: Any) -> Tensor:
     """The embeddings of all rows, in order: `[rows, dim]`, on `device`, or on the CPU where `to_host`.
 
-    On the CPU many batches are shared out among torch's threads, each batch on one, where the first one took so long that this pays,
-    or where a batch is known to be `heavy`. A batch for which a CUDA device has too little memory is halved.
+    A batch for which a CUDA device has too little memory is halved.
     """
-    on_cpu = device.type == "cpu"
     if rows <= batch_size and bar is None:
         try:
             return _own(part(0, rows), to_host)
@@ -64,55 +67,12 @@ def run_batches(
                 raise
             batch_size = (rows + 1) // 2
             torch.cuda.empty_cache()
-    if on_cpu and rows >= _SHARED * batch_size and _may_share():
-        parts = _shared(part, rows, batch_size, heavy)
-    else:
-        parts = _in_turn(part, rows, batch_size)
+    parts = _in_turn(part, rows, batch_size)
     if to_host and device.type == "cuda":
         parts = _to_host(parts)
-    if to_host or on_cpu:
+    if to_host or device.type == "cpu":
         return _collected(parts, rows, bar)
     return torch.cat([found for _, found in _watched(parts, bar)])
-
-
-def _may_share() -> bool:
-    """Whether other threads would compute the same: autocast and modes hold for the caller's thread alone."""
-    modes = torch._C._len_torch_function_stack() + torch._C._len_torch_dispatch_stack()
-    return torch.get_num_threads() > 1 and not modes and not torch.is_autocast_enabled("cpu")
-
-
-def _shared(part: Part, rows: int, batch_size: int, heavy: bool) -> Iterator[tuple[int, Tensor]]:
-    """Each batch on one thread, whichever: so the numbers do not depend on what was quick."""
-    if heavy:
-        yield from _on_threads(part, range(0, rows, batch_size), rows, batch_size)
-        return
-    began = time.perf_counter()
-    yield 0, on_one_thread(part, 0, batch_size)
-    starts = range(batch_size, rows, batch_size)
-    if (time.perf_counter() - began) * len(starts) > _WORTH:
-        yield from _on_threads(part, starts, rows, batch_size)
-        return
-    for start in starts:
-        yield start, on_one_thread(part, start, min(rows, start + batch_size))
-
-
-def _on_threads(part: Part, starts: Iterable[int], rows: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:
-    """Batches on threads of their own. At most a few are ahead of the one that is waited for, so that memory stays bounded."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: list[Any] = []
-        try:
-            for start in starts:
-                waiting.append((start, pool.submit(part, start, min(rows, start + batch_size))))
-                if len(waiting) > 2 * threads:
-                    first, found = waiting.pop(0)
-                    yield first, found.result()
-            for first, found in waiting:
-                yield first, found.result()
-        finally:
-            for _, left in waiting:
-                left.cancel()
-            torch.set_num_threads(threads)  # the workers' calls also changed what threads to come start with
 
 
 def _in_turn(part: Part, rows: int, batch_size: int) -> Iterator[tuple[int, Tensor]]:
@@ -150,7 +110,7 @@ def _to_host(parts: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]
 
 def _own(found: Tensor, to_host: bool) -> Tensor:
     """A copy outside of inference mode, which shares no memory with what the tower was given."""
-    return found.cpu() if to_host and not found.is_cpu else found.clone()
+    return found.cpu() if to_host and not found.is_cpu else on_one_thread(found.clone)
 
 
 def _watched(parts: Iterator[tuple[int, Tensor]], bar: Any) -> Iterator[tuple[int, Tensor]]:
@@ -170,7 +130,7 @@ def _collected(parts: Iterator[tuple[int, Tensor]], rows: int, bar: Any) -> Tens
     for start, found in _watched(parts, bar):
         if whole is None:
             whole = _empty(rows, found)
-        whole[start : start + len(found)] = found
+        on_one_thread(whole[start : start + len(found)].copy_, found)
     assert whole is not None
     return whole
 

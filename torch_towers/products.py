@@ -13,9 +13,9 @@ _MANY = 1 << 20  # multiplications from which oneDNN takes less time than MKL: a
 
 def products(a: Tensor, b: Tensor) -> Tensor:
     """Every row of `a` with every row of `b`, `a @ b.T`: `[n, dim], [m, dim] -> [n, m]`."""
-    if _ONEDNN is None or a.numel() * b.shape[0] < _MANY or not (plain(a) and plain(b) and eager(a, b)):
+    if ONEDNN is None or a.numel() * b.shape[0] < _MANY or not (plain(a) and plain(b) and eager(a, b)):
         return a @ b.mT
-    return _ONEDNN(a, b, None, "none", [], "")
+    return ONEDNN(a, b, None, "none", [], "")
 
 
 def plain(x: Tensor) -> bool:
@@ -37,4 +37,4 @@ def _onednn() -> Any:
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-_ONEDNN = _onednn()
+ONEDNN = _onednn()

@@ -196,8 +196,7 @@ class Tower:
                 return self._embeddings(cut, end - start, name, start)
 
             bar = _progress_bar(rows) if progress else None
-            heavy = rows > batch_size and not self._is_small(columns, batch_size)
-            return run_batches(part, rows, batch_size, device=self.device, to_host=to_host, heavy=heavy, bar=bar)
+            return run_batches(part, rows, batch_size, device=self.device, to_host=to_host, bar=bar)
         return value.cpu() if to_host else value
 
     def _whole(self, columns: Columns, rows: int) -> list[str]:

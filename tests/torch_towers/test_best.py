@@ -183,12 +183,12 @@ def test_products() -> None:
     assert matmul(q, c.mT).equal(q @ c.mT)
 
 
-@pytest.mark.skipif(products_module._ONEDNN is None, reason="torch has no oneDNN here")
+@pytest.mark.skipif(products_module.ONEDNN is None, reason="torch has no oneDNN here")
 def test_large_products_with_a_transposed_weight_run_on_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     """And small ones, others, and those with a gradient do not."""
     calls: list[int] = []
-    real = products_module._ONEDNN
-    monkeypatch.setattr(products_module, "_ONEDNN", lambda a, *rest: calls.append(len(a)) or real(a, *rest))
+    real = products_module.ONEDNN
+    monkeypatch.setattr(products_module, "ONEDNN", lambda a, *rest: calls.append(len(a)) or real(a, *rest))
     q, c = normal(32, 64), normal(5000, 64, seed=1)
     matmul(q, c.mT)
     assert calls == [32]

@@ -31,10 +31,13 @@ def test_lower_precision_on_request(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.cpu().float(), word_tower().encode(ROWS), rtol=2e-2, atol=2e-2)
 
 
-def test_tf32_stays_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_stays_off_unless_it_is_asked_for() -> None:
     tower, seen = word_tower().to("cuda"), []
     tower.encoder.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
     tower.encode(ROWS)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
-    tower.encode(ROWS)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        tower.encode(ROWS)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
     assert seen == [False, True]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 import torch
 
 from torch_towers.precision import full_precision
 
 
+@pytest.fixture
+def restored() -> Generator[None]:
+    """torch's settings, put back afterwards."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("restored")
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize("before", [True, False])
-def test_convolutions_follow_products(monkeypatch: pytest.MonkeyPatch, asked: bool, before: bool) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", asked)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+def test_convolutions_follow_products(asked: bool, before: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = asked, before
     with pytest.raises(ZeroDivisionError), full_precision():
         assert torch.backends.cudnn.allow_tf32 == asked
         raise ZeroDivisionError

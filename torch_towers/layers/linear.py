@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import torch
@@ -11,24 +10,16 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook  # type: ignore[reportUnknownVariableType]
 
+from torch_towers.batches import on_all_threads
 from torch_towers.native import linear as _native
+from torch_towers.products import ONEDNN as _ONEDNN
 from torch_towers.registry import module
 
 _FEW = 1 << 21  # products (rows x inputs x outputs) up to which the native code takes less time than oneDNN: 25 us
-_MANY = (
-    1 << 20
-)  # products from which oneDNN takes less time than MKL: a call of it takes 10 us longer, a product half as long
+_MANY = 1 << 20  # from which oneDNN takes less time than MKL: a call of it takes 10 us longer, a product half as long
+_SHARED = 1 << 24  # that are worth waking other threads for, also where what is around them is not
 _LARGE = 1 << 20  # weights (4 MB) that no cache near a processor's core holds: the native code reads them too often
 
-
-def _onednn() -> Any:
-    """oneDNN's `x @ weight.T + bias`, where torch was built with it for this kind of processor; None elsewhere."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
-        return None
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-_ONEDNN = _onednn()
 _C: Any = torch._C
 _forward_ad: Any = forward_ad
 
@@ -70,7 +61,8 @@ def _product(layer: nn.Module, x: Tensor, *, relu: bool) -> Tensor:
             if products <= _FEW and weights <= _LARGE and _native is not None:
                 return _few(x, weight, bias, relu)
             if products >= _MANY and _ONEDNN is not None:
-                y = _ONEDNN(x, weight, bias, "none", [], "")  # its own relu makes 0 of NaN
+                operands: Any = (x, weight, bias, "none", [], "")  # its own relu makes 0 of NaN
+                y: Tensor = on_all_threads(_ONEDNN, *operands) if products >= _SHARED else _ONEDNN(*operands)
                 return y.relu_() if relu else y
     y = F.linear(x, layer.weight, layer.bias)  # type: ignore[reportArgumentType]
     return F.relu(y) if relu else y

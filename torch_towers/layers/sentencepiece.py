@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from torch_towers import native
+from torch_towers.batches import threads
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import CheckpointError, InputError
 from torch_towers.ops.ragged import padded_rows
@@ -90,7 +91,7 @@ class _Rows:
         if len(texts) < _THREADED:
             rows: list[list[int]] = [encode(text, **self._marks) for text in texts]
         else:
-            rows = encode(texts, num_threads=torch.get_num_threads(), **self._marks)
+            rows = encode(texts, num_threads=threads(), **self._marks)
         return [row[::-1] for row in rows] if self._reverse else rows
 
 
