@@ -1,5 +1,5 @@
 """The native code, where it was built: `core` is the module `torch_towers._native`, `linear` a function for dense layers,
-`scores` the module of exact search, `pieces` that of SentencePiece's segmentation, or None.
+`scores` the module of exact search, or None.
 
 The core's functions give True where they did the work. False means that the values are not plain: the Python code does it, and
 says what is wrong. The environment variable TORCH_TOWERS_NATIVE=0 leaves all of it out.
@@ -27,5 +27,3 @@ _linear = _loaded("_linear")
 linear: Any = _linear.linear if _linear is not None and _linear.supported else None
 
 scores: Any = _loaded("_scores")
-
-pieces: Any = _loaded("_pieces")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import native
 from torch_towers.batches import threads
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import CheckpointError, InputError
@@ -54,45 +52,26 @@ class _Model:
 
 
 class _Rows:
-    """The ids of texts: by the native code where it serves the model, else by the package, with the same ids."""
+    """The ids of texts, all at once, on as many threads as pay."""
 
-    def __init__(self, processor: Any, model: Tensor, add_bos: bool, add_eos: bool, reverse: bool) -> None:
-        self._processor, self._model, self._reverse = processor, model, reverse
+    def __init__(self, processor: Any, add_bos: bool, add_eos: bool, reverse: bool) -> None:
+        self._encode, self._reverse = processor.Encode, reverse
         self._marks: dict[str, Any] = {"out_type": int, "add_bos": add_bos, "add_eos": add_eos}
-        first, last = processor.bos_id() if add_bos else -1, processor.eos_id() if add_eos else -1
-        self._around = first, last, reverse
-
-    @cached_property
-    def _native(self) -> Any:
-        """The model as the native code reads it, on the first call; None where it does not serve it."""
-        return None if native.pieces is None else native.pieces.open(self._model.numpy().tobytes())
 
     def flat(self, texts: list[bytes]) -> tuple[Int32, Int64]:
         """All ids, and how many each text has."""
-        if native.pieces is not None and self._native is not None:
-            found = native.pieces.encode(self._native, texts, *self._around, 0, False, -1, 0)
-            if found is not None:
-                return np.frombuffer(found[0], np.int32), np.frombuffer(found[1], np.int64)
-        rows = self._by_package(texts)
+        if len(texts) < _THREADED:
+            rows: list[list[int]] = [self._encode(text, **self._marks) for text in texts]
+        else:
+            rows = self._encode(texts, num_threads=threads(), **self._marks)
+        rows = [row[::-1] for row in rows] if self._reverse else rows
         counts = np.fromiter(map(len, rows), np.int64, len(rows))
         return np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(counts.sum())), counts
 
     def padded(self, texts: list[bytes], shift: int, pad: int, length: int) -> Int32:
         """The ids, `shift` added to each, in rows of `length` (-1: as long as the longest), `pad` behind shorter ones."""
-        if native.pieces is not None and self._native is not None:
-            found = native.pieces.encode(self._native, texts, *self._around, shift, True, length, pad)
-            if found is not None:
-                return np.frombuffer(found[0], np.int32).reshape(len(texts), -1 if texts else max(length, 0))
         values, counts = self.flat(texts)
         return padded_rows(values + np.int32(shift), counts, length, pad)
-
-    def _by_package(self, texts: list[bytes]) -> list[list[int]]:
-        encode = self._processor.Encode
-        if len(texts) < _THREADED:
-            rows: list[list[int]] = [encode(text, **self._marks) for text in texts]
-        else:
-            rows = encode(texts, num_threads=threads(), **self._marks)
-        return [row[::-1] for row in rows] if self._reverse else rows
 
 
 def _encode_spec(x: Spec, *, pieces: bool = False, splits_dtype: str = "int64", **attrs: Any) -> list[Spec]:
@@ -118,7 +97,7 @@ class SentencepieceTokenizer(_Model):
         self._pieces = pieces
         self._nbest = nbest
         self._ids_only = not offsets and not pieces and not nbest
-        self._rows = _Rows(self.processor, model, add_bos, add_eos, reverse)
+        self._rows = _Rows(self.processor, add_bos, add_eos, reverse)
         self._splits_dtype = splits_dtype
 
     def __call__(self, texts: Strings) -> tuple[Tensor | Strings, Tensor, Tensor, Tensor]:
@@ -184,7 +163,7 @@ class SentencepieceRows(_Model):
         for name, wanted in (("bos", add_bos), ("eos", add_eos)):
             if wanted:
                 self.mark(name)
-        self._rows = _Rows(self.processor, model, add_bos, add_eos, reverse)
+        self._rows = _Rows(self.processor, add_bos, add_eos, reverse)
         self._shift, self._pad, self._length = shift, pad, length
 
     def __call__(self, texts: Strings) -> Tensor:
