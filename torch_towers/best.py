@@ -1,6 +1,6 @@
 """The best candidates of queries by their products: one native pass over the candidates, or torch a block at a time.
 
-The native pass (`_scores.c`) keeps no score that is not among the best so far. It is optional: without it the answers are the same
+The native pass (`native/scores.c`) keeps no score that is not among the best so far. It is optional: without it the answers are the same
 up to the rounding of sums. Of equal scores the lower index comes first.
 """
 

@@ -49,7 +49,7 @@ typedef float eight __attribute__((vector_size(32)));
 #define ROWS_2 12
 #define ROWS_3 8
 #define ROWS_4 6
-#include "_scores.h"
+#include "scores.h"
 #define LANES 8
 #define WIDE 2
 #define TARGET __attribute__((target("avx2,fma")))
@@ -57,7 +57,7 @@ typedef float eight __attribute__((vector_size(32)));
 #define ABOVE(scores, floors) (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps((__m256)(scores), (__m256)(floors), _CMP_NLE_UQ))
 #define ROWS_1 8
 #define ROWS_2 6
-#include "_scores.h"
+#include "scores.h"
 #endif
 
 static inline uint32_t above(four scores, four floors) {
@@ -73,7 +73,7 @@ static inline uint32_t above(four scores, four floors) {
 #define ABOVE(scores, floors) above(scores, floors)
 #define ROWS_1 8
 #define ROWS_2 6
-#include "_scores.h"
+#include "scores.h"
 
 static const Kernel *const KERNELS[] = {
     &plain_kernel,

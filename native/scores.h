@@ -1,4 +1,4 @@
-/* The loops over numbers of _scores.c, written once and compiled for each kind of processor.
+/* The loops over numbers of scores.c, written once and compiled for each kind of processor.
 
    The file that includes this one sets LANES (floats in a register), WIDE (registers of queries at a time), TARGET (a function
    attribute), NAME(x) (the name of x for this kind), and ROWS_1 to ROWS_4: how many candidates a tile takes for that many
