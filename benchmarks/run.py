@@ -27,9 +27,6 @@ from benchmarks.towers import saved_model
 
 BATCHES = (1, 32, 1024, 16384)
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-QUIET["OMP_WAIT_POLICY"] = (
-    "PASSIVE"  # threads that spin take the cores from the other engine and from whoever else runs
-)
 QUIET["PYTHONDONTWRITEBYTECODE"] = ""  # installed packages are compiled
 QUIET["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "torch_towers_benchmarks" / "pycache")
 OTHERS = ("tensorflow", "onnxruntime")

@@ -56,17 +56,18 @@ class _Rows:
 
     def __init__(self, processor: Any, add_bos: bool, add_eos: bool, reverse: bool) -> None:
         self._encode, self._reverse = processor.Encode, reverse
-        self._marks: dict[str, Any] = {"out_type": int, "add_bos": add_bos, "add_eos": add_eos}
+        self._options: dict[str, Any] = {"return_type": "numpy", "add_bos": add_bos, "add_eos": add_eos}
 
     def flat(self, texts: list[bytes]) -> tuple[Int32, Int64]:
         """All ids, and how many each text has."""
         if len(texts) < _THREADED:
-            rows: list[list[int]] = [self._encode(text, **self._marks) for text in texts]
+            rows: list[Int32] = [self._encode(text, **self._options) for text in texts]
         else:
-            rows = self._encode(texts, num_threads=threads(), **self._marks)
-        rows = [row[::-1] for row in rows] if self._reverse else rows
+            rows = self._encode(texts, num_threads=threads(), **self._options)
+        if self._reverse:
+            rows = [row[::-1] for row in rows]
         counts = np.fromiter(map(len, rows), np.int64, len(rows))
-        return np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(counts.sum())), counts
+        return np.concatenate(rows, dtype=np.int32) if rows else np.empty(0, np.int32), counts
 
     def padded(self, texts: list[bytes], shift: int, pad: int, length: int) -> Int32:
         """The ids, `shift` added to each, in rows of `length` (-1: as long as the longest), `pad` behind shorter ones."""
