@@ -63,7 +63,9 @@ class _Rows:
         if len(texts) < _THREADED:
             rows: list[Int32] = [self._encode(text, **self._options) for text in texts]
         else:
-            rows = self._encode(texts, num_threads=threads(), **self._options)
+            each = list(dict.fromkeys(texts))  # of queries many are asked again and again
+            found = dict(zip(each, self._encode(each, num_threads=threads(), **self._options), strict=True))
+            rows = [found[text] for text in texts]
         if self._reverse:
             rows = [row[::-1] for row in rows]
         counts = np.fromiter(map(len, rows), np.int64, len(rows))
