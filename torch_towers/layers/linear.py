@@ -17,7 +17,9 @@ from torch_towers.registry import module
 
 _FEW = 1 << 21  # products (rows x inputs x outputs) up to which the native code takes less time than oneDNN: 25 us
 _MANY = 1 << 20  # from which oneDNN takes less time than MKL: a call of it takes 10 us longer, a product half as long
-_SHARED = 1 << 23  # that are worth waking other threads for, also where what is around them is not
+# Products that are worth waking other threads for, also where what is around them is not. They spin for a while afterwards, in the
+# way of SentencePiece's: so no fewer.
+_SHARED = 1 << 24
 _LARGE = 1 << 20  # weights (4 MB) that no cache near a processor's core holds: the native code reads them too often
 
 _C: Any = torch._C
