@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from torch_towers.best import top_k_of_products
+from torch_towers.calls import only_numbers, untouched
 from torch_towers.dtypes import torch_dtype
 from torch_towers.graph import Graph, Node, node_of, references
 from torch_towers.layers.embedding import Embedding
 from torch_towers.layers.linear import linear, linear_relu
 from torch_towers.layers.text_pipeline import pipeline_of
-from torch_towers.steps import Env, Host, Run, Step, call, descend, getter, path, steps_of
+from torch_towers.steps import Env, Host, Run, Step, call, descend, getter, path
 
 
 class Fused(NamedTuple):
@@ -54,9 +55,9 @@ class View:
         return self.graph.modules[str(node.attrs["module"])].type if node.op == "module" else ""
 
 
-def plan_of(graph: Graph, host: Host) -> tuple[Step, ...]:
-    """The steps of a run: one for each node, or for several that are fused."""
-    single = dict(steps_of(graph, host))
+def plan_of(graph: Graph, host: Host, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps of a run: of `steps`, one for each node, or one for several that are fused."""
+    single = dict(steps)
     view = View(graph, host)
     fused = {node.name: found for node in graph.nodes for pattern in _PATTERNS if (found := pattern(view, node))}
     absorbed = {name for found in fused.values() for name in found.absorbed}
@@ -85,16 +86,6 @@ def _with_single_calls(fast: Run, parts: Sequence[Step], last: Run) -> Run:
     return run
 
 
-def untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling a layer does what its class says: not swapped, not patched, without hooks, and no gradient is asked for."""
-    return (
-        type(layer) is kind
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)  # type: ignore[reportUnknownMemberType]
-    )
-
-
 _MANY = 256  # ids from which one pass over the table's rows is faster than gathering them first
 
 
@@ -109,7 +100,13 @@ def _weighted_embedding(view: View, node: Node) -> Fused | None:
 
     def run(root: nn.Module, env: Env) -> Any:
         layer, x = descend(root, parts), env[ids]
-        if not untouched(layer, Embedding) or x.ndim != 2 or x.numel() < _MANY or x.device.type != "cpu":
+        if (
+            not only_numbers()
+            or not untouched(layer, Embedding)
+            or x.ndim != 2
+            or x.numel() < _MANY
+            or x.device.type != "cpu"
+        ):
             return NotImplemented
         return layer.weighted_sum(x, env[weights])  # type: ignore[operator]
 

@@ -38,7 +38,8 @@ class Program(nn.Module):
         host = host_of(walk(graph), modules(graph), store)
 
         def bind(graph: Graph) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-            return steps_of(graph, host), plan_of(graph, host)
+            steps = steps_of(graph, host)
+            return steps, plan_of(graph, host, steps)
 
         self._bind = bind  # a closure: `copy.deepcopy` shares the tables in it
         self.rewrite(graph)

@@ -15,6 +15,7 @@ from torch_towers import native
 from torch_towers.fusion import plan_of
 from torch_towers.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.program import Program
+from torch_towers.steps import steps_of
 
 ROWS, LENGTH, WORDS, DIM = 40, 12, 50, 16
 
@@ -100,7 +101,7 @@ def test_a_plan_keeps_every_step_that_is_not_fused() -> None:
     graph = Graph(
         (TensorSpec("x", "float32", ("batch",)),), (Node("y", "relu", ("x",)), Node("z", "relu", ("y",))), {"z": "z"}
     )
-    assert [name for name, _ in plan_of(graph, {})] == ["y", "z"]
+    assert [name for name, _ in plan_of(graph, {}, steps_of(graph, {}))] == ["y", "z"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

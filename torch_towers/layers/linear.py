@@ -7,23 +7,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook  # type: ignore[reportUnknownVariableType]
 
 from torch_towers.batches import on_all_threads
+from torch_towers.calls import only_numbers, untouched
 from torch_towers.native import linear as _native
+from torch_towers.products import MANY
 from torch_towers.products import ONEDNN as _ONEDNN
 from torch_towers.registry import module
 
 _FEW = 1 << 21  # products (rows x inputs x outputs) up to which the native code takes less time than oneDNN: 25 us
-_MANY = 1 << 20  # from which oneDNN takes less time than MKL: a call of it takes 10 us longer, a product half as long
 # Products that are worth waking other threads for, also where what is around them is not. They spin for a while afterwards, in the
 # way of SentencePiece's: so no fewer.
 _SHARED = 1 << 24
 _LARGE = 1 << 20  # weights (4 MB) that no cache near a processor's core holds: the native code reads them too often
-
-_C: Any = torch._C
-_forward_ad: Any = forward_ad
 
 
 @module()
@@ -39,47 +35,28 @@ class Linear(nn.Linear):
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)`, without what a call of a module costs where it would change nothing: `[..., in] -> [..., out]`."""
-    return _product(layer, x, relu=False) if _plain(layer) else layer(x)
+    return _product(layer, x, relu=False) if untouched(layer, Linear) else layer(x)
 
 
 def linear_relu(layer: nn.Module, x: Tensor) -> Tensor:
     """`relu(layer(x))`, in one pass where that is possible: `[..., in] -> [..., out]`. Source: Keras Dense with activation "relu"."""
-    return _product(layer, x, relu=True) if _plain(layer) else F.relu(layer(x))
-
-
-def _plain(layer: nn.Module) -> bool:
-    """Whether a call of the layer does what `Linear` says and nothing else: not swapped, not patched, without hooks."""
-    at: dict[str, Any] = layer.__dict__
-    hooks = at["_forward_hooks"] or at["_forward_pre_hooks"] or at["_backward_hooks"] or at["_backward_pre_hooks"]
-    return type(layer) is Linear and not hooks and "forward" not in at and not _has_any_global_hook()
+    return _product(layer, x, relu=True) if untouched(layer, Linear) else F.relu(layer(x))
 
 
 def _product(layer: nn.Module, x: Tensor, *, relu: bool) -> Tensor:
-    if _only_numbers():
+    if only_numbers():
         weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
         if weight is not None and _takes(x, weight, bias):
             weights = weight.numel()
             products = x.shape[0] * weights
             if products <= _FEW and weights <= _LARGE and _native is not None:
                 return _few(x, weight, bias, relu)
-            if products >= _MANY and _ONEDNN is not None:
+            if products >= MANY and _ONEDNN is not None:
                 operands: Any = (x, weight, bias, "none", [], "")  # its own relu makes 0 of NaN
                 y: Tensor = on_all_threads(_ONEDNN, *operands) if products >= _SHARED else _ONEDNN(*operands)
                 return y.relu_() if relu else y
     y = F.linear(x, layer.weight, layer.bias)  # type: ignore[reportArgumentType]
     return F.relu(y) if relu else y
-
-
-def _only_numbers() -> bool:
-    """Whether nothing follows torch's calls (gradients, compilers, tracing, vmap, modes): it would miss what faster code does."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
-        or _C._get_tracing_state()
-        or _C._len_torch_dispatch_stack()
-        or _C._functorch.peek_interpreter_stack()
-        or _forward_ad._current_level >= 0
-    )
 
 
 def _takes(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
