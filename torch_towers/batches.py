@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,15 +60,12 @@ def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device,
 
     A batch for which a CUDA device has too little memory is halved.
     """
-    if rows <= batch_size and bar is None:
-        try:
-            return _own(part(0, rows), to_host)
-        except torch.OutOfMemoryError:
-            if rows == 1:
-                raise
-            batch_size = (rows + 1) // 2
-            torch.cuda.empty_cache()
     parts = _in_turn(part, rows, batch_size)
+    if rows <= batch_size and bar is None:
+        first = next(parts)
+        if len(first[1]) == rows:
+            return _own(first[1], to_host)
+        parts = chain([first], parts)
     if to_host and device.type == "cuda":
         parts = _to_host(parts)
     if to_host or device.type == "cpu":

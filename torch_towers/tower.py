@@ -127,6 +127,8 @@ class Tower:
 
     def _is_small(self, columns: Columns, rows: int) -> bool:
         """Whether one thread is faster than several: decided by the graph and the number of rows alone."""
+        if self.device.type != "cpu":
+            return False
         if self._row_work is None:
             if not self._reader.splittable or self._whole(columns, rows):
                 return False
@@ -135,7 +137,7 @@ class Tower:
                 self._row_work = work_of(self.encoder, self._on_device(prepared))
             except (IndexError, ValueError, RuntimeError):  # a bad row, or a graph that wants more than one
                 return False
-        return rows * self._row_work <= SMALL and self.device.type == "cpu"
+        return rows * self._row_work <= SMALL
 
     def _outputs_of(self, columns: Columns, only: str | None) -> Outputs:
         prepared = self._prepared(columns)
