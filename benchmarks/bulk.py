@@ -196,19 +196,19 @@ class Bench:
         command = ["embed", str(self.checkpoint), "--tower", "candidate", "--input", str(source), "--output", str(output),
                    "--id-column", "sku", "--rows-per-part", str(self.rows_per_part), "--quiet", *options]  # fmt: skip
         job = output.with_name(output.name + ".job")
-        step = self._killed(name, command, job / "manifest.jsonl", kills, ray, None)
+        step = self._killed(name, command, job / "manifest.jsonl", kills, ray)
         for _ in range(TRIES):
             if step.kills == kills or kills > 1:
                 break
-            for folder in (output, job):  # it was done before the kill came: once more from nothing, and by the clock
+            for folder in (output, job):  # it was done before the kill came: once more from nothing, and without delay
                 shutil.rmtree(folder, ignore_errors=True)
-            step = self._killed(name, command, job / "manifest.jsonl", kills, ray, step.seconds)
+            step = self._killed(name, command, job / "manifest.jsonl", kills, ray, delay=False)
         return step
 
     def _killed(
-        self, name: str, command: list[str], manifest: Path, kills: int, ray: bool, whole: float | None
+        self, name: str, command: list[str], manifest: Path, kills: int, ray: bool, *, delay: bool = True
     ) -> Step:
-        """The job with its kills: behind a part in their share of the parts, or, where it takes `whole` seconds, within these."""
+        """The job with its kills, each some time behind a part in its share of the parts, or without `delay` as soon as it began."""
         parts = -(-self.rows // self.rows_per_part)
         seconds = most = 0.0
         killed = 0
@@ -216,12 +216,10 @@ class Bench:
             process = Process(command, tree=ray)
             if killed < kills:
                 after = self.choose.randint(killed * parts // (kills + 1), (killed + 1) * parts // (kills + 1))
-                late, moment = self.choose.uniform(0, 0.2), self.choose.uniform(0.3, 1) * (whole or 0)
+                late = self.choose.uniform(0, 0.2)
                 for _ in process.wait:
-                    if whole is not None and process.seconds < moment:
-                        continue
-                    if whole is not None or (manifest.exists() and manifest.read_bytes().count(b"\n") > after):
-                        time.sleep(late if whole is None else 0)
+                    if manifest.exists() and (not delay or manifest.read_bytes().count(b"\n") > after):
+                        time.sleep(late if delay else 0)
                         process.kill()
                         break
             ended = process.end()
