@@ -17,6 +17,23 @@ def _not_plain(*operands: Any) -> None:
     """What is not plain takes the general way."""
 
 
+def _assert_fast_is_slow(operands: tuple[Any, ...], types: tuple[str, ...]) -> None:
+    def padded() -> Any:
+        try:
+            return ragged.ragged_to_tensor(*operands, types=types)
+        except (InputError, RuntimeError, IndexError) as error:
+            return str(error)
+
+    found = padded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ragged, "_padded_rows", _not_plain)
+        expected = padded()
+    if isinstance(expected, str):
+        assert found == expected
+    else:
+        assert found.dtype == expected.dtype and torch.equal(found, expected)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 5), max_size=5),
@@ -35,23 +52,7 @@ def test_equals_the_general_way(
         splits[0] += 1
     values = torch.arange(1, sum(lengths) + 1, dtype=dtypes[0])
     shape = () if width is None else (rows, width)
-
-    def padded() -> Any:
-        try:
-            return ragged.ragged_to_tensor(
-                values, torch.tensor(-7, dtype=dtypes[0]), (splits,), *shape, types=("ROW_SPLITS",)
-            )
-        except (InputError, RuntimeError, IndexError) as error:
-            return str(error)
-
-    found = padded()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_padded_rows", _not_plain)
-        expected = padded()
-    if isinstance(expected, str):
-        assert found == expected
-    else:
-        assert found.dtype == expected.dtype and torch.equal(found, expected)
+    _assert_fast_is_slow((values, torch.tensor(-7, dtype=dtypes[0]), (splits,), *shape), ("ROW_SPLITS",))
 
 
 @settings(max_examples=300, deadline=None)
@@ -72,20 +73,4 @@ def test_row_ids_equal_the_general_way(
     values = torch.arange(1, len(listed) + 1, dtype=dtypes[0])
     shape = () if width is None else (rows, width)
     pad, count = torch.tensor(-7, dtype=dtypes[0]), torch.tensor(size, dtype=dtypes[1])
-
-    def padded() -> Any:
-        try:
-            return ragged.ragged_to_tensor(
-                values, pad, (count, named), *shape, types=("FIRST_DIM_SIZE", "VALUE_ROWIDS")
-            )
-        except (InputError, RuntimeError, IndexError) as error:
-            return str(error)
-
-    found = padded()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ragged, "_padded_rows", _not_plain)
-        expected = padded()
-    if isinstance(expected, str):
-        assert found == expected
-    else:
-        assert found.dtype == expected.dtype and torch.equal(found, expected)
+    _assert_fast_is_slow((values, pad, (count, named), *shape), ("FIRST_DIM_SIZE", "VALUE_ROWIDS"))
