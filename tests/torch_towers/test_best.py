@@ -81,7 +81,9 @@ def test_equals_float64(kind: int, n: int, dim: int) -> None:
     assert found is not None
     exact = q.double() @ c.double().T
     values = exact.sort(1, descending=True).values[:, :10]
-    assert torch.allclose(found[0].double(), values, rtol=0, atol=1e-4)
+    assert torch.allclose(
+        found[0].double(), values, rtol=0, atol=1e-4
+    )  # sums of float32 products of both kinds of kernels
     assert torch.allclose(exact.gather(1, found[1]), values, rtol=0, atol=1e-4)
 
 
@@ -177,7 +179,9 @@ def test_products() -> None:
     for n, m, dim in [(1, 40_000, 32), (40, 5000, 64), (3, 4, 5), (0, 4, 5), (3, 0, 5)]:
         q, c = normal(n, dim), normal(m, dim, seed=1)
         for found in (products(q, c), matmul(q, c.mT), matmul(q, c.mT.contiguous())):
-            assert torch.allclose(found.double(), q.double() @ c.double().T, rtol=0, atol=1e-4)
+            assert torch.allclose(
+                found.double(), q.double() @ c.double().T, rtol=0, atol=1e-4
+            )  # sums of float32 products
     assert products(q.double(), c.double()).dtype == torch.float64
     q, c = normal(2, 3, 60, 64), normal(3, 900, 64)
     assert matmul(q, c.mT).equal(q @ c.mT)
