@@ -7,13 +7,11 @@ only when asked (`verify=True`): a map of 500 MB is ready in milliseconds, and i
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import math
 import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 
 from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.errors import CheckpointError
-from torch_towers.files import Folder, replaced
+from torch_towers.files import Folder, writing
 from torch_towers.graph import Graph
 from torch_towers.graph_json import (
     NAME,
@@ -40,6 +38,7 @@ from torch_towers.graph_json import (
 )
 from torch_towers.program import used_names, walk
 from torch_towers.registry import Strings
+from torch_towers.replacing import opened, replaced
 from torch_towers.spec import TowerSpec
 from torch_towers.steps import Store
 from torch_towers.text_lines import escape, from_lines, to_lines, unescape
@@ -47,6 +46,7 @@ from torch_towers.weights import Digest, Stored, parse_json, read_weights, store
 
 FORMAT, VERSION = "torch_towers", 1
 CONFIG, WEIGHTS, VOCABULARIES = "config.json", "model.safetensors", "vocabularies"
+REPORTS = ("MODEL.md", "parity.json")  # written beside, and never opened by `load`
 SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 ms
 MAX_CONFIG, MAX_VOCABULARY = 256 << 20, 4 << 30
 INLINE_COUNT, INLINE_BYTES = 4, 1024  # a string constant up to here (the words of an assertion) is no file of its own
@@ -102,14 +102,18 @@ def save_checkpoint(
     """Writes a checkpoint folder, whole or not at all.
 
     `candidates` are those of a retrieval index, for `TwoTower.index`. A tensor or vocabulary that both towers have is stored once. `source` is JSON that says where the towers come from;
-    `extra_files` are written beside ("MODEL.md"). Errors: `CheckpointError` for what could not be loaded again, a folder that
+    `extra_files` are its reports, "MODEL.md" and "parity.json". Errors: `CheckpointError` for what could not be loaded again, a folder that
     holds something else, a full disk.
     """
+    if strange := sorted({*(extra_files or {})} - set(REPORTS)):
+        raise CheckpointError(
+            f"{strange[0]!r} is not a file of a checkpoint: beside the weights go {' and '.join(REPORTS)}"
+        )
     sides = {name: side for name, side in (("query", query), ("candidate", candidate)) if side is not None}
     writer = _Writer()
     towers = {name: writer.tower(name, side) for name, side in sides.items()}
     index = {} if candidates is None else {"index": writer.index(candidates)}
-    with replaced(path, CONFIG) as folder:
+    with replaced(path, own_files) as folder:
         digest = write_weights(folder / WEIGHTS, writer.tensors)
         (folder / VOCABULARIES).mkdir()
         vocabularies = {
@@ -133,10 +137,32 @@ def save_checkpoint(
         }
         data = (_pretty(config) + "\n").encode()
         sealed = data.replace(_ZEROS.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
-        (folder / CONFIG).write_bytes(sealed)
+        _write(folder / CONFIG, sealed)
         os.chmod(folder / WEIGHTS, (folder / CONFIG).stat().st_mode & 0o777)  # its library makes the file private
         for name, content in (extra_files or {}).items():
-            (folder / name).write_bytes(content)
+            _write(folder / name, content)
+
+
+def own_files(path: Path) -> set[str]:
+    """What the checkpoint in a folder lists as its own files and folders, and they alone; nothing where it is no checkpoint of ours."""
+    try:
+        with Folder(path) as folder:
+            config = parse_json(folder.read(CONFIG, MAX_CONFIG), CONFIG)
+        if config["format"] != FORMAT:
+            return set()
+        files = [item["file"] for item in config["vocabularies"].values() if "file" in item]
+    except (CheckpointError, LookupError, TypeError, AttributeError):
+        return set()
+    return {CONFIG, WEIGHTS, *REPORTS, f"{VOCABULARIES}/", *(file for file in files if _is_vocabulary(file))}
+
+
+def _is_vocabulary(file: Any) -> bool:
+    return isinstance(file, str) and bool(re.fullmatch(VOCABULARIES + r"/[A-Za-z0-9_][A-Za-z0-9_.]*\.(txt|bin)", file))
+
+
+def _write(path: Path, data: bytes) -> None:
+    with writing(path):
+        path.write_bytes(data)
 
 
 class _Writer:
@@ -220,7 +246,7 @@ def _write_vocabulary(folder: Path, name: str, values: Strings, constant: bool) 
     file = f"{VOCABULARIES}/{name}{'.bin' if whole else '.txt'}"
     if len(name) > 200 or os.path.lexists(folder / file):  # two names that differ in case are one file on some systems
         file = f"{VOCABULARIES}/{hashlib.sha256(name.encode()).hexdigest()[:32]}{'.bin' if whole else '.txt'}"
-    (folder / file).write_bytes(data)
+    _write(folder / file, data)
     return {"file": file, "shape": list(values.shape), "sha256": hashlib.sha256(data).hexdigest()}
 
 
@@ -246,29 +272,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, verify: bool | None = None)
 
     `verify`: whether the sha256 of all weights is verified; None: where they have at most 64 MiB.
     """
-    for _ in range(50):
-        before = _identity(path)
-        try:
-            with Folder(path) as folder:
-                return _read(folder, verify)
-        except CheckpointError:
-            writers = _has_writers(Path(path))  # asked first: a writer that is done has put its folder there
-            if _identity(path) == before and (before is not None or not writers):
-                raise
-            time.sleep(0.01)  # another process puts a new checkpoint there right now
-    raise CheckpointError(f"{path}: is replaced again and again while it is loaded")
-
-
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
-
-
-def _has_writers(path: Path) -> bool:
-    return path.parent.is_dir() and any(path.parent.glob(f".{glob.escape(path.name)}.*.*"))
+    return opened(path, lambda folder: _read(folder, verify))
 
 
 def _read(folder: Folder, verify: bool | None) -> Checkpoint:
@@ -415,7 +419,7 @@ def _read_vocabulary(folder: Folder, name: str, data: Any) -> Strings:
         return _inline(mapping(data, where, {"values", "shape"}), where)
     fields = mapping(data, where, {"file", "shape", "sha256"})
     file, shape = text(fields["file"], where), sequence(fields["shape"], where)
-    if not re.fullmatch(VOCABULARIES + r"/[A-Za-z0-9_][A-Za-z0-9_.]*\.(txt|bin)", file):
+    if not _is_vocabulary(file):
         raise CheckpointError(f"{where}: {file!r} is not a file in {VOCABULARIES}/")
     content = folder.read(file, MAX_VOCABULARY)
     if hashlib.sha256(content).hexdigest() != fields["sha256"]:

@@ -1,14 +1,12 @@
-"""Folders on disk: read without trusting them, and replaced as a whole or not at all."""
+"""Folders and files on disk, read without trusting them; `replacing.py` writes them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
-import shutil
+import re
 import stat
-import time
 from collections.abc import Generator
 from io import BufferedReader
 from pathlib import Path
@@ -38,7 +36,9 @@ class Folder:
             elif not self.path.is_dir():
                 raise FileNotFoundError
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise CheckpointError(f"{self.path}: there is no such folder") from error
+            raise CheckpointError(f"{self.path}: {absent(self.path)}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{os.fspath(self.path)!r}: a path cannot hold a NUL character") from error
         except OSError as error:
             raise CheckpointError(f"{self.path}: {error.strerror}") from error
         return self
@@ -92,107 +92,10 @@ class Folder:
                 raise CheckpointError(
                     f"{self.path / name} has {size} bytes, more than the {limit} that such a file may have"
                 )
-            data = file.read(limit + 1)
+            data = file.read(size + 1)  # not the limit: that much memory would be asked for
         if len(data) != size:
             raise CheckpointError(f"{self.path / name} changed while it was read: load again")
         return data
-
-
-@contextlib.contextmanager
-def replaced(target: str | os.PathLike[str], marker: str) -> Generator[Path]:
-    """A temporary folder beside `target`, which takes its place when the block ends without an error.
-
-    Killed at any moment, this leaves the old folder or none, never a half. The last of several writers wins. A folder that
-    does not hold the file `marker` is not replaced: it is somebody's data. Errors: `CheckpointError` where it cannot be written.
-    """
-    path = Path(os.path.realpath(target))
-    try:
-        _refuse_foreign(path, marker)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(path, "partial") as partial:
-            yield partial
-            _sync_tree(partial)
-            _swap(partial, path, marker)
-        _clean(path)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: could not be written ({error.strerror or error}); what was there is as it was"
-        ) from error
-
-
-def _refuse_foreign(path: Path, marker: str) -> None:
-    try:
-        names = os.listdir(path)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise CheckpointError(f"{path} is a file, or lies below one: choose another name") from None
-    if names and marker not in names:
-        raise CheckpointError(f"{path} holds other files and no {marker}: it is not replaced, choose another folder")
-
-
-def _swap(partial: Path, path: Path, marker: str) -> None:
-    """Puts `partial` at `path`. Between two renames there may be no folder at `path`: a loader waits for it a moment."""
-    for _ in range(100):
-        if _renamed(partial, path):
-            break
-        _refuse_foreign(path, marker)
-        with _beside(path, "old") as old:
-            with contextlib.suppress(FileNotFoundError):  # another writer was faster
-                os.rename(path, old / "old")
-            if _renamed(partial, path):
-                break
-            with contextlib.suppress(OSError):
-                os.rename(old / "old", path)
-    else:
-        raise OSError(errno.EBUSY, "other writers kept replacing it")
-    sync(path.parent)
-
-
-def _renamed(folder: Path, path: Path) -> bool:
-    """Renames, and gives False where something is at `path` already."""
-    try:
-        os.rename(folder, path)
-    except OSError as error:  # another writer may take away in the meantime what was in the way
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or path.exists():
-            return False
-        raise
-    return True
-
-
-_DEAD = 3600.0  # seconds: a folder of a save that nobody wrote to for so long was left by a killed process
-
-
-def _clean(path: Path) -> None:
-    """Removes what killed writers left beside `path`."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.*"):
-        with contextlib.suppress(FileNotFoundError):
-            if left.suffix in (".partial", ".old") and time.time() - left.stat().st_mtime > _DEAD:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _beside(path: Path, kind: str) -> Generator[Path]:
-    """A new hidden folder beside `path`, removed after use, unless `path` itself is gone and this holds the old one."""
-    folder = path.with_name(f".{path.name}.{os.urandom(4).hex()}.{kind}")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        if kind == "partial" or path.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Every file of the folder on the disk, not only in the system's memory."""
-    for root, _, files in os.walk(folder):
-        for name in files:
-            fd = os.open(os.path.join(root, name), os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        sync(Path(root))
 
 
 def sync(path: Path) -> None:
@@ -204,3 +107,35 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Generator[None]:
+    """Errors of writing the file `path` name it: the system's error of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+_STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter before the colon is a drive
+
+
+def check_local(path: str | os.PathLike[str]) -> None:
+    """Refuses what is no path of this machine: `gs://bucket/towers`, which would be a folder named "gs:", and NUL. `CheckpointError`."""
+    given = os.fsdecode(path)
+    if _STORE.match(given):
+        raise CheckpointError(
+            f"{given}: stores are not supported: use a local path, and copy the folder there or from it"
+        )
+    if "\0" in given:
+        raise CheckpointError(f"{given!r}: a path cannot hold a NUL character")
+
+
+def absent(path: Path) -> str:
+    """Why there is no folder at `path`, in words."""
+    if _STORE.match(str(path)):
+        return "stores are not supported: copy the folder to this machine"
+    return "is a file, where a folder is expected" if path.is_file() else "there is no such folder"

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
@@ -16,8 +17,9 @@ from torch import Tensor
 from torch_towers.checkpoint import Similarity
 from torch_towers.errors import CheckpointError
 from torch_towers.extras import need
-from torch_towers.files import Folder, replaced
+from torch_towers.files import Folder, writing
 from torch_towers.graph_json import mapping, sequence, text
+from torch_towers.replacing import opened, replaced
 from torch_towers.similarity import as_embeddings, top_k
 from torch_towers.text_lines import from_lines, to_lines
 from torch_towers.weights import Digest, Stored, parse_json, read_weights, write_weights
@@ -30,6 +32,7 @@ Engine = Literal["exact", "flat", "ivf", "hnsw"]
 
 FORMAT, VERSION = "torch_towers index", 1
 META, WEIGHTS, IDS, ATTRIBUTES, FAISS = "index.json", "index.safetensors", "ids.txt", "attributes.json", "index.faiss"
+_FILES = {META, WEIGHTS, IDS, ATTRIBUTES, FAISS}
 _RECALL_QUERIES, _RECALL_K = 1000, 10
 
 
@@ -211,17 +214,19 @@ class Index:
             files[IDS] = to_lines(name.encode() if isinstance(name, str) else name for name in self.ids.tolist())
         if self._faiss is not None:
             files[FAISS] = need("faiss", "faiss").serialize_index(self._faiss).tobytes()
-        with replaced(path, META) as folder:
+        with replaced(path, _own_files) as folder:
             digest = write_weights(folder / WEIGHTS, tensors)
             for name, data in files.items():
-                (folder / name).write_bytes(data)
+                with writing(folder / name):
+                    (folder / name).write_bytes(data)
             meta = {
                 "format": FORMAT, "version": VERSION, "similarity": self.similarity_function, "engine": self.engine,
                 "shape": list(self.embeddings.shape), "dtype": str(self.embeddings.dtype)[6:], "ids": kind,
                 "weights": {"size": digest.size, "sha256": digest.sha256, "header_sha256": digest.header_sha256},
                 "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
             }  # fmt: skip
-            (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
+            with writing(folder / META):
+                (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], towers: TwoTower | None = None) -> Index:
@@ -229,16 +234,19 @@ class Index:
 
         Errors: `CheckpointError`.
         """
-        with Folder(path) as folder:
-            meta = _meta(folder)
-            shape = tuple(sequence(meta["shape"], META))
-            table = {"embeddings": Stored(text(meta["dtype"], META), cast(Any, shape))}
-            if meta["ids"] == "int64":
-                table["ids"] = Stored("int64", (cast(Any, shape)[0],))
-            said = mapping(meta["weights"], META, {"size", "sha256", "header_sha256"})
-            with folder.open(WEIGHTS) as file:
-                tensors = read_weights(file, str(folder.path / WEIGHTS), table, Digest(**said), True)
-            files = {name: _verified(folder, name, digest) for name, digest in mapping(meta["files"], META).items()}
+        return opened(path, lambda folder: cls._load(folder, towers))
+
+    @classmethod
+    def _load(cls, folder: Folder, towers: TwoTower | None) -> Index:
+        meta = _meta(folder)
+        shape = tuple(sequence(meta["shape"], META))
+        table = {"embeddings": Stored(text(meta["dtype"], META), cast(Any, shape))}
+        if meta["ids"] == "int64":
+            table["ids"] = Stored("int64", (cast(Any, shape)[0],))
+        said = mapping(meta["weights"], META, {"size", "sha256", "header_sha256"})
+        with folder.open(WEIGHTS) as file:
+            tensors = read_weights(file, str(folder.path / WEIGHTS), table, Digest(**said), True)
+        files = {name: _verified(folder, name, digest) for name, digest in mapping(meta["files"], META).items()}
         index = cls.__new__(cls)
         index.embeddings = tensors["embeddings"]
         index.similarity_function, index.engine = meta["similarity"], meta["engine"]
@@ -297,6 +305,16 @@ def _read_ids(ids: Any, count: int) -> np.ndarray[Any, Any]:
 
 def _ids_kind(ids: np.ndarray[Any, Any]) -> str:
     return "int64" if ids.dtype != object else "bytes" if isinstance(ids[0], bytes) else "str"
+
+
+def _own_files(path: Path) -> set[str]:
+    """The files of the index in a folder; none where it is no index of ours."""
+    try:
+        with Folder(path) as folder:
+            meta = parse_json(folder.read(META, 1 << 20), META)
+        return {META, WEIGHTS, *meta["files"]} & _FILES if meta["format"] == FORMAT else set()
+    except (CheckpointError, LookupError, TypeError):
+        return set()
 
 
 def _meta(folder: Folder) -> dict[str, Any]:

@@ -6,10 +6,12 @@ that is then mapped; and because a tensor that is a private map of its own bytes
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -59,7 +61,11 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> Digest:
     try:
         save_file({name: _writable(value) for name, value in tensors.items()}, path)
     except SafetensorError as error:  # the disk is full, for example
-        raise OSError(str(error)) from error
+        code = re.search(r"os error (\d+)|code: (\d+)", str(error))
+        if code is None:
+            raise OSError(errno.EIO, str(error), str(path)) from error
+        number = int(code[1] or code[2])
+        raise OSError(number, os.strerror(number), str(path)) from error
     with open(path, "rb") as file:
         raw = file.read(8)
         header = raw + file.read(int.from_bytes(raw, "little"))
@@ -173,8 +179,9 @@ def parse_json(data: bytes, where: str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[reportGeneralTypeIssues]
+        raise ValueError(f"the key {twice!r} stands twice")
     return found
 
 
