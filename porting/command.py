@@ -20,6 +20,8 @@ from porting.parity import ParityReport
 from porting.saved_model import SavedModel, read
 from porting.tower import PortedTower, port_tower
 from porting.verify import not_compared, verify_with_reference, verify_with_tensorflow
+from torch_towers.checkpoint import own_files
+from torch_towers.replacing import check_target
 
 SIDES = ("query", "candidate")
 
@@ -42,6 +44,8 @@ def port_command(options: argparse.Namespace) -> int:
         raise PortingError("nothing to port: give --query DIR, --candidate DIR or both (or --inspect DIR)")
     if options.output is None:
         raise PortingError("no place for the checkpoint: give -o OUT")
+    check_target(options.output, own_files)
+    _check_files(options)
     say: Callable[[str], None] = (lambda line: None) if options.json else (lambda line: print(line, flush=True))
     models: dict[Path, SavedModel] = {}
     towers = {side: _port(side, path, options, models, say) for side, path in chosen.items()}
@@ -60,6 +64,14 @@ def port_command(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_summary(options, towers, reports, similarity, unused, passed), indent=2))
     return 0 if passed else 1
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Files that the command names are there, before any work, whether or not they will be compared with."""
+    for name in ("inputs", "reference", "query_reference", "candidate_reference", "input_schema"):
+        path: Path | None = getattr(options, name)
+        if path is not None and not path.is_file():
+            raise PortingError(f"{path}: no such file, for --{name.replace('_', '-')}")
 
 
 def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path, SavedModel], say: Any) -> PortedTower:
@@ -122,24 +134,34 @@ def choose_similarity(asked: str, towers: dict[str, PortedTower]) -> str:
 
 def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: Any) -> dict[str, ParityReport]:
     reports: dict[str, ParityReport] = {}
+    references = {name: load_arrays(path) for name, path in _references(options).items()}
+    examples = {
+        side: [read_examples(options.inputs, ported.spec.inputs)] if options.inputs else []
+        for side, ported in towers.items()
+    }
     with ExitStack() as stack:
         oracle: Oracle | None = None
         for side, ported in towers.items():
-            reference = getattr(options, f"{side}_reference") or options.reference
+            reference = references.get(f"{side}_reference", references.get("reference"))
             if reference is not None:
-                reports[side] = verify_with_reference(ported, load_arrays(reference))
+                reports[side] = verify_with_reference(ported, reference)
             elif options.no_verify:
                 reports[side] = not_compared("--no-verify was given")
             elif not tensorflow_installed():
                 reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
             else:
                 oracle = oracle or stack.enter_context(Oracle())
-                batches = [read_examples(options.inputs, ported.spec.inputs)] if options.inputs else []
-                reports[side] = verify_with_tensorflow(ported, oracle, batches)
+                reports[side] = verify_with_tensorflow(ported, oracle, examples[side])
             say(f"{side}: parity")
             for line in reports[side].lines():
                 say(line)
     return reports
+
+
+def _references(options: argparse.Namespace) -> dict[str, Path]:
+    """The files of recorded answers, by the names of their options."""
+    names = ("reference", "query_reference", "candidate_reference")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedModel]) -> list[str]:

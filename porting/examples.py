@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,15 @@ from porting.arrays import as_strings, load_arrays
 from porting.errors import PortingError
 from torch_towers.graph import TensorSpec
 
-MAGIC_NPZ = b"PK\x03\x04"
-
 
 def read_examples(path: Path, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray[Any, Any]]:
     """One batch for the inputs `specs`, from a `.npz` file of columns, or from one JSON object a line, keyed by feature.
 
-    Features that the tower does not take are ignored. Errors: `PortingError` naming the file, the line and the feature.
+    Features that the tower does not take are ignored. Errors: `PortingError` or `InputError`, naming the file, the line and the feature.
     """
     if not path.is_file():
         raise PortingError(f"{path}: no such file; --inputs takes a .npz file of columns or a file of JSON lines")
-    with path.open("rb") as file:
-        binary = file.read(4) == MAGIC_NPZ
-    columns: dict[str, Any] = load_arrays(path) if binary else _columns(path)
+    columns: dict[str, Any] = load_arrays(path) if zipfile.is_zipfile(path) else _columns(path)
     batch: dict[str, np.ndarray[Any, Any]] = {}
     for spec in specs:
         if spec.name not in columns:
@@ -36,12 +33,16 @@ def read_examples(path: Path, specs: Sequence[TensorSpec]) -> dict[str, np.ndarr
 
 def _columns(path: Path) -> dict[str, list[Any]]:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise PortingError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
+            except (ValueError, RecursionError) as error:
+                at = isinstance(error, json.JSONDecodeError)
+                why = f"{error.msg} at column {error.colno}" if at else str(error)
+                raise PortingError(
+                    f"{path}, line {number}: not JSON ({why}); --inputs takes a .npz file of columns or JSON lines"
+                ) from error
             if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
                 raise PortingError(
                     f"{path}, line {number}: expected an object with the same features as the first line"
@@ -54,7 +55,7 @@ def _array(column: Any, spec: TensorSpec, path: Path) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(column)
         array = as_strings(array) if spec.dtype == "string" else array.astype(spec.dtype)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise PortingError(
             f"{path}: feature {spec.name!r} does not hold {spec.dtype} values in rows of equal length"
         ) from error

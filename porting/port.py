@@ -1,7 +1,7 @@
 """The command: `python porting/port.py --query DIR --candidate DIR -o OUT`, or `torch-towers port ...` once installed.
 
 Exit status: 0 ported and equal (or, where nothing could be compared, ported and said so), 1 ported but not equal (nothing is
-put in place), 2 could not port.
+put in place), 2 could not port, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch_towers.errors import TorchTowersError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit status."""
     options = parser().parse_args(arguments)
-    from porting.command import inspect_command, port_command  # here, so that --help answers without torch
-
     try:
+        from porting.command import inspect_command, port_command  # here, so that --help answers without torch
+
         if options.inspect:
             return inspect_command(options)
         return port_command(options)
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, str(error))
     except OSError as error:
         return _fail(options, f"{error.filename or 'file'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print("port.py: interrupted; nothing was put in place", file=sys.stderr)
+        return 130
 
 
 def parser() -> argparse.ArgumentParser:

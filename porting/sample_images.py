@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 
+from torch_towers.extras import need
+
 SIZES = ((8, 8), (5, 7), (32, 24))
 """Heights and widths in pixels."""
 
@@ -41,8 +43,8 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _jpeg(image: np.ndarray) -> bytes:
-    from PIL import Image  # the extra [images], which decoding needs as well
+    library = need("PIL.Image", "images")  # decoding needs it as well
 
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=90)
+    library.fromarray(image).save(file, "JPEG", quality=90)
     return file.getvalue()

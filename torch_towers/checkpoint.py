@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -37,8 +37,10 @@ from torch_towers.graph_json import (
     text,
 )
 from torch_towers.program import used_names, walk
+from torch_towers.recognize import recognized
 from torch_towers.registry import Strings
 from torch_towers.replacing import opened, replaced
+from torch_towers.similarity import Similarity, check_similarity
 from torch_towers.spec import TowerSpec
 from torch_towers.steps import Store
 from torch_towers.text_lines import escape, from_lines, to_lines, unescape
@@ -50,7 +52,6 @@ REPORTS = ("MODEL.md", "parity.json")  # written beside, and never opened by `lo
 SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 ms
 MAX_CONFIG, MAX_VOCABULARY = 256 << 20, 4 << 30
 INLINE_COUNT, INLINE_BYTES = 4, 1024  # a string constant up to here (the words of an assertion) is no file of its own
-Similarity = Literal["dot", "cosine"]
 _INDEX, _INDEX_IDS = "index.candidates", "index.ids"
 _ZEROS = "0" * 64
 _TENSOR: Kind = "tensor"
@@ -109,6 +110,7 @@ def save_checkpoint(
         raise CheckpointError(
             f"{strange[0]!r} is not a file of a checkpoint: beside the weights go {' and '.join(REPORTS)}"
         )
+    check_similarity(similarity)
     sides = {name: side for name, side in (("query", query), ("candidate", candidate)) if side is not None}
     writer = _Writer()
     towers = {name: writer.tower(name, side) for name, side in sides.items()}
@@ -308,10 +310,15 @@ _KEYS = {"format", "version", "sha256", "similarity", "source", "towers", "weigh
 
 def _config(folder: Folder) -> dict[str, Any]:
     where = str(folder.path / CONFIG)
-    data = folder.read(CONFIG, MAX_CONFIG)
+    try:
+        data = folder.read(CONFIG, MAX_CONFIG)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{recognized(folder.path, 'torch_towers.load')}") from error
     config = mapping(parse_json(data, where), where)
     if config.get("format") != FORMAT or type(config.get("version")) is not int:
-        raise CheckpointError(f"{where}: is not the config.json of a torch_towers checkpoint")
+        raise CheckpointError(
+            f"{where}: is not the config.json of a torch_towers checkpoint{recognized(folder.path, 'torch_towers.load')}"
+        )
     if config["version"] != VERSION:
         raise CheckpointError(
             f"{where}: has version {config['version']}, and this torch_towers reads version {VERSION}: "

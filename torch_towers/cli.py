@@ -33,13 +33,8 @@ GROUP = "torch_towers.commands"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    added = _added()
-    if given and given[0] in added:
-        return int(added[given[0]].load()(given[1:]) or 0)
-    options = parser(added).parse_args(given)
-    run = cast("Callable[[argparse.Namespace], int]", options.run)
     try:
-        return run(options)
+        return _run(given)
     except TorchTowersError as error:
         return _fail(str(error))
     except BrokenPipeError:  # `torch-towers info ... | head`
@@ -47,11 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _fail(f"{error.filename or 'file'}: {error.strerror or error}")
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # a package that is needed and is broken, or is not there
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("torch-towers: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        goes_on = "; the same command goes on where it stopped" if given[:1] == ["embed"] else ""
+        print(f"torch-towers: interrupted{goes_on}", file=sys.stderr)
         return 130
+
+
+def _run(given: list[str]) -> int:
+    added = _added()
+    if given and given[0] in added:
+        return int(added[given[0]].load()(given[1:]) or 0)
+    options = parser(added).parse_args(given)
+    run = cast("Callable[[argparse.Namespace], int]", options.run)
+    return run(options)
 
 
 def _fail(message: str) -> int:
@@ -187,8 +192,11 @@ def embed_job(options: argparse.Namespace) -> Job:
 
     from torch_towers.bulk.job import Job, Output
     from torch_towers.bulk.sources import find_sources
+    from torch_towers.checkpoint import CONFIG, MAX_CONFIG
+    from torch_towers.replacing import opened
 
     folder = Path(options.checkpoint)
+    config = opened(folder, lambda opened: opened.read(CONFIG, MAX_CONFIG))
     output = Output(
         options.format,
         tuple(_pair(item) for item in options.restrict),
@@ -202,8 +210,8 @@ def embed_job(options: argparse.Namespace) -> Job:
     batch = options.batch_size
     return Job(
         checkpoint=str(folder.resolve()),
-        checkpoint_sha256=hashlib.sha256((folder / "config.json").read_bytes()).hexdigest(),
-        tower=options.tower or _only_tower(folder),
+        checkpoint_sha256=hashlib.sha256(config).hexdigest(),
+        tower=options.tower or _only_tower(folder, config),
         sources=sources,
         folder=str(Path(options.output)),
         output=output,
@@ -234,8 +242,12 @@ def _numeric(text: str) -> tuple[str, str, Any]:
     return (*_pair(rest), kind)
 
 
-def _only_tower(folder: Path) -> Any:
-    towers = json.loads((folder / "config.json").read_bytes()).get("towers", {})
+def _only_tower(folder: Path, config: bytes) -> Any:
+    from torch_towers.graph_json import mapping
+    from torch_towers.weights import parse_json
+
+    where = str(folder / "config.json")
+    towers = mapping(mapping(parse_json(config, where), where).get("towers"), f"{where}: towers")
     if len(towers) != 1:
         raise ValueError(f"{folder} has {len(towers)} towers: say which one with --tower")
     return next(iter(towers))
@@ -303,6 +315,11 @@ def _row_options(made: argparse.ArgumentParser) -> None:
 
 def search_command(options: argparse.Namespace) -> int:
     """`torch-towers search`."""
+    if options.save_index is not None:
+        from torch_towers import index
+        from torch_towers.replacing import check_target
+
+        check_target(options.save_index, index.own_files)
     towers = _load(options)
     rows = [_row(text, towers.query, "query") for text in options.query]
     if options.candidates is None or options.save_index is not None:

@@ -1,5 +1,10 @@
 """The errors that users of torch_towers meet. Each message is one sentence: what, where, why, and what to do now."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class TorchTowersError(Exception):
     """The base of every error that this project raises on purpose."""
@@ -11,3 +16,9 @@ class CheckpointError(TorchTowersError):
 
 class InputError(TorchTowersError, ValueError):
     """The rows given to a tower do not fit its signature, or TensorFlow's own checks would refuse them."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'cosine'?)"` for a name that is nearly one of those that are known, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from torch_towers.errors import CheckpointError
+from torch_towers.recognize import FETCH, MAX_POINTER, POINTER, recognized
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_HANG = getattr(os, "O_NONBLOCK", 0)  # opening a pipe must not wait for somebody to write into it
@@ -67,7 +68,11 @@ class Folder:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise CheckpointError(f"{self.path / name} is not a regular file")
-        return os.fdopen(fd, "rb")
+        file = os.fdopen(fd, "rb")
+        if os.fstat(fd).st_size < MAX_POINTER and file.peek(len(POINTER)).startswith(POINTER):
+            file.close()
+            raise CheckpointError(f"{self.path / name} {FETCH}")
+        return file
 
     def _open(self, parts: list[str]) -> int:
         if self._fd is None:
@@ -127,6 +132,7 @@ def check_local(path: str | os.PathLike[str]) -> None:
     """Refuses what is no path of this machine: `gs://bucket/towers`, which would be a folder named "gs:", and NUL. `CheckpointError`."""
     given = os.fsdecode(path)
     if _STORE.match(given):
+        given = re.sub(":/+", "://", given, count=1)  # `Path` takes one away
         raise CheckpointError(
             f"{given}: stores are not supported: use a local path, and copy the folder there or from it"
         )
@@ -138,4 +144,4 @@ def absent(path: Path) -> str:
     """Why there is no folder at `path`, in words."""
     if _STORE.match(str(path)):
         return "stores are not supported: copy the folder to this machine"
-    return "is a file, where a folder is expected" if path.is_file() else "there is no such folder"
+    return f"is a file, where a folder is expected{recognized(path)}" if path.is_file() else "there is no such folder"

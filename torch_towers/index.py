@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.checkpoint import Similarity
 from torch_towers.errors import CheckpointError
 from torch_towers.extras import need
 from torch_towers.files import Folder, writing
 from torch_towers.graph_json import mapping, sequence, text
+from torch_towers.recognize import recognized
 from torch_towers.replacing import opened, replaced
-from torch_towers.similarity import as_embeddings, top_k
+from torch_towers.similarity import Similarity, as_embeddings, check_similarity, top_k
 from torch_towers.text_lines import from_lines, to_lines
 from torch_towers.weights import Digest, Stored, parse_json, read_weights, write_weights
 
@@ -61,6 +61,7 @@ class Index:
     ) -> None:  # fmt: skip
         if engine not in get_args(Engine):
             raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
+        check_similarity(similarity)
         vectors = as_embeddings(embeddings, "candidates").detach()
         self.embeddings = _unit(vectors) if similarity == "cosine" else vectors
         self.ids = _read_ids(ids, len(vectors))
@@ -214,7 +215,7 @@ class Index:
             files[IDS] = to_lines(name.encode() if isinstance(name, str) else name for name in self.ids.tolist())
         if self._faiss is not None:
             files[FAISS] = need("faiss", "faiss").serialize_index(self._faiss).tobytes()
-        with replaced(path, _own_files) as folder:
+        with replaced(path, own_files) as folder:
             digest = write_weights(folder / WEIGHTS, tensors)
             for name, data in files.items():
                 with writing(folder / name):
@@ -307,7 +308,7 @@ def _ids_kind(ids: np.ndarray[Any, Any]) -> str:
     return "int64" if ids.dtype != object else "bytes" if isinstance(ids[0], bytes) else "str"
 
 
-def _own_files(path: Path) -> set[str]:
+def own_files(path: Path) -> set[str]:
     """The files of the index in a folder; none where it is no index of ours."""
     try:
         with Folder(path) as folder:
@@ -319,7 +320,11 @@ def _own_files(path: Path) -> set[str]:
 
 def _meta(folder: Folder) -> dict[str, Any]:
     where = str(folder.path / META)
-    meta = mapping(parse_json(folder.read(META, 1 << 20), where), where)
+    try:
+        data = folder.read(META, 1 << 20)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{recognized(folder.path, 'torch_towers.Index.load')}") from error
+    meta = mapping(parse_json(data, where), where)
     if meta.get("format") != FORMAT or meta.get("version") != VERSION:
         raise CheckpointError(f"{where}: is not an index of torch_towers that this version reads")
     mapping(meta, where, {"format", "version", "similarity", "engine", "shape", "dtype", "ids", "weights", "files"})

@@ -6,7 +6,6 @@ not fit is one sentence that names the feature and the row.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from torch_towers import native, vertex
 from torch_towers.dtypes import DTYPE_NAMES, TORCH_DTYPES
-from torch_towers.errors import InputError
+from torch_towers.errors import InputError, suggestion
 from torch_towers.graph import TensorSpec
 from torch_towers.registry import Strings
 
@@ -100,8 +99,7 @@ class InputReader:
                 raise InputError(f"{where}feature {name!r} is missing; the tower takes {_listed(self.specs)}")
 
     def _hint(self, name: str, given: set[Any]) -> str:
-        near = difflib.get_close_matches(name, [known for known in self.specs if known not in given], n=1)
-        return f" (did you mean {near[0]!r}?)" if near else ""
+        return suggestion(name, [known for known in self.specs if known not in given])
 
     def _transposed(self, rows: Sequence[Any]) -> dict[str, list[Any]]:
         for name, spec in self.specs.items():

@@ -31,11 +31,8 @@ def replaced(target: str | os.PathLike[str], listing: Listing) -> Generator[Path
     put the old one back. The last of several writers wins. A folder that holds anything which its `listing` does not name is not
     replaced: it is somebody's data. Errors: `CheckpointError` where it cannot be written, naming the file.
     """
-    check_local(target)
-    path = Path(os.path.realpath(target))
+    path = check_target(target, listing)
     try:
-        _put_back(path)
-        _refuse_foreign(path, listing)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _partial(path) as partial:
             try:
@@ -47,6 +44,18 @@ def replaced(target: str | os.PathLike[str], listing: Listing) -> Generator[Path
         _clean(path)
     except OSError as error:
         raise CheckpointError(_unwritten(error, path, path)) from error
+
+
+def check_target(target: str | os.PathLike[str], listing: Listing) -> Path:
+    """The path of a folder that `replaced` would write: to be asked before long work. Errors: `CheckpointError`."""
+    check_local(target)
+    path = Path(os.path.realpath(target))
+    try:
+        _put_back(path)
+        _refuse_foreign(path, listing)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    return path
 
 
 def opened(path: str | os.PathLike[str], read: Callable[[Folder], _Read]) -> _Read:

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.best import ON_DEVICE, SCORES, native_top_k
+from torch_towers.errors import suggestion
 from torch_towers.products import products
 
 QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, SCORES, 128
 """Rows of queries at a time, scores at a time on the CPU, and scores that are first seen as their maximum."""
 
 Array = np.ndarray[Any, Any]
+
+Similarity = Literal["dot", "cosine"]
+""""dot": the inner product; "cosine": that of the embeddings at length 1. For distances there is `distance`."""
+
+_DISTANCES = {"manhattan": "L1_DISTANCE", "euclidean": "SQUARED_L2_DISTANCE"}
+
+
+def check_similarity(kind: Any) -> None:
+    """Raises `ValueError` where `kind` is no `Similarity`."""
+    known = get_args(Similarity)
+    if kind in known:
+        return
+    hint = suggestion(str(kind), known)
+    if str(kind) in _DISTANCES:
+        hint = f" (torch_towers.similarity.distance has {_DISTANCES[str(kind)]})"
+    raise ValueError(f"similarity must be {' or '.join(map(repr, known))}, not {kind!r}{hint}")
+
 
 COMPARISONS = 1 << 22
 """Of indices with excluded ones, each with each, up to which that takes less time than sorting them."""
@@ -69,6 +87,7 @@ def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any
 
 
 def _pair(queries: Any, candidates: Any, kind: str) -> tuple[Tensor, Tensor]:
+    check_similarity(kind)
     q, c = as_embeddings(queries, "queries"), as_embeddings(candidates, "candidates")
     if q.shape[1] != c.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} dimensions and candidates {c.shape[1]}: they are not of one model")
@@ -183,7 +202,8 @@ def distance(queries: Any, candidates: Any, name: str = "DOT_PRODUCT_DISTANCE") 
     COSINE_DISTANCE is 1 - cosine, DOT_PRODUCT_DISTANCE the negative dot product. Errors: `ValueError`.
     """
     if name not in DISTANCES:
-        raise ValueError(f"{name!r} is not a distance of Vertex's: those are {', '.join(DISTANCES)}")
+        hint = suggestion(str(name).upper(), DISTANCES)
+        raise ValueError(f"{name!r} is not a distance of Vertex's{hint}: those are {', '.join(DISTANCES)}")
     if name == "DOT_PRODUCT_DISTANCE":
         return -similarity(queries, candidates, "dot")
     if name == "COSINE_DISTANCE":

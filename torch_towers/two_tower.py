@@ -30,6 +30,7 @@ class TwoTower:
         source: Mapping[str, Any] | None = None,
         candidates: Candidates | None = None,
     ) -> None:
+        scores_of.check_similarity(similarity)
         self.query = query
         self.candidate = candidate
         self.similarity_function: Similarity = similarity
@@ -137,6 +138,7 @@ def load(
     checked; None: where they have at most 64 MiB (vocabularies, config.json and the table of the weights always are).
     Errors: `CheckpointError` says which file is wrong, and how.
     """
+    _check_device(device)
     found = read_checkpoint(path, verify=verify)
     try:
         query, candidate = (
@@ -153,6 +155,15 @@ def load(
     if dtype is not None and not isinstance(wanted, torch.dtype):
         raise ValueError(f"dtype must be a torch.dtype or its name, not {dtype!r}")
     return TwoTower(query, candidate, found.similarity, found.source, found.candidates).to(device, wanted)
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Refuses a device that is not here, before anything is read. `ValueError`."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises what its build for that device raises
+        why = str(error).splitlines()[0]
+        raise ValueError(f"the device {str(device)!r} cannot be used on this machine: {why}") from error
 
 
 def _tower(tower: Tower | None, name: str) -> Tower:

@@ -16,7 +16,8 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
-from torch_towers.errors import CheckpointError, InputError
+from torch_towers.arrays import load_arrays
+from torch_towers.errors import InputError
 from torch_towers.info import recorded_parity
 from torch_towers.registry import Strings
 from torch_towers.tower import Tower
@@ -168,32 +169,3 @@ def _allowed(parity: Mapping[str, Any], scale: float, ulp: float) -> float:
 
 def _rms(values: np.ndarray[Any, Any]) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
-
-
-def load_arrays(path: Path) -> dict[str, Any]:
-    """The arrays of a `.npz` file. Strings are fixed-width, or `<name>#bytes` (all joined) with `<name>#lengths`."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: is not a file of recorded answers (.npz without pickled objects): {error}"
-        ) from error
-    arrays: dict[str, Any] = {}
-    for name, array in stored.items():
-        if name.endswith("#lengths"):
-            data, ends = stored[name[:-8] + "#bytes"].tobytes(), np.cumsum(array.reshape(-1)).tolist()
-            items = [data[end - n : end] for end, n in zip(ends, array.reshape(-1).tolist(), strict=True)]
-            arrays[name[:-8]] = _objects(items, array.shape)
-        elif array.dtype.kind in "SU":
-            items = [item.encode() if isinstance(item, str) else item for item in array.reshape(-1).tolist()]
-            arrays[name] = _objects(items, array.shape)
-        elif not name.endswith("#bytes"):
-            arrays[name] = array
-    return arrays
-
-
-def _objects(items: list[bytes], shape: tuple[int, ...]) -> Strings:
-    flat = np.empty(len(items), dtype=object)
-    flat[:] = items
-    return flat.reshape(shape)

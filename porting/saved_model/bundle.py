@@ -15,14 +15,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from crc32c import crc32c
 
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import protos
 from porting.saved_model.decode import static_shape
 from porting.saved_model.dtypes import DType, dtype_of
 from porting.saved_model.files import read_regular_file, regular_file_size
-from porting.saved_model.sstable import read_table, read_varint, unmask
+from porting.saved_model.sstable import crc32c, read_table, read_varint, unmask
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 Progress = Callable[[int, int], None]  # called with (bytes done, bytes in all)

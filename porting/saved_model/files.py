@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from porting.errors import CorruptModelError
+from torch_towers.recognize import FETCH, MAX_POINTER, POINTER
 
 
 def regular_file_size(path: Path) -> int:
@@ -20,7 +21,15 @@ def regular_file_size(path: Path) -> int:
         raise CorruptModelError(f"{path}: cannot be read ({error})") from error
     if not stat.S_ISREG(status.st_mode):
         raise CorruptModelError(f"{path}: not a regular file")
+    if status.st_size < MAX_POINTER:
+        with path.open("rb") as file:
+            _refuse_pointer(path, file.read(len(POINTER)))
     return status.st_size
+
+
+def _refuse_pointer(path: Path, head: bytes) -> None:
+    if head.startswith(POINTER):
+        raise CorruptModelError(f"{path}: {FETCH}")
 
 
 def read_regular_file(path: Path, limit: int) -> bytes:
@@ -80,6 +89,8 @@ def read_asset(path: Path) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise CorruptModelError(f"{path}: not a regular file")
-            return file.read()
+            data = file.read()
     except OSError as error:
         raise CorruptModelError(f"{path}: cannot be read ({error})") from error
+    _refuse_pointer(path, data[: len(POINTER)])
+    return data

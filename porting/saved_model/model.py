@@ -114,7 +114,7 @@ class SavedModel:
             return next(iter(self.signatures))
         if not self.signatures and "__call__" in self.restored_functions:
             return "__call__"
-        raise PortingError(f"{self.path}: no default among its entries, name one of: {self._listed()}")
+        raise PortingError(self._asked("no default among its entries"))
 
     def graph(self, entry: str) -> Graph:
         """The TensorFlow ops behind `entry`, calls not inlined: what is reachable backwards from the outputs, in topological order.
@@ -126,7 +126,7 @@ class SavedModel:
         path, _, number = entry.removeprefix("root.").partition("#")
         traces = self._restored.traces(path)
         if traces is None:
-            raise PortingError(f"{self.path}: no entry '{entry}', name one of: {self._listed()}")
+            raise PortingError(self._asked(f"no entry '{entry}'"))
         if not traces or (number and not (number.isascii() and number.isdigit() and int(number) < len(traces))):
             raise PortingError(f"{self.path}: '{path}' has {len(traces)} traces, '{entry}' is none of them")
         if len(traces) > 1 and not number:
@@ -136,8 +136,14 @@ class SavedModel:
         where = f"{self.path}: function '{trace.function}'"
         return entry_graph(nodes, inputs, outputs, self._leaves, self._source.functions, where)
 
-    def _listed(self) -> str:
-        return ", ".join(self.entries()) or "there are none"
+    def _asked(self, why: str) -> str:
+        """Asks for one of the entries, where there are any."""
+        if entries := self.entries():
+            return f"{self.path}: {why}, name one of: {', '.join(entries)}"
+        return (
+            f"{self.path}: {why}: there are none, for it was saved with nothing that can be called; save the model again with signatures, "
+            "by model.export(DIR) in Keras, or tf.saved_model.save(model, DIR, signatures=...)"
+        )
 
     def _traces(self, path: str) -> tuple[Trace, ...]:
         return self._restored.traces(path) or ()

@@ -8,11 +8,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-from google.protobuf.message import DecodeError, Message
-
 from porting.errors import CorruptModelError
 from porting.saved_model.dtypes import DTYPES
+from torch_towers.extras import need
+
+descriptor_pb2, descriptor_pool = (
+    need("google.protobuf.descriptor_pb2", "port"),
+    need("google.protobuf.descriptor_pool", "port"),
+)
+message_factory, text_format = (
+    need("google.protobuf.message_factory", "port"),
+    need("google.protobuf.text_format", "port"),
+)
+messages = need("google.protobuf.message", "port")
 
 PACKAGE = "torch_towers.saved_model"
 
@@ -202,10 +210,10 @@ def message_class(name: str) -> Any:
 
 def parse(name: str, data: bytes, where: str) -> Any:
     """The message `name` read from its binary form. Raises CorruptModelError, which says `where`."""
-    message: Message = message_class(name)()
+    message: Any = message_class(name)()
     try:
         message.ParseFromString(data)
-    except (DecodeError, ValueError) as error:
+    except (messages.DecodeError, ValueError) as error:
         raise CorruptModelError(
             f"{where}: {len(data)} bytes that are not a {name} message ({error}); the file is damaged"
         ) from error
@@ -214,7 +222,7 @@ def parse(name: str, data: bytes, where: str) -> Any:
 
 def parse_text(name: str, text: str, where: str) -> Any:
     """The message `name` read from its text form (.pbtxt). Raises CorruptModelError, which says `where`."""
-    message: Message = message_class(name)()
+    message: Any = message_class(name)()
     try:
         text_format.Parse(text, message, allow_unknown_field=True)
     except (text_format.ParseError, ValueError, RecursionError) as error:

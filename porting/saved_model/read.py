@@ -12,18 +12,9 @@ from porting.saved_model import protos
 from porting.saved_model.bundle import Bundle, Progress
 from porting.saved_model.files import read_regular_file
 from porting.saved_model.model import SavedModel
+from torch_towers.recognize import recognized
 
 _MAX_PROTO = (1 << 31) - 1  # protobuf's own limit
-_MAGIC = (
-    (0, b"\x89HDF\r\n\x1a\n", "a Keras HDF5 file; load it in Keras and save it as a SavedModel with model.export()"),
-    (
-        0,
-        b"PK\x03\x04",
-        "a zip archive (a .keras file, perhaps); load it in Keras and save it with model.export(), or unpack it",
-    ),
-    (4, b"TFL3", "a TensorFlow Lite model, which cannot be ported; take the SavedModel that it was made from"),
-    (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
-)
 
 
 def read(
@@ -78,13 +69,10 @@ def _not_a_directory(path: Path) -> PortingError:
     if not path.exists():
         return PortingError(f"{path}: there is no such directory")
     if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(16)
-        for offset, magic, what in _MAGIC:
-            if head[offset:].startswith(magic):
-                return PortingError(f"{path}: this is {what}")
         if path.name in ("saved_model.pb", "saved_model.pbtxt"):
             return PortingError(f"{path}: name the directory, not the file in it: {path.parent}")
+        if known := recognized(path):
+            return PortingError(f"{path}{known}")
     return PortingError(f"{path}: not a directory; a SavedModel is a directory with a saved_model.pb in it")
 
 
@@ -96,9 +84,9 @@ def _no_saved_model(directory: Path) -> PortingError:
         )
     if "tfhub_module.pb" in found:
         return PortingError(f"{directory}: a TF1 Hub module without a saved_model.pb; copy the whole module")
-    if "config.json" in found and "model.weights.h5" in found:
-        return PortingError(f"{directory}: an unpacked .keras file; load it in Keras and save it with model.export()")
     inside = [name for name in found if (directory / name / "saved_model.pb").is_file()]
+    if not inside and (known := recognized(directory)):
+        return PortingError(f"{directory}{known}")
     hint = f"; did you mean {', '.join(str(directory / name) for name in inside[:5])}?" if inside else ""
     listed = ", ".join(found[:10]) + (", ..." if len(found) > 10 else "")
     return PortingError(f"{directory}: no saved_model.pb or saved_model.pbtxt, found {listed or 'nothing'}{hint}")

@@ -13,9 +13,10 @@ from typing import NoReturn
 
 # crc32c, not google-crc32c: it has wheels for every platform and Python that we run on (a source build needs no external C library), releases the
 # GIL, takes any buffer, and is a single small extension.
-from crc32c import crc32c
-
 from porting.errors import CorruptModelError
+from torch_towers.extras import need
+
+crc32c = need("crc32c", "port").crc32c
 
 _FOOTER = 48
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")

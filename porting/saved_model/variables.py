@@ -82,7 +82,7 @@ class Variables:
         key = self._nodes.get(node.name) or self._nodes.get(shared_name)
         if key is None:
             found = (
-                "variables/variables.index is missing"
+                "variables/variables.index is missing; copy the whole folder"
                 if self._source.bundle is None
                 else f"which has {len(self.by_key)} others"
             )

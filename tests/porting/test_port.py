@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,83 @@ def test_wrong_use_ends_in_one_sentence(
     assert message in printed
     assert "Traceback" not in printed
     assert not out.exists()
+
+
+def pickled(path: Path) -> Path:
+    np.savez(path, word=np.array(["a", None], object))
+    return path
+
+
+@pytest.mark.parametrize("option", ["--inputs", "--reference", "--query-reference"])
+@pytest.mark.parametrize("content, message", [
+    (None, "no such file"), (b"", ""), (b"{", "line 1: not JSON|not a .npz"), (b"\xff\xfe", "line 1: not JSON|not a .npz"), (b"[" * 100_000, "line 1: not JSON|not a .npz"),
+    (b"PK\x03\x04 cut", "line 1: not JSON|not a .npz"), ("objects", "'word': holds Python objects"),
+])  # fmt: skip
+@pytest.mark.parametrize("compared", [True, False])
+def test_files_that_cannot_be_read_are_errors_always(
+    towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    option: str, content: Any, message: str, compared: bool,
+) -> None:  # fmt: skip
+    """Also where there is nothing to compare with."""
+    path = tmp_path / "given.npz"
+    if content == "objects":
+        pickled(path)
+    elif content is not None:
+        path.write_bytes(content)
+    if not compared:
+        monkeypatch.setattr("porting.command.tensorflow_installed", lambda: False)
+    out = tmp_path / "out"
+    assert main(["--query", str(towers), "--signature", "query", "-o", str(out), option, str(path), "--no-verify"]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and re.search(message, error) and error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_the_place_is_looked_at_before_the_work(
+    towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_work(*given: Any, **options: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr("porting.command.read", no_work)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text('{"model_type": "bert"}')
+    for out, said in (
+        ("mine", "holds 'config.json'"),
+        ("gs://bucket/towers", "gs://bucket/towers: stores are not supported"),
+    ):
+        assert main(["--query", str(towers), "--signature", "query", "-o", out]) == 2
+        assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "config.json"]
+
+
+def test_an_interrupt_ends_in_one_line(
+    towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("porting.command.read", interrupted)
+    assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "port.py: interrupted; nothing was put in place\n"
+
+
+@pytest.mark.parametrize("package, name", [("google", "protobuf"), ("crc32c", "crc32c")])
+def test_without_the_extra_the_command_says_so(towers: Path, tmp_path: Path, package: str, name: str) -> None:
+    """As `torch-towers port` from a wheel without [port]."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; from torch_towers.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    runner = f"import sys; sys.modules[{package!r}] = None; from porting.port import main; sys.exit(main(sys.argv[1:]))"
+    command = ["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "out")]
+    for said, given in ((code, ["port", *command]), (runner, command)):
+        done = subprocess.run([sys.executable, "-c", said, *given], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 2
+        assert done.stderr.endswith(
+            f": {name} is needed for this and is not installed: pip install 'torch-towers[port]'\n"
+        )
+        assert done.stderr.count("\n") == 1
 
 
 def test_inspect(towers: Path, capsys: pytest.CaptureFixture[str]) -> None:

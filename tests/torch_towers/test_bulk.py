@@ -11,7 +11,10 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -31,7 +34,7 @@ from hypothesis.extra import numpy as hnp
 from torch_towers import load
 from torch_towers.bulk import BulkError, Job, Output, run
 from torch_towers.bulk.ahead import ahead, in_order
-from torch_towers.bulk.job import FORMATS
+from torch_towers.bulk.job import FORMATS, Format
 from torch_towers.bulk.read import Wanted, instance, read_blocks
 from torch_towers.bulk.sources import find_sources
 from torch_towers.bulk.vertex import check_output, repeated_id
@@ -45,6 +48,7 @@ from .towers import DIM, WORDS, id_tower, word_tower
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 TEXTS = [word.decode() for word in WORDS if word not in (b"\xff\xfe", b"new\nline")]
 
 
@@ -747,6 +751,78 @@ def test_folders_of_others_are_left_alone(checkpoint: Path, tmp_path: Path) -> N
     with pytest.raises(BulkError, match=r"holds 'notes\.txt', which is not of this job"):
         run(this)
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("format, name", [
+    ("parquet", "out/part-00000-5b6e.snappy.parquet"), ("parquet", "out/part-00000-000000.parquet"), ("npy", "out/embeddings.npy"),
+    ("parquet", "out.job/part-00000-000000.parquet"), ("parquet", "out.job/notes.txt"),
+])  # fmt: skip
+def test_where_no_job_was_begun_any_file_is_somebodys(
+    checkpoint: Path, tmp_path: Path, format: Format, name: str
+) -> None:
+    """Spark's files are called part-...; an embeddings.npy may be of another program."""
+    this = job(checkpoint, write(tmp_path / "i.parquet", rows(5)), tmp_path / "out", output=Output(format))
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with pytest.raises(BulkError, match=re.escape(f"holds {Path(name).name!r}, which is not of this job")):
+            run(this)
+        assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_job_that_goes_on_removes_its_own_parts_only(checkpoint: Path, tmp_path: Path) -> None:
+    this = job(checkpoint, write(tmp_path / "i.parquet", rows(30)), tmp_path / "out", batch_size=10, rows_per_part=10)
+    run(this)
+    manifest = this.work / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes().splitlines(keepends=True)[0])  # killed before it listed what it had made
+    mine = tmp_path / "out" / "part-of-my-thesis.txt"
+    mine.write_text("mine")
+    with pytest.raises(BulkError, match=r"holds 'part-of-my-thesis\.txt'"):
+        run(this)
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert run(this).new_rows == 30
+
+
+@pytest.mark.parametrize(
+    "text", ["[]\n", "null\n", "[" * 100_000 + "\n", '{"torch_towers bulk": 1}\n', "mine\nnot whole"]
+)
+def test_a_manifest_that_is_none_is_left_as_it_is(checkpoint: Path, tmp_path: Path, text: str) -> None:
+    this = job(checkpoint, write(tmp_path / "i.parquet", rows(5)), tmp_path / "out")
+    this.work.mkdir()
+    (this.work / "manifest.jsonl").write_text(text)
+    with pytest.raises(BulkError, match=r"is damaged|is of another version"):
+        run(this)
+    assert (this.work / "manifest.jsonl").read_text() == text
+
+
+@pytest.mark.parametrize("format", ["parquet", "npy", "vertex-json", "vertex-csv"])
+def test_a_full_disk_names_the_file(checkpoint: Path, tmp_path: Path, format: Format) -> None:
+    code = (
+        "import resource, signal, sys; from torch_towers import cli; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import torch, pyarrow.parquet, torch_towers.bulk\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1400, 1400))\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    source = write(tmp_path / "i.jsonl", rows(300))
+    command = [
+        "embed", str(checkpoint), "--tower", "candidate", "--input", str(source), "--output", str(tmp_path / "out"), "--quiet",
+        "--format", format, "--id-column", "sku",
+    ]  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert re.fullmatch(rf"torch-towers: {re.escape(str(tmp_path))}/out\.job/\S+: .*(File too large).*\n", done.stderr)
+
+
+@pytest.mark.parametrize("option", ["input", "output"])
+def test_stores_are_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    from torch_towers import cli
+
+    monkeypatch.chdir(tmp_path)
+    paths = {"input": str(write(tmp_path / "i.parquet", rows(5))), "output": "out", option: "gs://bucket/x.parquet"}
+    command = ["embed", str(checkpoint), "--tower", "candidate", "--input", paths["input"], "--output", paths["output"]]
+    assert cli.main(command) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["i.parquet"]
 
 
 def test_an_output_that_is_a_file(checkpoint: Path, tmp_path: Path) -> None:

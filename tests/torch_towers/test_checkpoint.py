@@ -434,7 +434,7 @@ def test_nothing_is_saved_that_could_not_be_loaded(tmp_path: Path) -> None:
 def test_a_folder_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_bytes(b"cat")
-    with pytest.raises(CheckpointError, match="holds 'cat.jpg'"):
+    with pytest.raises(CheckpointError, match=r"holds 'cat\.jpg'"):
         two_towers().save(tmp_path / "photos")
     assert os.listdir(tmp_path / "photos") == ["cat.jpg"]
     with pytest.raises(CheckpointError, match="is a file"):

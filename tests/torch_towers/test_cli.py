@@ -405,3 +405,53 @@ def test_verify_sees_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     weights.write_bytes(data)
     assert cli.main(["verify", str(tmp_path / "c")]) == 2
     assert "sha256" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_here(checkpoint: Path, items: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for device in ("cuda:77", "no such device"):
+        for command in (
+            ["search", "--query", "a", "--index", "x"],
+            ["embed", "--input", str(items), "--output", "o", "--tower", "query"],
+        ):
+            assert cli.main([command[0], str(checkpoint), *command[1:], "--device", device]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"torch-towers: the device {device!r} cannot be used on this machine: ")
+            assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command, said", [
+    (["embed", "{checkpoint}"], "interrupted; the same command goes on where it stopped"), (["info", "{checkpoint}"], "interrupted"),
+    (["port"], "interrupted"),
+])  # fmt: skip
+def test_an_interrupt_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], said: str
+) -> None:
+    def interrupted(given: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main(command) == 130
+    assert capsys.readouterr().err == f"torch-towers: {said}\n"
+
+
+def test_a_command_whose_package_is_broken_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_added", lambda: {"other": EntryPoint("other", "no_such_module:main", cli.GROUP)})
+    assert cli.main(["other"]) == 2
+    assert capsys.readouterr().err == "torch-towers: No module named 'no_such_module'\n"
+
+
+def test_an_index_is_saved_nowhere_else(
+    checkpoint: Path, items: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The place is looked at before the rows are embedded."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.py").write_text("mine")
+    command = ["search", str(checkpoint), "--query", "x", "--candidates", "no such file", "--save-index"]
+    for place, said in (
+        (str(tmp_path / "mine"), "holds 'train.py'"),
+        ("gs://bucket/index", "stores are not supported"),
+    ):
+        assert cli.main([*command, place]) == 2
+        assert said in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torch_towers import native
+from torch_towers import Index, TwoTower, native, save_checkpoint
 from torch_towers import similarity as module
-from torch_towers.similarity import similarity, similarity_pairwise, top_k
+from torch_towers.similarity import distance, similarity, similarity_pairwise, top_k
 
 
 @pytest.fixture(autouse=True, params=["native", "torch"], scope="module")
@@ -157,3 +159,29 @@ def test_similarity() -> None:
         similarity_pairwise(q, c[:1])
     with pytest.raises(ValueError, match=r"shape \[n, dim\]"):
         similarity(q, torch.zeros(1, 2, 3))
+
+
+@pytest.mark.parametrize("kind, hint", [
+    ("cosin", r" \(did you mean 'cosine'\?\)"), ("Dot", r" \(did you mean 'dot'\?\)"), ("manhattan", r" \(.*distance has L1_DISTANCE\)"),
+    ("euclidean", r" \(.*distance has SQUARED_L2_DISTANCE\)"), ("", ""), (None, ""), ("COSINE_DISTANCE", ""),
+])  # fmt: skip
+def test_names_of_similarities_are_checked(tmp_path: Path, kind: Any, hint: str) -> None:
+    q = torch.eye(2)
+    message = rf"similarity must be 'dot' or 'cosine', not {kind!r}{hint}"
+    makers: list[Callable[[], Any]] = [
+        lambda: similarity(q, q, kind),
+        lambda: similarity_pairwise(q, q, kind),
+        lambda: top_k(q, q, 1, kind),
+        lambda: TwoTower(similarity=kind),
+        lambda: Index(q, similarity=kind),
+        lambda: save_checkpoint(tmp_path / "c", similarity=kind),
+    ]
+    for make in makers:
+        with pytest.raises(ValueError, match=message):
+            make()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_distances_are_suggested() -> None:
+    with pytest.raises(ValueError, match=r"not a distance of Vertex's \(did you mean 'COSINE_DISTANCE'\?\)"):
+        distance(torch.eye(2), torch.eye(2), "cosine_distance")

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.job import Job, work_of
 from torch_towers.bulk.read import Bad
+from torch_towers.files import writing
 
 VERSION = 1
 
@@ -51,12 +52,14 @@ class Manifest:
         self.parts: dict[tuple[int, int], Part] = {}
         self.ended: set[int] = set()  # files that were read to their end
         self.done = False
+        _refuse_foreign(job)
         job.work.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(job.work / "lock")
         try:
-            lines = list(self._read())
+            lines, good = self._read()
             if lines:
                 self._resume(lines)
+                os.truncate(self.path, good)
             self._file = self.path.open("ab")
         except BaseException:
             os.close(self._lock)
@@ -87,28 +90,29 @@ class Manifest:
         self._append({"done": True})
 
     def _append(self, value: Any) -> None:
-        self._file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            self._file.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
-    def _read(self) -> Iterator[dict[str, Any]]:
-        """The whole lines; one that was cut off by a kill goes."""
-        if not self.path.exists():
-            return
+    def _read(self) -> tuple[list[Any], int]:
+        """The whole lines, and the bytes of these: a line that was cut off by a kill does not count."""
+        lines: list[Any] = []
         good = 0
+        if not self.path.exists():
+            return lines, good
         with self.path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    value = json.loads(line)
-                except ValueError as error:
+                    lines.append(json.loads(line))
+                except (ValueError, RecursionError) as error:
                     raise BulkError(
                         f"{self.path} is damaged: remove {self.job.work} and the output to begin again"
                     ) from error
                 good += len(line)
-                yield value
-        os.truncate(self.path, good)
+        return lines, good
 
     def _resume(self, lines: list[dict[str, Any]]) -> None:
         try:
@@ -123,7 +127,7 @@ class Manifest:
                     self.ended.add(int(line["file"]))
                 elif line.get("done"):
                     self.done = True
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BulkError(f"{self.path} is damaged: remove {self.job.work} and the output to begin again") from error
 
     def _same(self, before: dict[str, Any]) -> None:
@@ -138,6 +142,25 @@ class Manifest:
 
 
 _NAMES = {"checkpoint_sha256": "the checkpoint", "sources": "the input"}
+
+
+_PART = re.compile(r"part-\d{5}-\d{6}\.([a-z0-9.]+)")
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file has the name that a part of a job has, or a folder that of one which is being made: nothing else is removed."""
+    return _PART.fullmatch(path.name) is not None and path.is_dir() == (path.suffix == ".partial")
+
+
+def _refuse_foreign(job: Job) -> None:
+    """Where no job was begun, output and work folder must be empty: what is in them is somebody's."""
+    begun = job.work / "manifest.jsonl"
+    if begun.exists() and begun.stat().st_size:
+        return
+    for folder, ours in ((Path(job.folder), set[str]()), (job.work, {"lock", "manifest.jsonl"})):
+        with contextlib.suppress(FileNotFoundError):
+            if foreign := sorted(set(os.listdir(folder)) - ours):
+                raise BulkError(f"{folder}: holds {foreign[0]!r}, which is not of this job: choose another output")
 
 
 def is_unfinished(folder: Path) -> bool:

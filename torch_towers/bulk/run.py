@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.job import Job
-from torch_towers.bulk.manifest import Manifest, Part, digest
+from torch_towers.bulk.manifest import Manifest, Part, digest, is_part
 from torch_towers.bulk.read import Bad, column_names, count_rows
 from torch_towers.bulk.sources import source
 from torch_towers.bulk.vertex import check_output, repeated_id
 from torch_towers.bulk.worker import Worker, place_of
 from torch_towers.bulk.write import join
 from torch_towers.errors import InputError
-from torch_towers.files import sync
+from torch_towers.files import check_local, sync, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ def run(
 ) -> Summary:
     """Embeds all rows of the job that are not embedded yet. Errors: `BulkError`, `CheckpointError`, `InputError`."""
     began = time.monotonic()
+    check_local(job.folder)
     worker = Worker(job)
     check_columns(job, worker)
     counts = [count_rows(item) for item in job.sources]
@@ -74,7 +75,7 @@ def run(
                     else:
                         manifest.end_file(file)
             _finish(job, manifest, worker)
-        for path in job.work.glob("part-*"):  # of use until the job was done
+        for path in filter(is_part, list(job.work.iterdir())):  # of use until the job was done
             path.unlink()
         parts = [manifest.parts[key] for key in sorted(manifest.parts)]
         bad = [(job.sources[part.file].path, row, why) for part in parts for row, why in part.bad]
@@ -166,7 +167,7 @@ def _check_finished(job: Job, manifest: Manifest) -> None:
     listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
     joined = {"embeddings.npy", "ids.npy", "ids.txt"} if job.output.format == "npy" else set[str]()
     for path in Path(job.folder).iterdir():
-        if path.name not in listed | joined and not path.name.startswith("part-"):
+        if path.name not in listed | joined and not is_part(path):
             raise BulkError(f"{job.folder}: holds {path.name!r}, which is not of this job: choose another output")
 
 
@@ -174,7 +175,7 @@ def _clean(job: Job, manifest: Manifest) -> None:
     """Removes what a killed run left: unfinished parts, and parts that were put in place but not listed."""
     listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
     for folder in (Path(job.folder), job.work):
-        for path in folder.glob("part-*"):
+        for path in filter(is_part, list(folder.iterdir())):
             if path.is_dir() and path.suffix == ".partial":
                 shutil.rmtree(path)
             elif path.name not in listed:
@@ -194,7 +195,9 @@ def _finish(job: Job, manifest: Manifest, worker: Worker) -> None:
         )
     if job.output.format == "npy":
         rows = sum(manifest.parts[key].rows for key in keys)
-        for path in join([job.work / name for name in names], rows, worker.dim, worker.id_type, job.work):
+        with writing(job.work / "embeddings.npy"):
+            joined = join([job.work / name for name in names], rows, worker.dim, worker.id_type, job.work)
+        for path in joined:
             sync(path)
             os.replace(path, Path(job.folder) / path.name)
         sync(Path(job.folder))

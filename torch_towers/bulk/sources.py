@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch_towers.bulk.errors import BulkError
+from torch_towers.files import check_local
 
 Kind = Literal["parquet", "csv", "tsv", "jsonl"]
 SUFFIXES: dict[str, Kind] = {
@@ -41,6 +42,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
     found: list[Source] = []
     for item in inputs:
         path = Path(item)
+        check_local(item)
         if path.is_dir():
             inside = sorted(
                 p for p in path.iterdir() if p.is_file() and not p.name.startswith((".", "_")) and kind_of(p)

@@ -21,7 +21,7 @@ from torch_towers.bulk.manifest import Part, digest
 from torch_towers.bulk.read import MISSING, Bad, Block, Wanted, id_type, plain, read_blocks
 from torch_towers.bulk.write import Writer, writer
 from torch_towers.errors import InputError
-from torch_towers.files import sync
+from torch_towers.files import sync, writing
 from torch_towers.graph import TensorSpec
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
@@ -222,7 +222,8 @@ class _PartFile:
     def add(self, block: Block, embedded: Embedded) -> None:
         job = self._worker.job
         ids, vectors, extras, bad = embedded
-        refused = self._writer.add(ids, vectors, extras) if len(ids) else {}
+        with writing(self._folder / self.name):
+            refused = self._writer.add(ids, vectors, extras) if len(ids) else {}
         if refused:
             left_out = {row for row, _ in bad}
             numbers = [row for row in block.numbers if row not in left_out]
@@ -243,7 +244,8 @@ class _PartFile:
     def finish(self) -> Part:
         """Puts the files into place, whole and on the disk."""
         job = self._worker.job
-        paths = self._writer.close()
+        with writing(self._folder / self.name):
+            paths = self._writer.close()
         listed: list[tuple[str, int, str]] = []
         for path in paths:
             place = place_of(job, path.name)

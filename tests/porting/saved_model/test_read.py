@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,13 @@ import pytest
 
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import protos, read
+from porting.saved_model.files import read_asset
 from tests.porting.saved_model.conftest import mutate
+
+PACKAGES = Path(__file__).parents[3] / "examples" / "packages"
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
 
 
 def message(*tag_sets: list[str]) -> bytes:
@@ -32,6 +39,16 @@ def message(*tag_sets: list[str]) -> bytes:
         ({"saved_model.cpb": b""}, "over 2 GB"),
         ({"tfhub_module.pb": b""}, "Hub"),
         ({"config.json": b"", "model.weights.h5": b""}, r"\.keras"),
+        ({"model.keras": b"PK\x03\x04"}, "a folder with a Keras model, model.keras: load it in Keras"),
+        ({"model.h5": b"\x89HDF"}, "a folder with a Keras model, model.h5"),
+        ({"model.weights.h5": b"\x89HDF"}, "weights of a Keras model, and no graph"),
+        ({"checkpoint": b"", "ckpt-1.index": b"", "ckpt-1.data-00000-of-00001": b""}, "a TensorFlow checkpoint: .*without the graph"),
+        ({"variables/variables.index": b""}, "saved_model.pb is missing: copy the whole folder"),
+        ({"config.json": b"{}", "model.safetensors": b"", "tokenizer_config.json": b""}, "a Hugging Face model: load it with"),
+        ({"config.json": b"{}", "tf_model.h5": b""}, "a Hugging Face model for TensorFlow: .*saved_model=True"),
+        ({"config.json": b"{}", "model.safetensors": b"", "vocabularies/x.txt": b""}, "a checkpoint of torch_towers, which is ported already"),
+        ({"index.json": b"{}", "index.safetensors": b""}, "an index of torch_towers"),
+        ({"saved_model.pb": POINTER}, "saved_model.pb: is a git-lfs pointer.*git lfs pull"),
         ({"saved_model.pb": b""}, "0 bytes"),
         ({"saved_model.pb": message()}, "no meta graph"),
         ({"saved_model.pb": b"\x12\xff"}, "not a SavedModel"),
@@ -41,7 +58,7 @@ def message(*tag_sets: list[str]) -> bytes:
         ({"saved_model.pbtxt": b""}, "no meta graph"),
         ({"saved_model.pb": message(["serve"], ["serve", "gpu"])}, "no default among its entries"),
         ({"saved_model.pb": message(["a"], ["b"])}, "2 meta graphs, name the tags of one: a; b"),
-        ({"saved_model.pb": message(["serve"])}, "there are none"),
+        ({"saved_model.pb": message(["serve"])}, "nothing that can be called; save the model again with signatures"),
     ],
 )  # fmt: skip
 def test_incomplete_directories(tmp_path: Path, files: dict[str, bytes], error: str) -> None:
@@ -61,6 +78,9 @@ def test_incomplete_directories(tmp_path: Path, files: dict[str, bytes], error: 
         ("model.tflite", b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
         ("module.tar.gz", b"\x1f\x8b\x08", "gzip"),
         ("saved_model.pb", message(["serve"]), "name the directory"),
+        ("pointer", POINTER, "git-lfs pointer"),
+        ("ckpt-1.index", b"", "a part of a TensorFlow checkpoint"),
+        ("ckpt-1.data-00000-of-00001", b"", "a part of a TensorFlow checkpoint"),
         ("empty", b"", "not a directory"),
     ],
 )
@@ -70,6 +90,37 @@ def test_files_are_no_saved_models(tmp_path: Path, name: str, data: bytes, error
         read(tmp_path / name)
     with pytest.raises(PortingError, match="no such directory"):
         read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["variables/variables.index", "variables/variables.data-00000-of-00001", "assets/*"])
+def test_git_lfs_pointers_in_place_of_files(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also in place of a vocabulary, where the pointer's three lines would be its words."""
+    from porting.port import main
+
+    path = tmp_path / "model"
+    shutil.copytree(PACKAGES / "query_model", path)
+    places = list(path.glob(name))
+    for place in places:
+        place.write_bytes(POINTER)
+    if places:
+        assert main(["--query", str(path), "-o", str(tmp_path / "out"), "--no-verify"]) == 2
+        assert f"{places[0]}: is a git-lfs pointer" in capsys.readouterr().err
+
+
+def test_a_vocabulary_that_is_a_git_lfs_pointer(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_bytes(POINTER)
+    with pytest.raises(CorruptModelError, match=r"words\.txt: is a git-lfs pointer"):
+        read_asset(tmp_path / "words.txt")
+
+
+def test_without_its_variables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from porting.port import main
+
+    path = tmp_path / "model"
+    shutil.copytree(PACKAGES / "query_model", path)
+    shutil.rmtree(path / "variables")
+    assert main(["--query", str(path), "-o", str(tmp_path / "out"), "--no-verify"]) == 2
+    assert "variables/variables.index is missing; copy the whole folder" in capsys.readouterr().err
 
 
 def test_a_proto_over_the_limit_is_not_read(tmp_path: Path) -> None:
