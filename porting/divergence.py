@@ -13,10 +13,10 @@ from porting.convert import Context, ConvertingEmitter
 from porting.oracle import Oracle
 from porting.tower import PortedTower
 from porting.values import Constant, Value
-from torch_towers.errors import InputError
 from torch_towers.graph import Graph, TensorSpec
 from torch_towers.inputs import read_column
 from torch_towers.program import Program
+from torch_towers.refusals import KERNEL_ERRORS, refusal
 
 TOLERANCE = 1e-3
 """Relative to the values' RMS: a node whose float result is further away than this computes something else, or has been fed it."""
@@ -56,11 +56,12 @@ def _run(
     graph: Graph, context: Context, batch: Mapping[str, Any], specs: tuple[TensorSpec, ...]
 ) -> dict[str, Any] | str:
     program = Program(graph, context.store)
+    given = {spec.name: read_column(batch[spec.name], spec) for spec in specs}
     try:
         with torch.inference_mode():
-            return program(**{spec.name: read_column(batch[spec.name], spec) for spec in specs})
-    except InputError as error:
-        return str(error)
+            return program(**given)
+    except KERNEL_ERRORS as error:
+        return refusal(program, given, error)
 
 
 def _difference(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> str:

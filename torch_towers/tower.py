@@ -17,6 +17,7 @@ from torch_towers.graph import TensorSpec
 from torch_towers.inputs import BATCH, Columns, InputReader, is_batched
 from torch_towers.precision import float_graph, full_precision
 from torch_towers.program import Program
+from torch_towers.refusals import KERNEL_ERRORS, refusal
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
 from torch_towers.steps import Store
@@ -68,7 +69,10 @@ class Tower:
     def preprocess(self, inputs: Any) -> Columns:
         """What the encoder takes, by its names: CPU tensors (and sizes). Strings that only the outputs need come along."""
         columns, _ = self._reader(inputs)
-        return self._prepared(columns)
+        try:
+            return self._prepared(columns)
+        except KERNEL_ERRORS as error:
+            raise InputError(f"the tower could not be run on these inputs: {self._refusal(error, columns)}") from error
 
     def encode(
         self,
@@ -117,7 +121,7 @@ class Tower:
                 return self._computed(columns, only, rows)
         except torch.OutOfMemoryError:
             raise
-        except (IndexError, ValueError, RuntimeError) as error:  # InputError of the graph's own checks is a ValueError
+        except KERNEL_ERRORS as error:  # InputError of the graph's own checks is one of them
             raise self._explained(error, columns, rows) from error
 
     def _computed(self, columns: Columns, only: str | None = None, rows: int | None = None) -> Outputs:
@@ -135,7 +139,7 @@ class Tower:
             try:
                 prepared = self._prepared(_cut(columns, 0, 1))
                 self._row_work = work_of(self.encoder, self._on_device(prepared))
-            except (IndexError, ValueError, RuntimeError):  # a bad row, or a graph that wants more than one
+            except KERNEL_ERRORS:  # a bad row, or a graph that wants more than one
                 return False
         return rows * self._row_work <= SMALL
 
@@ -211,7 +215,7 @@ class Tower:
                 found = self._computed(columns, name, rows)[name]
         except torch.OutOfMemoryError:
             raise
-        except (IndexError, ValueError, RuntimeError) as error:  # InputError of the graph's own checks is a ValueError
+        except KERNEL_ERRORS as error:  # InputError of the graph's own checks is one of them
             raise self._explained(error, columns, rows, start) from error
         return cast(Tensor, found)
 
@@ -233,21 +237,40 @@ class Tower:
 
     def _explained(self, error: Exception, columns: Columns, rows: int | None, start: int = 0) -> InputError:
         """What in the inputs made a kernel fail: the first row that fails alone, and the feature whose value is to blame."""
+        said = self._refusal(error, columns)
         if rows is None or not self._reader.splittable or self.device.type != "cpu":
-            return InputError(f"the tower could not be run on these inputs: {error}")
+            return InputError(f"the tower could not be run on these inputs: {said}")
         low, high = 0, rows
         while high - low > 1 and not self._whole(columns, rows):
             middle = (low + high) // 2
             low, high = (low, middle) if self._fails(_cut(columns, low, middle)) else (middle, high)
         row = _cut(columns, low, high)
         if not self._fails(row):
-            return InputError(f"the tower could not be run on these inputs: {error}")
+            return InputError(f"the tower could not be run on these inputs: {said}")
         for name, spec in zip(columns, self.inputs, strict=True):
             if not self._fails({**row, name: _neutral(columns[name], spec)}):
                 value: list[Any] = cast(Any, row[name]).reshape(-1).tolist()
                 shown = repr(value[0] if len(value) == 1 else value)
-                return InputError(f"feature {name!r}, row {start + low}: the tower does not take {shown[:80]}: {error}")
-        return InputError(f"row {start + low}: the tower does not take its values: {error}")
+                return InputError(f"feature {name!r}, row {start + low}: the tower does not take {shown[:80]}: {said}")
+        return InputError(f"row {start + low}: the tower does not take its values: {said}")
+
+    def _refusal(self, error: Exception, columns: Columns) -> str:
+        """`error` in TensorFlow's words or ours: the graph's own sentence, or what the node that failed was given."""
+        if isinstance(error, InputError) or self.device.type != "cpu":
+            return str(error)  # on a device the fault may be the device's
+        if self._renamed:
+            columns = {self._renamed[name]: value for name, value in columns.items()}
+        values = dict(columns)
+        with torch.no_grad():
+            for program in (self._preprocess, self.encoder, self._postprocess):
+                if program is None:
+                    continue
+                given = {spec.name: values[spec.name] for spec in program.graph.inputs}
+                try:
+                    values |= program(**given)
+                except KERNEL_ERRORS as found:
+                    return refusal(program, given, found)
+        return "its results do not fit together"
 
     def _fails(self, columns: Columns) -> bool:
         try:

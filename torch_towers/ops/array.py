@@ -482,8 +482,12 @@ def linspace(start: Tensor, stop: Tensor, *, num: int) -> Tensor:
 @op()
 def pad(x: Tensor | Strings, value: Number | Strings, *paddings: int) -> Tensor | Strings:
     """`x` between `value`s; `paddings` are before, after of each axis in turn. Source: tf.raw_ops.PadV2."""
+    pairs = [(paddings[i], paddings[i + 1]) for i in range(0, len(paddings), 2)]
+    if not isinstance(x, Tensor) or readable(x):
+        for before, after in pairs:
+            if before < 0 or after < 0:  # torch and numpy would cut
+                raise InputError(f"Paddings must be non-negative: {before} {after}")
     if not isinstance(x, Tensor):
-        pairs = [(paddings[i], paddings[i + 1]) for i in range(0, len(paddings), 2)]
         return strings(np.pad(x, pairs, constant_values=value.item() if isinstance(value, np.ndarray) else value))
     assert not isinstance(value, (Tensor, np.ndarray))
     reverse = [size for i in range(len(paddings) - 2, -1, -2) for size in paddings[i : i + 2]]

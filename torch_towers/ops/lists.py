@@ -47,6 +47,8 @@ def _free(shape: Shape) -> tuple[int | None, ...] | None:
 @op(stage="early", infer=_LIST)
 def list_reserve(size: Number) -> List:
     """A list of `size` elements that are still to be written. Source: tf.raw_ops.TensorListReserve, TensorArrayV3."""
+    if int(size) < 0:
+        raise InputError(f"The num_elements to reserve must be a non negative number, but got {int(size)}")
     return [None] * int(size)
 
 
@@ -120,6 +122,8 @@ def list_pop(items: List, *, dtype: str, shape: Shape) -> tuple[List, Any]:
 @op(stage="early", infer=_LIST)
 def list_resize(items: List, size: Number) -> List:
     """`items` cut or filled up to `size` elements. Source: tf.raw_ops.TensorListResize."""
+    if int(size) < 0:
+        raise InputError(f"TensorListSlice expects size to be non-negative. Got: {int(size)}")
     return [*items[: int(size)], *[None] * (int(size) - len(items))]
 
 
