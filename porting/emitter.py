@@ -190,7 +190,7 @@ class Emitter:
     def _store_constant(self, value: Constant) -> Value:
         held = self._held.get(id(value.array))
         if held is None:
-            name = self.names(f"{self.place}.constant" if self.place else "constant")
+            name = self.names.tensor(f"{self.place}.constant" if self.place else "constant")
             self.store[name] = value.array
             held = self._held[id(value.array)] = (
                 name,
