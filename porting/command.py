@@ -89,6 +89,7 @@ def summary_lines(side: str, ported: PortedTower) -> list[str]:
         f"{side}: {ported.model.path}, {ported.entry}: {len(ported.tf_graph.nodes)} TensorFlow ops",
         *(f"  {line}" for line in ported.cuts),
         *([] if index is None else [f"  found a {index.described()}"]),
+        *(f"  {line}" for line in ported.notes),
         f"  lifted: {lifted}",
         f"  ops that remain: {remaining}",
     ]
@@ -188,6 +189,7 @@ def _summary(
                 "remaining": dict(ported.remaining),
                 "not_lifted": list(ported.refusals),
                 "cut": list(ported.cuts),
+                "notes": list(ported.notes),
                 "index": None if ported.retrieval is None else ported.retrieval.described(),
                 "parity": reports[side].as_json(),
             }

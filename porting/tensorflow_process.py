@@ -176,7 +176,7 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
 def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
     """A function from named inputs to the first result of every node, each op run by its own kernel; of a part, to its outputs."""
     model = read(path, tags=list(tags) or None, verify=False)
-    flat = cutting.apply(flatten(model.graph(entry), model.functions), cut)
+    flat = cutting.apply(flatten(model.graph(entry), model.functions), cut, model.functions)
     prefix = f"op_by_op_{next(_PREFIXES)}_"
     _add_functions(path, model.tags, prefix)
     flat = replace(flat, nodes=tuple(replace(node, attrs=_prefixed(node.attrs, prefix)) for node in flat.nodes))

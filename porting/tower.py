@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from porting import cut as cutting
-from porting import retrieval
+from porting import effects, retrieval
 from porting.arrays import as_stored
 from porting.components import component_of
 from porting.convert import Context, convert
@@ -20,7 +20,7 @@ from porting.names import identifier
 from porting.retrieval import Retrieval
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
-from porting.simplify import flatten
+from porting.simplify import flatten_whole
 from porting.split import SOURCES, Parts, split
 from porting.values import Value
 from torch_towers.dtypes import FLOATS
@@ -47,6 +47,7 @@ class PortedTower:
     refusals: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)  # where the entry's graph was cut
     cuts: tuple[str, ...] = ()  # what was cut off at the front, in words
+    notes: tuple[str, ...] = ()  # what else of the entry was left out or done otherwise, in words
     retrieval: Retrieval | None = None  # the index that the tower was cut from
     entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
     ids: Mapping[str, str] = field(
@@ -75,13 +76,13 @@ def port_tower(
     `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. Errors: `PortingError`.
     """
     entry = entry or model.default_entry()
-    whole = flatten(model.graph(entry), model.functions)
+    whole, dropped = flatten_whole(model.graph(entry), model.functions)
     cut = front(whole, cut_behind, schema)
-    tf_graph = cutting.apply(whole, cut)
+    tf_graph = cutting.apply(whole, cut, model.functions)
     index = retrieval.find(tf_graph, model) if split_index else None
     if index is not None:
         cut = Cut(cut.feeds, index.cut().fetches)
-        tf_graph = cutting.apply(tf_graph, index.cut())
+        tf_graph = cutting.apply(tf_graph, index.cut(), model.functions)
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
     context = Context(model)
@@ -102,7 +103,7 @@ def port_tower(
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
-        cut=cut, cuts=tuple(described(whole, cut)), retrieval=index, entry_outputs=tuple(whole.outputs),
+        cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(effects.described(dropped)), retrieval=index, entry_outputs=tuple(whole.outputs),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
     )  # fmt: skip
 
