@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from porting import batch, effects, retrieval, samples
 from porting import cut as cutting
-from porting import effects, retrieval
 from porting.arrays import as_stored
-from porting.components import component_of
-from porting.convert import Context, convert
+from porting.convert import Context, ConvertingEmitter, convert
 from porting.cut import Cut
 from porting.documents import Schema, described, front
 from porting.errors import PortingError
@@ -25,6 +24,7 @@ from porting.split import SOURCES, Parts, split
 from porting.values import Value
 from torch_towers.dtypes import FLOATS
 from torch_towers.graph import Graph, Size, TensorSpec, node_of
+from torch_towers.inputs import BATCH
 from torch_towers.program import walk
 from torch_towers.spec import TowerSpec
 from torch_towers.tower import Tower
@@ -87,6 +87,7 @@ def port_tower(
         tf_graph = retrieval.runnable(tf_graph, model)
     context = Context(model)
     graph, emitter = convert(tf_graph, context)
+    converted = graph
     lifted = lift(graph, context.store, emitter.known) if lifts else None
     store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
     store = dict(store)
@@ -94,6 +95,7 @@ def port_tower(
     graph = lifted.graph if lifted else graph
     parts = split(graph, known)
     spec = _spec(model, entry, tf_graph, parts, graph, known, embedding, defaults)
+    spec = _with_rows(spec, tf_graph, converted, emitter, store, model)
     held = {name for key, name in context.weights.items() if not model.variables[key].trainable}
     origins = lifted.origins if lifted else {}
     frozen = {name for name in store if origins.get(name, name) in held}
@@ -139,7 +141,6 @@ def _spec(
     embedding: str | None,
     defaults: Mapping[str, str],
 ) -> TowerSpec:
-    inputs = _input_specs(tf_graph.inputs)
     signature = model.signatures.get(entry)
     said = signature.outputs if signature is not None else {}
     outputs = tuple(_output_spec(name, graph.outputs[name], known, said.get(name)) for name in graph.outputs)
@@ -149,7 +150,7 @@ def _spec(
         )
     return TowerSpec(
         preprocess=parts.preprocess, encoder=parts.encoder, postprocess=parts.postprocess,
-        inputs=inputs, outputs=outputs, embedding=embedding or _embedding(outputs),
+        inputs=tf_graph.inputs, outputs=outputs, embedding=embedding or _embedding(outputs),
         defaults=defaults,
     )  # fmt: skip
 
@@ -169,16 +170,24 @@ def _defaults(model: SavedModel, entry: str, graph: Graph, store: dict[str, Any]
     return found
 
 
-def _input_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """Inputs with a free first axis share the size "batch", but for the components of sparse and ragged values."""
-    names = {spec.name for spec in specs}
-    return tuple(spec if component_of(spec.name, names) else _batched(spec) for spec in specs)
+def _with_rows(
+    spec: TowerSpec, tf_graph: Graph, graph: Graph, emitter: ConvertingEmitter, store: dict[str, Any], model: SavedModel
+) -> TowerSpec:
+    """`spec` with names for the rows of its inputs and outputs: see `porting.batch`."""
+    known, equal = emitter.known, batch.Equal(emitter.equal)
+    first = [spec.embedding, *graph.outputs] if spec.embedding else list(graph.outputs)
+    given = {name: known[graph.outputs[name]] for name in first if graph.outputs[name] in known}
+    firsts = {name: value.shape[0] for name, value in given.items() if value.shape}
+    rows, common = batch.symbols(tf_graph.inputs, firsts, known, equal)
+    alone = replace(spec, inputs=batch.named(tf_graph.inputs, rows, common))
+    rows, common = batch.tried(rows, common, lambda: Tower(alone, store), lambda: samples.batches(tf_graph, model))
+    outputs = spec.outputs if common or not rows else tuple(map(_without_rows, spec.outputs))
+    return replace(spec, inputs=batch.named(tf_graph.inputs, rows, common), outputs=outputs)
 
 
-def _batched(spec: TensorSpec) -> TensorSpec:
-    if not spec.shape or spec.shape[0] is not None:
-        return spec
-    return TensorSpec(spec.name, spec.dtype, ("batch", *spec.shape[1:]))
+def _without_rows(spec: TensorSpec) -> TensorSpec:
+    """An output of a tower that has no batch."""
+    return replace(spec, shape=(None, *spec.shape[1:])) if spec.shape and spec.shape[0] == BATCH else spec
 
 
 def _output_spec(name: str, ref: str, known: Mapping[str, Value], said: TensorSpec | None) -> TensorSpec:
@@ -197,11 +206,13 @@ def _output_spec(name: str, ref: str, known: Mapping[str, Value], said: TensorSp
 def _free(size: Size, axis: int) -> Size:
     if isinstance(size, int):
         return size
-    return "batch" if axis == 0 else None
+    return BATCH if axis == 0 else None
 
 
 def _embedding(outputs: Sequence[TensorSpec]) -> str | None:
-    """The only float output of rank 2, where there is one."""
+    """The only output, or the only float output of rank 2, where there is one."""
+    if len(outputs) == 1:
+        return outputs[0].name
     found = [spec.name for spec in outputs if spec.dtype in FLOATS and spec.shape is not None and len(spec.shape) == 2]
     return found[0] if len(found) == 1 else None
 
