@@ -1,6 +1,6 @@
 """Convert: a flat graph of TF ops becomes a graph of torch ops, one small converter per TF op.
 
-The registry `CONVERTERS` is filled by the files in `porting/converters/`. A converter's signature is the op's schema: after the
+A converter stands in `porting.registry`. Its signature is the op's schema: after the
 emitter `t` its positional parameters are the op's operands, its keyword-only ones the attributes, with TensorFlow's defaults.
 An operand annotated `int`, `bool`, `float`, `bytes`, `tuple` or `np.ndarray` must be a constant; one annotated `Sizes` is a list of
 integers, some of which may be known at run time only. An attribute that no parameter reads is an error, unless it only
@@ -9,45 +9,25 @@ repeats a dtype or steers TensorFlow's execution.
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from porting import sizes
+from porting import effects, sizes
 from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
 from porting.names import outermost
+from porting.registry import CONVERTERS, DRAWS, Entry, converter, load_converters
 from porting.saved_model import Function, FunctionRef, SavedModel
-from porting.simplify import SIDE_EFFECTS, as_graph, flatten, function_references
+from porting.simplify import as_graph, flatten
 from porting.values import Constant, Sizes, Value, constant
 from torch_towers.errors import TorchTowersError
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.registry import OPS
-
-Converter = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A converter: the function, its schema, and the names of the op's output arguments in order."""
-
-    function: Converter
-    signature: inspect.Signature
-    hints: Mapping[str, Any]
-    outputs: tuple[str, ...]
-    ignores: frozenset[str]
-    refuses: str
-
-
-CONVERTERS: dict[str, Entry] = {}
 
 EXECUTION_ATTRS = frozenset(
     [
@@ -72,36 +52,6 @@ EXECUTION_ATTRS = frozenset(
 """Attributes that steer how TensorFlow runs an op, not what it computes."""
 
 
-def converter(
-    *ops: str, outputs: Sequence[str] = (), ignores: Iterable[str] = (), refuses: str = ""
-) -> Callable[[Converter], Converter]:
-    """Registers a function as the converter of `ops`.
-
-    `outputs` names the output arguments of ops that have several ("values", "indices"); an argument that is a list of
-    tensors is given back as a list. `ignores` names attributes that do not change the numbers. `refuses` says, for
-    docs/ops.md, what the converter does not take.
-    """
-
-    def add(function: Converter) -> Converter:
-        hints = typing.get_type_hints(function)
-        entry = Entry(function, inspect.signature(function), hints, tuple(outputs), frozenset(ignores), refuses)
-        for name in ops:
-            if name in CONVERTERS:
-                raise ValueError(f"{name!r} has two converters")
-            CONVERTERS[name] = entry
-        return function
-
-    return add
-
-
-def load_converters() -> None:
-    """Fills the registry from every file in `porting/converters/`."""
-    from porting import converters
-
-    for file in pkgutil.iter_modules(converters.__path__):
-        importlib.import_module(f"{converters.__name__}.{file.name}")
-
-
 class Context:
     """What one port shares: the SavedModel, the store of weights and constants, and what has been used of it."""
 
@@ -115,23 +65,23 @@ class Context:
 
 def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
+    emitter = ConvertingEmitter(graph, context)
     refused = changes(graph, context.model.functions), unsupported(graph, context.model.functions)
     if any(refused):
+        emitter.refuse_draws(graph)  # what is drawn from a seed says more than that the seed changes
         raise PortingError("\n".join(filter(None, refused)))
-    emitter = ConvertingEmitter(graph, context)
     return emitter.graph(emitter.run(graph, {})), emitter
 
 
 def changes(graph: Graph, functions: Mapping[str, Function]) -> str:
-    """One sentence that names the ops with side effects; empty where there is none."""
-    found = [
-        node for node in all_nodes(graph, functions) if node.op.startswith(SIDE_EFFECTS) and node.op not in CONVERTERS
-    ]
+    """One sentence that names the ops that change something which the outputs read; empty where there is none."""
+    found = effects.changing(graph, functions)
     if not found:
         return ""
     listed = ", ".join(f"{node.op} {node.name!r}" for node in found[:3]) + (", ..." if len(found) > 3 else "")
     return (
-        f"this entry changes what the model holds ({listed}): only entries that compute can be ported; choose another"
+        f"this entry changes what the model holds ({listed}) and reads it: only entries that compute can be ported; "
+        "choose another"
     )
 
 
@@ -139,8 +89,9 @@ def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
     """One sentence that lists every op without converter, with counts and first uses; empty where there is none."""
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
+    known = CONVERTERS.keys() | {node.op for node in effects.changing(graph, functions)}
     for node in all_nodes(graph, functions):
-        if node.op not in CONVERTERS:
+        if node.op not in known:
             counts[node.op] += 1
             first.setdefault(node.op, node.name)
     if not counts:
@@ -148,11 +99,7 @@ def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
     listed = ", ".join(f"{op} (x{count})" for op, count in sorted(counts.items()))
     uses = "".join(f"\n  first use: {first[op]}  ({op})" for op in sorted(counts))
     verb = "op has" if len(counts) == 1 else "ops have"
-    changing = [op for op in sorted(counts) if op.startswith(SIDE_EFFECTS)]
-    hint = (
-        "\n  " + " and ".join(changing) + " have side effects: choose an entry that only computes" if changing else ""
-    )
-    return f"{len(counts)} {verb} no converter: {listed}{uses}{hint}"
+    return f"{len(counts)} {verb} no converter: {listed}{uses}"
 
 
 def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
@@ -163,7 +110,7 @@ def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
         node = pending.pop(0) if len(pending) < 64 else pending.pop()
         found.append(node)
         pending += [inner for value in node.attrs.values() if isinstance(value, Graph) for inner in value.nodes]
-        for reference in function_references(node):
+        for reference in effects.references_of(node):
             if reference.name in functions and reference.name not in seen:
                 seen.add(reference.name)
                 function = functions[reference.name]
@@ -205,6 +152,13 @@ class ConvertingEmitter(Emitter):
         self.results = {node.name: _first(env[node.name]) for node in graph.nodes}
         return {name: _look_up(ref, env) for name, ref in graph.outputs.items()}
 
+    def refuse_draws(self, graph: Graph) -> None:
+        """Refuses the last op of `graph` that draws random numbers, with its own advice."""
+        for node in reversed(graph.nodes):
+            if node.op in CONVERTERS and CONVERTERS[node.op].refuses == DRAWS:
+                self.scope = node.name
+                CONVERTERS[node.op].function(self)
+
     def _convert(self, node: Node, operands: list[Any]) -> Any:
         folded = sizes.fold(self, node, operands)
         if folded is not None:
@@ -245,6 +199,7 @@ class ConvertingEmitter(Emitter):
         inner.modules, inner._held = self.modules, self._held
         inner.stack, inner.scope = self.stack, self.scope
         inner._symbols = self._symbols
+        inner.equal = self.equal
         return inner
 
     def write_call(self, name: str, operands: Sequence[Any], specs: Sequence[Any], **attrs: Any) -> Any:

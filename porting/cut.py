@@ -6,31 +6,37 @@ cut behind it, and its results are the tower's inputs.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from porting.simplify import EFFECTS, SIDE_EFFECTS
-from torch_towers.graph import Graph, Node, TensorSpec, node_of
+from porting import dropout, effects
+from porting.effects import Functions, normal, upstream
+from torch_towers.graph import Graph, TensorSpec, node_of
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a graph is cut. `feeds`: the tensors that become inputs, by reference; `fetches`: the outputs' references, by name."""
+    """Where a graph is cut. `feeds`: the tensors that become inputs, by reference; `fetches`: the outputs' references, by name.
+
+    `without_dropout`: dropout that was left on is taken out first.
+    """
 
     feeds: Mapping[str, TensorSpec] = field(default_factory=dict[str, TensorSpec])
     fetches: Mapping[str, str] = field(default_factory=dict[str, str])
+    without_dropout: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.feeds or self.fetches)
+        return bool(self.feeds or self.fetches or self.without_dropout)
 
 
-def apply(graph: Graph, cut: Cut) -> Graph:
+def apply(graph: Graph, cut: Cut, functions: Functions) -> Graph:
     """The nodes that the outputs need, back to the tensors that are fed; of the inputs those that are still used.
 
-    What stands outside of the cut goes with its assertions and what it writes; the assertions of what stays stay.
+    What stands outside of the cut goes, with its assertions, and with what it changes that nothing here reads.
     """
     if not cut:
         return graph
+    graph = dropout.off(graph) if cut.without_dropout else graph
     renamed = {normal(ref): spec.name for ref, spec in cut.feeds.items()}
     fetches = dict(cut.fetches) or dict(graph.outputs)
     nodes = {node.name: node for node in graph.nodes}
@@ -38,34 +44,18 @@ def apply(graph: Graph, cut: Cut) -> Graph:
     outside = _downstream(cut.fetches.values(), graph) | upstream(cut.feeds, nodes, {})
     outside -= needed
     for node in graph.nodes:
-        if node.name not in needed and _is_effect(node):
+        if node.name not in needed and effects.asserts(node, functions):
             around = upstream([node.name], nodes, renamed)
-            if outside.isdisjoint(around) and _matters(node, needed, nodes):
+            if outside.isdisjoint(around):
                 needed |= around
+    for name in effects.that_change(needed, graph, functions):
+        needed |= upstream([name], nodes, renamed)
     kept = [
         replace(n, inputs=tuple(_rename(ref, renamed) for ref in n.inputs)) for n in graph.nodes if n.name in needed
     ]
     outputs = {name: _rename(ref, renamed) for name, ref in fetches.items()}
     used = {node_of(ref) for node in kept for ref in node.inputs} | {node_of(ref) for ref in outputs.values()}
     return Graph((*(spec for spec in graph.inputs if spec.name in used), *cut.feeds.values()), tuple(kept), outputs)
-
-
-def upstream(refs: Iterable[str], nodes: Mapping[str, Node], fed: Container[str]) -> set[str]:
-    """The nodes that `refs` need, themselves included, back to the tensors that are fed."""
-    found: set[str] = set()
-    pending = list(refs)
-    while pending:
-        ref = pending.pop()
-        name = node_of(ref)
-        if name in nodes and name not in found and normal(ref) not in fed:
-            found.add(name)
-            pending += nodes[name].inputs
-    return found
-
-
-def normal(ref: str) -> str:
-    """One spelling of a reference: "x" for "x:0"."""
-    return ref.removesuffix(":0") if ref.count(":") == 1 else ref
 
 
 def _downstream(refs: Iterable[str], graph: Graph) -> set[str]:
@@ -75,16 +65,6 @@ def _downstream(refs: Iterable[str], graph: Graph) -> set[str]:
         if any(normal(ref) in start or node_of(ref) in found for ref in node.inputs):
             found.add(node.name)
     return found
-
-
-def _matters(node: Node, needed: set[str], nodes: Mapping[str, Node]) -> bool:
-    """False for a write to a variable that nothing of what stays reads."""
-    written = {nodes[node_of(ref)].attrs.get("variable") for ref in node.inputs} - {None}
-    return node.op in EFFECTS or not written or any(nodes[name].attrs.get("variable") in written for name in needed)
-
-
-def _is_effect(node: Node) -> bool:
-    return node.op in EFFECTS or node.op.startswith(SIDE_EFFECTS)
 
 
 def _rename(ref: str, renamed: Mapping[str, str]) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from porting.convert import CONVERTERS, load_converters
-from porting.cut import Cut, normal, upstream
+from porting.cut import Cut
+from porting.effects import normal, upstream
 from porting.errors import PortingError
+from porting.registry import CONVERTERS, load_converters
 from porting.saved_model.names import Names
-from porting.simplify import EFFECTS, SIDE_EFFECTS
 from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.graph import Graph, Node, TensorSpec, node_of
 
@@ -63,14 +63,10 @@ def front(graph: Graph, wanted: str | None = None, schema: Schema | None = None)
     return Cut(feeds)
 
 
-def _has_effect(node: Node) -> bool:
-    return node.op in EFFECTS or node.op.startswith(SIDE_EFFECTS)
-
-
 def _parsers(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:
     """The last ops without converter, where they and what they need are nothing but a parser of the signature's text."""
     load_converters()
-    missing = {node.name for node in graph.nodes if node.op not in CONVERTERS and not _has_effect(node)}
+    missing = {name for name in upstream(graph.outputs.values(), nodes) if nodes[name].op not in CONVERTERS}
     above = {name: upstream([name], nodes, {}) for name in missing}
     needed = set[str]().union(*above.values())
     inputs = {spec.name: spec.dtype for spec in graph.inputs}

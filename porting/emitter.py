@@ -48,6 +48,7 @@ class Emitter:
         self._symbol_of: dict[str, str] = {}  # a `size` node -> the free size that it reads
         self._expressions: dict[str, tuple[str, tuple[Any, ...]]] = {}  # a `size_add`, ... node -> what it computes
         self._symbols = 0
+        self.equal: list[tuple[str, str]] = []  # first sizes that the graph wants to be equal
         self.known: dict[str, Value] = {}  # reference -> what is known of the value
         for spec in self.inputs:
             self._node_names(spec.name)
@@ -73,7 +74,9 @@ class Emitter:
         if self._folds(entry, operands, attrs, specs):
             return _fold(entry, operands, attrs)
         inputs = self._arguments(entry, operands)
-        return self._write(name, inputs, attrs, specs, self.place or name)
+        result = self._write(name, inputs, attrs, specs, self.place or name)
+        self._relate(entry, operands, attrs, result)
+        return result
 
     def _folds(self, entry: Op, operands: Sequence[Any], attrs: Mapping[str, Any], specs: Any) -> bool:
         """Whether an op is run now: all its operands are constants, and its results are small."""
@@ -190,7 +193,7 @@ class Emitter:
     def _store_constant(self, value: Constant) -> Value:
         held = self._held.get(id(value.array))
         if held is None:
-            name = self.names(f"{self.place}.constant" if self.place else "constant")
+            name = self.names.tensor(f"{self.place}.constant" if self.place else "constant")
             self.store[name] = value.array
             held = self._held[id(value.array)] = (
                 name,
@@ -232,6 +235,28 @@ class Emitter:
             if all(probe is not None for probe in probes):
                 return _merge(probes, sizes, len(set(free[0].values())) == len(leaves))
         return None
+
+    def _relate(self, entry: Op, operands: Sequence[Any], attrs: dict[str, Any], result: Any) -> None:
+        """Remembers that the first sizes of `operands` are equal, where the op takes them only so, and that a result has as many rows."""
+        firsts = list(
+            dict.fromkeys(size for operand in _tensors(operands) if isinstance(size := operand.shape[0], str))
+        )
+        symbols = list(dict.fromkeys(_symbols(operands)))
+        if entry.infer is not None or len(firsts) < 2 or any(self._operands_of(symbol) for symbol in symbols):
+            return
+        if len(symbols) > len(_PROBES[0]) and len(firsts) < len(symbols):
+            return
+        rows = [dict.fromkeys(firsts, sizing[firsts[0]]) for sizing in _distinct(symbols)]
+        if len(symbols) <= len(_PROBES[0]) and _probe(entry, operands, attrs, _distinct(symbols)[0]) is not None:
+            return
+        probes = [_probe(entry, operands, attrs, {**s, **r}) for s, r in zip(_distinct(symbols), rows, strict=True)]
+        if any(probe is None for probe in probes):
+            return
+        self.equal += [(firsts[0], other) for other in firsts[1:]]
+        for value, first, second in zip(result if isinstance(result, tuple) else (result,), *probes, strict=True):
+            follows = first[1][:1] == (rows[0][firsts[0]],) and second[1][:1] == (rows[1][firsts[0]],)
+            if follows and value.shape and isinstance(value.shape[0], str):
+                self.equal.append((firsts[0], value.shape[0]))
 
     def _leaves(self, symbol: str) -> list[str]:
         """The free sizes that a size is computed from."""
@@ -389,6 +414,14 @@ def _symbols(operands: Sequence[Any]) -> list[str]:
         elif isinstance(operand, Value) and operand.shape is not None:
             found += [size for size in operand.shape if isinstance(size, str)]
     return found
+
+
+def _tensors(operands: Sequence[Any]) -> list[Any]:
+    """The operands that are tensors with an axis."""
+    nested = [operand if isinstance(operand, (tuple, list)) else (operand,) for operand in operands]
+    return [
+        item for items in nested for item in items if isinstance(item, Value) and item.dtype != "size" and item.shape
+    ]
 
 
 def _distinct(symbols: list[str]) -> list[dict[str, int]]:

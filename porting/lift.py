@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from porting.emitter import EFFECTS
-from porting.names import identifier
+from porting.names import identifier, place, spaced
 from porting.patterns import SOURCES, Match, Pattern
 from porting.patterns import constant as constant_of
 from porting.values import Value
@@ -436,15 +436,17 @@ class View:
     def name(self, wanted: str, own: Mapping[str, str]) -> str:
         """A name for a module that is free: neither a module nor a weight has it, and its parts are nobody else's either."""
         base = ".".join(identifier(part) for part in wanted.split("."))
-        name, count = base, 1
-        while (
-            name in self.modules
-            or (name in self.store and name not in own.values())
-            or any(f"{name}.{part}" in self.store and f"{name}.{part}" != tensor for part, tensor in own.items())
-            or self._holds_others(name, own)
-        ):
-            count += 1
-            name = f"{base}_{count}"
+        others = {place(tensor) for tensor in self.store.keys() - set(own.values())}
+        name = spaced(
+            base,
+            lambda scope: place(scope) in others,
+            lambda name: (
+                name in self.modules
+                or place(name) in others
+                or any(f"{name}.{part}" in self.store and f"{name}.{part}" != own[part] for part in own)
+                or self._holds_others(name, own)
+            ),
+        )
         self.wanted[name] = base
         return name
 

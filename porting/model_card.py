@@ -59,6 +59,8 @@ def _section(name: str, side: str, ported: PortedTower, report: ParityReport) ->
             "",
             f"From `{ported.model.path.name}`, `{ported.entry}` (TensorFlow {ported.model.tensorflow_version or 'unknown'}).",
             "",
+            *(f"- {note}" for note in (*ported.cuts, *ported.notes)),
+            *([""] if ported.cuts or ported.notes else []),
             "```python",
             f'towers = torch_towers.load("{name}")',
             f"towers.encode_{side}({_example(ported)})",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from torch_towers.steps import path
 
 _CALLS = re.compile(r"^(StatefulPartitionedCall|PartitionedCall|ReadVariableOp|__inference.*|call)(_\d+)?$")
 _WRAPPERS = re.compile(r"^(functional|model|sequential)(_\d+)*$")
@@ -41,19 +44,51 @@ def outermost(names: Iterable[str]) -> str:
     return first.pop() if len(first) == 1 else ""
 
 
+def place(name: str) -> str:
+    """Where a tensor or layer of this name lies in the tree of modules: "type" lies at "type_"."""
+    return ".".join(path(name))
+
+
+def spaced(wanted: str, is_tensor: Callable[[str], bool], clashes: Callable[[str], bool]) -> str:
+    """`wanted` with a number behind each part that needs one: no scope of it `is_tensor`, and the whole does not clash."""
+    scope = ""
+    *scopes, last = wanted.split(".")
+    for part in scopes:
+        scope = numbered(scope + part, is_tensor) + "."
+    return numbered(scope + last, clashes)
+
+
+def numbered(wanted: str, clashes: Callable[[str], bool], start: int = 1) -> str:
+    """`wanted`, or the first of `"wanted_2"`, `"wanted_3"`, ... that does not clash."""
+    names = (wanted if count == 1 else f"{wanted}_{count}" for count in itertools.count(start))
+    return next(name for name in names if not clashes(name))
+
+
 class Namer:
-    """Gives each name once: `"dense"`, `"dense_2"`, ... Dotted names never run through a name that is taken."""
+    """Gives each name once: `"dense"`, `"dense_2"`, ..."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
+        self._tensors: set[str] = set()  # where they lie in the tree of modules
+        self._scopes: set[str] = set()  # what lies around them there
 
     def __call__(self, wanted: str) -> str:
-        name = wanted
-        count = self._counts.get(wanted, 1)
-        while name in self._taken:
-            count += 1
-            name = f"{wanted}_{count}"
-        self._counts[wanted] = count
+        name = numbered(wanted, self._taken.__contains__, self._counts.get(wanted, 1))
+        self._counts[wanted] = int(name[len(wanted) + 1 :] or 1)
         self._taken.add(name)
         return name
+
+    def tensor(self, wanted: str) -> str:
+        """The name of a weight or constant. They lie in one tree, so none lies inside another: `"scale_2.bias"` beside `"scale"`."""
+        name = spaced(wanted, self._is_tensor, lambda name: name in self._taken or self._lies_there(name))
+        self._taken.add(name)
+        self._tensors.add(place(name))
+        self._scopes.update(itertools.accumulate(path(name)[:-1], lambda scope, part: f"{scope}.{part}"))
+        return name
+
+    def _is_tensor(self, name: str) -> bool:
+        return place(name) in self._tensors
+
+    def _lies_there(self, name: str) -> bool:
+        return self._is_tensor(name) or place(name) in self._scopes

@@ -18,6 +18,7 @@ from porting import cut as cutting
 from porting.arrays import as_stored
 from porting.cut import Cut
 from porting.datasets import elements
+from porting.effects import Functions
 from porting.errors import PortingError
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
@@ -60,10 +61,10 @@ class Retrieval:
         ids = None if self.identifiers is None else as_stored(self.identifiers)
         return Candidates(as_stored(self.candidates), ids, self.k or DEFAULT_K)
 
-    def as_brute_force(self, graph: Graph) -> Graph:
+    def as_brute_force(self, graph: Graph, functions: Functions) -> Graph:
         """The index as a graph: one product with all candidates. Where scores tie, the earlier candidate comes first, as in a merge of batches."""
         assert self.candidates is not None and self.identifiers is not None and self.k is not None
-        tower = cutting.apply(graph, self.cut())
+        tower = cutting.apply(graph, self.cut(), functions)
         names = Names({node.name for node in tower.nodes} | {spec.name for spec in tower.inputs})
         name = {
             part: names.unique(f"index/{part}")
@@ -135,7 +136,7 @@ def runnable(graph: Graph, model: SavedModel) -> Graph:
             f"this entry runs a tf.data pipeline ({', '.join(pipeline)}) at {where!r}, which cannot be ported: {reason}; port the "
             "query model alone (--query-signature query_model.__call__; --inspect lists the functions) and the candidates beside it"
         )
-    return found.as_brute_force(graph)
+    return found.as_brute_force(graph, model.functions)
 
 
 class _Reader:

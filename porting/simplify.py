@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from porting import control_flow_v1
+from porting import control_flow_v1, effects
 from porting.errors import CorruptModelError, PortingError
-from porting.saved_model import AttrPlaceholder, Function, FunctionRef
+from porting.saved_model import AttrPlaceholder, Function
 from torch_towers.graph import Graph, Node, node_of
 
 CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile"})
-EFFECTS = frozenset({"Assert"})
-"""Ops kept for their effect: TensorFlow refuses the input that they refuse."""
-SIDE_EFFECTS = (
-    "Assign",
-    "ResourceApply",
-    "ResourceScatter",
-    "Write",
-    "Save",
-    "PyFunc",
-    "EagerPyFunc",
-    "Send",
-    "Enqueue",
-)
-"""Beginnings of the names of ops that change something: kept, so that the porter refuses them by name."""
+
+
+class Flat(NamedTuple):
+    """A flat graph, and the nodes with effects that TensorFlow runs beside it and no output can tell from."""
+
+    graph: Graph
+    dropped: tuple[Node, ...]
 
 
 def flatten(
@@ -35,48 +27,34 @@ def flatten(
     """`graph` with every call replaced by the nodes of its function, pruned to outputs and effects, in topological order.
 
     `controls` name nodes that run whatever the outputs need (a function's control outputs); `stack` the functions around.
-    Control inputs are gone from the result. Errors: a function that calls itself, a reference to a missing node, a cycle.
+    Control inputs are gone from the result. Of the effects those stay that the outputs can tell: see `porting.effects`.
+    Errors: a function that calls itself, a reference to a missing node, a cycle.
     """
+    return flatten_whole(graph, functions, controls=controls, stack=stack).graph
+
+
+def flatten_whole(
+    graph: Graph, functions: Mapping[str, Function], *, controls: Iterable[str] = (), stack: tuple[str, ...] = ()
+) -> Flat:
+    """`flatten`, with what was left out beside it."""
     inliner = _Inliner(functions, {spec.name for spec in graph.inputs})
     inliner.expand(graph.nodes, stack)
     outputs = {name: inliner.resolve(ref) for name, ref in graph.outputs.items()}
-    executed = inliner.executed([*graph.outputs.values(), *controls])
-    effects = [name for name in executed if has_effect(inliner.nodes[name], functions)]
-    if control_flow_v1.is_needed(inliner.nodes[name] for name in executed):
-        resolved = {name: inliner.with_inputs(inliner.nodes[name]) for name in executed}
-        inliner.nodes, outputs, effects = control_flow_v1.functionalize(resolved, outputs, effects)
-    nodes = _sorted(inliner, [*map(node_of, outputs.values()), *effects])
-    return Graph(graph.inputs, tuple(nodes), outputs)
+    executed = {
+        name: inliner.with_inputs(inliner.nodes[name])
+        for name in inliner.executed([*graph.outputs.values(), *controls])
+    }
+    settled = effects.settled(executed, outputs.values(), effects.arguments_of(graph), functions)
+    kept = settled.kept
+    if control_flow_v1.is_needed(executed.values()):
+        inliner.nodes, outputs, kept = control_flow_v1.functionalize(executed, outputs, kept)
+    nodes = _sorted(inliner, [*map(node_of, outputs.values()), *kept])
+    return Flat(Graph(graph.inputs, tuple(nodes), outputs), tuple(settled.dropped))
 
 
 def as_graph(function: Function) -> Graph:
     """The body of a function as a graph of its own, still with its calls."""
     return Graph(function.inputs, function.nodes, dict(function.outputs))
-
-
-def has_effect(node: Node, functions: Mapping[str, Function]) -> bool:
-    """True for assertions, for ops that change something, and for branches and loops that hold one of them."""
-    pending, seen = [node], set[str]()
-    while pending:
-        current = pending.pop()
-        if current.op in EFFECTS or (current.op.startswith(SIDE_EFFECTS) and current.op != "Assert"):
-            return True
-        pending += [inner for value in current.attrs.values() if isinstance(value, Graph) for inner in value.nodes]
-        if current is node and current.op not in BRANCHES:
-            return False
-        for reference in function_references(current):
-            if reference.name not in seen and reference.name in functions:
-                seen.add(reference.name)
-                pending += functions[reference.name].nodes
-    return False
-
-
-def function_references(node: Node) -> list[FunctionRef]:
-    """The functions that `node` names in its attributes."""
-    found: list[FunctionRef] = []
-    for value in node.attrs.values():
-        found += [item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, FunctionRef)]
-    return found
 
 
 class _Inliner:

@@ -49,7 +49,7 @@ def serve() -> None:
 
 
 def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dict[str, Any]:
-    what = json.dumps([request.get("values"), request.get("feeds"), request.get("fetches")])
+    what = json.dumps([request.get(key) for key in ("values", "feeds", "fetches", "without_dropout")])
     key = (request["model"], tuple(request["tags"]), request["entry"], what)
     if key not in runners:
         runners[key] = _node_runner(*key[:3], _cut(request)) if request.get("values") else _runner(*key[:3])
@@ -69,7 +69,7 @@ def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dic
 
 def _cut(request: dict[str, Any]) -> Cut:
     feeds = {ref: TensorSpec(name, dtype, None) for ref, (name, dtype) in request.get("feeds", {}).items()}
-    return Cut(feeds, request.get("fetches", {}))
+    return Cut(feeds, request.get("fetches", {}), request.get("without_dropout", False))
 
 
 def _sentence(error: Exception) -> str:
@@ -176,7 +176,7 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
 def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
     """A function from named inputs to the first result of every node, each op run by its own kernel; of a part, to its outputs."""
     model = read(path, tags=list(tags) or None, verify=False)
-    flat = cutting.apply(flatten(model.graph(entry), model.functions), cut)
+    flat = cutting.apply(flatten(model.graph(entry), model.functions), cut, model.functions)
     prefix = f"op_by_op_{next(_PREFIXES)}_"
     _add_functions(path, model.tags, prefix)
     flat = replace(flat, nodes=tuple(replace(node, attrs=_prefixed(node.attrs, prefix)) for node in flat.nodes))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from porting import batch, dropout, effects, retrieval, samples
 from porting import cut as cutting
-from porting import retrieval
 from porting.arrays import as_stored
-from porting.components import component_of
-from porting.convert import Context, convert
+from porting.convert import Context, ConvertingEmitter, convert
 from porting.cut import Cut
 from porting.documents import Schema, described, front
 from porting.errors import PortingError
@@ -20,11 +19,12 @@ from porting.names import identifier
 from porting.retrieval import Retrieval
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
-from porting.simplify import flatten
+from porting.simplify import flatten_whole
 from porting.split import SOURCES, Parts, split
 from porting.values import Value
 from torch_towers.dtypes import FLOATS
 from torch_towers.graph import Graph, Size, TensorSpec, node_of
+from torch_towers.inputs import BATCH
 from torch_towers.program import walk
 from torch_towers.spec import TowerSpec
 from torch_towers.tower import Tower
@@ -47,6 +47,7 @@ class PortedTower:
     refusals: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)  # where the entry's graph was cut
     cuts: tuple[str, ...] = ()  # what was cut off at the front, in words
+    notes: tuple[str, ...] = ()  # what else of the entry was left out or done otherwise, in words
     retrieval: Retrieval | None = None  # the index that the tower was cut from
     entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
     ids: Mapping[str, str] = field(
@@ -67,25 +68,41 @@ def port_tower(
     cut_behind: str | None = None,
     schema: Schema | None = None,
     split_index: bool = False,
+    without_dropout: bool = False,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
     `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut_behind` names an op (or node) whose
     results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
-    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. Errors: `PortingError`.
+    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. `without_dropout` takes
+    dropout out that was left on. Errors: `PortingError`.
     """
     entry = entry or model.default_entry()
-    whole = flatten(model.graph(entry), model.functions)
-    cut = front(whole, cut_behind, schema)
-    tf_graph = cutting.apply(whole, cut)
+    whole, dropped = flatten_whole(model.graph(entry), model.functions)
+    left_on = dropout.find(whole)
+    cut = replace(front(whole, cut_behind, schema), without_dropout=without_dropout and bool(left_on))
+    tf_graph = cutting.apply(whole, cut, model.functions)
+    notes = effects.described(dropped)
+    if cut.without_dropout:
+        notes.append(
+            f"dropout off: {dropout.described(left_on)} is left out, as an export with training=False has it; TensorFlow is "
+            "compared after the same change"
+        )
     index = retrieval.find(tf_graph, model) if split_index else None
     if index is not None:
-        cut = Cut(cut.feeds, index.cut().fetches)
-        tf_graph = cutting.apply(tf_graph, index.cut())
+        cut = replace(cut, fetches=index.cut().fetches)
+        before, tf_graph = tf_graph, cutting.apply(tf_graph, index.cut(), model.functions)
+        notes += _left_out_inputs(before, tf_graph)
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
+    if left_on := dropout.find(tf_graph):
+        raise PortingError(
+            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
+            "without it, as it should have been exported (with training=False)"
+        )
     context = Context(model)
     graph, emitter = convert(tf_graph, context)
+    converted = graph
     lifted = lift(graph, context.store, emitter.known) if lifts else None
     store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
     store = dict(store)
@@ -93,6 +110,7 @@ def port_tower(
     graph = lifted.graph if lifted else graph
     parts = split(graph, known)
     spec = _spec(model, entry, tf_graph, parts, graph, known, embedding, defaults)
+    spec = _with_rows(spec, tf_graph, converted, emitter, store, model)
     held = {name for key, name in context.weights.items() if not model.variables[key].trainable}
     origins = lifted.origins if lifted else {}
     frozen = {name for name in store if origins.get(name, name) in held}
@@ -102,9 +120,17 @@ def port_tower(
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
-        cut=cut, cuts=tuple(described(whole, cut)), retrieval=index, entry_outputs=tuple(whole.outputs),
+        cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(notes), retrieval=index, entry_outputs=tuple(whole.outputs),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
     )  # fmt: skip
+
+
+def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:
+    """The inputs of an index that its query tower does not take."""
+    kept = {spec.name for spec in tower.inputs}
+    left = [repr(spec.name) for spec in whole.inputs if spec.name not in kept]
+    said = "of the index, not of its query tower: they are given to `index.search(queries, k, exclude)`, or --whole keeps them"
+    return [f"left out the input{'s' if len(left) > 1 else ''} {', '.join(left)} {said}"] if left else []
 
 
 def _ids(
@@ -138,7 +164,6 @@ def _spec(
     embedding: str | None,
     defaults: Mapping[str, str],
 ) -> TowerSpec:
-    inputs = _input_specs(tf_graph.inputs)
     signature = model.signatures.get(entry)
     said = signature.outputs if signature is not None else {}
     outputs = tuple(_output_spec(name, graph.outputs[name], known, said.get(name)) for name in graph.outputs)
@@ -148,7 +173,7 @@ def _spec(
         )
     return TowerSpec(
         preprocess=parts.preprocess, encoder=parts.encoder, postprocess=parts.postprocess,
-        inputs=inputs, outputs=outputs, embedding=embedding or _embedding(outputs),
+        inputs=tf_graph.inputs, outputs=outputs, embedding=embedding or _embedding(outputs),
         defaults=defaults,
     )  # fmt: skip
 
@@ -168,16 +193,24 @@ def _defaults(model: SavedModel, entry: str, graph: Graph, store: dict[str, Any]
     return found
 
 
-def _input_specs(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """Inputs with a free first axis share the size "batch", but for the components of sparse and ragged values."""
-    names = {spec.name for spec in specs}
-    return tuple(spec if component_of(spec.name, names) else _batched(spec) for spec in specs)
+def _with_rows(
+    spec: TowerSpec, tf_graph: Graph, graph: Graph, emitter: ConvertingEmitter, store: dict[str, Any], model: SavedModel
+) -> TowerSpec:
+    """`spec` with names for the rows of its inputs and outputs: see `porting.batch`."""
+    known, equal = emitter.known, batch.Equal(emitter.equal)
+    first = [spec.embedding, *graph.outputs] if spec.embedding else list(graph.outputs)
+    given = {name: known[graph.outputs[name]] for name in first if graph.outputs[name] in known}
+    firsts = {name: value.shape[0] for name, value in given.items() if value.shape}
+    rows, common = batch.symbols(tf_graph.inputs, firsts, known, equal)
+    alone = replace(spec, inputs=batch.named(tf_graph.inputs, rows, common))
+    rows, common = batch.tried(rows, common, lambda: Tower(alone, store), lambda: samples.batches(tf_graph, model))
+    outputs = spec.outputs if common or not rows else tuple(map(_without_rows, spec.outputs))
+    return replace(spec, inputs=batch.named(tf_graph.inputs, rows, common), outputs=outputs)
 
 
-def _batched(spec: TensorSpec) -> TensorSpec:
-    if not spec.shape or spec.shape[0] is not None:
-        return spec
-    return TensorSpec(spec.name, spec.dtype, ("batch", *spec.shape[1:]))
+def _without_rows(spec: TensorSpec) -> TensorSpec:
+    """An output of a tower that has no batch."""
+    return replace(spec, shape=(None, *spec.shape[1:])) if spec.shape and spec.shape[0] == BATCH else spec
 
 
 def _output_spec(name: str, ref: str, known: Mapping[str, Value], said: TensorSpec | None) -> TensorSpec:
@@ -196,11 +229,13 @@ def _output_spec(name: str, ref: str, known: Mapping[str, Value], said: TensorSp
 def _free(size: Size, axis: int) -> Size:
     if isinstance(size, int):
         return size
-    return "batch" if axis == 0 else None
+    return BATCH if axis == 0 else None
 
 
 def _embedding(outputs: Sequence[TensorSpec]) -> str | None:
-    """The only float output of rank 2, where there is one."""
+    """The only output, or the only float output of rank 2, where there is one."""
+    if len(outputs) == 1:
+        return outputs[0].name
     found = [spec.name for spec in outputs if spec.dtype in FLOATS and spec.shape is not None and len(spec.shape) == 2]
     return found[0] if len(found) == 1 else None
 

@@ -22,7 +22,7 @@ from torch_towers.registry import Strings
 Columns = dict[str, "Tensor | Strings"]
 
 BATCH = "batch"
-"""The name of the size along which rows lie. An input whose first size has another name, or a number, has no rows."""
+"""The name of the size along which the rows of a batch lie. An input whose first size has another name has rows of its own."""
 
 _NUMPY_DTYPES = {name: np.dtype(name) for name in TORCH_DTYPES if name != "bfloat16"}
 _LIMITS = {name: np.iinfo(name) for name, dtype in _NUMPY_DTYPES.items() if dtype.kind in "iu"}
@@ -40,15 +40,14 @@ class InputReader:
         self.defaults = dict(defaults or {})
         self.splittable = all(is_batched(spec) for spec in specs)
         self._names = frozenset(self.specs)
-        self._plan = [(spec.name, spec, _flat_form(spec), is_batched(spec)) for spec in specs]
+        self._plan = [(spec.name, spec, _flat_form(spec), rows_of(spec)) for spec in specs]
 
     def __call__(self, inputs: Any) -> tuple[Columns, int | None]:
         as_named = type(inputs) is dict and cast("dict[Any, Any]", inputs).keys() == self._names
         columns = cast("Mapping[str, Any]", inputs) if as_named else self._columns(inputs)
         read: Columns = {}
-        rows: int | None = None
-        first = ""
-        for name, spec, flat, batched in self._plan:
+        first: dict[str, tuple[str, int]] = {}  # rows that several inputs have in common: who has them, how many
+        for name, spec, flat, own in self._plan:
             if name not in columns:
                 read[name] = self.defaults[name]
                 continue
@@ -57,15 +56,14 @@ class InputReader:
             if value is None:
                 value = read_column(column, spec)
             read[name] = value
-            if batched:
+            if own:
                 count = value.shape[0]
-                if rows is None:
-                    rows, first = count, name
-                elif count != rows:
+                other, rows = first.setdefault(own, (name, count))
+                if count != rows:
                     raise InputError(
-                        f"feature {name!r} has {count} rows, but {first!r} has {rows}: all need the same number"
+                        f"feature {name!r} has {count} rows, but {other!r} has {rows}: all need the same number"
                     )
-        return read, rows
+        return read, first[BATCH][1] if BATCH in first else None
 
     def _columns(self, inputs: Any) -> Mapping[str, Any]:
         if vertex.are_documents(inputs, self.specs):
@@ -103,7 +101,7 @@ class InputReader:
 
     def _transposed(self, rows: Sequence[Any]) -> dict[str, list[Any]]:
         for name, spec in self.specs.items():
-            if not is_batched(spec):
+            if not rows_of(spec):
                 raise InputError(
                     f"feature {name!r} has no rows (its shape is {_shape(spec)}): give columns, not a list of rows"
                 )
@@ -124,8 +122,14 @@ _NO_ROWS: list[Any] = []
 
 
 def is_batched(spec: TensorSpec) -> bool:
-    """True for an input or output that has one element per row."""
-    return bool(spec.shape) and spec.shape[0] == BATCH  # type: ignore[index]
+    """True for an input or output that has one element per row of the batch."""
+    return rows_of(spec) == BATCH
+
+
+def rows_of(spec: TensorSpec) -> str:
+    """The name of the rows that an input has: inputs of one name have equally many. Empty where it has none."""
+    size = spec.shape[0] if spec.shape else None
+    return size if isinstance(size, str) else ""
 
 
 _FlatForm = tuple[np.dtype[Any], tuple[int, ...]]
@@ -135,7 +139,7 @@ def _flat_form(spec: TensorSpec) -> _FlatForm | None:
     """The dtype and shape of a feature that a list of plain values may stand for: one value per row, of a common type."""
     dtype = np.dtype(object) if spec.dtype == "string" else _NUMPY_DTYPES.get(spec.dtype)
     shape = () if spec.shape is None else spec.shape
-    if dtype is None or dtype.char not in "Ofdilq" or not is_batched(spec) or shape[1:] not in ((), (1,)):
+    if dtype is None or dtype.char not in "Ofdilq" or not rows_of(spec) or shape[1:] not in ((), (1,)):
         return None
     return dtype, (-1, *cast("tuple[int, ...]", shape[1:]))
 
@@ -171,18 +175,18 @@ def _fitted(value: Any, spec: TensorSpec, shape: tuple[Any, ...]) -> Any:
         ):  # an empty list does not tell its inner sizes
             return value.reshape(0, *(size if isinstance(size, int) else 0 for size in shape[1:]))
         raise InputError(
-            f"feature {spec.name!r} has the shape {list(value.shape)}; the tower takes {_shape(spec)}{_wrap(value, shape)}"
+            f"feature {spec.name!r} has the shape {list(value.shape)}; the tower takes {_shape(spec)}{_wrap(value, shape, spec)}"
         )
     for found, size in zip(value.shape, shape, strict=True):
         if isinstance(size, int) and found != size:
-            if value.shape[0] == 0 and value.ndim > 1 and shape[0] == BATCH:
+            if value.shape[0] == 0 and value.ndim > 1 and isinstance(shape[0], str):
                 return value.reshape(0, *(size if isinstance(size, int) else 0 for size in shape[1:]))
             raise InputError(f"feature {spec.name!r} has the shape {list(value.shape)}; the tower takes {_shape(spec)}")
     return value
 
 
-def _wrap(value: Any, shape: tuple[Any, ...]) -> str:
-    return ": put the one row into a list" if value.ndim == len(shape) - 1 and shape[0] == BATCH else ""
+def _wrap(value: Any, shape: tuple[Any, ...], spec: TensorSpec) -> str:
+    return ": put the one row into a list" if value.ndim == len(shape) - 1 and rows_of(spec) else ""
 
 
 # -- containers ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.dtypes import dtype_name as name_of
 from torch_towers.graph import Graph, Node, TensorSpec
-from torch_towers.inputs import BATCH, is_batched
+from torch_towers.inputs import BATCH, rows_of
 from torch_towers.program import Program
 from torch_towers.steps import Env
 
@@ -148,7 +148,7 @@ def _outputs(program: Program, env: Env) -> dict[str, Any]:
 
 
 def _made_up(spec: TensorSpec, rows: int) -> Any:
-    shape = [rows if size == BATCH else size if isinstance(size, int) else 1 for size in spec.shape or ()]
+    shape = [rows if isinstance(size, str) else size if isinstance(size, int) else 1 for size in spec.shape or ()]
     if spec.dtype == "string":
         value = np.empty(shape, dtype=object)
         value.fill(b"a b")
@@ -180,6 +180,6 @@ def _size(first: int, second: int) -> str:
 
 def _example(spec: TensorSpec) -> Any:
     value: Any = "text" if spec.dtype == "string" else 0.5 if spec.dtype.startswith("float") else 1
-    for size in reversed((spec.shape or ())[1 if is_batched(spec) else 0 :]):
+    for size in reversed((spec.shape or ())[1 if rows_of(spec) else 0 :]):
         value = [value] * (size if isinstance(size, int) else 2)
-    return [value] if is_batched(spec) else value
+    return [value] if rows_of(spec) else value

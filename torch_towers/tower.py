@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any, cast
 
@@ -53,6 +54,7 @@ class Tower:
         self._dtype = torch.float32
         self._reader = InputReader(spec.inputs, self.defaults)
         self._renamed = _renamed(spec)
+        self._batched = {item.name for item in spec.inputs if is_batched(item)}
         self._row_work: float | None = None  # counted at the first run
         self._check()
 
@@ -85,6 +87,7 @@ class Tower:
     ) -> Any:
         """The embeddings of `inputs`: `n rows -> [n, dim]`, a tensor on the tower's device, or a numpy array.
 
+        Of a tower with one output it is that, whatever its shape and dtype: strings are an array of bytes.
         Rows are taken `batch_size` at a time. A graph that pads to the longest text of a batch may give other numbers for other
         batches, as it does in TensorFlow. `normalize_embeddings` makes every row of length 1.
         """
@@ -92,6 +95,8 @@ class Tower:
             raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}")
         columns, rows = self._reader(inputs)
         value = self._encoded(columns, rows, batch_size, convert_to_numpy, show_progress_bar)
+        if not isinstance(value, Tensor):
+            return value  # strings, an array of bytes
         if normalize_embeddings:
             value = nn.functional.normalize(value, dim=-1)
         if not convert_to_numpy:
@@ -100,16 +105,20 @@ class Tower:
 
     @property
     def embedding(self) -> str:
-        """The output that `encode` gives: the one named at port time, else the only float output of rank 2."""
-        if self.spec.embedding is not None:
-            return self.spec.embedding
-        found = [s.name for s in self.outputs if s.dtype in FLOATS and s.shape is not None and len(s.shape) == 2]
-        if len(found) == 1:
-            return found[0]
+        """The output that `encode` gives: the one named at port time, else the only one, else the only float output of rank 2."""
+        named = self._named_embedding()
+        if named is not None:
+            return named.name
         listed = ", ".join(f"{s.name!r} ({s.dtype}, {s.shape})" for s in self.outputs)
         raise InputError(
             f"which output is the embedding was not said when the tower was ported; its outputs are {listed}"
         )
+
+    def _named_embedding(self) -> TensorSpec | None:
+        if self.spec.embedding is not None:
+            return next(item for item in self.outputs if item.name == self.spec.embedding)
+        found = [s for s in self.outputs if s.dtype in FLOATS and s.shape is not None and len(s.shape) == 2]
+        return self.outputs[0] if len(self.outputs) == 1 else found[0] if len(found) == 1 else None
 
     def _run(self, columns: Columns, rows: int | None, only: str | None = None) -> Outputs:
         if rows == 0:
@@ -134,10 +143,10 @@ class Tower:
         if self.device.type != "cpu":
             return False
         if self._row_work is None:
-            if not self._reader.splittable or self._whole(columns, rows):
+            if not self._splittable or self._whole(columns, rows):
                 return False
             try:
-                prepared = self._prepared(_cut(columns, 0, 1))
+                prepared = self._prepared(self._cut(columns, 0, 1))
                 self._row_work = work_of(self.encoder, self._on_device(prepared))
             except KERNEL_ERRORS:  # a bad row, or a graph that wants more than one
                 return False
@@ -192,22 +201,40 @@ class Tower:
         name = self.embedding
         if rows == 0:
             found = self._empty({name}) or self._run(columns, rows)
-            value = cast(Tensor, found[name])[:0]
-        elif rows is None or not self._reader.splittable or self._whole(columns, rows):
-            value = self._embeddings(columns, rows, name).clone()
+            value = cast(Tensor, found[name])
+            value = value[:0] if value.ndim else value
+        elif rows is None or not self._splittable or self._whole(columns, rows):
+            value = _own(self._embeddings(columns, rows, name))
         else:
 
             def part(start: int, end: int) -> Tensor:
-                cut = columns if end - start == rows else _cut(columns, start, end)
+                cut = columns if end - start == rows else self._cut(columns, start, end)
                 return self._embeddings(cut, end - start, name, start)
 
+            if self._named_embedding().dtype == "string":  # type: ignore[union-attr]
+                starts = range(0, rows, batch_size)
+                return cast(Tensor, np.concatenate([part(start, min(rows, start + batch_size)) for start in starts]))
             bar = _progress_bar(rows) if progress else None
             return run_batches(part, rows, batch_size, device=self.device, to_host=to_host, bar=bar)
-        return value.cpu() if to_host else value
+        return value.cpu() if to_host and isinstance(value, Tensor) else value
 
     def _whole(self, columns: Columns, rows: int) -> list[str]:
         """Defaults stand for all rows at once: they cannot be cut into batches."""
-        return [name for name in self.defaults if columns[name].shape[:1] != (rows,)]
+        return [name for name in self.defaults if name in self._batched and columns[name].shape[:1] != (rows,)]
+
+    def _cut(self, columns: Columns, start: int, end: int) -> Columns:
+        """Some rows of the batch. Inputs with rows of their own come along whole."""
+        return {name: value[start:end] if name in self._batched else value for name, value in columns.items()}
+
+    @functools.cached_property
+    def _splittable(self) -> bool:
+        """Whether rows of the batch can be taken alone: all that the embedding needs is columns of it, and so is the embedding."""
+        named = self._named_embedding()
+        if named is None:
+            return self._reader.splittable
+        if not is_batched(named) and named.shape is not None:
+            return False
+        return self.spec.needs(named.name) <= {self._renamed.get(name, name) for name in self._batched}
 
     def _embeddings(self, columns: Columns, rows: int | None, name: str, start: int = 0) -> Tensor:
         try:
@@ -238,13 +265,13 @@ class Tower:
     def _explained(self, error: Exception, columns: Columns, rows: int | None, start: int = 0) -> InputError:
         """What in the inputs made a kernel fail: the first row that fails alone, and the feature whose value is to blame."""
         said = self._refusal(error, columns)
-        if rows is None or not self._reader.splittable or self.device.type != "cpu":
+        if rows is None or not self._splittable or self.device.type != "cpu":
             return InputError(f"the tower could not be run on these inputs: {said}")
         low, high = 0, rows
         while high - low > 1 and not self._whole(columns, rows):
             middle = (low + high) // 2
-            low, high = (low, middle) if self._fails(_cut(columns, low, middle)) else (middle, high)
-        row = _cut(columns, low, high)
+            low, high = (low, middle) if self._fails(self._cut(columns, low, middle)) else (middle, high)
+        row = self._cut(columns, low, high)
         if not self._fails(row):
             return InputError(f"the tower could not be run on these inputs: {said}")
         for name, spec in zip(columns, self.inputs, strict=True):
@@ -399,8 +426,9 @@ def _hosted(value: Any, dtype: str) -> Any:
     return value.to("cpu", wanted if wanted is not None and value.is_floating_point() else None)
 
 
-def _cut(columns: Columns, start: int, end: int) -> Columns:
-    return {name: value[start:end] for name, value in columns.items()}
+def _own(value: Any) -> Any:
+    """A copy: what was computed in inference mode takes no part in training."""
+    return value.clone() if isinstance(value, Tensor) else value.copy()
 
 
 def _neutral(column: Tensor | Strings, spec: TensorSpec) -> Any:

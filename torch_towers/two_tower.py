@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,7 +83,7 @@ class TwoTower:
         if candidates is None:
             if self.candidates is None:
                 raise CheckpointError("this checkpoint holds no candidates: give them, as embeddings or as inputs")
-            candidates, ids = self.candidates.embeddings, self.candidates.ids if ids is None else ids
+            candidates, ids = self.candidates.embeddings, _known(self.candidates.ids) if ids is None else ids
         vectors = candidates if is_embeddings(candidates) else self.encode_candidate(candidates)
         encode = self.encode_query if self.query is not None else None
         return Index(
@@ -164,6 +165,16 @@ def _check_device(device: str | torch.device) -> None:
     except (RuntimeError, AssertionError, TypeError) as error:  # torch raises what its build for that device raises
         why = str(error).splitlines()[0]
         raise ValueError(f"the device {str(device)!r} cannot be used on this machine: {why}") from error
+
+
+def _known(ids: Any) -> Any:
+    """The ids of an export as the user knows them: text where all of them are, bytes as they are."""
+    if not isinstance(ids, np.ndarray):
+        return ids
+    try:
+        return [item.decode() for item in ids.tolist()]
+    except UnicodeDecodeError:
+        return ids
 
 
 def _tower(tower: Tower | None, name: str) -> Tower:

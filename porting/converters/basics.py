@@ -118,7 +118,7 @@ def read(t: Emit, resource: Any) -> Any:
         return constant(variable.numpy())
     name = t.context.weights.get(resource.key)
     if name is None:
-        name = t.context.weights[resource.key] = t.names(weight_name(clean(variable.name)))
+        name = t.context.weights[resource.key] = t.names.tensor(weight_name(clean(variable.name)))
         t.store[name] = variable.tensor()
     return t.parameter(name, variable.dtype, variable.shape)
 
