@@ -16,6 +16,7 @@ import torch
 
 from porting.errors import PortingError
 from porting.names import Namer, clean
+from porting.shapes import WithoutCompiler
 from porting.values import Constant, Operand, Sizes, Value, constant
 from torch_towers import layers as _layers  # noqa: F401  (fills MODULES)
 from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
@@ -452,7 +453,7 @@ def _tried(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: di
             for operand, (_, hint) in zip(operands, _positional(entry, len(operands)), strict=True)
         ]
         extra = {"device": torch.device("meta")} if entry.takes_device else {}
-        with torch.no_grad():
+        with torch.no_grad(), WithoutCompiler():
             result = entry.function(*metas, **attrs, **extra)
     except Exception:
         return None

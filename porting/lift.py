@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from porting.emitter import EFFECTS
@@ -23,7 +22,7 @@ from porting.patterns import SOURCES, Match, Pattern
 from porting.patterns import constant as constant_of
 from porting.values import Value
 from torch_towers.graph import Graph, ModuleSpec, Node, node_of, references
-from torch_towers.program import walk
+from torch_towers.program import empty_layer, walk
 from torch_towers.registry import MODULES
 
 ORDER = (
@@ -236,8 +235,7 @@ def tensors_of(name: str, spec: ModuleSpec) -> list[str]:
     """The names in the store that the module `name` takes: its weights, or the arguments that name tensors."""
     entry = MODULES[spec.type]
     if _has_weights(spec):
-        with torch.device("meta"):
-            return [f"{name}.{key}" for key in entry.function(**spec.args).state_dict()]
+        return [f"{name}.{key}" for key in empty_layer(entry, spec.args).state_dict()]
     return [value for key, value in spec.args.items() if isinstance(value, str) and entry.hints.get(key) is not str]
 
 

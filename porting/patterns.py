@@ -6,6 +6,7 @@ literal, a constant of rank 0 and a constant that is one number everywhere alike
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from torch_towers.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph import Node, node_of
 
 COMMUTATIVE = frozenset(
@@ -28,13 +30,19 @@ class Nodes(Protocol):
     nodes: dict[str, Node]
     store: dict[str, Any]
 
+    def dtype(self, ref: Any) -> str | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a pattern found: operands and numbers by the names in the pattern, and the nodes that it covers."""
+    """What a pattern found: operands and numbers by the names in the pattern, and the nodes that it covers.
+
+    `dtype` is the precision of the node whose operands are being looked at: that of a literal among them.
+    """
 
     found: Mapping[str, Any] = field(default_factory=dict[str, Any])
     nodes: tuple[str, ...] = ()
+    dtype: str = "float32"
 
     def __getitem__(self, name: str) -> Any:
         return self.found[name]
@@ -49,10 +57,10 @@ class Match:
             return self
         if name in self.found:
             return self if self.found[name] == value else None
-        return Match({**self.found, name: value}, self.nodes)
+        return replace(self, found={**self.found, name: value})
 
     def cover(self, node: Node) -> Match:
-        return Match(self.found, (*self.nodes, node.name))
+        return replace(self, nodes=(*self.nodes, node.name))
 
 
 class Pattern:
@@ -129,7 +137,7 @@ def Weight(name: str) -> Pattern:  # noqa: N802
 
 @dataclass(frozen=True)
 class Number(Pattern):
-    """A number: `value` where it is given (equal in float32), else any, bound to `name`."""
+    """A number: `value` where it is given (equal at the graph's precision), else any, bound to `name`."""
 
     value: float | None = None
     name: str = ""
@@ -140,7 +148,7 @@ class Number(Pattern):
         if value is None:
             return
         value = value * self.sign if self.sign < 0 else value
-        if (self.value is None or same(value, self.value)) and (bound := match.bind(self.name, value)):
+        if (self.value is None or same(value, self.value, match.dtype)) and (bound := match.bind(self.name, value)):
             node = nodes.nodes.get(node_of(operand)) if isinstance(operand, str) else None
             yield bound if node is None or node.op in SOURCES else bound.cover(node)
 
@@ -173,8 +181,9 @@ class Apply(Pattern):
         bound = match.bind(self.name, node.name)
         if bound is None:
             return
+        dtype = next((found for ref in node.inputs if (found := nodes.dtype(ref)) in FLOATS), match.dtype)
         for inputs in orders(node):
-            yield from find_all(nodes, self.operands, inputs, bound.cover(node))
+            yield from find_all(nodes, self.operands, inputs, replace(bound.cover(node), dtype=dtype))
 
     def _accepts(self, node: Node) -> bool:
         return all(
@@ -191,7 +200,7 @@ def find_all(nodes: Nodes, patterns: tuple[Pattern, ...], operands: tuple[Any, .
         yield match
         return
     for first in patterns[0].find(nodes, operands[0], match):
-        yield from find_all(nodes, patterns[1:], operands[1:], first)
+        yield from find_all(nodes, patterns[1:], operands[1:], replace(first, dtype=match.dtype))
 
 
 def orders(node: Node) -> list[tuple[Any, ...]]:
@@ -337,9 +346,13 @@ def constant(nodes: Nodes, operand: Any) -> Any:
     return nodes.store[str(node.attrs["tensor"])] if node is not None and node.op == "constant" else None
 
 
-def same(a: float, b: float) -> bool:
-    """Equal, or equal once both are rounded to float32, as graphs hold them."""
-    return a == b or bool(torch.tensor(float(a), dtype=torch.float32) == torch.tensor(float(b), dtype=torch.float32))
+def same(a: float, b: float, dtype: str) -> bool:
+    """Equal, or equal once both are rounded to `dtype`, as the graph holds them. In float64 the last bits may be another libm's."""
+    if a == b:
+        return True
+    if dtype == "float64":
+        return math.isclose(a, b, rel_tol=2.0**-51)
+    return bool(torch.tensor(float(a), dtype=TORCH_DTYPES[dtype]) == torch.tensor(float(b), dtype=TORCH_DTYPES[dtype]))
 
 
 def zero(value: Any) -> bool:

@@ -14,6 +14,7 @@ from porting.arrays import to_numpy
 from porting.divergence import first_difference
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
+from porting.reference import coarsest, reference
 from porting.retrieval import Retrieval
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
@@ -87,11 +88,11 @@ def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any],
     index = _answering(ported)
     tower = ported.tower()
     ours = [answer(tower, batch, index) for batch in asked]
-    tower = ported.tower().to(dtype=torch.float64)
+    tower = reference(ported)
     exact = [answer(tower, batch, index) for batch in asked]
     if index is not None:  # what else the whole gives is not in the split
         theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
-    return compare(ours, theirs, exact, compared_with=compared_with)
+    return compare(ours, theirs, exact, compared_with=compared_with, precision=coarsest(ported))
 
 
 def answer(tower: Tower, batch: Arrays, index: Retrieval | None = None) -> dict[str, np.ndarray[Any, Any]] | str:

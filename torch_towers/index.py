@@ -50,14 +50,15 @@ class Index:
     """Candidates `[m, dim]` with ids, searched by embeddings or by the inputs of the query tower.
 
     `ids` are integers, or texts (str or bytes); their positions where not given. `attributes` are further columns, a value (str,
-    number, bool, None or a list) for each candidate. With "cosine" the candidates are held at length 1. `options` are FAISS's:
+    number, bool, None or a list) for each candidate. With "cosine" the candidates are held at length 1. FAISS's own options are
     `lists` and `probes` (ivf), `links` and `effort` (hnsw). Errors: `ValueError`.
     """
 
     def __init__(
         self, embeddings: Any, ids: Any = None, *, attributes: Mapping[str, Sequence[Any]] | None = None,
         similarity: Similarity = "dot", encode_query: Callable[[Any], Tensor] | None = None, engine: Engine = "exact",
-        recall_queries: Any = None, quiet: bool = False, **options: int,
+        recall_queries: Any = None, quiet: bool = False,
+        lists: int | None = None, probes: int | None = None, links: int | None = None, effort: int | None = None,
     ) -> None:  # fmt: skip
         if engine not in get_args(Engine):
             raise ValueError(f"engine must be one of {', '.join(get_args(Engine))}, not {engine!r}")
@@ -74,6 +75,8 @@ class Index:
         self._encode_query = encode_query
         self._positions: dict[Any, list[int]] | None = None
         self._faiss: Any = None
+        said = {"lists": lists, "probes": probes, "links": links, "effort": effort}
+        options = {name: value for name, value in said.items() if value is not None}
         if engine != "exact":
             self._faiss = _build(engine, self._numpy(), options)
             if not quiet:

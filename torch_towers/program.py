@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from keyword import iskeyword
-from typing import Any
+from types import FunctionType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,22 @@ from torch.overrides import TorchFunctionMode
 
 from torch_towers import layers as _layers  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills MODULES)
 from torch_towers import ops as _ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills OPS)
+from torch_towers.dtypes import DTYPE_NAMES, FLOATS
 from torch_towers.fusion import plan_of
 from torch_towers.graph import Graph, ModuleSpec, Node
+from torch_towers.precision import float_graph
 from torch_towers.registry import MODULES, Op
-from torch_towers.steps import Env, Step, Store, descend, getter, host_of, is_layer, is_stored, path, steps_of
+from torch_towers.steps import Env, Host, Store, descend, getter, is_layer, is_stored, path, steps_of
+
+
+class _Forward:
+    """`program.forward`, its operands by the names of the program's own graph: `torch.export` ties free sizes to them.
+
+    A partial, since `torch.compile` does not trace how a bound method is made.
+    """
+
+    def __get__(self, program: Program | None, kind: type[Program]) -> Callable[..., dict[str, Any]]:
+        return kind.run if program is None else functools.partial(program._named, program)
 
 
 class Program(nn.Module):
@@ -26,40 +38,80 @@ class Program(nn.Module):
 
     Weights are parameters under their TensorFlow-derived names and lifted layers are submodules, so `state_dict()` reads
     like the model's own source. Constants are buffers that `state_dict()` leaves out. `frozen` names the weights that are
-    buffers rather than parameters (integers always are).
+    buffers rather than parameters (integers always are). A copy shares the vocabularies; a pickle holds them.
     """
+
+    forward = _Forward()  # type: ignore[reportAssignmentType]
 
     def __init__(self, graph: Graph, store: Store, *, frozen: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        self.register_buffer("_anchor", torch.empty(0), persistent=False)  # knows the device of a tower without weights
+        anchor = torch.empty(0, dtype=torch.float32, device="cpu")  # knows device and dtype of a tower without weights
+        self.register_buffer("_anchor", anchor, persistent=False)
         for name, spec in sorted(modules(graph).items()):  # "block" before "block.dense", which goes into it
             _add_module(self, name, MODULES[spec.type], spec.args, store, frozen)
         _add_tensors(self, graph, store, frozen)
-        host = host_of(walk(graph), modules(graph), store)
+        self._host = Host.of(walk(graph), modules(graph), store)
+        self._written = self.graph = graph
+        self._own = frozenset(name for name, value in self.tensors().items() if value.dtype != torch.float32)
+        self._bind()
+        self.eval()
 
-        def bind(graph: Graph) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-            steps = steps_of(graph, host)
-            return steps, plan_of(graph, host, steps)
+    def _bind(self) -> None:
+        """Makes the calls of a run from the graph."""
+        self._steps = steps_of(self.graph, self._host)
+        self._plan = plan_of(self.graph, self._host, self._steps)
+        self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
+        self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))
 
-        self._bind = bind  # a closure: `copy.deepcopy` shares the tables in it
-        self.rewrite(graph)
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in _BOUND}
 
-    def rewrite(self, graph: Graph) -> None:
-        """Puts the same graph at another precision over the weights and constants that are here."""
-        before = modules(self.graph) if hasattr(self, "graph") else {}
-        for name, spec in modules(graph).items():
-            if is_layer(MODULES[spec.type]) and before.get(name, spec) != spec:  # a layer that knows its dtype
-                weights = descend(self, path(name)).state_dict(prefix=f"{name}.", keep_vars=True)
-                _add_module(self, name, MODULES[spec.type], spec.args, weights, frozenset(weights))
-        self.graph = graph
-        self._steps, self._plan = self._bind(graph)
-        self._outputs = tuple((name, getter(reference)) for name, reference in graph.outputs.items())
-        self.__class__ = _with_signature(tuple(spec.name for spec in graph.inputs))  # type: ignore[reportAttributeAccessIssue]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[reportUnknownMemberType]
+        self._bind()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are and the graph runs."""
         return self._buffers["_anchor"].device  # type: ignore[union-attr]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What stands for float32 in the graph."""
+        return self._buffers["_anchor"].dtype  # type: ignore[union-attr]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `half`, `cuda`, ... do: the dtype that they give stands for float32, and the graph follows it.
+
+        Other floats that TensorFlow's graph asks for by name stay as they are. Errors: `ValueError` for a dtype that no tower has.
+        """
+        before, after = self.dtype, fn(self._buffers["_anchor"]).dtype  # type: ignore[arg-type]
+        if DTYPE_NAMES.get(after) not in FLOATS:
+            raise ValueError(f"{after} is not one of {', '.join(FLOATS)}")
+        own = {id(value) for name, value in self.tensors(lenient=True).items() if name in self._own}
+
+        def moved(value: Tensor) -> Tensor:
+            new = fn(value)
+            return value.to(new.device) if id(value) in own and new.dtype != value.dtype else new
+
+        super()._apply(moved, recurse)  # type: ignore[reportUnknownMemberType]
+        if after != before:
+            self._rewrite(float_graph(self._written, DTYPE_NAMES[after]))
+        return self
+
+    def _rewrite(self, graph: Graph) -> None:
+        """Puts the same graph at another precision over the weights and constants that are here."""
+        before = modules(self.graph)
+        for name, spec in modules(graph).items():
+            entry = MODULES[spec.type]
+            if before[name] != spec and is_layer(entry):  # a layer that knows its dtype
+                layer = descend(self, path(name))
+                if type(layer) is entry.function:
+                    weights = layer.state_dict(prefix=f"{name}.", keep_vars=True)
+                    _add_module(self, name, entry, spec.args, weights, frozenset(weights))
+                    descend(self, path(name)).train(layer.training)
+        self.graph = graph
+        self._bind()
 
     def tensors(self, *, lenient: bool = False) -> dict[str, Tensor]:
         """The weights and constants as they are now, by the names that the graph and the checkpoint give them.
@@ -86,7 +138,7 @@ class Program(nn.Module):
                     found[name] = value
         return found
 
-    def forward(self, **inputs: Any) -> dict[str, Any]:
+    def run(self, **inputs: Any) -> dict[str, Any]:
         """Every output of the graph by its name. Operands are keyed by the graph's input names."""
         env: Env = dict(inputs)
         for name, run in self._plan:
@@ -94,18 +146,20 @@ class Program(nn.Module):
         return {name: get(env) for name, get in self._outputs}
 
 
-@functools.cache
-def _with_signature(names: tuple[str, ...]) -> type[Program]:
-    """Program with a `forward` that names its operands: `torch.export` ties free sizes to them, `help` shows them."""
-    if not all(name.isidentifier() and not iskeyword(name) and name != "self" for name in names):
-        return Program
+_BOUND = frozenset({"_steps", "_plan", "_outputs", "_named"})  # made from the graph: neither copied nor pickled
 
-    forward: Any = types.FunctionType(Program.forward.__code__, Program.forward.__globals__)  # without one more call
+
+@functools.cache
+def _with_signature(names: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
+    """`Program.run` with a signature that names its operands, where Python can."""
+    if not all(name.isidentifier() and not iskeyword(name) and name != "self" for name in names):
+        return Program.run
+    run: Any = FunctionType(Program.run.__code__, Program.run.__globals__, "forward")  # without one more call
     keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    forward.__signature__ = inspect.Signature([this, *keywords])
-    forward.__doc__ = Program.forward.__doc__
-    return type("Program", (Program,), {"forward": forward})
+    run.__signature__ = inspect.Signature([this, *keywords])
+    run.__doc__ = Program.run.__doc__
+    return run
 
 
 def layer_weights(spec: ModuleSpec) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import Tensor, nn
 
-from torch_towers.graph import Graph, Node, Operand
+from torch_towers.graph import Graph, ModuleSpec, Node, Operand
 from torch_towers.registry import MODULES, OPS, Op, Strings
 
 Store = Mapping[str, "Tensor | Strings"]
@@ -22,23 +22,39 @@ Run = Callable[[nn.Module, Env], Any]
 
 Step = tuple[str, Run]
 
-Host = Mapping[str, Any]
-"""What steps hold themselves: vocabularies by their names, and host modules by theirs (after "module:")."""
 
+class Host(dict[str, Any]):
+    """What steps hold themselves: vocabularies by their names, and host modules by theirs (after "module:").
 
-def host_of(nodes: list[Node], modules: Mapping[str, Any], store: Store) -> Host:
-    """The vocabularies and host modules of a graph, built."""
-    host: dict[str, Any] = {}
-    for node in nodes:
-        if node.op in ("parameter", "constant"):
-            name = str(node.attrs["tensor"])
-            if not isinstance(store[name], Tensor):
-                host[name] = store[name]
-    for name, spec in modules.items():
-        entry = MODULES[spec.type]
-        if not is_layer(entry):
-            host[f"module:{name}"] = entry.function(**resolve(entry, spec.args, store))
-    return host
+    Nothing in it changes: a copy is the same object, and a pickle holds only what it was made from.
+    """
+
+    def __init__(self, modules: Mapping[str, ModuleSpec], texts: Mapping[str, Strings], store: Store) -> None:
+        super().__init__(texts)
+        self._made_from = (modules, texts, store)
+        for name, spec in modules.items():
+            entry = MODULES[spec.type]
+            self[f"module:{name}"] = entry.function(**resolve(entry, spec.args, store))
+
+    @classmethod
+    def of(cls, nodes: list[Node], modules: Mapping[str, ModuleSpec], store: Store) -> Host:
+        """The vocabularies that `nodes` read and those of `modules` that have no weights, built."""
+        names = [str(node.attrs["tensor"]) for node in nodes if node.op in ("parameter", "constant")]
+        texts = {name: value for name in names if not isinstance(value := store[name], Tensor)}
+        hosted = {name: spec for name, spec in modules.items() if not is_layer(MODULES[spec.type])}
+        named = [
+            value
+            for spec in hosted.values()
+            for key, value in spec.args.items()
+            if is_stored(MODULES[spec.type], key, value)
+        ]
+        return cls(hosted, texts, {name: store[name] for name in named})
+
+    def __deepcopy__(self, memo: Any) -> Host:
+        return self
+
+    def __reduce__(self) -> Any:
+        return Host, self._made_from
 
 
 def steps_of(graph: Graph, host: Host) -> tuple[Step, ...]:
@@ -77,17 +93,9 @@ def resolve(entry: Op, args: Mapping[str, Any], store: Store) -> dict[str, Any]:
     return {key: store[value] if is_stored(entry, key, value) else value for key, value in args.items()}
 
 
-_TAKEN = frozenset(dir(nn.Module())) | {
-    "graph",
-    "rewrite",
-    "device",
-    "tensors",
-    "_anchor",
-    "_bind",
-    "_steps",
-    "_plan",
-    "_outputs",
-}
+_OURS = ("device", "dtype", "graph", "run", "tensors", "_anchor", "_bind", "_host", "_named", "_outputs", "_own", "_plan",
+         "_rewrite", "_steps", "_written")  # fmt: skip
+_TAKEN = frozenset((*dir(nn.Module()), *_OURS))
 
 
 def path(name: str) -> list[str]:

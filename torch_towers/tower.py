@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from torch_towers.batches import on_one_thread, run_batches
 from torch_towers.checkpoint import Side
-from torch_towers.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
+from torch_towers.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.errors import CheckpointError, InputError
 from torch_towers.graph import TensorSpec
 from torch_towers.inputs import BATCH, Columns, InputReader, is_batched
-from torch_towers.precision import float_graph, full_precision
+from torch_towers.precision import full_precision
 from torch_towers.program import Program
 from torch_towers.refusals import KERNEL_ERRORS, refusal
 from torch_towers.registry import Strings
@@ -24,6 +24,7 @@ from torch_towers.spec import TowerSpec
 from torch_towers.steps import Store
 from torch_towers.work import SMALL, work_of
 
+Array = np.ndarray[Any, np.dtype[Any]]
 Outputs = dict[str, "Tensor | Strings"]
 
 _FLOAT16_MAX = torch.finfo(torch.float16).max
@@ -33,37 +34,47 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-class Tower:
+class Tower(nn.Module):
     """One side: `tower(inputs) -> {output: value}`, every output of the signature by its name.
 
-    `tower.preprocess(inputs)` gives the tensors that `tower.encoder(**tensors)`, an `nn.Module`, takes. `tower.inputs` and
-    `tower.outputs` are the signature; `tower.defaults` holds the values of inputs that may be left out.
+    `tower.preprocess(inputs)` gives the tensors that `tower.encoder(**tensors)` takes. `tower.inputs` and `tower.outputs` are the
+    signature; `tower.defaults` holds the values of inputs that may be left out.
+
+    The encoder is its submodule, so `parameters()`, `state_dict()` and `to()` are those of any module; a dtype stands for float32
+    in the encoder. The preprocessing runs on the CPU in the signature's precision always.
     """
 
     def __init__(self, spec: TowerSpec, store: Store, *, frozen: frozenset[str] = frozenset()) -> None:
+        super().__init__()
         self.spec = spec
         self.inputs, self.outputs = spec.inputs, spec.outputs
         self.defaults = {name: store[key] for name, key in spec.defaults.items()}
         self.frozen = frozen
         store = {name: _trainable(value, name, frozen) for name, value in store.items()}
-        self._preprocess = Program(spec.preprocess, store, frozen=frozen)
         self.encoder = Program(spec.encoder, store, frozen=frozen)
-        self._postprocess = None if spec.postprocess is None else Program(spec.postprocess, store, frozen=frozen)
+        self._host = _Host(
+            Program(spec.preprocess, store, frozen=frozen),
+            None if spec.postprocess is None else Program(spec.postprocess, store, frozen=frozen),
+        )
         self._store = store
-        self._floats = {name for name, value in self.encoder.tensors().items() if value.dtype == torch.float32}
-        self._dtype = torch.float32
         self._reader = InputReader(spec.inputs, self.defaults)
         self._renamed = _renamed(spec)
         self._batched = {item.name for item in spec.inputs if is_batched(item)}
         self._row_work: float | None = None  # counted at the first run
         self._check()
+        self.eval()
+
+    if TYPE_CHECKING:
+
+        def __call__(self, inputs: Any) -> Outputs: ...
 
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def __call__(self, inputs: Any) -> Outputs:
+    def forward(self, inputs: Any) -> Outputs:
         """Every output by its name, for all rows at once: tensors on the tower's device, strings as arrays of bytes.
 
-        Errors: `InputError` names the feature and the row.
+        They carry gradients after `train()`, and none after `eval()`, as a tower is loaded. Errors: `InputError` names the feature
+        and the row.
         """
         columns, rows = self._reader(inputs)
         return self._run(columns, rows)
@@ -76,6 +87,21 @@ class Tower:
         except KERNEL_ERRORS as error:
             raise InputError(f"the tower could not be run on these inputs: {self._refusal(error, columns)}") from error
 
+    @overload
+    def encode(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[False] = False, normalize_embeddings: bool = False,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[True], normalize_embeddings: bool = False,
+    ) -> Array: ...  # fmt: skip
+    @overload
+    def encode(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: bool, normalize_embeddings: bool = False,
+    ) -> Tensor | Array: ...  # fmt: skip
     def encode(
         self,
         inputs: Any,
@@ -84,7 +110,7 @@ class Tower:
         show_progress_bar: bool = False,
         convert_to_numpy: bool = False,
         normalize_embeddings: bool = False,
-    ) -> Any:
+    ) -> Tensor | Array:
         """The embeddings of `inputs`: `n rows -> [n, dim]`, a tensor on the tower's device, or a numpy array.
 
         Of a tower with one output it is that, whatever its shape and dtype: strings are an array of bytes.
@@ -126,7 +152,7 @@ class Tower:
             if empty is not None:
                 return empty
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
                 return self._computed(columns, only, rows)
         except torch.OutOfMemoryError:
             raise
@@ -165,7 +191,8 @@ class Tower:
             return {spec.name: encoded[spec.name] for spec in self.outputs}
         wanted = {spec.name: spec.dtype for spec in self._postprocess.graph.inputs}
         both = {**prepared, **encoded}
-        after = self._postprocess(**{name: _hosted(both[name], dtype) for name, dtype in wanted.items()})
+        with torch.no_grad():
+            after = self._postprocess(**{name: _hosted(both[name], dtype) for name, dtype in wanted.items()})
         both.update(after)
         return {spec.name: both[spec.name] for spec in self.outputs}
 
@@ -179,19 +206,19 @@ class Tower:
 
     def _on_device(self, prepared: Columns) -> dict[str, Any]:
         names = self._encoder_inputs
-        if self._dtype == torch.float32 and self.device.type == "cpu":
+        if self.dtype == torch.float32 and self.device.type == "cpu":
             return prepared if prepared.keys() == names.keys() else {name: prepared[name] for name in names}
         return {name: self._moved(prepared[name], floats) for name, floats in names.items()}
 
     def _moved(self, value: Any, floats: bool) -> Any:
         if not isinstance(value, Tensor):
             return value  # a size
-        if floats and self._dtype == torch.float16 and bool(((value.abs() > _FLOAT16_MAX) & value.isfinite()).any()):
+        if floats and self.dtype == torch.float16 and bool(((value.abs() > _FLOAT16_MAX) & value.isfinite()).any()):
             raise InputError("a number does not fit float16 (at most 65504): run the tower in bfloat16 or float32")
         device = self.device
         if device.type == "cuda" and value.is_cpu:
             value = value.pin_memory()  # so that the copy does not wait for the device
-        return value.to(device, self._dtype if floats else None, non_blocking=True)
+        return value.to(device, self.dtype if floats else None, non_blocking=True)
 
     def _encoded(self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool) -> Tensor:
         """The embeddings, in batches where the rows can be told apart; on the CPU where `to_host`.
@@ -258,7 +285,7 @@ class Tower:
             if spec.dtype == "string":
                 found[spec.name] = np.empty(shape, dtype=object)
                 continue
-            dtype = self._dtype if spec.dtype == "float32" else TORCH_DTYPES[spec.dtype]
+            dtype = self.dtype if spec.dtype == "float32" else TORCH_DTYPES[spec.dtype]
             found[spec.name] = torch.empty(shape, dtype=dtype, device=self.device)
         return found
 
@@ -310,6 +337,14 @@ class Tower:
     # -- the module ---------------------------------------------------------------------------------------------------
 
     @property
+    def _preprocess(self) -> Program:
+        return self._host.before
+
+    @property
+    def _postprocess(self) -> Program | None:
+        return self._host.after
+
+    @property
     def device(self) -> torch.device:
         """Where the encoder runs. The preprocessing runs on the CPU."""
         return self.encoder.device
@@ -317,28 +352,7 @@ class Tower:
     @property
     def dtype(self) -> torch.dtype:
         """What stands for float32 in the encoder."""
-        return self._dtype
-
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Tower:
-        """Moves the encoder, and gives the tower itself. `dtype` stands for float32 in the encoder; the preprocessing keeps float32."""
-        if dtype is not None and dtype != self._dtype:
-            self._set_dtype(dtype)
-        if device is not None:
-            self.encoder.to(device)
-        return self
-
-    def _set_dtype(self, dtype: torch.dtype) -> None:
-        if DTYPE_NAMES.get(dtype) not in FLOATS:
-            raise ValueError(f"{dtype} is not one of {', '.join(FLOATS)}")
-        others = {id(value) for name, value in self.encoder.tensors(lenient=True).items() if name not in self._floats}
-        before = self._dtype
-
-        def convert(value: Tensor) -> Tensor:
-            return value.to(dtype) if value.dtype == before and id(value) not in others else value
-
-        self.encoder._apply(convert)  # type: ignore[reportUnknownMemberType]
-        self.encoder.rewrite(float_graph(self.spec.encoder, DTYPE_NAMES[dtype]))
-        self._dtype = dtype
+        return self.encoder.dtype
 
     def side(self) -> Side:
         """The tower as it is now, as data to be saved. `CheckpointError` where a layer was replaced by another kind."""
@@ -396,6 +410,13 @@ class Tower:
             raise CheckpointError(f"{unknown[0]!r} has a default, but is not an input of the signature")
 
 
+class _Host(NamedTuple):
+    """What runs on the CPU around the encoder: held aside, so that it is no submodule and stays there."""
+
+    before: Program
+    after: Program | None
+
+
 def _trainable(value: Tensor | Strings, name: str, frozen: frozenset[str]) -> Tensor | Strings:
     """Float weights as parameters, made here once, so that graphs which share one train the same."""
     if (
@@ -423,7 +444,7 @@ def _hosted(value: Any, dtype: str) -> Any:
     if not isinstance(value, Tensor):
         return value
     wanted = TORCH_DTYPES.get(dtype)
-    return value.to("cpu", wanted if wanted is not None and value.is_floating_point() else None)
+    return value.detach().to("cpu", wanted if wanted is not None and value.is_floating_point() else None)
 
 
 def _own(value: Any) -> Any:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_towers import similarity as scores_of
 from torch_towers.checkpoint import Candidates, Side, Similarity, read_checkpoint, save_checkpoint
+from torch_towers.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
 from torch_towers.errors import CheckpointError, TorchTowersError
 from torch_towers.listing import model_card
-from torch_towers.tower import Tower
+from torch_towers.tower import Array, Tower
 
 if TYPE_CHECKING:
-    from torch_towers.index import Index
+    from torch_towers.index import Engine, Index
 
 
-class TwoTower:
-    """A query tower, a candidate tower, or both, and how their embeddings are compared: "dot" or "cosine"."""
+class TwoTower(nn.Module):
+    """A query tower, a candidate tower, or both, and how their embeddings are compared: "dot" or "cosine".
+
+    The towers are its submodules: `to`, `half`, `train`, `parameters()` and `state_dict()` are those of any module.
+    """
+
+    query: Tower | None
+    candidate: Tower | None
 
     def __init__(
         self,
@@ -32,23 +39,103 @@ class TwoTower:
         candidates: Candidates | None = None,
     ) -> None:
         scores_of.check_similarity(similarity)
-        self.query = query
-        self.candidate = candidate
+        super().__init__()
+        self.register_module("query", query)
+        self.register_module("candidate", candidate)
+        self.training = any(tower.training for tower in self.children())
         self.similarity_function: Similarity = similarity
         self.source = dict(source or {})
         self.candidates = candidates  # of the retrieval index that the query tower was cut from
 
-    def encode_query(self, inputs: Any, **options: Any) -> Any:
+    @overload
+    def encode_query(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[False] = False, normalize_embeddings: bool = False,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def encode_query(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[True], normalize_embeddings: bool = False,
+    ) -> Array: ...  # fmt: skip
+    @overload
+    def encode_query(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: bool, normalize_embeddings: bool = False,
+    ) -> Tensor | Array: ...  # fmt: skip
+    def encode_query(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int = 1024,
+        show_progress_bar: bool = False,
+        convert_to_numpy: bool = False,
+        normalize_embeddings: bool = False,
+    ) -> Tensor | Array:
         """The embeddings of queries: `n rows -> [n, dim]`. Options: those of `Tower.encode`."""
-        return _tower(self.query, "query").encode(inputs, **options)
+        return _tower(self.query, "query").encode(
+            inputs, batch_size=batch_size, show_progress_bar=show_progress_bar,
+            convert_to_numpy=convert_to_numpy, normalize_embeddings=normalize_embeddings,
+        )  # fmt: skip
 
-    def encode_candidate(self, inputs: Any, **options: Any) -> Any:
+    @overload
+    def encode_candidate(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[False] = False, normalize_embeddings: bool = False,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def encode_candidate(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[True], normalize_embeddings: bool = False,
+    ) -> Array: ...  # fmt: skip
+    @overload
+    def encode_candidate(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: bool, normalize_embeddings: bool = False,
+    ) -> Tensor | Array: ...  # fmt: skip
+    def encode_candidate(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int = 1024,
+        show_progress_bar: bool = False,
+        convert_to_numpy: bool = False,
+        normalize_embeddings: bool = False,
+    ) -> Tensor | Array:
         """The embeddings of candidates: `n rows -> [n, dim]`. Options: those of `Tower.encode`."""
-        return _tower(self.candidate, "candidate").encode(inputs, **options)
+        return _tower(self.candidate, "candidate").encode(
+            inputs, batch_size=batch_size, show_progress_bar=show_progress_bar,
+            convert_to_numpy=convert_to_numpy, normalize_embeddings=normalize_embeddings,
+        )  # fmt: skip
 
-    def encode_document(self, inputs: Any, **options: Any) -> Any:
+    @overload
+    def encode_document(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[False] = False, normalize_embeddings: bool = False,
+    ) -> Tensor: ...  # fmt: skip
+    @overload
+    def encode_document(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: Literal[True], normalize_embeddings: bool = False,
+    ) -> Array: ...  # fmt: skip
+    @overload
+    def encode_document(
+        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        convert_to_numpy: bool, normalize_embeddings: bool = False,
+    ) -> Tensor | Array: ...  # fmt: skip
+    def encode_document(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int = 1024,
+        show_progress_bar: bool = False,
+        convert_to_numpy: bool = False,
+        normalize_embeddings: bool = False,
+    ) -> Tensor | Array:
         """`encode_candidate` by the name that sentence-transformers gives it."""
-        return self.encode_candidate(inputs, **options)
+        return self.encode_candidate(
+            inputs, batch_size=batch_size, show_progress_bar=show_progress_bar,
+            convert_to_numpy=convert_to_numpy, normalize_embeddings=normalize_embeddings,
+        )  # fmt: skip
 
     def similarity(self, queries: Any, candidates: Any) -> Tensor:
         """The score of every query with every candidate: `[n, dim], [m, dim] -> [n, m]`."""
@@ -71,7 +158,13 @@ class TwoTower:
         ids: Any = None,
         *,
         attributes: Mapping[str, Sequence[Any]] | None = None,
-        **options: Any,
+        engine: Engine = "exact",
+        recall_queries: Any = None,
+        quiet: bool = False,
+        lists: int | None = None,
+        probes: int | None = None,
+        links: int | None = None,
+        effort: int | None = None,
     ) -> Index:
         """The index of `candidates` (embeddings, or inputs of the candidate tower): `index.search(queries, k) -> scores, ids`.
 
@@ -87,17 +180,9 @@ class TwoTower:
         vectors = candidates if is_embeddings(candidates) else self.encode_candidate(candidates)
         encode = self.encode_query if self.query is not None else None
         return Index(
-            vectors, ids, attributes=attributes, similarity=self.similarity_function, encode_query=encode, **options
-        )
-
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> TwoTower:
-        """Moves both encoders, and gives the towers themselves. `dtype` stands for float32 in the encoders."""
-        if isinstance(device, torch.dtype):
-            device, dtype = None, device
-        for tower in (self.query, self.candidate):
-            if tower is not None:
-                tower.to(device, dtype)
-        return self
+            vectors, ids, attributes=attributes, similarity=self.similarity_function, encode_query=encode, engine=engine,
+            recall_queries=recall_queries, quiet=quiet, lists=lists, probes=probes, links=links, effort=effort,
+        )  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the towers as they are now, fine-tuned or not, as a checkpoint that `load` reads.
@@ -152,9 +237,9 @@ def load(
         raise CheckpointError(
             f"{os.fspath(path)}: the towers cannot be built: {type(error).__name__}: {error}"
         ) from error
-    wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype is not None and not isinstance(wanted, torch.dtype):
-        raise ValueError(f"dtype must be a torch.dtype or its name, not {dtype!r}")
+    wanted = TORCH_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and (wanted is None or DTYPE_NAMES.get(wanted) not in FLOATS):
+        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, not {dtype!r}")
     return TwoTower(query, candidate, found.similarity, found.source, found.candidates).to(device, wanted)
 
 

@@ -73,11 +73,18 @@ def _size(t: Emit, size: Any) -> tuple[Any, Any]:
     return t.element(size[0], index=(0,)), t.element(size[0], index=(1,))
 
 
+def _float32(t: Emit, x: Any) -> Any:
+    """TensorFlow's kernels read images of any dtype and give float32."""
+    return x if x.dtype == "float32" else t.cast(x, dtype="float32")
+
+
 @converter("ResizeBilinear")
 def resize_bilinear(
     t: Emit, x: Any, size: Sizes, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Any:
-    return t.resize_bilinear(x, *_size(t, size), align_corners=align_corners, half_pixel_centers=half_pixel_centers)
+    return t.resize_bilinear(
+        _float32(t, x), *_size(t, size), align_corners=align_corners, half_pixel_centers=half_pixel_centers
+    )
 
 
 @converter("ResizeNearestNeighbor")
@@ -91,12 +98,14 @@ def resize_nearest(
 def resize_bicubic(
     t: Emit, x: Any, size: Sizes, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Any:
-    return t.resize_bicubic(x, *_size(t, size), align_corners=align_corners, half_pixel_centers=half_pixel_centers)
+    return t.resize_bicubic(
+        _float32(t, x), *_size(t, size), align_corners=align_corners, half_pixel_centers=half_pixel_centers
+    )
 
 
 @converter("ResizeArea")
 def resize_area(t: Emit, x: Any, size: Sizes, *, align_corners: bool = False) -> Any:
-    return t.resize_area(x, *_size(t, size), align_corners=align_corners)
+    return t.resize_area(_float32(t, x), *_size(t, size), align_corners=align_corners)
 
 
 @converter("ScaleAndTranslate")
@@ -104,7 +113,7 @@ def scale_and_translate(
     t: Emit, x: Any, size: Sizes, scale: Any, translation: Any, *, kernel_type: str = "lanczos3", antialias: bool = True
 ) -> Any:
     return t.scale_and_translate(
-        x, *_size(t, size), t.tensor(scale), t.tensor(translation), kernel=kernel_type, antialias=antialias
+        _float32(t, x), *_size(t, size), t.tensor(scale), t.tensor(translation), kernel=kernel_type, antialias=antialias
     )
 
 
@@ -113,7 +122,9 @@ def crop_and_resize(
     t: Emit, x: Any, boxes: Any, places: Any, size: Sizes, *, method: str = "bilinear", extrapolation_value: float = 0.0
 ) -> Any:
     height, width = _size(t, size)
-    return t.crop_and_resize(x, boxes, places, height, width, method=method, extrapolation_value=extrapolation_value)
+    return t.crop_and_resize(
+        _float32(t, x), boxes, places, height, width, method=method, extrapolation_value=extrapolation_value
+    )
 
 
 # -- colours ------------------------------------------------------------------------------------------------------------

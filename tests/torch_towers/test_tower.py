@@ -30,8 +30,6 @@ from tests.torch_towers.towers import (
 from torch_towers import CheckpointError, InputError, Tower, TowerSpec, TwoTower, load
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.listing import listing
-from torch_towers.precision import with_float
-from torch_towers.program import Program
 
 
 def by_hand(rows: dict[str, list[Any]], seed: int = 0) -> torch.Tensor:
@@ -361,24 +359,6 @@ def test_only_float32_changes() -> None:
         found = tower.to(dtype=dtype).encode([[1.0, 2.0]])
         assert found.dtype == dtype and found.allclose(before.to(dtype), rtol=1e-3)
         assert tower.encoder.w.dtype == torch.float64 and tower.encoder.h.dtype == torch.float16
-    changed, weights = with_float(graph, store | {"f": torch.ones(1)}, "float64")
-    assert (
-        weights["w"].dtype == torch.float64
-        and weights["h"].dtype == torch.float16
-        and weights["f"].dtype == torch.float32
-    )
-    assert Program(changed, weights)(x=torch.tensor([[1.0, 2.0]]).double())["y"].dtype == torch.float64
-
-
-def test_with_float_is_a_reference_in_float64() -> None:
-    spec = word_spec()
-    graph, store = with_float(spec.encoder, word_store(), "float64")
-    tensors = word_tower().preprocess(ROWS)
-    found = Program(graph, store)(ids=tensors["ids"], column=tensors["column"].double())["embedding"]
-    assert found.dtype == torch.float64 and found.float().allclose(by_hand(ROWS))
-    assert word_store()["scale"].dtype == torch.float32
-    with pytest.raises(ValueError, match="int32"):
-        with_float(spec.encoder, word_store(), "int32")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

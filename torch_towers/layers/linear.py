@@ -22,15 +22,11 @@ _SHARED = 1 << 24
 _LARGE = 1 << 20  # weights (4 MB) that no cache near a processor's core holds: the native code reads them too often
 
 
-@module()
-class Linear(nn.Linear):
-    """`x @ weight.T + bias`: `[..., in] -> [..., out]`; `nn.Linear`, and faster where no gradient is asked for.
+Linear = module()(nn.Linear)
+"""`x @ weight.T + bias`: `[..., in] -> [..., out]`. It is torch's own class, which others look for: adapters, quantization.
 
-    Source: tf.raw_ops.MatMul and BiasAdd, Keras Dense.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        return _product(self, input, relu=False)
+Source: tf.raw_ops.MatMul and BiasAdd, Keras Dense.
+"""
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers.dtypes import FLOATS
 from torch_towers.errors import InputError
-from torch_towers.registry import Number, Spec, Strings, op
+from torch_towers.registry import F, Number, Spec, Strings, op
 
 _JPEG, _PNG, _GIF, _BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM"
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -189,12 +191,26 @@ def _array(image: Any) -> Any:
 
 def _resized(keeps_dtype: bool) -> Callable[..., list[Spec]]:
     def infer(x: Spec, *rest: Any, **attrs: Any) -> list[Spec]:
-        dtype = x[0] if keeps_dtype else "float32"
+        dtype = x[0] if keeps_dtype or x[0] in FLOATS else "float32"
         if x[1] is None:
             return [(dtype, (None,) * 4)]
         return [(dtype, (x[1][0], None, None, x[1][3]))]
 
     return infer
+
+
+def _wide(function: F) -> F:
+    """Computes in float32 or float64, and gives a float in the image's own dtype; float32 for integers.
+
+    Where a pixel comes from is found in float32 at every precision: TensorFlow decides so.
+    """
+
+    @functools.wraps(function)
+    def run(x: Tensor, *operands: Any, **attrs: Any) -> Tensor:
+        y: Tensor = function(x.to(torch.promote_types(x.dtype, torch.float32)), *operands, **attrs)
+        return y.to(x.dtype) if x.is_floating_point() else y
+
+    return cast(F, run)
 
 
 def _scale(size: int, target: int, align_corners: bool) -> float:
@@ -209,15 +225,15 @@ def _positions(x: Tensor, size: int, target: int, align_corners: bool, half_pixe
 
 
 @op(infer=_resized(keeps_dtype=False))
+@_wide
 def resize_bilinear(x: Tensor, height: int, width: int, *, align_corners: bool, half_pixel_centers: bool) -> Tensor:
-    """Linear interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]` float32. Source: tf.raw_ops.ResizeBilinear."""
+    """Linear interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float. Source: tf.raw_ops.ResizeBilinear."""
     rows = _positions(x, x.shape[1], height, align_corners, half_pixel_centers)
     columns = _positions(x, x.shape[2], width, align_corners, half_pixel_centers)
     return _interpolate(x, rows, columns)
 
 
 def _interpolate(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    x = x.to(torch.float32)
     top, bottom, down = _neighbours(rows, x.shape[1])
     left, right, along = _neighbours(columns, x.shape[2])
     above, below = x.index_select(1, top), x.index_select(1, bottom)
@@ -251,13 +267,13 @@ def resize_nearest(x: Tensor, height: int, width: int, *, align_corners: bool, h
 
 
 @op(infer=_resized(keeps_dtype=False))
+@_wide
 def resize_bicubic(x: Tensor, height: int, width: int, *, align_corners: bool, half_pixel_centers: bool) -> Tensor:
-    """Cubic interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]` float32.
+    """Cubic interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
 
     The weights come from a table of 1024 steps; Keys' kernel (a = -0.5, edges renormalized) with half-pixel centres, a = -0.75
     without. Source: tf.raw_ops.ResizeBicubic.
     """
-    x = x.to(torch.float32)
     for axis, target in ((1, height), (2, width)):
         positions = _positions(x, x.shape[axis], target, align_corners, half_pixel_centers)
         indices, weights = _cubic(positions, x.shape[axis], half_pixel_centers)
@@ -293,15 +309,15 @@ def _cubic(positions: Tensor, size: int, keys: bool) -> tuple[list[Tensor], list
 
 
 @op(infer=_resized(keeps_dtype=False))
+@_wide
 def resize_area(x: Tensor, height: int, width: int, *, align_corners: bool) -> Tensor:
-    """The mean over the area that a pixel covers: `[batch, h, w, dim] -> [batch, height, width, dim]` float32.
+    """The mean over the area that a pixel covers: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
 
     Source: tf.raw_ops.ResizeArea.
     """
-    x = x.to(torch.float32)
     rows = _areas(x, x.shape[1], height, align_corners)
     columns = _areas(x, x.shape[2], width, align_corners)
-    return torch.einsum("bhwc,yh,xw->byxc", x, rows, columns)
+    return torch.einsum("bhwc,yh,xw->byxc", x, rows.to(x.dtype), columns.to(x.dtype))
 
 
 def _areas(x: Tensor, size: int, target: int, align_corners: bool) -> Tensor:
@@ -348,17 +364,17 @@ def _lanczos(x: Tensor, radius: float) -> Tensor:
 
 
 @op(infer=_resized(keeps_dtype=False))
+@_wide
 def scale_and_translate(
     x: Tensor, height: int, width: int, scale: Tensor, translation: Tensor, *, kernel: str, antialias: bool
 ) -> Tensor:
-    """Resampling with a kernel, widened where it shrinks (`antialias`): `[batch, h, w, dim] -> [batch, height, width, dim]` float32.
+    """Resampling with a kernel, widened where it shrinks (`antialias`): `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
 
     `scale` and `translation` are [2]: of rows and of columns. Source: tf.raw_ops.ScaleAndTranslate.
     """
-    x = x.to(torch.float32)
     rows = _spans(x, x.shape[1], height, scale[0], translation[0], kernel, antialias)
     columns = _spans(x, x.shape[2], width, scale[1], translation[1], kernel, antialias)
-    return torch.einsum("bhwc,yh,xw->byxc", x, rows, columns)
+    return torch.einsum("bhwc,yh,xw->byxc", x, rows.to(x.dtype), columns.to(x.dtype))
 
 
 def _spans(
@@ -366,6 +382,7 @@ def _spans(
 ) -> Tensor:
     """`[target, size]`: the weight of each pixel of the input in each pixel of the result."""
     radius, value = _KERNELS[kernel]
+    scale, translation = scale.to(torch.float32), translation.to(torch.float32)
     inverse = 1.0 / scale
     width = inverse.clamp(min=1.0) if antialias else torch.ones_like(inverse)
     sample = (torch.arange(target, dtype=torch.float32, device=x.device) + 0.5) * inverse - inverse * translation
@@ -381,19 +398,19 @@ def _spans(
 
 def _cropped(x: Spec, boxes: Spec, places: Spec, height: Any, width: Any, **attrs: Any) -> list[Spec]:
     count = boxes[1][0] if boxes[1] else None
-    return [("float32", (count, None, None, x[1][3] if x[1] is not None else None))]
+    return [(x[0] if x[0] in FLOATS else "float32", (count, None, None, x[1][3] if x[1] is not None else None))]
 
 
 @op(infer=_cropped)
+@_wide
 def crop_and_resize(
     x: Tensor, boxes: Tensor, places: Tensor, height: int, width: int, *, method: str, extrapolation_value: float
 ) -> Tensor:
-    """Boxes cut out and resized: `[batch, h, w, dim], [n, 4], [n] -> [n, height, width, dim]` float32.
+    """Boxes cut out and resized: `[batch, h, w, dim], [n, 4], [n] -> [n, height, width, dim]`, a float.
 
     A box is (top, left, bottom, right), 1 being the last pixel; what lies outside is `extrapolation_value`.
     Source: tf.raw_ops.CropAndResize.
     """
-    x = x.to(torch.float32)
     rows, no_row = _crop(boxes[:, 0], boxes[:, 2], x.shape[1], height)
     columns, no_column = _crop(boxes[:, 1], boxes[:, 3], x.shape[2], width)
     batch = places.to(torch.int64)[:, None, None]

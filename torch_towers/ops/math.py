@@ -311,6 +311,8 @@ def _truncated(x: Tensor, dtype: torch.dtype) -> Tensor:
 def truncate_mantissa(x: Tensor, *, dtype: str) -> Tensor:
     """`x` in a narrower float dtype, rounded towards zero: `[...] -> [...]`. Source: tf.raw_ops.Cast with Truncate."""
     dropped = _mantissa(x.dtype) - _mantissa(torch_dtype(dtype))
+    if dropped <= 0:
+        return x.to(torch_dtype(dtype))
     bits = x.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
     return torch.where(torch.isnan(x), x, (bits & -(1 << dropped)).view(x.dtype)).to(torch_dtype(dtype))
 

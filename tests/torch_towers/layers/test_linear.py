@@ -67,7 +67,7 @@ def _rms(error: Tensor) -> float:
 def test_as_near_to_the_exact_numbers_as_torch(rows: int, shape: tuple[int, int], bias: bool, calls: list[str]) -> None:
     layer, x = _layer(*shape, bias), _values(rows, shape[0])
     with torch.inference_mode():
-        found, slow, exact = layer(x), F.linear(x, layer.weight, layer.bias), _exact(layer, x)
+        found, slow, exact = linear(layer, x), F.linear(x, layer.weight, layer.bias), _exact(layer, x)
         assert found.dtype == slow.dtype and found.shape == slow.shape
         factor = (
             3 if calls == ["_ONEDNN"] else 1.1
@@ -107,7 +107,9 @@ def test_every_edge_of_the_native_product(rows: int, inputs: int, outputs: int, 
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
     layer, x = _layer(48, 24), _values(90, 48)
     with torch.inference_mode():
-        assert torch.equal(layer(x), torch.cat([layer(x[:1]), layer(x[1:34]), layer(x[34:])]))
+        assert torch.equal(
+            linear(layer, x), torch.cat([linear(layer, x[:1]), linear(layer, x[1:34]), linear(layer, x[34:])])
+        )
 
 
 @pytest.mark.parametrize("rows", [4, 70, 100_000])
@@ -117,7 +119,7 @@ def test_not_finite_values_stay(rows: int) -> None:
     x[0, 0], x[1, 1], x[2, 1] = float("nan"), float("inf"), -float("inf")
     with torch.inference_mode():
         slow = F.linear(x, layer.weight, layer.bias)
-        for found, wanted in ((layer(x), slow), (linear_relu(layer, x), F.relu(slow))):
+        for found, wanted in ((linear(layer, x), slow), (linear_relu(layer, x), F.relu(slow))):
             assert torch.equal(found.isnan(), wanted.isnan()) and torch.equal(found.isinf(), wanted.isinf())
             assert torch.equal(found.nan_to_num(0, 0, 0) > 0, wanted.nan_to_num(0, 0, 0) > 0)
 
@@ -128,14 +130,14 @@ def test_views_are_taken_as_they_are() -> None:
     layer.bias = nn.Parameter(torch.randn(12)[::2])
     x = torch.randn(8, 20).t()
     with torch.inference_mode():
-        torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+        torch.testing.assert_close(linear(layer, x), F.linear(x, layer.weight, layer.bias))
 
 
 @needs_native
 def test_few_rows_run_natively_and_many_by_onednn(calls: list[str]) -> None:
     layer = _layer(100, 256)
     with torch.inference_mode():
-        layer(_values(32, 100))
+        linear(layer, _values(32, 100))
         linear_relu(layer, _values(1024, 100))
     assert calls == (["_native", "_ONEDNN"] if module._ONEDNN is not None else ["_native"])
 
@@ -143,11 +145,11 @@ def test_few_rows_run_natively_and_many_by_onednn(calls: list[str]) -> None:
 def test_changed_weights_count_at_once() -> None:
     layer, x = _layer(20, 10), _values(5, 20)
     with torch.inference_mode():
-        before = layer(x)
+        before = linear(layer, x)
     layer.weight.data.mul_(2)  # leaves no trace in the version of the weight
     layer.bias.data.mul_(2)
     with torch.inference_mode():
-        assert torch.equal(layer(x), 2 * before)
+        assert torch.equal(linear(layer, x), 2 * before)
 
 
 def test_gradients_are_torchs(calls: list[str]) -> None:
@@ -219,9 +221,9 @@ def test_what_follows_torchs_calls_sees_the_product(rows: int, calls: list[str])
 def test_the_same_without_gradients_and_in_inference_mode(calls: list[str]) -> None:
     layer, x = _layer(8, 4), _values(5, 8)
     with torch.no_grad():
-        found = layer(x)
+        found = linear(layer, x)
     with torch.inference_mode():
-        assert torch.equal(layer(x), found)
+        assert torch.equal(linear(layer, x), found)
     assert calls == ["_native", "_native"] and not found.is_inference() and not found.requires_grad
 
 
