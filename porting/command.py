@@ -18,6 +18,7 @@ from porting.examples import read_examples
 from porting.oracle import Oracle, tensorflow_installed
 from porting.parity import ParityReport
 from porting.saved_model import SavedModel, read
+from porting.served import Served
 from porting.tower import PortedTower, port_tower
 from porting.verify import not_compared, verify_with_reference, verify_with_tensorflow
 
@@ -70,8 +71,9 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
     schema = read_schema(options.input_schema, side) if options.input_schema else None
     split_index = side == "query" and not options.whole and output is None
     ported = port_tower(
-        models[path], entry, embedding=output, split_index=split_index, cut_behind=options.cut, schema=schema
-    )
+        models[path], entry, embedding=output, split_index=split_index, cut_behind=options.cut, schema=schema,
+        served=Served(optimizer=options.optimizer == "on", onednn=options.onednn == "on"),
+    )  # fmt: skip
     for line in summary_lines(side, ported):
         say(line)
     if options.explain:
@@ -91,6 +93,7 @@ def summary_lines(side: str, ported: PortedTower) -> list[str]:
         *([] if index is None else [f"  found a {index.described()}"]),
         f"  lifted: {lifted}",
         f"  ops that remain: {remaining}",
+        *([f"  relus that give 0 for NaN, as oneDNN's do: {ported.no_nan}"] if ported.no_nan else []),
     ]
 
 
@@ -133,7 +136,7 @@ def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: An
             elif not tensorflow_installed():
                 reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
             else:
-                oracle = oracle or stack.enter_context(Oracle())
+                oracle = oracle or stack.enter_context(Oracle(onednn=options.onednn == "on"))
                 batches = [read_examples(options.inputs, ported.spec.inputs)] if options.inputs else []
                 reports[side] = verify_with_tensorflow(ported, oracle, batches)
             say(f"{side}: parity")

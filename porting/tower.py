@@ -20,6 +20,7 @@ from porting.names import identifier
 from porting.retrieval import Retrieval
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
+from porting.served import Served
 from porting.simplify import flatten
 from porting.split import SOURCES, Parts, split
 from porting.values import Value
@@ -52,6 +53,12 @@ class PortedTower:
     ids: Mapping[str, str] = field(
         default_factory=dict[str, str]
     )  # what preprocess gives exactly -> the TF node it equals
+    served: Served = field(default_factory=Served)
+
+    @property
+    def no_nan(self) -> int:
+        """How many relus give 0 for NaN, as oneDNN's do."""
+        return sum(bool(node.attrs.get("no_nan")) for node in walk(self.spec.encoder))
 
     def tower(self) -> Tower:
         """The tower, ready to run."""
@@ -67,12 +74,14 @@ def port_tower(
     cut_behind: str | None = None,
     schema: Schema | None = None,
     split_index: bool = False,
+    served: Served | None = None,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
     `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut_behind` names an op (or node) whose
     results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
-    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. Errors: `PortingError`.
+    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. `served` says how
+    TensorFlow runs the graph (None: optimized, with oneDNN, as pip installs it). Errors: `PortingError`.
     """
     entry = entry or model.default_entry()
     whole = flatten(model.graph(entry), model.functions)
@@ -84,7 +93,8 @@ def port_tower(
         tf_graph = cutting.apply(tf_graph, index.cut())
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
-    context = Context(model)
+    served = served or Served()
+    context = Context(model, served, model.captured(entry))
     graph, emitter = convert(tf_graph, context)
     lifted = lift(graph, context.store, emitter.known) if lifts else None
     store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
@@ -103,7 +113,7 @@ def port_tower(
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
         cut=cut, cuts=tuple(described(whole, cut)), retrieval=index, entry_outputs=tuple(whole.outputs),
-        ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
+        ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}), served=served,
     )  # fmt: skip
 
 
