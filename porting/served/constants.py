@@ -63,17 +63,18 @@ class _Kind(NamedTuple):
     inverse: tuple[str, ...]
 
 
+_REGROUPED = ("float32", "float64", "complex64", "complex128")
 _KINDS = (_Kind(_ADDS, ("Sub",)), _Kind(("Mul",), ("Div",)))
 
 
 def regrouping(draft: Draft, name: str) -> bool:
     """`(x + c1) + c2` is `x + (c1 + c2)`, and so with every mixture of + and -, or of * and /.
 
-    Where a sum or difference has one constant only, `c - (x + y)` is `(c - y) - x`. Not for float16 and bfloat16.
+    Where a sum or difference has one constant only, `c - (x + y)` is `(c - y) - x`. Of integers, float16 and bfloat16 only pure sums and products.
     """
-    parent, dtype = draft.nodes[name], draft.dtype(name)
+    parent = draft.nodes[name]
     kind = next((kind for kind in _KINDS if parent.op in (*kind.commutative, *kind.inverse)), None)
-    if kind is None or dtype in ("float16", "bfloat16"):
+    if kind is None:
         return False
     constant = [draft.value(ref) is not None for ref in parent.inputs]
     if sum(constant) != 1:
@@ -88,7 +89,7 @@ def regrouping(draft: Draft, name: str) -> bool:
 def _regroup(draft: Draft, parent: Node, child: Node, kind: _Kind, c: str, c_is_left: bool) -> bool:
     leaves = [draft.value(ref) is not None for ref in child.inputs]
     commutes, child_commutes = parent.op in kind.commutative, child.op in kind.commutative
-    if all(leaves) or not (commutes and child_commutes or _is_float(draft.dtype(parent.name))):
+    if all(leaves) or not (commutes and child_commutes or draft.dtype(parent.name) in _REGROUPED):
         return False
     operands = tuple(child.inputs)
     if not any(leaves):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from torch_towers.graph import Graph, Node, node_of
@@ -14,6 +16,9 @@ from torch_towers.graph import Graph, Node, node_of
 Evaluate = Callable[[Graph], torch.Tensor | None]
 IDENTITIES = frozenset({"Identity", "StopGradient", "PreventGradient", "Snapshot"})
 """Ops that give what they take: TensorFlow removes them before it looks for anything."""
+_STATEFUL = ("ReadVariable", "Resource", "Lookup", "Random", "Stateful", "Assert", "While", "If", "Case")
+_COMMUTATIVE = frozenset({"Add", "AddV2", "Mul", "Maximum", "Minimum", "AddN"})
+_LARGE = 1 << 10  # elements: constants larger than this are not compared
 _CLOSURE = 64  # nodes behind one constant: more are never an operand of arithmetic
 
 
@@ -27,10 +32,11 @@ class Draft:
         self.nodes = {node.name: node for node in graph.nodes}
         self._values: dict[str, torch.Tensor | None] = {}
         self._users: Counter[str] | None = None
+        self._twin = self._twins()
 
     def graph(self) -> Graph:
-        """The graph as it now is: nodes that nothing uses any more are still in it."""
-        return replace(self._graph, nodes=tuple(self.nodes.values()))
+        """The graph as it now is, each node after its operands; nodes that nothing uses any more are still in it."""
+        return replace(self._graph, nodes=_ordered(self.nodes))
 
     # -- reading ----------------------------------------------------------------------------------------------------------
 
@@ -47,11 +53,29 @@ class Draft:
         return node if node is not None and node.op in ops and _is_first(source) else None
 
     def users(self, name: str) -> int:
-        """How many operands and outputs read the results of a node."""
+        """How many operands and outputs read the results of a node, equal nodes counted as the one that TensorFlow makes of them."""
         if self._users is None:
-            refs = [ref for node in self.nodes.values() if node.op not in IDENTITIES for ref in node.inputs]
-            self._users = Counter(node_of(self.source(ref)) for ref in (*refs, *self._graph.outputs.values()))
-        return self._users[name]
+            readers = (node for node in self.nodes.values() if node.op not in IDENTITIES and self._one(node.name) == node.name)
+            refs = [ref for node in readers for ref in node.inputs] + list(self._graph.outputs.values())
+            self._users = Counter(self._one(node_of(self.source(ref))) for ref in refs)
+        return self._users[self._one(name)]
+
+    def _one(self, name: str) -> str:
+        return self._twin.get(name, name)
+
+    def _twins(self) -> dict[str, str]:
+        """Each node that computes what an earlier one does, with that one."""
+        twins: dict[str, str] = {}
+        seen: dict[Any, str] = {}
+        for node in self.nodes.values():
+            if node.op in IDENTITIES or not (node.inputs or node.op == "Const") or node.op.startswith(_STATEFUL):
+                continue
+            operands = [(twins.get(node_of(ref), node_of(ref)), ref.partition(":")[2]) for ref in map(self.source, node.inputs)]
+            operands = sorted(operands) if node.op in _COMMUTATIVE else operands
+            key = (node.op, tuple(operands), tuple(sorted((name, _hashable(value)) for name, value in node.attrs.items())))
+            if seen.setdefault(key, node.name) != node.name:
+                twins[node.name] = seen[key]
+        return twins
 
     def value(self, ref: str) -> torch.Tensor | None:
         """The numbers of a constant as TensorFlow's constant folding knows it; None where it is none."""
@@ -91,8 +115,7 @@ class Draft:
                 pending += map(node_of, node.inputs)
             if len(needed) > _CLOSURE:
                 return None
-        ordered = tuple(node for name, node in self.nodes.items() if name in needed)
-        return self._evaluate(Graph((), ordered, {"value": ref}))
+        return self._evaluate(Graph((), _ordered(needed), {"value": ref}))
 
     # -- writing ----------------------------------------------------------------------------------------------------------
 
@@ -127,6 +150,27 @@ class Draft:
         self.nodes = ordered
         self._users = None
         return name
+
+
+def _ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
+    """The nodes, each after its operands, else in the order that they have."""
+    placed: dict[str, Node] = {}
+    pending = list(reversed(nodes))
+    while pending:
+        node = nodes[pending[-1]]
+        missing = [name for name in map(node_of, node.inputs) if name in nodes and name not in placed]
+        if missing:
+            pending += missing
+        else:
+            placed.setdefault(pending.pop(), node)
+    return tuple(placed.values())
+
+
+def _hashable(value: Any) -> str:
+    """An attribute as a text that equal ones share."""
+    if not isinstance(value, (np.ndarray, torch.Tensor)):
+        return repr(value)
+    return f"{value.dtype}{tuple(value.shape)}{value.tolist()}" if math.prod(value.shape) <= _LARGE else str(id(value))
 
 
 def _is_first(ref: str) -> bool:
