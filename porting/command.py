@@ -18,6 +18,7 @@ from porting.examples import read_examples
 from porting.oracle import Oracle, tensorflow_installed
 from porting.parity import ParityReport
 from porting.saved_model import SavedModel, read
+from porting.served import Served
 from porting.tower import PortedTower, port_tower
 from porting.verify import not_compared, verify_with_reference, verify_with_tensorflow
 from torch_towers.checkpoint import own_files
@@ -89,6 +90,7 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
         cut_behind=options.cut,
         schema=schema,
         without_dropout=options.dropout == "off",
+        served=Served(optimizer=options.optimizer == "on", onednn=options.onednn == "on"),
     )
     for line in summary_lines(side, ported):
         say(line)
@@ -110,6 +112,7 @@ def summary_lines(side: str, ported: PortedTower) -> list[str]:
         *(f"  {line}" for line in ported.notes),
         f"  lifted: {lifted}",
         f"  ops that remain: {remaining}",
+        *([f"  relus that give 0 for NaN, as oneDNN's do: {ported.no_nan}"] if ported.no_nan else []),
     ]
 
 
@@ -157,7 +160,7 @@ def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: An
             elif not tensorflow_installed():
                 reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
             else:
-                oracle = oracle or stack.enter_context(Oracle())
+                oracle = oracle or stack.enter_context(Oracle(onednn=options.onednn == "on"))
                 reports[side] = verify_with_tensorflow(ported, oracle, examples[side])
             say(f"{side}: parity")
             for line in reports[side].lines():

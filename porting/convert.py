@@ -23,6 +23,7 @@ from porting.errors import CorruptModelError, PortingError
 from porting.names import outermost
 from porting.registry import CONVERTERS, DRAWS, Entry, converter, load_converters
 from porting.saved_model import Function, FunctionRef, SavedModel
+from porting.served import AS_WRITTEN, Served, as_served
 from porting.simplify import as_graph, flatten
 from porting.values import Constant, Sizes, Value, constant
 from torch_towers.errors import TorchTowersError
@@ -53,14 +54,33 @@ EXECUTION_ATTRS = frozenset(
 
 
 class Context:
-    """What one port shares: the SavedModel, the store of weights and constants, and what has been used of it."""
+    """What one port shares: the SavedModel, the store of weights and constants, and what has been used of it.
 
-    def __init__(self, model: SavedModel) -> None:
+    `served` says how TensorFlow runs the graph whose numbers are wanted; `captured` names constants that its optimizer does not know.
+    """
+
+    def __init__(self, model: SavedModel, served: Served = AS_WRITTEN, captured: frozenset[str] = frozenset()) -> None:
         load_converters()
         self.model = model
+        self.served = served
+        self.captured = captured
         self.store: dict[str, Any] = {}
         self.weights: dict[str, str] = {}  # variable key -> name of the weight
         self.tables: dict[str, str] = {}  # table key -> name of the module
+
+    def as_served(self, graph: Graph) -> Graph:
+        """A flat TF graph as TensorFlow runs it."""
+        return graph if self.served == AS_WRITTEN else as_served(graph, self.served, self._evaluate, self.captured)
+
+    def _evaluate(self, graph: Graph) -> torch.Tensor | None:
+        """The value of a TF graph of constants, where it has one that is known at port time."""
+        if any(node.op not in CONVERTERS for node in graph.nodes):
+            return None
+        try:
+            value = ConvertingEmitter(graph, Context(self.model)).run(graph, {})["value"]
+        except TorchTowersError:
+            return None  # what is wrong is said where the node itself is converted
+        return value.array if isinstance(value, Constant) and isinstance(value.array, torch.Tensor) else None
 
 
 def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
@@ -70,6 +90,8 @@ def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
     if any(refused):
         emitter.refuse_draws(graph)  # what is drawn from a seed says more than that the seed changes
         raise PortingError("\n".join(filter(None, refused)))
+    graph = context.as_served(graph)
+    emitter = ConvertingEmitter(graph, context)
     return emitter.graph(emitter.run(graph, {})), emitter
 
 
@@ -172,7 +194,7 @@ class ConvertingEmitter(Emitter):
     def flat(self, body: FunctionRef | Graph) -> Graph:
         """The body of a branch or loop as a flat graph of TF ops."""
         if isinstance(body, Graph):
-            return body
+            return self.context.as_served(body)
         if body.name not in self.functions:
             raise CorruptModelError(
                 f"{self.scope!r} calls the function {body.name!r}, which the SavedModel does not hold"
@@ -180,8 +202,10 @@ class ConvertingEmitter(Emitter):
         if body.name in self.stack:
             raise PortingError(f"function {body.name!r} calls itself: recursion cannot be ported")
         function = self.functions[body.name]
-        return flatten(
-            as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name)
+        return self.context.as_served(
+            flatten(
+                as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name)
+            )
         )
 
     def inline(self, body: FunctionRef | Graph, operands: Sequence[Any]) -> list[Any]:

@@ -40,6 +40,7 @@ def _source(ported: PortedTower) -> dict[str, Any]:
         "entry": ported.entry,
         **({"cut": list(ported.cuts)} if ported.cuts else {}),
         "tensorflow_version": ported.model.tensorflow_version,
+        "served": ported.served._asdict(),
     }
 
 
@@ -58,6 +59,7 @@ def _section(name: str, side: str, ported: PortedTower, report: ParityReport) ->
             f"## {side}",
             "",
             f"From `{ported.model.path.name}`, `{ported.entry}` (TensorFlow {ported.model.tensorflow_version or 'unknown'}).",
+            *_how_served(ported),
             "",
             *(f"- {note}" for note in (*ported.cuts, *ported.notes)),
             *([""] if ported.cuts or ported.notes else []),
@@ -77,6 +79,19 @@ def _section(name: str, side: str, ported: PortedTower, report: ParityReport) ->
             "```",
         ]
     )
+
+
+def _how_served(ported: PortedTower) -> list[str]:
+    """Which of TensorFlow's ways to run the graph was taken, where it matters."""
+    lines: list[str] = []
+    if ported.no_nan:
+        behind = "one relu gives" if ported.no_nan == 1 else f"{ported.no_nan} relus give"
+        lines.append(
+            f"As in TensorFlow with oneDNN, {behind} 0 for NaN (an average of nothing); `port --onednn off` keeps the NaN."
+        )
+    if not ported.served.optimizer:
+        lines.append("Computed as the graph is written, not as TensorFlow's graph optimizer rewrites it.")
+    return ["", *lines] if lines else []
 
 
 def _example(ported: PortedTower) -> str:

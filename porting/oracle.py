@@ -28,7 +28,6 @@ from porting.errors import PortingError
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",  # oneDNN's own rounding is not the reference
     "TF_USE_LEGACY_KERAS": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
@@ -40,9 +39,9 @@ def tensorflow_installed() -> bool:
 
 
 class Oracle:
-    """A running TensorFlow process. Use it in a `with` statement."""
+    """A running TensorFlow process. Use it in a `with` statement. `onednn`: with oneDNN, as pip installs it on x86."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, onednn: bool = True) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="torch-towers-oracle-")
         self._log = open(Path(self._folder.name) / "log", "w+b")  # noqa: SIM115  closed in __exit__
         root = str(Path(__file__).resolve().parent.parent)
@@ -50,7 +49,7 @@ class Oracle:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "porting.tensorflow_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
-            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
+            env={**os.environ, **_ENVIRONMENT, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn)), "PYTHONPATH": path},
         )  # fmt: skip
         self._requests = 0
         self.version = ""  # TensorFlow's, once it has answered

@@ -79,6 +79,14 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--query-reference", type=Path, metavar="FILE", help="of the query tower")
     made.add_argument("--candidate-reference", type=Path, metavar="FILE", help="of the candidate tower")
+    made.add_argument(
+        "--onednn", choices=("on", "off"), default="on", help="the TensorFlow whose numbers are wanted: with oneDNN, as pip "
+        "installs it on x86 (default), or without. With it, a relu behind a product and its bias gives 0 for NaN",
+    )  # fmt: skip
+    made.add_argument(
+        "--optimizer", choices=("on", "off"), default="on", help="compute as TensorFlow's graph optimizer rewrites the "
+        "graph: x / c as x * (1 / c), ... (default), or as it is written",
+    )  # fmt: skip
     made.add_argument("--no-verify", action="store_true", help="do not compare with TensorFlow")
     made.add_argument("--explain", action="store_true", help="say why what is left op by op was not lifted to a layer")
     made.add_argument("--inspect", type=Path, metavar="DIR", help="print what is in a SavedModel, and port nothing")

@@ -19,6 +19,7 @@ from porting.names import identifier
 from porting.retrieval import Retrieval
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
+from porting.served import Served
 from porting.simplify import flatten_whole
 from porting.split import SOURCES, Parts, split
 from porting.values import Value
@@ -53,6 +54,12 @@ class PortedTower:
     ids: Mapping[str, str] = field(
         default_factory=dict[str, str]
     )  # what preprocess gives exactly -> the TF node it equals
+    served: Served = field(default_factory=Served)
+
+    @property
+    def no_nan(self) -> int:
+        """How many relus give 0 for NaN, as oneDNN's do."""
+        return sum(bool(node.attrs.get("no_nan")) for node in walk(self.spec.encoder))
 
     def tower(self) -> Tower:
         """The tower, ready to run."""
@@ -69,13 +76,15 @@ def port_tower(
     schema: Schema | None = None,
     split_index: bool = False,
     without_dropout: bool = False,
+    served: Served | None = None,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
     `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut_behind` names an op (or node) whose
     results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
     `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. `without_dropout` takes
-    dropout out that was left on. Errors: `PortingError`.
+    dropout out that was left on. `served` says how TensorFlow runs the graph (None: optimized, with oneDNN, as pip installs it).
+    Errors: `PortingError`.
     """
     entry = entry or model.default_entry()
     whole, dropped = flatten_whole(model.graph(entry), model.functions)
@@ -100,7 +109,8 @@ def port_tower(
             f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
             "without it, as it should have been exported (with training=False)"
         )
-    context = Context(model)
+    served = served or Served()
+    context = Context(model, served, model.captured(entry))
     graph, emitter = convert(tf_graph, context)
     converted = graph
     lifted = lift(graph, context.store, emitter.known) if lifts else None
@@ -121,7 +131,7 @@ def port_tower(
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
         cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(notes), retrieval=index, entry_outputs=tuple(whole.outputs),
-        ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
+        ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}), served=served,
     )  # fmt: skip
 
 

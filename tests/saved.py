@@ -8,6 +8,7 @@ from typing import Any
 
 from porting.convert import Context, convert
 from porting.saved_model import read
+from porting.served import Served
 from porting.simplify import flatten
 from tests.witness import as_array, assert_equal, run, tf, to_numpy
 from torch_towers.program import Program
@@ -33,7 +34,7 @@ def check_saved(
     module.serve = tf.function(serve, input_signature=[spec])
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
     model = read(folder)
-    context = Context(model)
+    context = Context(model, Served(onednn=False), model.captured("serving_default"))
     graph, _ = convert(flatten(model.graph("serving_default"), model.functions), context)
     program = Program(graph, context.store)
     for batch in arrays:

@@ -22,6 +22,7 @@ import torch
 
 from porting.convert import Context, convert
 from porting.saved_model import SavedModel, protos
+from porting.served import Served
 from porting.simplify import flatten
 from torch_towers.dtypes import TORCH_DTYPES
 from torch_towers.program import Program
@@ -112,7 +113,7 @@ def trace(function: Callable[..., Any], arrays: Mapping[str, np.ndarray], *, fre
 def port(concrete: Any, names: Sequence[str]) -> Program:
     """The port of a concrete function without captures."""
     model = saved_model_of(concrete, names)
-    context = Context(model)
+    context = Context(model, Served(onednn=False))
     graph, _ = convert(flatten(model.graph("traced"), model.functions), context)
     return Program(graph, context.store)
 

@@ -115,7 +115,8 @@ def _weighted_embedding(view: View, node: Node) -> Fused | None:
 
 def _dense(view: View, node: Node) -> Fused | None:
     """A dense layer, with the relu behind it."""
-    layer = node if node.op == "module" else view.only(node.inputs[0]) if node.op == "relu" else None
+    behind = node.op == "relu" and not node.attrs.get("no_nan")
+    layer = node if node.op == "module" else view.only(node.inputs[0]) if behind else None
     if layer is None or view.module_type(layer) != "Linear":
         return None
     product = linear if layer is node else linear_relu

@@ -129,14 +129,8 @@ def round_(t: Emit, x: Any) -> Any:
     return t.round(x)
 
 
-POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
-"""Constant exponents for which TensorFlow's graph optimizer puts another op: `-inf ** 0.5` is NaN then, not inf."""
-
-
 @converter("Pow")
 def pow_(t: Emit, a: Any, b: Any) -> Any:
-    if isinstance(b, Constant) and b.shape == () and is_float(b) and b.python() in POWERS:
-        return t.call(POWERS[b.python()], a)
     return t.pow(a, b if is_float(a) else _checked(t, "nonnegative", b, lambda exponents: (exponents >= 0).all()))
 
 

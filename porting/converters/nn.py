@@ -10,7 +10,7 @@ from porting.errors import PortingError
 Emit = ConvertingEmitter
 
 ACTIVATIONS = {
-    "Relu": "relu", "Relu6": "relu6", "Elu": "elu", "Selu": "selu", "Softsign": "softsign", "Softplus": "softplus",
+    "Elu": "elu", "Selu": "selu", "Softsign": "softsign", "Softplus": "softplus",
     "Softmax": "softmax", "LogSoftmax": "log_softmax",
 }  # fmt: skip
 
@@ -23,6 +23,17 @@ def _activation(op: str, name: str) -> None:
 
 for _op, _name in ACTIVATIONS.items():
     _activation(_op, _name)
+
+
+@converter("Relu")
+def relu(t: Emit, x: Any, *, no_nan: bool = False) -> Any:
+    """`no_nan` is the porter's own: oneDNN gives 0 for NaN here."""
+    return t.relu(x, no_nan=True) if no_nan else t.relu(x)
+
+
+@converter("Relu6")
+def relu6(t: Emit, x: Any, *, no_nan: bool = False) -> Any:
+    return t.relu6(x, no_nan=True) if no_nan else t.relu6(x)
 
 
 @converter("LeakyRelu")

@@ -145,6 +145,17 @@ class SavedModel:
             "by model.export(DIR) in Keras, or tf.saved_model.save(model, DIR, signatures=...)"
         )
 
+    def captured(self, entry: str) -> frozenset[str]:
+        """The constants of `graph(entry)` that TensorFlow passes to the entry's function at run time, as it passes variables.
+
+        So it is where a model of TensorFlow 2 is loaded and called. A session, which runs all others, knows its constants.
+        """
+        signature = self._source.meta.signature_def[entry] if entry in self.signatures else None
+        ends = [] if signature is None else [*signature.inputs.values(), *signature.outputs.values()]
+        if not len(self._source.objects) or any(info.WhichOneof("encoding") != "name" for info in ends):
+            return frozenset()
+        return frozenset(node.name for node in self.graph(entry).nodes if node.op == "Const")
+
     def _traces(self, path: str) -> tuple[Trace, ...]:
         return self._restored.traces(path) or ()
 

@@ -178,7 +178,8 @@ def _shift(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
 
 
 def _true_div(a: Any, b: Any) -> Any:
-    return a / b
+    """One rounding, as in TensorFlow: torch computes `number / tensor` as `number * (1 / tensor)`."""
+    return a / b if isinstance(a, Tensor) or not isinstance(b, Tensor) else torch.div(*pair(a, b))
 
 
 _OPERATORS: tuple[tuple[str, Callable[[Any, Any], Any], str], ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,13 +21,27 @@ def _activation(name: str, function: Callable[[Tensor], Tensor], source: str) ->
 
 
 for _name, _function, _source in (
-    ("relu", F.relu, "Relu"),
-    ("relu6", F.relu6, "Relu6"),
     ("elu", F.elu, "Elu"),
     ("selu", F.selu, "Selu"),
     ("softsign", F.softsign, "Softsign"),
 ):
     _activation(_name, _function, _source)
+
+
+@op()
+def relu(x: Tensor, *, no_nan: bool = False) -> Tensor:
+    """`max(x, 0)`: `[...] -> [...]`. NaN stays, or with `no_nan` becomes 0, as in oneDNN's products. Source: tf.raw_ops.Relu."""
+    return F.relu(_without_nan(x) if no_nan else x)
+
+
+@op()
+def relu6(x: Tensor, *, no_nan: bool = False) -> Tensor:
+    """`min(max(x, 0), 6)`: `[...] -> [...]`. NaN stays, or with `no_nan` becomes 0. Source: tf.raw_ops.Relu6."""
+    return F.relu6(_without_nan(x) if no_nan else x)
+
+
+def _without_nan(x: Tensor) -> Tensor:
+    return torch.nan_to_num(x, 0.0, math.inf, -math.inf)
 
 
 @op()

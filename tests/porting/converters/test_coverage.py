@@ -24,6 +24,7 @@ NOT_VARIED = {
     "layers run its way, and the others share their code",
     "explicit_paddings": "TensorFlow's CPU has none for the ops whose cases lack it; the depthwise one is in test_channels_first",
     "dilations": "TensorFlow's CPU has none for transposed convolutions of three dimensions",
+    "no_nan": "the porter's own, of which TensorFlow's ops know nothing: tests/porting/served/test_onednn.py compares with its fused ops",
     "squeeze_dims": "tf.raw_ops calls it `axis`, under which the cases vary it",
 }
 """Attributes that some op has no case for, and why."""

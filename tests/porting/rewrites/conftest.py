@@ -15,6 +15,7 @@ from torch import Tensor
 from porting.convert import Context, convert
 from porting.lift import Lifted, lift
 from porting.saved_model import read
+from porting.served import Served
 from porting.simplify import flatten
 from tests.porting.rewrites.models import build
 from tests.witness import run, tf, to_numpy
@@ -76,7 +77,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 def _export(path: Path) -> Exported:
     loaded = tf.saved_model.load(str(path))
     model = read(path)
-    context = Context(model)
+    context = Context(model, Served(onednn=False), model.captured("serving_default"))
     graph, emitter = convert(flatten(model.graph("serving_default"), model.functions), context)
     lifted = lift(graph, context.store, emitter.known)
     signature = loaded.signatures["serving_default"]

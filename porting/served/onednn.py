@@ -1,0 +1,77 @@
+"""Where TensorFlow with oneDNN computes a relu inside of a product: there a NaN becomes 0.
+
+oneDNN is on as pip installs TensorFlow on x86 since 2.9. Its own relu gives 0 for NaN; the op `Relu` gives NaN.
+Source: tensorflow/core/grappler/optimizers/remapper.cc.
+"""
+
+from __future__ import annotations
+
+from porting.served.draft import Draft
+from porting.served.finite import Finite
+from torch_towers.graph import Node
+
+_ADDS = ("Add", "AddV2")
+_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv3D")
+_BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
+_DTYPES = ("float32", "bfloat16")
+
+
+def mark_fused(draft: Draft) -> None:
+    """Gives the attribute `no_nan` to every Relu and Relu6 that oneDNN fuses, where a NaN could come."""
+    finite = Finite(draft)
+    for name, node in list(draft.nodes.items()):
+        if node.op in ("Relu", "Relu6") and draft.dtype(name) in _DTYPES and is_fused(draft, node):
+            if not finite(node.inputs[0]):
+                draft.mark(name, no_nan=True)
+
+
+def is_fused(draft: Draft, relu: Node) -> bool:
+    """Whether TensorFlow computes this relu inside of what comes before it."""
+    before = _alone(draft, relu.inputs[0], "BiasAdd", *_ADDS, "AddN", *_BATCH_NORMS)
+    if before is None:
+        return False
+    if before.op in _BATCH_NORMS:
+        return _is_inference(before) and (relu.op == "Relu" or _alone(draft, before.inputs[0], "Conv2D") is not None)
+    return _biased(draft, before, "MatMul", *_CONVOLUTIONS) or _residual(draft, before)
+
+
+def _alone(draft: Draft, ref: str, *ops: str) -> Node | None:
+    """The node behind `ref`, of these ops, that nothing else reads."""
+    node = draft.node(ref, *ops)
+    return node if node is not None and draft.users(node.name) == 1 else None
+
+
+def _is_inference(norm: Node) -> bool:
+    return norm.attrs.get("is_training", True) is False
+
+
+def _biased(draft: Draft, node: Node, *products: str) -> bool:
+    """Whether `node` adds a bias to a product."""
+    if node.op == "BiasAdd":
+        return _product(draft, node.inputs[0], *products)
+    if node.op not in _ADDS:
+        return False
+    pairs = (node.inputs, node.inputs[::-1])
+    return any(_product(draft, x, *products) and _is_vector(draft, bias) for x, bias in pairs)
+
+
+def _product(draft: Draft, ref: str, *products: str) -> bool:
+    node = _alone(draft, ref, *products)
+    return node is not None and not node.attrs.get("transpose_a", False)
+
+
+def _is_vector(draft: Draft, ref: str) -> bool:
+    """Whether `ref` is a variable or constant with one number per channel."""
+    value = draft.value(ref)
+    if value is not None:
+        return value.ndim >= 1 and value.numel() == value.shape[-1]
+    shape = draft.shape(ref)
+    return shape is not None and len(shape) >= 1 and all(size == 1 for size in shape[:-1])
+
+
+def _residual(draft: Draft, node: Node) -> bool:
+    """Whether `node` adds something of the same shape to a biased convolution of which nothing else reads the result."""
+    if node.op == "BiasAdd" or len(node.inputs) != 2:
+        return False
+    parts = [_alone(draft, ref, "BiasAdd", *_ADDS) for ref in node.inputs]
+    return any(part is not None and _biased(draft, part, *_CONVOLUTIONS) for part in parts)
