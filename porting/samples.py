@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,14 @@ _STRINGS = [b"", b" ", b"a", b"the quick brown fox", b"Hello, World!", "naïve c
 _FLOATS = [0.0, 1.0, -1.0, 0.5, 3.25, -2.75, 1e-3, 100.0, -1e3, 1e4]
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One batch of inputs, by name. "domain": such as the tower was made for; "edge": at the ends of that and beyond it."""
+
+    inputs: dict[str, np.ndarray[Any, Any]]
+    kind: Literal["domain", "edge"]
+
+
 @dataclass
 class _Reach:
     """What the values of one input meet on their way through the graph."""
@@ -40,7 +48,7 @@ class _Reach:
     decoded: bool = False  # as an image, or inside a loop, where an image is what is decoded one by one
 
 
-def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str, np.ndarray[Any, Any]]]:
+def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[Sample]:
     """Batches of inputs for the flat TF graph of one entry: of values that it knows, then of those mixed with all others."""
     rng = np.random.default_rng(seed)
     reaches = {spec.name: _reach(spec.name, graph, model) for spec in graph.inputs}
@@ -56,7 +64,12 @@ def batches(graph: Graph, model: SavedModel, *, seed: int = 0) -> list[dict[str,
     ]
     row = sum(_count(spec, 1) for spec in graph.inputs)
     sizes = BATCH_SIZES if row < LARGE else (1, 3)
-    return [_batch(graph.inputs, pool, size, rng) for pool in pools for size in sizes]
+    kinds: tuple[Literal["domain"], Literal["edge"]] = ("domain", "edge")
+    return [
+        Sample(_batch(graph.inputs, pool, size, rng), kind)
+        for kind, pool in zip(kinds, pools, strict=True)
+        for size in sizes
+    ]
 
 
 def _batch(specs: Sequence[TensorSpec], pools: Mapping[str, list[Any]], size: int, rng: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequence[Arrays] = ()) -> ParityReport:
     """The port against TensorFlow on `batches`, or on inputs made from the graph itself where none are given."""
-    asked = list(batches) or samples.batches(ported.tf_graph, ported.model)
+    asked = list(batches) or [sample.inputs for sample in samples.batches(ported.tf_graph, ported.model)]
     where = (ported.model.path, ported.model.tags, ported.entry)
     index = _answering(ported)
     part = Cut(ported.cut.feeds) if index else ported.cut

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from porting import samples
 from porting.errors import PortingError
-from porting.samples import BATCH_SIZES, LARGE, batches, from_reference
+from porting.samples import BATCH_SIZES, LARGE, from_reference
 from torch_towers.graph import Graph, Node, TensorSpec
 
 
@@ -25,6 +26,10 @@ def model(tables: Any = (), variables: Any = ()) -> Any:
         tables={name: SimpleNamespace(keys=keys) for name, keys in dict(tables).items()},
         variables={name: SimpleNamespace(shape=shape) for name, shape in dict(variables).items()},
     )
+
+
+def batches(graph: Graph, holding: Any, **options: Any) -> list[dict[str, np.ndarray]]:
+    return [sample.inputs for sample in samples.batches(graph, holding, **options)]
 
 
 def drawn(graph: Graph, holding: Any) -> dict[str, list[Any]]:

@@ -76,8 +76,8 @@ def test_optional_features_are_there_and_missing_and_have_as_many_values_as_aske
 
 def test_samples_are_such_records() -> None:
     concrete, graph = traced(parse)
-    for batch in batches(graph, saved_model_of(concrete, ["x"])):
-        assert concrete(tf.constant(batch["x"]))
+    for sample in batches(graph, saved_model_of(concrete, ["x"])):
+        assert concrete(tf.constant(sample.inputs["x"]))
 
 
 def test_other_strings_are_no_records() -> None:
