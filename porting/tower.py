@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from porting import cut as cutting
@@ -49,6 +50,7 @@ class PortedTower:
     cuts: tuple[str, ...] = ()  # what was cut off at the front, in words
     retrieval: Retrieval | None = None  # the index that the tower was cut from
     entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
+    inside: int = 0  # elements of the largest value that is made of one row
     ids: Mapping[str, str] = field(
         default_factory=dict[str, str]
     )  # what preprocess gives exactly -> the TF node it equals
@@ -103,8 +105,19 @@ def port_tower(
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
         cut=cut, cuts=tuple(described(whole, cut)), retrieval=index, entry_outputs=tuple(whole.outputs),
+        inside=_largest(emitter.known.values()),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
     )  # fmt: skip
+
+
+def _largest(values: Iterable[Value]) -> int:
+    """The elements of the largest of `values`, of one row: free sizes count as 1, as the rows of weights do not count at all."""
+    counts = [prod(size for size in value.shape if isinstance(size, int)) for value in values if _of_rows(value)]
+    return max(counts, default=0)
+
+
+def _of_rows(value: Value) -> bool:
+    return bool(value.shape) and any(not isinstance(size, int) for size in value.shape or ())
 
 
 def _ids(

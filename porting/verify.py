@@ -12,6 +12,7 @@ from porting import samples
 from porting.arrays import to_numpy
 from porting.cut import Cut
 from porting.divergence import first_difference
+from porting.evidence import gather, given
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
 from porting.retrieval import Retrieval
@@ -25,14 +26,20 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequence[Arrays] = ()) -> ParityReport:
     """The port against TensorFlow on `batches`, or on inputs made from the graph itself where none are given."""
-    asked = list(batches) or [sample.inputs for sample in samples.batches(ported.tf_graph, ported.model)]
     where = (ported.model.path, ported.model.tags, ported.entry)
     index = _answering(ported)
     part = Cut(ported.cut.feeds) if index else ported.cut
-    answers = oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
+
+    def ask(asked: Sequence[Arrays]) -> list[Any]:
+        return oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
+
+    found = given(ask, batches) if batches else gather(ask, ported.tf_graph, ported.model, ported.inside)
+    asked, answers = [sample.inputs for sample in found.samples], found.answers
     names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
     theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
-    report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}")
+    kinds = [sample.kind for sample in found.samples]
+    report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}", kinds)
+    report.wanted = found.wanted
     _compare_ids(report, ported, oracle, asked, theirs)
     if not report.passed and not ported.cut:
         report.failures += _located(ported, oracle, asked, theirs)
@@ -83,7 +90,8 @@ def not_compared(why_not: str) -> ParityReport:
     return ParityReport("nothing", why_not)
 
 
-def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str) -> ParityReport:
+def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str,
+            kinds: Sequence[str] = ()) -> ParityReport:  # fmt: skip
     index = _answering(ported)
     tower = ported.tower()
     ours = [answer(tower, batch, index) for batch in asked]
@@ -91,7 +99,7 @@ def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any],
     exact = [answer(tower, batch, index) for batch in asked]
     if index is not None:  # what else the whole gives is not in the split
         theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
-    return compare(ours, theirs, exact, compared_with=compared_with)
+    return compare(ours, theirs, exact, compared_with=compared_with, kinds=kinds)
 
 
 def answer(tower: Tower, batch: Arrays, index: Retrieval | None = None) -> dict[str, np.ndarray[Any, Any]] | str:
