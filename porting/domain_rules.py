@@ -52,7 +52,7 @@ MOVES.update({"Split": _second, "Pack": range, "ConcatV2": lambda count: range(c
               "Concat": lambda count: range(1, count)})  # fmt: skip
 SAME |= {"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "CheckNumerics", "Floor", "Round", "Rint",
          "Ceil", "Relu", "Abs", "PlaceholderWithDefault", "StringLower", "StringUpper", "StringStrip", "CaseFoldUTF8",
-         "NormalizeUTF8", "UnicodeTranscode", "AsString", "TensorListFromTensor", "DecodeBase64"}  # fmt: skip
+         "NormalizeUTF8", "UnicodeTranscode", "AsString", "TensorListFromTensor"}  # fmt: skip
 PIECES |= {"StringSplit", "StringNGrams", "StringJoin", "ReduceJoin", "UnsortedSegmentJoin", "UnicodeDecode", "UnicodeDecodeWithOffsets",
            "RegexSplitWithOffsets", "WhitespaceTokenizeWithOffsets", "WhitespaceTokenizeWithOffsetsV2",
            "UnicodeScriptTokenizeWithOffsets", "RaggedTensorToTensor", "RaggedTensorToSparse", "RaggedGather", "RaggedRange",
@@ -123,6 +123,8 @@ def clip(follow: Follower, node: Node, operands: list[Any]) -> Any:
 @rule("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "FloorMod", "Mod", "TruncateMod")
 def comparison(follow: Follower, node: Node, operands: list[Any]) -> Any:
     _compare(follow, operands)
+    for value in operands if follow.counting else ():
+        follow.note(value, "counts", True)
     return []
 
 
@@ -197,6 +199,13 @@ def gather_nd(follow: Follower, node: Node, operands: list[Any]) -> Any:
     return []
 
 
+@rule("Range", "Fill", "LinSpace", "BroadcastArgs", "Empty", "Multinomial")
+def size(follow: Follower, node: Node, operands: list[Any]) -> Any:
+    for value in operands[: 1 if node.op == "Fill" else None]:
+        follow.note(value, "counts", True)
+    return []
+
+
 @rule("SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN", "SparseSegmentSumWithNumSegments",
       "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtNWithNumSegments")  # fmt: skip
 def segments(follow: Follower, node: Node, operands: list[Any]) -> Any:
@@ -207,6 +216,7 @@ def segments(follow: Follower, node: Node, operands: list[Any]) -> Any:
 @rule("OneHot")
 def one_hot(follow: Follower, node: Node, operands: list[Any]) -> Any:
     depth = operands[1]
+    follow.note(depth, "counts", True)
     _in_range(follow, operands[0], int(depth) if isinstance(depth, np.ndarray) else None)
     return []
 
@@ -279,6 +289,12 @@ def regular_expression(follow: Follower, node: Node, operands: list[Any]) -> Any
     return [operands[0]] if "Replace" in node.op else []
 
 
+@rule("DecodeBase64")
+def base64(follow: Follower, node: Node, operands: list[Any]) -> Any:
+    follow.note(operands[0], "encodings", "base64")
+    return [operands[0]]
+
+
 @rule("DecodeJpeg", "DecodePng", "DecodeImage", "DecodeAndCropJpeg", "DecodeBmp", "DecodeGif")
 def decode(follow: Follower, node: Node, operands: list[Any]) -> Any:
     follow.note(operands[0], "decoders", node.op)
@@ -309,7 +325,9 @@ def parse(follow: Follower, node: Node, operands: list[Any]) -> Any:
 def loop(follow: Follower, node: Node, operands: list[Any]) -> Any:
     """One turn. What the body changes is what it makes of it then."""
     results = _inside(follow, node.attrs["body"], operands)
+    around, follow.counting = follow.counting, True
     _inside(follow, node.attrs["cond"], operands)
+    follow.counting = around
     return [value if isinstance(value, Trace) else None for value in results]
 
 

@@ -44,7 +44,13 @@ class Domain:
     separators: list[bytes] = field(default_factory=list[bytes])  # a text is split at
     patterns: list[bytes] = field(default_factory=list[bytes])  # regular expressions that a text meets
     decoders: list[str] = field(default_factory=list[str])  # ops that decode it as an image
-    features: list[tuple[Feature, int]] = field(default_factory=list[tuple[Feature, int]])  # a record; of each its element
+    counts: list[bool] = field(
+        default_factory=list[bool]
+    )  # a size, or how often a loop turns: small, or it takes for ever
+    encodings: list[str] = field(default_factory=list[str])  # "base64": a text that all this is said of decoded
+    features: list[tuple[Feature, int]] = field(
+        default_factory=list[tuple[Feature, int]]
+    )  # a record; of each its element
     truths: list[bool] = field(default_factory=list[bool])  # only whether it is zero matters
 
 
@@ -87,7 +93,10 @@ def infer(graph: Graph, model: SavedModel) -> Domains:
     """The domains of the inputs of the flat graph of one entry. The ids of an input have its shape; free axes have length 1."""
     follower = Follower(model)
     ids = {spec.name: follower.number(spec) for spec in graph.inputs}
-    follower.run(graph, [follower.start(ids[spec.name], spec.shape) for spec in graph.inputs])
+    outputs = follower.run(graph, [follower.start(ids[spec.name], spec.shape) for spec in graph.inputs])
+    for value in outputs:
+        if isinstance(value, Trace):
+            follower.ends(value)
     return Domains(ids, follower.domains)
 
 
@@ -99,10 +108,13 @@ class Follower:
         self.context = Context(model)
         self.domains: list[Domain] = []
         self.stack: tuple[str, ...] = ()
+        self.counting = False  # in the condition of a loop
 
     def number(self, spec: TensorSpec) -> Array:
         """Numbers for the elements of an input."""
-        shape = tuple(size if isinstance(size, int) else 1 for size in (spec.shape if spec.shape is not None else (None,)))
+        shape = tuple(
+            size if isinstance(size, int) else 1 for size in (spec.shape if spec.shape is not None else (None,))
+        )
         if np.prod(shape, dtype=float) > LARGE:
             shape = (*(1 for _ in shape[:-1]), shape[-1] if shape[-1] <= 64 else 1)
         count, start = int(np.prod(shape)), len(self.domains)
@@ -182,9 +194,12 @@ class Follower:
 
     def _folded(self, node: Node, operands: list[Any]) -> list[Any]:
         """The results of an op on constants; tables and large weights pass through what only hands them on."""
-        if node.op in ("Identity", "ReadVariableOp", "Enter", "Cast") and operands:
-            if not isinstance(operands[0], np.ndarray) or node.op != "Cast":
-                return [operands[0]]
+        if node.op in HANDED_ON and operands and not isinstance(operands[0], np.ndarray):
+            return [operands[0]]
+        if node.op == "Minimum":  # a size that is at most a constant is taken for that
+            known = [value for value in operands if isinstance(value, np.ndarray)]
+            if len(known) == 1:
+                return known
         if any(isinstance(value, FunctionRef | Graph) for value in node.attrs.values()):
             return HANDLERS[node.op](self, node, operands) if node.op in HANDLERS else []
         if not all(isinstance(value, np.ndarray) for value in operands) or node.op.startswith(_STATEFUL):
@@ -209,6 +224,9 @@ class Follower:
     def moved(self, node: Node, operands: list[Any]) -> list[Any]:
         """An op that only moves elements, run on the elements' positions."""
         data = MOVES[node.op](len(operands))
+        for i, value in enumerate(operands):
+            if i not in data:
+                self.note(value, "counts", True)
         pool = _Pool()
         places = [pool.add(value) if i in data else value for i, value in enumerate(operands)]
         traced = [operands[i] for i in data if isinstance(operands[i], Trace)]
@@ -262,11 +280,12 @@ class _Pool:
         return np.arange(self.count - trace.origin.size, self.count).reshape(trace.origin.shape)
 
     def take(self, places: Array) -> Trace:
-        arrays = (np.concatenate([getattr(p, name).reshape(-1) for p in self.parts])[places] for name in _PARTS)
+        arrays = (np.concatenate([getattr(part, name).reshape(-1) for part in self.parts])[places] for name in _PARTS)
         return Trace(*arrays)
 
 
 _PARTS = ("origin", "scale", "offset")
+HANDED_ON = ("Identity", "ReadVariableOp", "Enter", "Cast")
 _STATEFUL = ("Random", "Stateless", "TensorList", "TensorArray", "Variable", "Assert")
 
 

@@ -57,7 +57,9 @@ class ParityReport:
     why_not: str = ""  # nothing was compared
     batches: int = 0
     rows: int = 0
-    domain_rows: int = 0  # of the rows that TensorFlow answered, those such as the tower was made for: they decide about floats
+    domain_rows: int = (
+        0  # of the rows that TensorFlow answered, those such as the tower was made for: they decide about floats
+    )
     edge_rows: int = 0
     said: str = ""  # what TensorFlow said of a batch that it refused, where it answered too few
     wanted: int = 1  # rows in the domain from which on there is evidence

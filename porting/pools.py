@@ -14,7 +14,16 @@ from porting.regex_samples import samples_of
 COUNT = 48  # values of one pool that are drawn from a range
 WORDS = [b"a", b"the quick brown fox", b"Hello, World!", "naïve café Ünïcødé".encode(), "日本語 テスト".encode(), b"42", b"UPPER lower",
          b"x" * 70, b"  two  spaces  ", b"hello world", b"a_b-c"]  # fmt: skip
-ODD = [b"", b" ", "Ωmega ΣΊΣΥΦΟΣ".encode(), b"1,000.5", b"\xff\xfe bad utf-8", b"tab\tnew\nline", "😀 emoji".encode(), b"never seen before"]
+ODD = [
+    b"",
+    b" ",
+    "Ωmega ΣΊΣΥΦΟΣ".encode(),
+    b"1,000.5",
+    b"\xff\xfe bad utf-8",
+    b"tab\tnew\nline",
+    "😀 emoji".encode(),
+    b"never seen before",
+]
 DATES = [b"2021-03-14 15:09:26", b"1999-12-31 23:59:59", b"2000-02-29 00:00:00", b"2024-07-01 08:30:05"]
 FLOATS = [0.0, 1.0, 0.5, -0.5, 0.25, -1.0, 2.0, 3.25, -2.75, 10.0]
 ODD_FLOATS = [-0.0, 1e-3, 1e-7, 0.1, 0.7, 2.3, 0.29, 19.99, 4.35, 1234.56, 879999999.0, 880000064.0, 1700000000.0, 16777217.0, 3.0, -3.0,
@@ -40,15 +49,26 @@ def edges(domain: Domain, dtype: str, rng: np.random.Generator) -> list[Any]:
         if domain.numbers:
             integers = any(name.startswith("int") for name in domain.numbers)
             plain = not (domain.pieces or domain.separators or domain.patterns)
-            return [_spelled(value, integers) for value in _beside(domain, "int64" if integers else "float32")] if plain else []
-        return ODD + _texts(domain, rng)[:8]
+            return (
+                [_spelled(value, integers) for value in _beside(domain, "int64" if integers else "float32")]
+                if plain
+                else []
+            )
+        known = _texts(domain, rng)[:8]
+        return ODD + known + [text for word in known[:2] for text in (word + b".0", b" " + word, word.swapcase())]
     return _cast(_beside(domain, dtype), dtype)
 
 
 def outside(domain: Domain, dtype: str) -> list[Any]:
     """Values that TensorFlow may refuse: ids just beyond their table, texts that are no numbers."""
     if dtype == "string":
-        return [b"", b"no number", b"-1"] if domain.numbers else []
+        return (
+            [b"", b"no number", b"-1"]
+            if domain.numbers
+            else [b"", b"not this"]
+            if domain.decoders or domain.encodings
+            else []
+        )
     if dtype == "bool" or not domain.ranges:
         return []
     low, high = _id_range(domain)
@@ -58,6 +78,8 @@ def outside(domain: Domain, dtype: str) -> list[Any]:
 
 def _numbers(domain: Domain, dtype: str, rng: np.random.Generator) -> list[float]:
     keys = [number for number in map(_number, domain.keys) if number is not None]
+    if domain.counts:
+        return [1.0, 2.0, 3.0, 5.0]
     if domain.ranges:
         low, high = _id_range(domain)
         return sorted({low, min(low + 1, high), (low + high) // 2, high, *(float(k) for k in keys if low <= k <= high),
@@ -88,6 +110,8 @@ def pixels(rng: np.random.Generator) -> list[float]:
 def _beside(domain: Domain, dtype: str) -> list[float]:
     """Every constant with its neighbours, and numbers that are known to be hard; of ids those in their table."""
     floating = dtype.startswith(("float", "bfloat", "half"))
+    if domain.counts:
+        return [0.0, 1.0]
     if domain.ranges:
         low, high = _id_range(domain)
         return [low, high, *(edge for edge in domain.edges if low <= edge <= high)]
@@ -95,8 +119,7 @@ def _beside(domain: Domain, dtype: str) -> list[float]:
     found: list[float] = []
     for edge in domain.edges:
         at = exact(edge)
-        near = (np.nextafter(at, exact(-np.inf)), np.nextafter(at, exact(np.inf))) if floating else ()
-        found += [float(at), *map(float, near), edge - 1, edge + 1]
+        found += [float(at), *(_neighbours(at) if floating else ()), edge - 1, edge + 1]
     keys = [number for number in map(_number, domain.keys) if number is not None]
     found += [max(keys) + 1, min(keys) - 1] if keys else []
     for low, high in domain.spreads:
@@ -104,9 +127,19 @@ def _beside(domain: Domain, dtype: str) -> list[float]:
     return found + (ODD_FLOATS if floating else list(map(float, ODD_INTEGERS)))
 
 
+def _neighbours(at: Any) -> tuple[float, float]:
+    """The floats next to one. Those next to 0 are the smallest normal ones: some threads of TensorFlow take denormals for 0."""
+    kind = type(at)
+    if at == 0:
+        return -float(np.finfo(kind).tiny), float(np.finfo(kind).tiny)
+    return float(np.nextafter(at, kind(-np.inf))), float(np.nextafter(at, kind(np.inf)))
+
+
 def _id_range(domain: Domain) -> tuple[float, float]:
     """What lies in all the ranges that agree with the plainest one (a wrapped negative id has another)."""
-    ranges = sorted({(float(np.ceil(low)), float(np.floor(high))) for low, high in domain.ranges}, key=lambda r: (abs(r[0]), r[1]))
+    ranges = sorted(
+        {(float(np.ceil(low)), float(np.floor(high))) for low, high in domain.ranges}, key=lambda r: (abs(r[0]), r[1])
+    )
     low, high = ranges[0]
     for other_low, other_high in ranges[1:]:
         if max(low, other_low) <= min(high, other_high):
@@ -129,7 +162,7 @@ def _texts(domain: Domain, rng: np.random.Generator) -> list[bytes]:
     if b" " in domain.separators or not words:
         words = words + [b" ".join(words[i : i + 4]) for i in range(0, min(len(words), COUNT), 4)]
     if words:
-        return words + [b"|".join(words[:3])] if b"|" in domain.separators else words
+        return [*words, b"|".join(words[:3])] if b"|" in domain.separators else words
     others = [separator.join([b"one", b"two", b"three"]) for separator in domain.separators if separator.strip()]
     return others + matching + WORDS
 

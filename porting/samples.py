@@ -8,8 +8,10 @@ hard to round, NaN and infinity, and ids just outside, one at a time, where Tens
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +20,18 @@ from porting import domains, pools
 from porting.components import component_of
 from porting.domains import Domain, Domains
 from porting.errors import PortingError
-from porting.sample_images import sample_images
+from porting.sample_images import odd_images, sample_images
 from porting.saved_model import SavedModel
 from porting.serialized_examples import record
 from torch_towers.graph import Graph, TensorSpec
 
 BATCH_SIZES = (1, 2, 7, 33)
-BUDGET = 1 << 22  # elements of the largest value that one batch may make: 16 MiB of float32, of which a run holds several
+BUDGET = (
+    1 << 22
+)  # elements of the largest value that one batch may make: 16 MiB of float32, of which a run holds several
 EDGE_ROWS = 6 * 33
 RECORDS = 24
+FIXED = 16  # batches where their size is fixed
 OUTSIDE = 12  # single rows that TensorFlow may refuse
 LENGTHS = (5, 8, 16, 32, 1, 3)  # elements along a free inner axis, another one for every seed
 SIDE = 64  # pixels along a free side of an image
@@ -51,10 +56,12 @@ def batches(graph: Graph, model: SavedModel, *, seed: int = 0, inside: int = 0) 
     maker = _Maker(graph, domains.infer(graph, model), rng, LENGTHS[seed % len(LENGTHS)])
     row = max([inside, *(maker.elements(spec) for spec in graph.inputs)])
     largest = max(1, BUDGET // max(1, row))
-    sizes = [min(size, largest) for size in BATCH_SIZES]
+    if not maker.free:
+        largest = 1
+    sizes = [min(size, largest) for size in (BATCH_SIZES if maker.free else (1,) * FIXED)]
     known, edges = maker.decks(pools.inside), maker.decks(pools.edges)
     found = [Sample(maker.batch(known, size), "domain") for size in sizes]
-    wanted = min(EDGE_ROWS, max((len(deck.values) for deck in edges.values()), default=1), 8 * largest)
+    wanted = min(EDGE_ROWS, maker.rows_of(edges), max(FIXED, 8 * largest))
     for start in range(0, wanted, min(33, largest)):
         found.append(Sample(maker.batch({**known, **edges}, min(33, largest, wanted - start)), "edge"))
     found += [Sample(batch, "edge") for batch in maker.empty_texts(known)]
@@ -69,8 +76,9 @@ def planned(found: Sequence[Sample]) -> int:
 def rows(inputs: Mapping[str, Array]) -> int:
     """The rows of a batch; 1 where its inputs have none."""
     names = set(inputs)
-    whole = [array.shape[0] for name, array in inputs.items() if array.ndim and component_of(name, names) is None]
-    return max(whole, default=1)
+    counts = {None: lambda a: a.shape[0] if a.ndim else 1, "shape": lambda a: int(a[0]), "splits": lambda a: len(a) - 1}
+    found = [(component_of(name, names), array) for name, array in inputs.items()]
+    return max((counts[part](array) for part, array in found if part in counts), default=1)
 
 
 def halves(sample: Sample) -> list[Sample]:
@@ -112,6 +120,7 @@ class _Maker:
     def __init__(self, graph: Graph, found: Domains, rng: np.random.Generator, length: int) -> None:
         self.specs, self.found, self.rng, self.length = graph.inputs, found, rng, length
         self.names = {spec.name for spec in graph.inputs}
+        self.free = any(spec.shape is None or None in spec.shape[:1] for spec in graph.inputs)
         self.groups = {spec.name: _grouped(found.ids[spec.name], found.of) for spec in graph.inputs}
 
     def decks(self, pool: Pool) -> dict[Key, _Deck]:
@@ -125,10 +134,12 @@ class _Maker:
         return made
 
     def _values(self, dtype: str, domain: Domain, pool: Pool, image: bool = False) -> list[Any]:
+        if domain.encodings:
+            return [urlsafe_b64encode(value) for value in self._values(dtype, replace(domain, encodings=[]), pool)]
         if domain.features:
             return self._records(domain, pool)
         if domain.decoders:
-            return sample_images(set(domain.decoders)) if pool is pools.inside else []
+            return (sample_images if pool is pools.inside else odd_images)(set(domain.decoders))
         if pool is pools.inside and image and domain == Domain() and dtype.startswith("float"):
             return pools.pixels(self.rng)
         return pool(domain, dtype, self.rng)
@@ -139,7 +150,9 @@ class _Maker:
         decks: list[_Deck] = []
         for feature, element in domain.features:
             known = self._values(feature.dtype, self.found.of[element], pools.inside)
-            values = (known if pool is pools.inside else self._values(feature.dtype, self.found.of[element], pool)) or known
+            values = (
+                known if pool is pools.inside else self._values(feature.dtype, self.found.of[element], pool)
+            ) or known
             decks.append(_Deck(values, feature.dtype, self.rng))
         return [
             record(
@@ -149,6 +162,16 @@ class _Maker:
             )
             for i in range(RECORDS)
         ]
+
+    def rows_of(self, decks: Mapping[Key, _Deck]) -> int:
+        """The rows in which every value comes; a row deals as many of a deck as it has elements of that group."""
+        needed = [1]
+        for (name, first), deck in decks.items():
+            groups = self.groups[name]
+            spec = next(spec for spec in self.specs if spec.name == name)
+            share = int(np.count_nonzero(groups == first)) / groups.size
+            needed.append(ceil(len(deck.values) / max(1, int(self.elements(spec) * share))))
+        return max(needed)
 
     def batch(self, decks: Mapping[Key, _Deck], size: int) -> dict[str, Array]:
         """One batch. The parts of a sparse or ragged value fit one another: two values in every row."""
