@@ -51,8 +51,10 @@ def gather(ask: Ask, graph: Graph, model: SavedModel, inside: int = 0) -> Eviden
 
 
 def given(ask: Ask, batches: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> Evidence:
-    """Batches of the user's, with TensorFlow's answers."""
-    return Evidence([Sample(dict(batch), "domain") for batch in batches], ask(batches))
+    """Batches of the user's, with TensorFlow's answers; those that it refuses are taken apart."""
+    found = Evidence()
+    _ask(found, ask, [Sample(dict(batch), "domain") for batch in batches])
+    return found
 
 
 def _ask(found: Evidence, ask: Ask, asked: list[Sample]) -> None:

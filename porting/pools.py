@@ -102,9 +102,9 @@ def _numbers(domain: Domain, dtype: str, rng: np.random.Generator) -> list[float
     return plain + [edge + step for edge in domain.edges for step in (-1.0, 1.0)]
 
 
-def pixels(rng: np.random.Generator) -> list[float]:
-    """Values of an image that nothing is known of: from 0 to 1."""
-    return rng.uniform(0, 1, 256).tolist()
+def signal(rng: np.random.Generator, low: float, high: float) -> list[float]:
+    """Values of pixels or sound that nothing else is known of."""
+    return rng.uniform(low, high, 256).tolist()
 
 
 def _beside(domain: Domain, dtype: str) -> list[float]:

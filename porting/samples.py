@@ -35,6 +35,7 @@ FIXED = 16  # batches where their size is fixed
 OUTSIDE = 12  # single rows that TensorFlow may refuse
 LENGTHS = (5, 8, 16, 32, 1, 3)  # elements along a free inner axis, another one for every seed
 SIDE = 64  # pixels along a free side of an image
+CHANNELS = (1, 3, 4)
 Kind = Literal["domain", "edge"]
 Array = np.ndarray[Any, Any]
 
@@ -61,9 +62,10 @@ def batches(graph: Graph, model: SavedModel, *, seed: int = 0, inside: int = 0) 
     sizes = [min(size, largest) for size in (BATCH_SIZES if maker.free else (1,) * FIXED)]
     known, edges = maker.decks(pools.inside), maker.decks(pools.edges)
     found = [Sample(maker.batch(known, size), "domain") for size in sizes]
-    wanted = min(EDGE_ROWS, maker.rows_of(edges), max(FIXED, 8 * largest))
+    wanted = min(EDGE_ROWS, max(maker.rows_of(edges), min(24, largest)), max(FIXED, 8 * largest))
     for start in range(0, wanted, min(33, largest)):
         found.append(Sample(maker.batch({**known, **edges}, min(33, largest, wanted - start)), "edge"))
+    found += [Sample(batch, "edge") for batch in maker.one_by_one(known, edges, min(7, largest))]
     found += [Sample(batch, "edge") for batch in maker.empty_texts(known)]
     return found + [Sample(batch, "edge") for batch in maker.outside(known)]
 
@@ -128,25 +130,24 @@ class _Maker:
         made: dict[Key, _Deck] = {}
         for spec in self.specs:
             for first in np.unique(self.groups[spec.name]).tolist():
-                values = self._values(spec.dtype, self.found.of[first], pool, image=is_image(spec))
+                values = self._values(spec.dtype, self.found.of[first], pool, signal=self.signal(spec))
                 if values:
                     made[spec.name, first] = _Deck(values, spec.dtype, self.rng)
         return made
 
-    def _values(self, dtype: str, domain: Domain, pool: Pool, image: bool = False) -> list[Any]:
+    def _values(self, dtype: str, domain: Domain, pool: Pool, signal: Any = None) -> list[Any]:
         if domain.encodings:
             return [urlsafe_b64encode(value) for value in self._values(dtype, replace(domain, encodings=[]), pool)]
         if domain.features:
             return self._records(domain, pool)
         if domain.decoders:
             return (sample_images if pool is pools.inside else odd_images)(set(domain.decoders))
-        if pool is pools.inside and image and domain == Domain() and dtype.startswith("float"):
-            return pools.pixels(self.rng)
+        if pool is pools.inside and signal and domain == Domain() and dtype.startswith("float"):
+            return pools.signal(self.rng, *signal)
         return pool(domain, dtype, self.rng)
 
     def _records(self, domain: Domain, pool: Pool) -> list[bytes]:
-        """Records with and without their optional features; those at the edges hold two values where one would do."""
-        free = 1 if pool is pools.inside else 2
+        """Records with and without their optional features; every second one at the edges holds two values where one would do."""
         decks: list[_Deck] = []
         for feature, element in domain.features:
             known = self._values(feature.dtype, self.found.of[element], pools.inside)
@@ -156,7 +157,7 @@ class _Maker:
             decks.append(_Deck(values, feature.dtype, self.rng))
         return [
             record(
-                (feature, deck.deal(feature.count(free)).tolist())
+                (feature, deck.deal(feature.count(1 if pool is pools.inside else 1 + i % 2)).tolist())
                 for j, ((feature, _), deck) in enumerate(zip(domain.features, decks, strict=True))
                 if not (feature.optional and (i + j) % 5 == 4)
             )
@@ -196,6 +197,12 @@ class _Maker:
             flat[here] = decks[spec.name, first].deal(len(here))
         return flat.reshape(shape)
 
+    def one_by_one(self, known: Mapping[Key, _Deck], edges: Mapping[Key, _Deck], size: int) -> Iterator[dict[str, Array]]:
+        """Batches in which one input is at its edges: where TensorFlow refuses some of them, the others are answered."""
+        names = list(dict.fromkeys(name for name, _ in edges))
+        for i in sorted(self.rng.permutation(len(names))[:OUTSIDE].tolist()) if len(self.specs) > 1 else ():
+            yield self.batch({**known, **{key: deck for key, deck in edges.items() if key[0] == names[i]}}, size)
+
     def empty_texts(self, known: Mapping[Key, _Deck]) -> Iterator[dict[str, Array]]:
         """Rows whose texts are all empty, alone and among others: where texts are not numbers, records or images."""
         empty = {
@@ -222,6 +229,12 @@ class _Maker:
             name, first, deck = tried[i]
             yield self.batch({**known, (name, first): deck}, 1)
 
+    def signal(self, spec: TensorSpec) -> tuple[float, float] | None:
+        """The values of pixels or samples of sound, for an input that looks like them."""
+        if is_image(spec):
+            return 0.0, 1.0
+        return (-1.0, 1.0) if self.elements(spec) > domains.LARGE else None
+
     def elements(self, spec: TensorSpec) -> int:
         """Of one row."""
         return int(np.prod(self._shape(spec, 1)))
@@ -237,8 +250,8 @@ def _is_no_text(domain: Domain) -> bool:
 
 
 def is_image(spec: TensorSpec) -> bool:
-    """Whether an input has the shape of images with one, three or four channels last."""
-    return spec.shape is not None and len(spec.shape) == 4 and spec.shape[-1] in (1, 3, 4)
+    """Whether an input has the shape of images with one, three or four channels, last or first."""
+    return spec.shape is not None and len(spec.shape) == 4 and (spec.shape[-1] in CHANNELS or spec.shape[1] in CHANNELS)
 
 
 def _grouped(ids: Array, of: Sequence[Domain]) -> Array:

@@ -206,7 +206,12 @@ def turns(x: Any, steps: Any) -> Any:
 
 @pytest.mark.parametrize(
     "function",
-    [turns, lambda x, steps: tf.range(steps), lambda x, steps: tf.tile(x, [steps]), lambda x, steps: tf.fill([steps], 1.0)],
+    [
+        turns,
+        lambda x, steps: tf.range(steps),
+        lambda x, steps: tf.tile(x, [steps]),
+        lambda x, steps: tf.fill([steps], 1.0),
+    ],
     ids=["loop", "range", "tile", "fill"],
 )
 def test_sizes_and_numbers_of_turns_are_small(function: Any) -> None:
