@@ -24,6 +24,7 @@ from torch_towers.graph import Graph, Node, TensorSpec
 
 ROWS = 2  # of the batch that is followed
 LENGTH = 5  # elements along a free inner axis
+PIXEL = 0.01  # a smaller scale is that of pixels or counts, which are not below 0
 SMALL = 1 << 14  # elements: larger weights and constants are known by their shape only
 LARGE = 1 << 12  # elements of a row: from here on they are all taken to be alike, but for the last axis (channels)
 
@@ -194,8 +195,10 @@ class Follower:
 
     def _folded(self, node: Node, operands: list[Any]) -> list[Any]:
         """The results of an op on constants; tables and large weights pass through what only hands them on."""
-        if node.op in HANDED_ON and operands and not isinstance(operands[0], np.ndarray):
-            return [operands[0]]
+        if node.op in HANDED_ON or (node.op == "Cast" and isinstance(operands[0], Weight)):
+            return operands[:1]
+        if node.op == "Shape" and isinstance(operands[0], (Weight, np.ndarray)):
+            return [np.array(operands[0].shape)]
         if node.op == "Minimum":  # a size that is at most a constant is taken for that
             known = [value for value in operands if isinstance(value, np.ndarray)]
             if len(known) == 1:
@@ -243,15 +246,10 @@ class Follower:
         for origin, scale, offset in _distinct(value):
             if (scale, offset) == (1.0, 0.0) or scale == 0 or not np.isfinite([scale, offset]).all():
                 continue
-            low, high = -offset / scale, (1 - offset) / scale
-            if offset and abs(scale) == 1:
-                high = -2 * offset / scale if -offset / scale > 1 else high
-                low = 0.0 if high > 2 else low - 1
-            elif offset:
-                low = (-1 - offset) / scale
+            spread = _usual(scale, offset)
             spreads = self.domains[origin].spreads
-            if len(spreads) < 8:
-                spreads.append((min(low, high), max(low, high)))
+            if spread not in spreads and len(spreads) < 8:
+                spreads.append(spread)
 
     def body(self, reference: Any) -> Graph | None:
         """The graph of a branch or a loop's body."""
@@ -285,7 +283,7 @@ class _Pool:
 
 
 _PARTS = ("origin", "scale", "offset")
-HANDED_ON = ("Identity", "ReadVariableOp", "Enter", "Cast")
+HANDED_ON = ("Identity", "ReadVariableOp", "Enter")
 _STATEFUL = ("Random", "Stateless", "TensorList", "TensorArray", "Variable", "Assert")
 
 
@@ -318,6 +316,17 @@ def _unique_rows(whole: Array) -> Array:
     """As `np.unique`, faster for many rows: by origin, which is nearly always enough."""
     _, first = np.unique(whole[:, 0], return_index=True)
     return whole[first]
+
+
+def _usual(scale: float, offset: float) -> tuple[float, float]:
+    """The values that `scale * x + offset` takes to -1 to 1, or to 0 to 1 (pixels); where a mean alone is taken off, twice that mean."""
+    if not offset:
+        ends = (0.0 if abs(scale) < PIXEL else -1 / scale, 1 / scale)
+    elif abs(scale) == 1 and abs(offset) > 1:
+        ends = (0.0, -2 * offset / scale)
+    else:
+        ends = ((-1 - offset) / scale, (1 - offset) / scale)
+    return min(ends), max(ends)
 
 
 def _back(item: Any, scale: float, offset: float) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from porting.domains import Domain
 from porting.regex_samples import samples_of
 
+MARGIN = 1e-6
 COUNT = 48  # values of one pool that are drawn from a range
 WORDS = [b"a", b"the quick brown fox", b"Hello, World!", "naïve café Ünïcødé".encode(), "日本語 テスト".encode(), b"42", b"UPPER lower",
          b"x" * 70, b"  two  spaces  ", b"hello world", b"a_b-c"]  # fmt: skip
@@ -88,10 +89,12 @@ def _numbers(domain: Domain, dtype: str, rng: np.random.Generator) -> list[float
         return keys
     if domain.masks or (domain.truths and not dtype.startswith("float") and not domain.edges and not domain.spreads):
         return [1.0, 0.0, 1.0]
-    if domain.spreads:
-        low, high = max(low for low, _ in domain.spreads), min(high for _, high in domain.spreads)
-        low, high = (low, high) if low < high else domain.spreads[-1]
-        return rng.uniform(low, high, COUNT).tolist()
+    usual = [
+        (low, high) for low, high in domain.spreads if MARGIN < high - low < 1 / MARGIN
+    ]  # others are epsilons and counters
+    if usual:
+        centred = [(low, high) for low, high in usual if low not in (0.0, -high)]  # a mean was taken off
+        return rng.uniform(*max(centred or usual, key=lambda ends: ends[1] - ends[0]), COUNT).tolist()
     if len(set(domain.edges)) > 1:
         low, high = min(domain.edges), max(domain.edges)
         beyond = (high - low) / 4

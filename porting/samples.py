@@ -197,7 +197,9 @@ class _Maker:
             flat[here] = decks[spec.name, first].deal(len(here))
         return flat.reshape(shape)
 
-    def one_by_one(self, known: Mapping[Key, _Deck], edges: Mapping[Key, _Deck], size: int) -> Iterator[dict[str, Array]]:
+    def one_by_one(
+        self, known: Mapping[Key, _Deck], edges: Mapping[Key, _Deck], size: int
+    ) -> Iterator[dict[str, Array]]:
         """Batches in which one input is at its edges: where TensorFlow refuses some of them, the others are answered."""
         names = list(dict.fromkeys(name for name, _ in edges))
         for i in sorted(self.rng.permutation(len(names))[:OUTSIDE].tolist()) if len(self.specs) > 1 else ():

@@ -89,7 +89,7 @@ def shy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_neither_equal_nor_unequal(shy: Path, oracle: Oracle) -> None:
     report = verify_with_tensorflow(port_tower(read(shy)), oracle)
     assert report.verdict == "not enough evidence"
-    assert any("not enough evidence: TensorFlow answered 0 rows" in line for line in report.lines())
+    assert any("not enough evidence: TensorFlow answered" in line for line in report.lines())
     assert any("not the number" in line for line in report.lines())
 
 
