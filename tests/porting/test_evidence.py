@@ -102,3 +102,64 @@ def test_the_command_says_so_and_writes_the_checkpoint(
     assert "not equal" not in said
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["query"]["verdict"] == "not enough evidence"
     assert "not enough evidence" in (tmp_path / "out" / "MODEL.md").read_text()
+
+
+def float_ids(user: Any, item: Any) -> Any:
+    """Ids that come as floats and integers without any table of keys in the graph: as matrix factorization is exported."""
+    x = tf.gather(weight(30, 4), tf.cast(user, tf.int32)) * tf.gather(weight(7, 4), item[:, 0])
+    return tf.nn.sigmoid(tf.reduce_sum(x, -1))
+
+
+def masked_attention(ids: Any, mask: Any) -> Any:
+    """0 in the mask takes a position out: other numbers in it are multiples of a logit of -10000."""
+    x = tf.gather(weight(30, 8), ids)
+    logits = x @ tf.transpose(x, [0, 2, 1]) + (1.0 - tf.cast(mask, tf.float32)[:, None, :]) * -10000.0
+    return tf.reduce_mean(tf.nn.softmax(logits) @ x, 1)
+
+
+def pixels(image: Any) -> Any:
+    """A network over rescaled pixels."""
+    x = tf.nn.relu(tf.nn.conv2d(image / 127.5 - 1.0, weight(3, 3, 3, 4), 2, "SAME"))
+    return tf.reduce_mean(tf.nn.conv2d(x, weight(3, 3, 4, 4), 2, "SAME"), [1, 2])
+
+
+def weight(*shape: int) -> Any:
+    return tf.constant(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+
+
+TOWERS: dict[Any, Any] = {
+    float_ids: {"user": ([None], "float32"), "item": ([None, 1], "int32")},
+    masked_attention: {"ids": ([None, None], "int32"), "mask": ([None, None], "int32")},
+    pixels: {"image": ([None, 16, 16, 3], "float32")},
+}
+
+
+@pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.__name__)
+def test_towers_without_tables_are_equal_on_inputs_of_their_own(tower: Any, tmp_path: Path, oracle: Oracle) -> None:
+    module = tf.Module()
+    specs = [tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in TOWERS[tower].items()]
+    module.serve = tf.function(lambda *inputs: {"y": tower(*inputs)}, input_signature=specs)
+    tf.saved_model.save(module, str(tmp_path), signatures=module.serve)
+    report = verify_with_tensorflow(port_tower(read(tmp_path)), oracle)
+    assert report.verdict == "equal", report.lines()
+    assert report.domain_rows == sum(samples.BATCH_SIZES)
+    assert report.edge_rows >= 7
+
+
+def test_a_file_counts_as_the_pixels_that_are_made_of_it(tmp_path: Path) -> None:
+    """One element of text becomes 300 x 300 pixels of 3 channels, and 16 channels of a convolution."""
+
+    def image(data: Any) -> Any:
+        return tf.image.resize(tf.cast(tf.io.decode_jpeg(data, channels=3), tf.float32), [300, 300])
+
+    def tower(files: Any) -> Any:
+        x = tf.map_fn(image, files, fn_output_signature=tf.float32)
+        return {"y": tf.reduce_mean(tf.nn.conv2d(x, weight(3, 3, 3, 16), 1, "SAME"), [1, 2])}
+
+    module = tf.Module()
+    module.serve = tf.function(tower, input_signature=[tf.TensorSpec([None], tf.string, "files")])
+    tf.saved_model.save(module, str(tmp_path), signatures=module.serve)
+    ported = port_tower(read(tmp_path))
+    assert ported.inside == 300 * 300 * 16
+    made = samples.batches(ported.tf_graph, ported.model, inside=ported.inside)
+    assert max(samples.rows(sample.inputs) for sample in made) == samples.BUDGET // ported.inside
