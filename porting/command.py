@@ -62,9 +62,14 @@ def port_command(options: argparse.Namespace) -> int:
         say(f"wrote {options.output}")
     else:
         say(f"the port is not equal to TensorFlow: nothing was written to {options.output}")
+    uncertain = [side for side, report in reports.items() if report.verdict == "not enough evidence"]
+    if passed and uncertain:
+        say(
+            f"not enough evidence that the {' and the '.join(uncertain)} tower is equal to TensorFlow: give examples with --inputs"
+        )
     if options.json:
         print(json.dumps(_summary(options, towers, reports, similarity, unused, passed), indent=2))
-    return 0 if passed else 1
+    return 1 if not passed else 3 if uncertain else 0
 
 
 def _check_files(options: argparse.Namespace) -> None:

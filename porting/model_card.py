@@ -96,7 +96,7 @@ def _how_served(ported: PortedTower) -> list[str]:
 
 def _example(ported: PortedTower) -> str:
     """One row of inputs, made from the tower's own graph."""
-    batch = samples.batches(ported.tf_graph, ported.model)[0]
+    batch = samples.batches(ported.tf_graph, ported.model)[0].inputs
     shown = [f'"{spec.name}": {_literal(batch[spec.name].tolist(), spec)}' for spec in ported.spec.inputs]
     return "{" + ", ".join(shown) + "}"
 

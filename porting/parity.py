@@ -61,6 +61,12 @@ class ParityReport:
     why_not: str = ""  # nothing was compared
     batches: int = 0
     rows: int = 0
+    domain_rows: int = (
+        0  # of the rows that TensorFlow answered, those such as the tower was made for: they decide about floats
+    )
+    edge_rows: int = 0
+    said: str = ""  # what TensorFlow said of a batch that it refused, where it answered too few
+    wanted: int = 1  # rows in the domain from which on there is evidence
     refused: int = 0  # batches that TensorFlow refused, and the port too
     outputs: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])
     ids: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])  # what the preprocessing gives
@@ -69,6 +75,20 @@ class ParityReport:
     @property
     def passed(self) -> bool:
         return not self.failures and all(part.passed for part in (*self.outputs.values(), *self.ids.values()))
+
+    @property
+    def enough(self) -> bool:
+        """Whether anything can be said: with too few answered rows the port is neither equal nor unequal."""
+        return self.compared_with == "nothing" or self.domain_rows >= self.wanted
+
+    @property
+    def verdict(self) -> str:
+        """ "equal", "unequal", "not enough evidence" or "not compared"."""
+        if not self.passed:
+            return "unequal"
+        if self.compared_with == "nothing":
+            return "not compared"
+        return "equal" if self.enough else "not enough evidence"
 
     def compare_ids(self, batches: Sequence[tuple[Arrays, Arrays]]) -> None:
         """Adds ids, masks and strings inside the tower, (ours, TensorFlow's) by name: equal to the bit or failed."""
@@ -80,14 +100,18 @@ class ParityReport:
         """Plain data for parity.json."""
         outputs = {name: {**asdict(output), "ratio": _finite(output.ratio)} for name, output in self.outputs.items()}
         ids = {name: {"values": i.values, "equal": i.equal, "dtype": i.dtype} for name, i in self.ids.items()}
-        return {**asdict(self), "outputs": outputs, "ids": ids, "passed": self.passed}
+        return {**asdict(self), "outputs": outputs, "ids": ids, "passed": self.passed, "verdict": self.verdict}
 
     def lines(self) -> list[str]:
         """The report for people, a line an output."""
         if self.compared_with == "nothing":
             return [f"  not compared: {self.why_not}"]
         lines = [f"  compared with {self.compared_with} on {self.rows} rows in {self.batches} batches" + (
+            f": {self.domain_rows} in the domain, {self.edge_rows} at its edges" if self.edge_rows else "") + (
             f"; {self.refused} more refused by both" if self.refused else "")]  # fmt: skip
+        if not self.enough:
+            lines.append(f"  not enough evidence: TensorFlow answered {self.domain_rows} rows in the domain, {self.wanted} are wanted: "
+                         f"give examples with --inputs{self.said}")  # fmt: skip
         for part in (*self.ids.values(), *self.outputs.values()):
             lines.append(f"  {'ok  ' if part.passed else 'FAIL'} {part.name}: {describe(part)}")
         return lines + [f"  FAIL {failure}" for failure in self.failures]
@@ -119,14 +143,17 @@ def compare(
     *,
     compared_with: str,
     precision: str = "float32",
+    kinds: Sequence[str] = (),
 ) -> ParityReport:
     """The report over batches. Each batch is a dict of arrays by output name, or the message (str) of a refusal.
 
-    `exact` is the float64 run of the same batches, `precision` the coarsest float that the tower computes in.
+    `exact` is the float64 run of the same batches, `precision` the coarsest float that the tower computes in. `kinds` says of each
+    batch whether it is "domain" (the default) or "edge".
     """
     report = ParityReport(compared_with)
     kept: list[tuple[Arrays, Arrays, Arrays]] = []
-    for ours, theirs, reference in zip(port, tensorflow, exact, strict=True):
+    decisive: list[bool] = []
+    for ours, theirs, reference, kind in zip(port, tensorflow, exact, kinds or ["domain"] * len(port), strict=True):
         if isinstance(ours, str) or isinstance(theirs, str):
             _compare_refusals(report, ours, theirs)
         elif isinstance(reference, str):
@@ -135,16 +162,20 @@ def compare(
             )
         else:
             kept.append((ours, theirs, reference))
+            decisive.append(kind == "domain")
     report.batches = len(kept)
     report.rows = sum(_rows(theirs) for _, theirs, _ in kept)
-    if not kept:
-        said = next((theirs for theirs in tensorflow if isinstance(theirs, str)), "nothing")
-        report.failures.append(
-            f"no batch was answered, so nothing was compared: give examples with --inputs (TensorFlow said: {said})"
-        )
-        return report
-    for name in kept[0][1]:
-        triples = [(ours.get(name), theirs[name], reference.get(name)) for ours, theirs, reference in kept]
+    report.domain_rows = sum(_rows(theirs) for (_, theirs, _), domain in zip(kept, decisive, strict=True) if domain)
+    report.edge_rows = report.rows - report.domain_rows
+    said = next((theirs for theirs in tensorflow if isinstance(theirs, str)), "")
+    report.said = f" (TensorFlow said: {said})" if said else ""
+    for name in kept[0][1] if kept else ():
+        floating = kept[0][1][name].dtype.kind in "fc" and any(decisive)
+        triples = [
+            (ours.get(name), theirs[name], reference.get(name))
+            for (ours, theirs, reference), domain in zip(kept, decisive, strict=True)
+            if domain or not floating
+        ]
         report.outputs[name] = _compare_output(name, triples, precision)
     for output in report.outputs.values():
         if not output.passed and not output.dtype.startswith("float"):

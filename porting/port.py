@@ -1,7 +1,8 @@
 """The command: `python porting/port.py --query DIR --candidate DIR -o OUT`, or `torch-towers port ...` once installed.
 
 Exit status: 0 ported and equal (or, where nothing could be compared, ported and said so), 1 ported but not equal (nothing is
-put in place), 2 could not port, 130 interrupted.
+put in place), 2 could not port, 3 ported, but TensorFlow answered too few of the inputs to say whether it is equal (the checkpoint
+says so), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         prog="port.py", description="Turns TensorFlow SavedModels of two-tower models into a PyTorch checkpoint, and compares "
-        "the numbers with TensorFlow's.", epilog="Exit status: 0 ported and equal, 1 ported but not equal, 2 could not port.",
+        "the numbers with TensorFlow's.", epilog="Exit status: 0 ported and equal, 1 ported but not equal, 2 could not port, 3 not enough evidence to say.",
     )  # fmt: skip
     made.add_argument("--query", type=Path, metavar="DIR", help="SavedModel of the query tower")
     made.add_argument(

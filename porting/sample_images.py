@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
 from torch_towers.extras import need
 
-SIZES = ((8, 8), (5, 7), (32, 24))
+SIZES = ((8, 8), (5, 7), (32, 24), (240, 256))
 """Heights and widths in pixels."""
 
 
@@ -19,10 +20,17 @@ def sample_images(ops: set[str]) -> list[bytes]:
 
     `ops` are the ops of the graph: a graph that decodes JPEG alone is given JPEG, which takes Pillow (extra `[images]`).
     """
-    pixels = [_gradient(height, width) for height, width in SIZES]
-    if ops & {"DecodePng", "DecodeImage"} and not ops & {"DecodeAndCropJpeg"}:
-        return [_png(image) for image in pixels]
-    return [_jpeg(image) for image in pixels]
+    return [_file(ops)(_gradient(height, width)) for height, width in SIZES]
+
+
+def odd_images(ops: set[str]) -> list[bytes]:
+    """One pixel, grey levels, and an image as narrow as a line."""
+    grey = _gradient(9, 6)[..., :1]
+    return [_file(ops)(image) for image in (_gradient(1, 1), grey, _gradient(40, 1))]
+
+
+def _file(ops: set[str]) -> Callable[[np.ndarray], bytes]:
+    return _png if ops & {"DecodePng", "DecodeImage"} and not ops & {"DecodeAndCropJpeg"} else _jpeg
 
 
 def _gradient(height: int, width: int) -> np.ndarray:
@@ -32,9 +40,9 @@ def _gradient(height: int, width: int) -> np.ndarray:
 
 def _png(image: np.ndarray) -> bytes:
     """Source: the PNG specification: signature, header, one compressed stream of rows without filters, end."""
-    height, width, _ = image.shape
+    height, width, channels = image.shape
     rows = b"".join(b"\0" + row.tobytes() for row in image)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
@@ -46,5 +54,5 @@ def _jpeg(image: np.ndarray) -> bytes:
     library = need("PIL.Image", "images")  # decoding needs it as well
 
     file = io.BytesIO()
-    library.fromarray(image).save(file, "JPEG", quality=90)
+    library.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "JPEG", quality=90)
     return file.getvalue()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 from porting import batch, dropout, effects, retrieval, samples
@@ -51,6 +52,7 @@ class PortedTower:
     notes: tuple[str, ...] = ()  # what else of the entry was left out or done otherwise, in words
     retrieval: Retrieval | None = None  # the index that the tower was cut from
     entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
+    inside: int = 0  # elements of the largest value that is made of one row
     ids: Mapping[str, str] = field(
         default_factory=dict[str, str]
     )  # what preprocess gives exactly -> the TF node it equals
@@ -131,6 +133,7 @@ def port_tower(
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
         cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(notes), retrieval=index, entry_outputs=tuple(whole.outputs),
+        inside=_largest(emitter.known.values()),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}), served=served,
     )  # fmt: skip
 
@@ -141,6 +144,16 @@ def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:
     left = [repr(spec.name) for spec in whole.inputs if spec.name not in kept]
     said = "of the index, not of its query tower: they are given to `index.search(queries, k, exclude)`, or --whole keeps them"
     return [f"left out the input{'s' if len(left) > 1 else ''} {', '.join(left)} {said}"] if left else []
+
+
+def _largest(values: Iterable[Value]) -> int:
+    """The elements of the largest of `values`, of one row: free sizes count as 1, as the rows of weights do not count at all."""
+    counts = [prod(size for size in value.shape if isinstance(size, int)) for value in values if _of_rows(value)]
+    return max(counts, default=0)
+
+
+def _of_rows(value: Value) -> bool:
+    return bool(value.shape) and any(not isinstance(size, int) for size in value.shape or ())
 
 
 def _ids(

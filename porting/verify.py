@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from porting import samples
 from porting.arrays import to_numpy
 from porting.divergence import first_difference
+from porting.evidence import gather, given
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
 from porting.reference import coarsest, reference
@@ -26,14 +28,20 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequence[Arrays] = ()) -> ParityReport:
     """The port against TensorFlow on `batches`, or on inputs made from the graph itself where none are given."""
-    asked = list(batches) or samples.batches(ported.tf_graph, ported.model)
     where = (ported.model.path, ported.model.tags, ported.entry)
     index = _answering(ported)
     part = replace(ported.cut, fetches={}) if index else ported.cut
-    answers = oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
+
+    def ask(asked: Sequence[Arrays]) -> list[Any]:
+        return oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
+
+    found = given(ask, batches) if batches else gather(ask, ported.tf_graph, ported.model, ported.inside)
+    asked, answers = [sample.inputs for sample in found.samples], found.answers
     names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
     theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
-    report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}")
+    kinds = [sample.kind for sample in found.samples]
+    report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}", kinds)
+    report.wanted = found.wanted
     _compare_ids(report, ported, oracle, asked, theirs)
     if not report.passed and not ported.cut:
         report.failures += _located(ported, oracle, asked, theirs)
@@ -50,11 +58,11 @@ def _compare_ids(
     where = (ported.model.path, ported.model.tags, ported.entry)
     expected = oracle.run_cut(*where, replace(ported.cut, fetches=ported.ids), answered)
     tower = ported.tower()
-    pairs = [
-        ({name: to_numpy(found) for name, found in tower.preprocess(dict(batch)).items()}, values)
-        for batch, values in zip(answered, expected, strict=True)
-        if not isinstance(values, str)
-    ]
+    pairs: list[tuple[Arrays, Arrays]] = []
+    for batch, values in zip(answered, expected, strict=True):
+        with contextlib.suppress(InputError):  # what the port refuses is a failure of the report already
+            ours = {name: to_numpy(found) for name, found in tower.preprocess(dict(batch)).items()}
+            pairs += [] if isinstance(values, str) else [(ours, values)]
     report.compare_ids(pairs)
 
 
@@ -84,7 +92,8 @@ def not_compared(why_not: str) -> ParityReport:
     return ParityReport("nothing", why_not)
 
 
-def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str) -> ParityReport:
+def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str,
+            kinds: Sequence[str] = ()) -> ParityReport:  # fmt: skip
     index = _answering(ported)
     tower = ported.tower()
     ours = [answer(tower, batch, index) for batch in asked]
@@ -92,7 +101,7 @@ def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any],
     exact = [answer(tower, batch, index) for batch in asked]
     if index is not None:  # what else the whole gives is not in the split
         theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
-    return compare(ours, theirs, exact, compared_with=compared_with, precision=coarsest(ported))
+    return compare(ours, theirs, exact, compared_with=compared_with, precision=coarsest(ported), kinds=kinds)
 
 
 def answer(tower: Tower, batch: Arrays, index: Retrieval | None = None) -> dict[str, np.ndarray[Any, Any]] | str:

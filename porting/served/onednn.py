@@ -20,9 +20,9 @@ def mark_fused(draft: Draft) -> None:
     """Gives the attribute `no_nan` to every Relu and Relu6 that oneDNN fuses, where a NaN could come."""
     finite = Finite(draft)
     for name, node in list(draft.nodes.items()):
-        if node.op in ("Relu", "Relu6") and draft.dtype(name) in _DTYPES and is_fused(draft, node):
-            if not finite(node.inputs[0]):
-                draft.mark(name, no_nan=True)
+        fused = node.op in ("Relu", "Relu6") and draft.dtype(name) in _DTYPES and is_fused(draft, node)
+        if fused and not finite(node.inputs[0]):
+            draft.mark(name, no_nan=True)
 
 
 def is_fused(draft: Draft, relu: Node) -> bool:

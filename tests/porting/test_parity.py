@@ -87,8 +87,21 @@ def test_refusals_must_agree() -> None:
     assert "answers what TensorFlow refuses" in theirs.failures[0]
 
 
-def test_nothing_answered_is_no_success() -> None:
-    assert not compare(["no"], ["no"], ["no"], compared_with="a test").passed
+def test_nothing_answered_is_neither_equal_nor_unequal() -> None:
+    report = compare(["no"], ["no"], ["no"], compared_with="a test")
+    assert (report.enough, report.verdict) == (False, "not enough evidence")
+
+
+def test_floats_are_decided_in_the_domain_and_integers_everywhere() -> None:
+    """At the edges (1e9 into a network that was trained on 0 to 1) floats may be anywhere; an id may not."""
+    good = {"y": EXACT.astype(np.float32), "id": np.array([1, 2])}
+    far = {"y": good["y"] * 1.5, "id": np.array([1, 2])}
+    kinds = ["domain", "edge"]
+    exact = [{"y": EXACT}, {"y": EXACT}]
+    assert compare([good, far], [good, good], exact, compared_with="a test", kinds=kinds).verdict == "equal"
+    assert compare([far, good], [good, good], exact, compared_with="a test", kinds=kinds).verdict == "unequal"
+    wrong = {**good, "id": np.array([1, 3])}
+    assert compare([good, wrong], [good, good], exact, compared_with="a test", kinds=kinds).verdict == "unequal"
 
 
 def test_ids_may_change_places_only_where_scores_tie() -> None:

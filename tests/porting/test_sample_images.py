@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from porting.port import main
-from porting.sample_images import SIZES, sample_images
+from porting.sample_images import SIZES, odd_images, sample_images
 
 tf: Any = pytest.importorskip(
     "tensorflow", reason="TensorFlow is the witness of these tests: install the extra [parity]"
@@ -24,9 +24,16 @@ def test_tensorflow_decodes_them(op: str) -> None:
         assert len(np.unique(decoded.numpy())) > 8
 
 
-def test_an_image_tower_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("op", ["DecodeJpeg", "DecodePng"])
+def test_odd_ones_too(op: str) -> None:
+    shapes = [tf.io.decode_image(image).shape for image in odd_images({op})]
+    assert shapes == [(1, 1, 3), (9, 6, 1), (40, 1, 3)]
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["plain", "base64"])
+def test_an_image_tower_verifies(encoded: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def pixels(data: Any) -> Any:
-        image = tf.io.decode_jpeg(data, channels=3)
+        image = tf.io.decode_jpeg(tf.io.decode_base64(data) if encoded else data, channels=3)
         return tf.image.resize(tf.cast(image, tf.float32) / 255.0, [4, 4])
 
     module = tf.Module()

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from porting import samples
 from porting.errors import PortingError
-from porting.samples import BATCH_SIZES, LARGE, batches, from_reference
+from porting.samples import BATCH_SIZES, BUDGET, Sample, from_reference, halves, rows
 from torch_towers.graph import Graph, Node, TensorSpec
 
 
@@ -25,6 +26,10 @@ def model(tables: Any = (), variables: Any = ()) -> Any:
         tables={name: SimpleNamespace(keys=keys) for name, keys in dict(tables).items()},
         variables={name: SimpleNamespace(shape=shape) for name, shape in dict(variables).items()},
     )
+
+
+def batches(graph: Graph, holding: Any, **options: Any) -> list[dict[str, np.ndarray]]:
+    return [sample.inputs for sample in samples.batches(graph, holding, **options)]
 
 
 def drawn(graph: Graph, holding: Any) -> dict[str, list[Any]]:
@@ -44,18 +49,17 @@ def lookup(source: str) -> tuple[Node, ...]:
     )
 
 
-def test_keys_of_the_table_that_an_input_reaches_first_known_ones_then_others() -> None:
+def test_keys_of_the_table_that_an_input_reaches_in_the_domain_others_at_its_edges() -> None:
     word, other = TensorSpec("word", "string", (None,)), TensorSpec("other", "string", (None,))
     graph = Graph((word, other), (Node("strip", "StringStrip", ("word",)), *lookup("strip")), {"y": "find"})
-    keys = objects(b"red", b"green")
-    found = batches(graph, model({"colors": keys}))
-    half = len(found) // 2
-    known = {value for batch in found[:half] for value in batch["word"].tolist()}
-    mixed = {value for batch in found[half:] for value in batch["word"].tolist()}
-    assert known <= {b"red", b"green", b"red green"}
-    assert {b"red", b"green"} <= known
+    found = samples.batches(graph, model({"colors": objects(b"red", b"green")}))
+    known, mixed = (
+        {value for sample in found if sample.kind == kind for value in sample.inputs["word"].tolist()}
+        for kind in ("domain", "edge")
+    )
+    assert known == {b"red", b"green"}
     assert {b"red", b"", b"\xff\xfe bad utf-8"} <= mixed
-    assert not {b"red", b"green"} & {value for batch in found for value in batch["other"].tolist()}
+    assert not {b"red", b"green"} & {value for sample in found for value in sample.inputs["other"].tolist()}
 
 
 def test_integers_of_a_table() -> None:
@@ -67,7 +71,7 @@ def test_bucket_edges_and_the_numbers_beside_them() -> None:
     node = Node("b", "Bucketize", ("age",), {"boundaries": (0.5, 18.0)})
     found = drawn(Graph((TensorSpec("age", "float32", (None,)),), (node,), {"y": "b"}), model())["age"]
     below = np.nextafter(np.float32(18), np.float32(0))
-    assert {0.5, 18.0, float(below), 19.0, 0.0, -1.0} <= set(found)
+    assert {0.5, 18.0, float(below), 19.0, 0.0} <= set(found)
 
 
 def test_ids_stay_inside_the_smallest_table_and_reach_both_ends() -> None:
@@ -78,7 +82,12 @@ def test_ids_stay_inside_the_smallest_table_and_reach_both_ends() -> None:
         Node("b", "ResourceGather", ("v", "id")),
     )
     graph = Graph((TensorSpec("id", "int64", (None,)),), nodes, {"y": "b", "z": "a"})
-    assert set(drawn(graph, model(variables={"small": (7, 4), "large": (90, 4)}))["id"]) == {0, 1, 3, 6}
+    found = samples.batches(graph, model(variables={"small": (7, 4), "large": (90, 4)}))
+    assert {i for sample in found if sample.kind == "domain" for i in sample.inputs["id"].tolist()} == set(range(7))
+    beyond = [
+        sample.inputs["id"].tolist() for sample in found if not set(sample.inputs["id"].tolist()) <= set(range(7))
+    ]
+    assert sorted(beyond) == [[-1], [7]]
 
 
 def test_what_a_matrix_product_gave_is_no_longer_the_input() -> None:
@@ -95,14 +104,26 @@ def test_what_a_matrix_product_gave_is_no_longer_the_input() -> None:
 def test_shapes_and_dtypes_are_those_of_the_inputs(dtype: str) -> None:
     graph = Graph((TensorSpec("x", dtype, (None, 3)), TensorSpec("one", dtype, ())), (), {"y": "x"})
     found = batches(graph, model())
-    assert [batch["x"].shape for batch in found] == [(size, 3) for size in BATCH_SIZES] * 2
+    assert [batch["x"].shape for batch in found[: len(BATCH_SIZES)]] == [(size, 3) for size in BATCH_SIZES]
+    assert all(batch["x"].shape[1:] == (3,) for batch in found)
     assert all(batch["one"].shape == () for batch in found)
     assert all(batch["x"].dtype == (object if dtype == "string" else dtype) for batch in found)
 
 
-def test_rows_as_large_as_images_come_in_small_batches() -> None:
-    graph = Graph((TensorSpec("x", "float32", (None, LARGE)),), (), {"y": "x"})
-    assert max(len(batch["x"]) for batch in batches(graph, model())) < max(BATCH_SIZES)
+@pytest.mark.parametrize(("size", "inside"), [(BUDGET // 2, 0), (3, BUDGET // 2)], ids=["fed", "made"])
+def test_batches_are_as_small_as_what_they_make_is_large(size: int, inside: int) -> None:
+    """An image file is one element, and its pixels are many."""
+    graph = Graph((TensorSpec("x", "float32", (None, size)),), (), {"y": "x"})
+    assert max(len(sample.inputs["x"]) for sample in samples.batches(graph, model(), inside=inside)) == 2
+
+
+def test_a_refused_batch_is_halved_down_to_its_rows() -> None:
+    whole = Sample({"x": np.arange(5), "side": np.array(7)}, "edge")
+    first, second = halves(whole)
+    assert (first.inputs["x"].tolist(), second.inputs["x"].tolist()) == ([0, 1], [2, 3, 4])
+    assert (first.kind, int(second.inputs["side"]), rows(second.inputs)) == ("edge", 7, 3)
+    assert halves(Sample({"x": np.arange(1)}, "domain")) == []
+    assert halves(Sample({"x_values": np.arange(4), "x_row_splits": np.array([0, 2, 4])}, "domain")) == []
 
 
 @pytest.mark.parametrize(
