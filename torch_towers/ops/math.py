@@ -178,7 +178,8 @@ def _shift(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
 
 
 def _true_div(a: Any, b: Any) -> Any:
-    return a / b
+    """Rounded once: torch makes of a number divided by a tensor the number times the reciprocal."""
+    return a / b if isinstance(a, Tensor) else torch.div(*pair(a, b))
 
 
 _OPERATORS: tuple[tuple[str, Callable[[Any, Any], Any], str], ...] = (
