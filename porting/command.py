@@ -12,6 +12,7 @@ from typing import Any
 
 from porting import inspection, model_card
 from porting.arrays import load_arrays
+from porting.convert import without_kernel
 from porting.documents import read_schema
 from porting.errors import PortingError
 from porting.examples import read_examples
@@ -164,6 +165,10 @@ def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: An
                 reports[side] = not_compared("--no-verify was given")
             elif not tensorflow_installed():
                 reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
+            elif gone := without_kernel(ported.tf_graph, ported.model.functions):
+                reports[side] = not_compared(
+                    f"TensorFlow of today has no kernel for {', '.join(gone)}, so it cannot run this"
+                )
             else:
                 oracle = oracle or stack.enter_context(Oracle(onednn=options.onednn == "on"))
                 reports[side] = verify_with_tensorflow(ported, oracle, examples[side])

@@ -53,6 +53,16 @@ EXECUTION_ATTRS = frozenset(
 """Attributes that steer how TensorFlow runs an op, not what it computes."""
 
 
+WITHOUT_KERNEL = ("BoostedTreesBucketize", "BucketizeWithInputBoundaries")
+"""Ops that are ported although TensorFlow 2.21 cannot run them, so that there is nothing to compare with."""
+
+
+def without_kernel(graph: Graph, functions: Mapping[str, Function]) -> list[str]:
+    """The ops of an entry that TensorFlow no longer runs."""
+    found = {node.op for node in all_nodes(graph, functions)}
+    return [op for op in WITHOUT_KERNEL if op in found]
+
+
 class Context:
     """What one port shares: the SavedModel, the store of weights and constants, and what has been used of it.
 
@@ -339,4 +349,5 @@ __all__ = [
     "constant",
     "convert",
     "converter",
+    "without_kernel",
 ]

@@ -119,6 +119,16 @@ def _identity(t: Any, x: Items, **attrs: Any) -> Items:
     return x
 
 
+@rule("ZerosLike")
+def _zeros(t: Any, x: Items, **attrs: Any) -> Items:
+    return np.zeros(x.shape, np.int64).astype(object)
+
+
+@rule("OnesLike")
+def _ones(t: Any, x: Items, **attrs: Any) -> Items:
+    return np.ones(x.shape, np.int64).astype(object)
+
+
 @rule("Cast")
 def _cast(t: Any, x: Items, *, DstT: str, **attrs: Any) -> Items | None:  # noqa: N803
     return x if DstT in INTEGERS else None

@@ -32,6 +32,11 @@ def items_of(t: Emit, operand: Any) -> list[Any]:
     return [t.item(operand, index=i) for i in range(int(np.prod(operand.shape)))]
 
 
+def sizes_of(t: Emit, operand: Any) -> list[Any]:
+    """As `items_of`, or the tensor itself where its length is only known at run time, for ops that take either."""
+    return items_of(t, operand) if isinstance(operand, Sizes) or _has_length(operand) else [operand]
+
+
 def _has_length(operand: Any) -> bool:
     return operand.shape is not None and all(isinstance(size, int) for size in operand.shape)
 
@@ -170,19 +175,29 @@ def pack(t: Emit, *xs: Any, axis: int = 0) -> Any:
 
 @converter("Unpack")
 def unpack(t: Emit, x: Any, *, num: int, axis: int = 0) -> list[Any]:
-    if isinstance(x, Sizes) and x.items.ndim == 1:
+    if _is_vector_of_sizes(x):
         return [Sizes(scalar(item), x.dtype) for item in x.items.tolist()]
     return list(t.unstack(x, axis=axis, num=num))
 
 
 @converter("Split")
 def split(t: Emit, axis: int, x: Any, *, num_split: int) -> list[Any]:
+    if _is_vector_of_sizes(x):
+        return [Sizes(part, x.dtype) for part in np.split(x.items, num_split)]
     return [x] if num_split == 1 else list(t.chunk(x, axis=axis, num=num_split))
 
 
 @converter("SplitV", ignores=("num_split", "Tlen"))
 def split_v(t: Emit, x: Any, lengths: tuple[int, ...], axis: int) -> list[Any]:
+    if _is_vector_of_sizes(x):
+        rest = len(x.items) - sum(length for length in lengths if length != -1)
+        ends = np.cumsum([rest if length == -1 else length for length in lengths])
+        return [Sizes(part, x.dtype) for part in np.split(x.items, ends[:-1])]
     return list(t.split_sizes(x, axis=axis, lengths=lengths))
+
+
+def _is_vector_of_sizes(x: Any) -> bool:
+    return isinstance(x, Sizes) and x.items.ndim == 1
 
 
 # -- slices -------------------------------------------------------------------------------------------------------------
@@ -265,8 +280,11 @@ def reverse_sequence(t: Emit, x: Any, lengths: Any, *, seq_dim: int, batch_dim: 
 
 
 @converter("Roll")
-def roll(t: Emit, x: Any, shift: tuple[int, ...], axis: tuple[int, ...]) -> Any:
-    return t.roll(x, shifts=shift, axes=axis)
+def roll(t: Emit, x: Any, shift: Any, axis: tuple[int, ...]) -> Any:
+    shifts = sizes_of(t, shift)
+    if all(isinstance(item, int) for item in shifts):
+        return t.roll(x, shifts=tuple(shifts), axes=axis)
+    return t.roll_by(x, *shifts, axes=axis)
 
 
 # -- gathering and scattering -------------------------------------------------------------------------------------------
@@ -426,10 +444,8 @@ def pad(t: Emit, x: Any, paddings: Any) -> Any:
     return t.pad(x, constant(b"") if x.dtype == "string" else False if x.dtype == "bool" else 0, *items_of(t, paddings))
 
 
-@converter("PadV2", refuses="a value that is only known at run time")
+@converter("PadV2")
 def pad_v2(t: Emit, x: Any, paddings: Any, value: Any) -> Any:
-    if not isinstance(value, Constant):
-        raise PortingError(f"PadV2 {t.scope!r} pads with a value that is only known at run time")
     return t.pad(x, value, *items_of(t, paddings))
 
 

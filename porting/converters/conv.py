@@ -18,7 +18,7 @@ def _layout(data_format: str) -> tuple[bool, int]:
     return last, len(data_format) - 1 if last else 1
 
 
-def _space(values: tuple[int, ...], channels: int, where: str, what: str) -> tuple[int, ...]:
+def spatial(values: tuple[int, ...], channels: int, where: str, what: str) -> tuple[int, ...]:
     """The spatial part of an attribute that has a number per axis; batch and channels must be 1."""
     if not values:
         return (1,) * 2
@@ -41,8 +41,8 @@ def _convolution(
 ) -> dict[str, Any]:
     last, channels = _layout(data_format)
     return {
-        "strides": _space(tuple(strides), channels, t.scope, "strides"),
-        "dilations": _space(tuple(dilations), channels, t.scope, "dilations"),
+        "strides": spatial(tuple(strides), channels, t.scope, "strides"),
+        "dilations": spatial(tuple(dilations), channels, t.scope, "dilations"),
         "padding": _padding(padding, tuple(explicit), channels),
         "channels_last": last,
     }
@@ -96,8 +96,8 @@ def _spatial_sizes(t: Emit, sizes: Any, channels: int, rank: int) -> list[Any]:
 def _pool(t: Emit, ksize: Any, strides: Any, padding: str, explicit: Any, data_format: str) -> dict[str, Any]:
     last, channels = _layout(data_format)
     return {
-        "size": _space(tuple(ksize), channels, t.scope, "windows"),
-        "strides": _space(tuple(strides), channels, t.scope, "strides"),
+        "size": spatial(tuple(ksize), channels, t.scope, "windows"),
+        "strides": spatial(tuple(strides), channels, t.scope, "strides"),
         "padding": _padding(padding, tuple(explicit), channels),
         "channels_last": last,
     }

@@ -56,3 +56,8 @@ def dynamic_stitch(t: Emit, *operands: Any) -> Any:
     count = len(operands) // 2
     indices, data = (tuple(map(t.tensor, part)) for part in (operands[:count], operands[count:]))
     return t.dynamic_stitch(indices, data, t.stitch_sources(indices))
+
+
+@converter("ListDiff", outputs=("out", "idx"))
+def list_diff(t: Emit, x: Any, y: Any, *, out_idx: str = "int32") -> Any:
+    return t.list_diff(t.tensor(x), t.tensor(y), dtype=out_idx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from porting.convert import ConvertingEmitter, converter
+from porting.converters.conv import spatial
 from porting.errors import PortingError
 from porting.values import Sizes
 
@@ -153,3 +154,24 @@ def adjust_hue(t: Emit, x: Any, delta: Any) -> Any:
 @converter("AdjustSaturation")
 def adjust_saturation(t: Emit, x: Any, factor: Any) -> Any:
     return t.adjust_saturation(x, factor)
+
+
+# -- patches ------------------------------------------------------------------------------------------------------------
+
+
+@converter("ExtractImagePatches", refuses="windows over the batch or the channels")
+def extract_patches(t: Emit, x: Any, *, ksizes: Any, strides: Any, rates: Any, padding: str) -> Any:
+    return _patches(t, x, ksizes, strides, rates, padding)
+
+
+@converter("ExtractVolumePatches", refuses="windows over the batch or the channels")
+def extract_volume_patches(t: Emit, x: Any, *, ksizes: Any, strides: Any, padding: str) -> Any:
+    return _patches(t, x, ksizes, strides, (1,) * len(ksizes), padding)
+
+
+def _patches(t: Emit, x: Any, ksizes: Any, strides: Any, rates: Any, padding: str) -> Any:
+    size, step, dilation = (
+        spatial(tuple(values), len(ksizes) - 1, t.scope, what)
+        for values, what in ((ksizes, "windows"), (strides, "strides"), (rates, "rates"))
+    )
+    return t.extract_patches(x, size=size, strides=step, dilations=dilation, padding=padding)

@@ -220,24 +220,16 @@ def complex_(t: Emit, real: Any, imag: Any) -> Any:
     return t.complex(real, imag)
 
 
-@converter("Real", ignores=("Tout",))
-def real(t: Emit, x: Any) -> Any:
-    return t.real(x)
+def _part(op: str, name: str) -> None:
+    """A float made of a complex number: in the float dtype that the graph names, which follows the precision of a run."""
+
+    @converter(op)
+    def convert(t: Emit, x: Any, *, Tout: str = "float32") -> Any:
+        return t.cast(t.call(name, x), dtype=Tout)
 
 
-@converter("Imag", ignores=("Tout",))
-def imag(t: Emit, x: Any) -> Any:
-    return t.imag(x)
-
-
-@converter("ComplexAbs", ignores=("Tout",))
-def complex_abs(t: Emit, x: Any) -> Any:
-    return t.abs(x)
-
-
-@converter("Angle", ignores=("Tout",))
-def angle(t: Emit, x: Any) -> Any:
-    return t.angle(x)
+for _op, _name in (("Real", "real"), ("Imag", "imag"), ("ComplexAbs", "abs"), ("Angle", "angle")):
+    _part(_op, _name)
 
 
 # -- buckets and extremes -----------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from porting.convert import ConvertingEmitter, converter
-from porting.values import Sizes
+from porting.converters.array import shaped
+from porting.values import Sizes, Value
 
 Emit = ConvertingEmitter
 
@@ -43,12 +44,20 @@ for _name, _title in (("sum", "Sum"), ("mean", "Mean"), ("sqrtn", "SqrtN")):
 
 @converter("Bincount")
 def bincount(t: Emit, values: Any, size: Sizes, weights: Any) -> Any:
-    return t.bincount(values, *size, weights, binary_output=False, flat=True)
+    return _counted(t, t.bincount(values, *size, weights, binary_output=False, flat=True), [], size, weights)
 
 
 @converter("DenseBincount")
 def dense_bincount(t: Emit, values: Any, size: Sizes, weights: Any, *, binary_output: bool = False) -> Any:
-    return t.bincount(values, *size, weights, binary_output=binary_output)
+    found = t.bincount(values, *size, weights, binary_output=binary_output)
+    return found if values.shape is None else _counted(t, found, list(values.shape[:-1]), size, weights)
+
+
+def _counted(t: Emit, found: Any, rows: list[Any], size: Sizes, weights: Any) -> Any:
+    """A histogram, whose rank is known even where the graph computes how many bins it has: `row_lengths()` asks for that."""
+    bins = next(iter(size))
+    known = isinstance(bins, int) or (isinstance(bins, Value) and bins.dtype == "size")
+    return shaped(t, found, [*rows, t.symbol(bins) if known else None], weights.dtype)
 
 
 @converter("RaggedBincount")

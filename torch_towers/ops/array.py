@@ -264,6 +264,16 @@ def roll(x: Tensor | Strings, *, shifts: tuple[int, ...], axes: tuple[int, ...])
     return torch.roll(x, shifts, axes) if isinstance(x, Tensor) else np.roll(x, shifts, axes)
 
 
+def _rolled(x: Spec, *shifts: Spec, axes: tuple[int, ...]) -> list[Spec]:
+    return [x]
+
+
+@op(infer=_rolled)
+def roll_by(x: Tensor | Strings, *shifts: int, axes: tuple[int, ...]) -> Tensor | Strings:
+    """`x` shifted along some axes, around the end, by sizes that are known at run time. Source: tf.raw_ops.Roll."""
+    return roll(x, shifts=tuple(as_sizes(shifts)), axes=axes)
+
+
 @op()
 def reverse_sequence(x: Tensor, lengths: Tensor, *, axis: int, batch_axis: int) -> Tensor:
     """The first `lengths[i]` steps of each row backwards, the rest as it is. Source: tf.raw_ops.ReverseSequence."""
@@ -489,8 +499,10 @@ def pad(x: Tensor | Strings, value: Number | Strings, *paddings: int) -> Tensor 
                 raise InputError(f"Paddings must be non-negative: {before} {after}")
     if not isinstance(x, Tensor):
         return strings(np.pad(x, pairs, constant_values=value.item() if isinstance(value, np.ndarray) else value))
-    assert not isinstance(value, (Tensor, np.ndarray))
+    assert not isinstance(value, np.ndarray)
     reverse = [size for i in range(len(paddings) - 2, -1, -2) for size in paddings[i : i + 2]]
+    if isinstance(value, Tensor):
+        return torch.where(F.pad(torch.ones_like(x, dtype=torch.bool), reverse), F.pad(x, reverse), value)
     return F.pad(x, reverse, value=value)
 
 

@@ -20,12 +20,12 @@ _MAX_POOL: dict[int, Any] = {2: F.max_pool2d, 3: F.max_pool3d}
 _AVG_POOL: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def _reach(kernel: int, dilation: int) -> int:
+def window_reach(kernel: int, dilation: int) -> int:
     """How many input positions one output position looks at, holes included."""
     return (kernel - 1) * dilation + 1
 
 
-def _margins(
+def window_margins(
     sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int], padding: Padding
 ) -> list[tuple[int, int]]:
     """What is added before and after each spatial axis. SAME puts the odd one behind, and depends on the input's size."""
@@ -41,7 +41,7 @@ def _margins(
     return margins
 
 
-def _pad(x: Tensor, margins: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+def pad_axes(x: Tensor, margins: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
     """`x` with its last axes padded; a negative margin cuts off."""
     flat = [size for margin in reversed(margins) for size in margin]
     return F.pad(x, flat, value=value) if any(size != 0 for size in flat) else x
@@ -76,7 +76,7 @@ def _infer_conv(
     channels = outputs
     if depthwise:
         channels = inputs * outputs if isinstance(inputs, int) and isinstance(outputs, int) else None
-    reach = [_reach(k, d) if isinstance(k, int) else None for k, d in zip(space, dilations, strict=True)]
+    reach = [window_reach(k, d) if isinstance(k, int) else None for k, d in zip(space, dilations, strict=True)]
     return _spec(x, reach, strides, padding, channels, channels_last)
 
 
@@ -100,8 +100,8 @@ def conv(
     else:
         groups = x.shape[1] // weight.shape[-2]
         weight = weight.movedim((-1, -2), (0, 1))
-    reach = [_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
-    x = _pad(x, _margins(x.shape[2:], reach, strides, padding))
+    reach = [window_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
+    x = pad_axes(x, window_margins(x.shape[2:], reach, strides, padding))
     y = _CONVOLVE[rank](x, weight, stride=strides, dilation=dilations, groups=groups)
     return y.movedim(1, -1) if channels_last else y
 
@@ -121,12 +121,12 @@ def conv_transpose(
     Source: tf.raw_ops.Conv2DBackpropInput, Conv3DBackpropInputV2.
     """
     rank = len(strides)
-    reach = [_reach(k, d) for k, d in zip(weight.shape[:rank], dilations, strict=True)]
+    reach = [window_reach(k, d) for k, d in zip(weight.shape[:rank], dilations, strict=True)]
     if channels_last:
         x = x.movedim(-1, 1)
     y = _TRANSPOSE[rank](x, weight.movedim((-1, -2), (0, 1)), stride=strides, dilation=dilations)
-    margins = _margins(sizes, reach, strides, padding)
-    y = _pad(
+    margins = window_margins(sizes, reach, strides, padding)
+    y = pad_axes(
         y,
         [(-before, size - full + before) for (before, _), size, full in zip(margins, sizes, y.shape[2:], strict=True)],
     )
@@ -150,7 +150,7 @@ def max_pool(
     if channels_last:
         x = x.movedim(-1, 1)
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
-    x = _pad(x, _margins(x.shape[2:], size, strides, padding), lowest)
+    x = pad_axes(x, window_margins(x.shape[2:], size, strides, padding), lowest)
     if x.is_floating_point():
         y = _MAX_POOL[rank](x, size, strides)
     else:  # PyTorch pools no integers
@@ -172,9 +172,9 @@ def avg_pool(
     pool = _AVG_POOL[len(size)]
     if channels_last:
         x = x.movedim(-1, 1)
-    margins = _margins(x.shape[2:], size, strides, padding)
-    y = pool(_pad(x, margins), size, strides, divisor_override=1)
-    counts = pool(_pad(torch.ones_like(x[:1, :1]), margins), size, strides, divisor_override=1)
+    margins = window_margins(x.shape[2:], size, strides, padding)
+    y = pool(pad_axes(x, margins), size, strides, divisor_override=1)
+    counts = pool(pad_axes(torch.ones_like(x[:1, :1]), margins), size, strides, divisor_override=1)
     y = y / counts
     return y.movedim(1, -1) if channels_last else y
 
@@ -222,7 +222,7 @@ def space_to_batch(x: Tensor, *paddings: int, block: tuple[int, ...]) -> Tensor:
     """
     rank = len(block)
     pairs = [(int(paddings[2 * i]), int(paddings[2 * i + 1])) for i in range(rank)]
-    x = _pad(x, [*pairs, *[(0, 0)] * (x.ndim - rank - 1)])
+    x = pad_axes(x, [*pairs, *[(0, 0)] * (x.ndim - rank - 1)])
     batch, space, rest = x.shape[0], x.shape[1 : rank + 1], x.shape[rank + 1 :]
     split = [part for size, b in zip(space, block, strict=True) for part in (size // b, b)]
     y = x.reshape(batch, *split, *rest)

@@ -125,3 +125,29 @@ def dynamic_stitch(indices: tuple[Tensor, ...], data: tuple[Rows, ...], sources:
     out = np.full((sources.shape[0], *inner), b"", object)
     out[named.numpy()] = np.concatenate(rows)[sources[named].numpy()]  # type: ignore[arg-type]
     return out
+
+
+def _difference_spec(x: Spec, y: Spec, *, dtype: str) -> list[Spec]:
+    return [(x[0], (None,)), (dtype, (None,))]
+
+
+@op(stage="early", infer=_difference_spec)
+def list_diff(x: Rows, y: Rows, *, dtype: str) -> tuple[Rows, Tensor]:
+    """The elements of `x` that are not in `y`, in their order, and where they stand: `[n], [m] -> [k], [k]`.
+
+    Every NaN differs from every other. Source: tf.raw_ops.ListDiff.
+    """
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        kept = ~torch.isin(_comparable(x), _comparable(y))
+    else:
+        others = set[bytes](y.tolist())  # type: ignore[reportUnknownMemberType]
+        kept = torch.tensor([item not in others for item in x.tolist()], dtype=torch.bool)  # type: ignore[reportUnknownMemberType]
+    index = kept.nonzero().reshape(-1)
+    found = _comparable(x).index_select(0, index).view(x.dtype) if isinstance(x, Tensor) else take(x, index)
+    return found, index.to(torch_dtype(dtype))
+
+
+def _comparable(x: Tensor) -> Tensor:
+    """The bits of `x` as a dtype that torch compares: unsigned integers as signed ones, truth as 0 and 1."""
+    signed = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64, torch.bool: torch.uint8}
+    return x.view(signed[x.dtype]) if x.dtype in signed else x

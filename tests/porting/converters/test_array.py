@@ -455,3 +455,33 @@ def test_gathers_from_a_variable(tmp_path: Path, batch_dims: int) -> None:
     program = check_saved(tmp_path, lambda: tf.Variable(NUMBERS), look_up, ids % 3 if batch_dims else ids)
     with pytest.raises(InputError, match=r"indices\[0(,1\] = -1 is not in \[0, |\] = \[0, -1\] does not index)"):
         run(program, {"x": np.array([[0, -1], [0, 0], [0, 0], [0, 0]])})
+
+
+def test_sizes_that_are_split() -> None:
+    """What `tf.signal.frame` writes: a shape cut into outer and inner sizes, and zeros as many as axes."""
+
+    def build(x: Any) -> Any:
+        outer, last = tf.split(tf.shape(x), [1, -1], 0)
+        first, second = tf.split(tf.shape(x), 2, 0)
+        begin = tf.zeros_like(tf.shape(x))
+        y = tf.reshape(x, tf.concat([outer, [2], last // 2], 0))
+        return (
+            y[..., tf.newaxis],
+            tf.reshape(x, tf.concat([second, first], 0)),
+            tf.strided_slice(x, begin, [1, 2]) + 0.0,
+        )
+
+    check_function(build, [{"x": NUMBERS.reshape(-1, 6)}, {"x": NUMBERS.reshape(-1, 6)[:1]}])
+
+
+def test_shifts_and_padding_known_at_run_time() -> None:
+    def build(x: Any, value: Any) -> Any:
+        size = tf.shape(x)[0]
+        return (
+            tf.roll(x, size // 2, 0),
+            tf.roll(x, [size, 1], [0, 1]),
+            tf.pad(x, [[1, 0], [0, 2]], constant_values=value),
+        )
+
+    x = NUMBERS.reshape(-1, 6)
+    check_function(build, [{"x": x, "value": np.float32(-7)}, {"x": x[:3], "value": np.float32("nan")}])

@@ -46,6 +46,26 @@ def unique_cases() -> list[Case]:
     return rows
 
 
+def difference_cases() -> list[Case]:
+    rows: list[Case] = []
+    for dtype in (tf.int32, tf.int64):
+        rows += [
+            case("ListDiff", x=x, y=y, attrs={"out_idx": dtype}, label=f"{x.dtype}[{x.size}]")
+            for x, y in (
+                (FLOATS, np.array([0.0, 3, NAN], np.float32)),
+                (STRINGS, as_array([b"a", b"", b"z"])),
+                (GRID.reshape(-1), np.array([1, 7])),
+                (GRID.reshape(-1).astype(np.uint16), np.array([1, 65535], np.uint16)),
+                (GRID.reshape(-1).astype(np.int8), np.array([3], np.int8)),
+                (FLOATS.astype(np.float16), np.array([3], np.float16)),
+                (FLOATS.astype(np.float64), np.zeros(0)),
+                (FLOATS[:0], FLOATS),
+            )
+        ]
+    rows.append(case("ListDiff", "x", "y", x=np.arange(4), y=np.array([2, 0]), label="constants"))
+    return rows
+
+
 def stitch_cases() -> list[Case]:
     parts = np.array([0, 2, 1, 0, 2, 0, 0], np.int32)
     rows = [
@@ -84,7 +104,7 @@ def stitch_cases() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = where_cases() + unique_cases() + stitch_cases()
+CASES: list[Case] = where_cases() + unique_cases() + difference_cases() + stitch_cases()
 
 
 @pytest.mark.parametrize("row", CASES, ids=str)

@@ -183,7 +183,42 @@ LERP = "three interpolations, each of which may round otherwise"
 SUM = "a sum of up to 30 weighted pixels in another order"
 HUE = "divisions and multiplications that may round otherwise"
 
+
+def patch_cases() -> list[Case]:
+    rows: list[Case] = []
+    for dtype in (np.float32, np.float64, np.float16, np.uint8, np.int64):
+        x = (PIXELS * 99).astype(dtype)
+        for size, stride, rate in (
+            ((1, 1), (1, 1), (1, 1)),
+            ((2, 3), (2, 1), (1, 1)),
+            ((2, 2), (3, 2), (2, 1)),
+            ((3, 3), (1, 1), (1, 2)),
+        ):
+            for padding in ("SAME", "VALID"):
+                attrs = {name: [1, *pair, 1] for name, pair in (("ksizes", size), ("strides", stride), ("rates", rate))}
+                rows.append(
+                    case(
+                        "ExtractImagePatches",
+                        images=x,
+                        attrs={**attrs, "padding": padding},
+                        label=f"{x.dtype} {size} {rate} {padding}",
+                    )
+                )
+                if rate == (1, 1):
+                    attrs = {"ksizes": [1, 2, *size, 1], "strides": [1, 1, *stride, 1], "padding": padding}
+                    rows.append(
+                        case(
+                            "ExtractVolumePatches",
+                            input=np.stack([x, x + 1, x], 1),
+                            attrs=attrs,
+                            label=f"{x.dtype} {size} {padding}",
+                        )
+                    )
+    return rows
+
+
 CASES = [
+    *patch_cases(),
     *[
         case(op, "size", images=images, size=size, attrs={"align_corners": align, "half_pixel_centers": half}, label=f"{size} {align} {half}",
              **({} if op == "ResizeNearestNeighbor" else {"absolute": 1e-6 if images.dtype == np.float32 else 2e-4, "reason": LERP}))

@@ -90,6 +90,9 @@ def binary_cases() -> list[Case]:
         rows += [case(op, x=as_dtype(a, d), y=as_dtype(b, d), label=np.dtype(d).name) for d in (np.float32, np.float64)]
         rows.append(case(op, "y", x=a, y=np.float32(0.1), label="by a literal"))
         rows.append(case(op, "x", x=np.float32(2.5), y=a, label="of a literal"))
+    rows.append(
+        case("RealDiv", "x", x=np.float32(7), y=np.linspace(1, 99, 197).astype(np.float32), label="a number by many")
+    )
     for op in ("AddV2", "Mul", "Sub", "RealDiv", "Maximum"):
         for dtype in (np.float16, BFLOAT16):
             rows.append(case(op, x=as_dtype(a, dtype), y=as_dtype(b, dtype), absolute=1e-30, reason="the sign of a zero",

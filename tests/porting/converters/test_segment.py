@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -347,3 +349,21 @@ def test_unsorted_segments_and_histograms_export_whole() -> None:
     data, ids = torch.randn(7, 2), torch.tensor([3, 3, 1, 0, 0, 3, 2])
     for ours, theirs in zip(exported.module()(data, ids), Both()(data, ids), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_row_lengths_have_a_rank() -> None:
+    """`row_lengths()` of a ragged tensor made of row ids is a histogram, of as many bins as the graph computes."""
+
+    def lengths(x: Any) -> Any:
+        counts = tf.strings.split(x).row_lengths()
+        return tf.cast(counts, tf.float32)[..., tf.newaxis], tf.reduce_sum(tf.ones_like(counts), -1), tf.rank(counts)
+
+    check_function(lengths, [{"x": [b"a b c", b"", b"d"]}, {"x": [b""]}])
+
+
+def test_a_histogram_of_rows_has_a_rank() -> None:
+    def histogram(x: Any) -> Any:
+        size = tf.reduce_max(x) + 1
+        return tf.raw_ops.DenseBincount(input=x, size=size, weights=NO_WEIGHTS)[..., ::-1]
+
+    check_function(histogram, [{"x": np.array([[1, 2], [0, 2]])}, {"x": np.array([[5, 5]])}])

@@ -1,0 +1,37 @@
+"""Buckets whose boundaries are a tensor, as TF Transform wrote them before `tf.raw_ops.Bucketize` took over."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError
+from torch_towers.ops.checks import readable
+from torch_towers.registry import Spec, op
+
+
+def _buckets_spec(x: Spec, boundaries: Spec) -> list[Spec]:
+    return [("int32", x[1])]
+
+
+@op(stage="early", infer=_buckets_spec)
+def buckets_up_to(x: Tensor, boundaries: Tensor) -> Tensor:
+    """How many boundaries are not above each value: `[...], [n] -> [...]` int32; NaN is above all of them.
+
+    Both have one dtype. Errors: `InputError` where the boundaries are not sorted.
+    Source: `BucketizeWithInputBoundaries` of tensorflow.contrib.boosted_trees (quantile_ops.cc: `std::upper_bound`).
+    """
+    if readable(boundaries) and not bool((boundaries[:-1] <= boundaries[1:]).all()):
+        raise InputError("Expected sorted boundaries")
+    return torch.searchsorted(boundaries, x.contiguous(), right=True, out_int32=True)
+
+
+@op(stage="early", infer=_buckets_spec)
+def buckets_below(x: Tensor, boundaries: Tensor) -> Tensor:
+    """How many boundaries are below each value, the last bucket taking all above: `[...], [n] -> [...]` int32 under n.
+
+    NaN is in the first bucket, and so is everything where there are no boundaries.
+    Source: tf.raw_ops.BoostedTreesBucketize (`std::lower_bound` of quantile_ops.cc; its kernel left TensorFlow in 2.9).
+    """
+    below = torch.searchsorted(boundaries, x.contiguous(), out_int32=True)
+    return torch.where(torch.isnan(x), 0, below.clamp(max=max(boundaries.shape[0] - 1, 0)))
