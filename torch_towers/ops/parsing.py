@@ -152,16 +152,18 @@ def _plain_examples(
         return None
     fixed = [out if out.dtype.char == "O" else torch.from_numpy(out) for out in outs]  # type: ignore[reportUnknownMemberType]
     return fixed, [
-        (_values(values, dtype), _values(lengths, "int64"))
+        (_values(values, dtype), _native_numbers(lengths, "int64"))
         for (_, dtype), (lengths, values) in zip(uneven, found, strict=True)
     ]
 
 
 def _values(values: Any, dtype: str) -> Rows:
     """A feature's values as the native core gives them: a list of strings, or the bytes of numbers."""
-    if dtype == "string":
-        return _tensor(values, dtype)
-    return torch.frombuffer(values, dtype=torch_dtype(dtype)) if values else torch.empty(0, dtype=torch_dtype(dtype))
+    return _tensor(values, dtype) if dtype == "string" else _native_numbers(values, dtype)
+
+
+def _native_numbers(data: bytearray, dtype: str) -> Tensor:
+    return torch.frombuffer(data, dtype=torch_dtype(dtype)) if data else torch.empty(0, dtype=torch_dtype(dtype))
 
 
 class _Where:
