@@ -6,6 +6,7 @@ not fit is one sentence that names the feature and the row.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -256,6 +257,11 @@ def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Str
     """Elements in the order of `shape`, each a string, or a list of them, or a list of lists."""
     while flat and isinstance(flat[0], (list, tuple, np.ndarray)):
         width, per_row = len(cast(Sequence[Any], flat[0])), len(flat) // shape[0]
+        if {*map(type, flat)} <= {list, tuple} and {*map(len, flat)} == {
+            width
+        }:  # nearly always: no Python for each of them
+            flat, shape = list(itertools.chain.from_iterable(flat)), [*shape, width]
+            continue
         inner: list[Any] = []
         for index, item in enumerate(flat):
             values = item.tolist() if isinstance(item, np.ndarray) else item

@@ -74,5 +74,6 @@ PyObject *encode(PyObject *self, PyObject *args);
 PyObject *numbers(PyObject *self, PyObject *args);
 PyObject *lookup(PyObject *self, PyObject *args);
 PyObject *examples(PyObject *self, PyObject *args);
+PyObject *hashes(PyObject *self, PyObject *args);
 
 #endif

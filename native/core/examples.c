@@ -1,4 +1,4 @@
-/* tf.Example messages to columns of dense features. */
+/* tf.Example messages to columns of features: dense ones, and uneven ones whose rows have any number of values. */
 #include "core.h"
 
 typedef struct { const unsigned char *at, *end; } Span;
@@ -33,6 +33,11 @@ typedef struct {
     int kind, seen;
     PyObject *defaults;      /* of strings */
     Py_buffer out, fallback; /* of objects, or of numbers */
+    int uneven;              /* then there is no out, but: */
+    PyObject *texts;         /* a list of strings, */
+    Pile numbers;            /* or numbers, */
+    int64_t length;          /* and how many this row has */
+    Pile lengths;
 } Column;
 
 static int put_bytes(Column *column, Py_ssize_t place, PyObject *value) {
@@ -75,6 +80,45 @@ static int read_feature(Column *column, Span feature, Py_ssize_t row) {
     return packed.at == packed.end;
 }
 
+/* The values of one feature whose rows are uneven: 1 done, 0 not plain, -1 exception. */
+static int read_uneven(Column *column, Span feature) {
+    Span list, packed;
+    size_t before = column->numbers.used;
+    if (!read_part(&feature, (unsigned char)column->kind, &list) || feature.at != feature.end) return 0;
+    if (column->kind == BYTES) {
+        for (column->length = 0; list.at < list.end; column->length++) {
+            if (!read_part(&list, 0x0A, &packed)) return 0;
+            PyObject *value = PyBytes_FromStringAndSize((const char *)packed.at, packed.end - packed.at);
+            if (value == NULL || PyList_Append(column->texts, value) < 0) { Py_XDECREF(value); return -1; }
+            Py_DECREF(value);
+        }
+        return 1;
+    }
+    int packed_list = list.at < list.end && *list.at == 0x0A;
+    if (packed_list) {
+        if (!read_part(&list, 0x0A, &packed) || list.at != list.end) return 0;
+        list = packed;
+    }
+    if (packed_list && column->kind == FLOATS) {
+        if ((list.end - list.at) % 4) return 0;
+        if (!pile(&column->numbers, list.at, (size_t)(list.end - list.at))) { PyErr_NoMemory(); return -1; }
+        list.at = list.end;
+    }
+    while (list.at < list.end) {
+        uint64_t value;
+        if (!packed_list && *list.at++ != (column->kind == FLOATS ? 0x0D : 0x08)) return 0;
+        size_t size = column->kind == FLOATS ? 4 : 8;
+        if (column->kind == FLOATS) {
+            if (list.end - list.at < 4) return 0;
+            memcpy(&value, list.at, 4);
+            list.at += 4;
+        } else if (!read_varint(&list, &value)) return 0;
+        if (!pile(&column->numbers, &value, size)) { PyErr_NoMemory(); return -1; }
+    }
+    column->length = (int64_t)((column->numbers.used - before) / (column->kind == FLOATS ? 4 : 8));
+    return 1;
+}
+
 /* The default of a feature that row `row` lacks. */
 static int fill_default(Column *column, Py_ssize_t row) {
     Py_ssize_t first = row * column->step;
@@ -107,19 +151,23 @@ static Column *column_of(Column *columns, Py_ssize_t count, Span key, Py_ssize_t
 /* One example into row `row`: 1 done, 0 not plain, -1 exception. */
 static int read_example(Span data, Column *columns, Py_ssize_t count, Py_ssize_t row, Py_ssize_t *next) {
     Span features = {data.end, data.end}, entry, key, feature;
-    for (Py_ssize_t i = 0; i < count; i++) columns[i].seen = 0;
+    for (Py_ssize_t i = 0; i < count; i++) columns[i].seen = 0, columns[i].length = 0;
     if (data.at < data.end && (!read_part(&data, 0x0A, &features) || data.at != data.end)) return 0;
     while (features.at < features.end) {
         if (!read_part(&features, 0x0A, &entry) || !read_part(&entry, 0x0A, &key)) return 0;
         if (!read_part(&entry, 0x12, &feature) || entry.at != entry.end) return 0;
         Column *column = column_of(columns, count, key, next);
         if (column == NULL) continue;
-        if (column->seen || feature.at == feature.end) return 0;
-        int done = read_feature(column, feature, row);
+        if (column->seen || (feature.at == feature.end && !column->uneven)) return 0;
+        int done = feature.at == feature.end ? 1 : column->uneven ? read_uneven(column, feature) : read_feature(column, feature, row);
         if (done != 1) return done;
         column->seen = 1;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
+        if (columns[i].uneven) {
+            if (!pile(&columns[i].lengths, &columns[i].length, sizeof columns[i].length)) { PyErr_NoMemory(); return -1; }
+            continue;
+        }
         int done = columns[i].seen ? 1 : fill_default(&columns[i], row);
         if (done != 1) return done;
     }
@@ -137,17 +185,26 @@ static int open_strings(Column *column, Py_ssize_t count, PyObject *out, PyObjec
     return -1;
 }
 
-/* One (key, kind, step, out, default): out is an array, of objects for strings; default a tuple of them, a buffer or None. */
+/* One (key, kind, step, out, default): out is an array, of objects for strings; default a tuple of them, a buffer or None.
+ * A column with step 0 is uneven: it has neither. */
 static int open_column(PyObject *item, Py_ssize_t rows, Column *column) {
     PyObject *out, *standard;
     memset(column, 0, sizeof *column);
     if (!PyArg_ParseTuple(item, "y#inOO", &column->key, &column->key_size, &column->kind, &column->step, &out, &standard)) return -1;
+    if (column->kind != BYTES && column->kind != FLOATS && column->kind != INTEGERS) {
+        PyErr_SetString(PyExc_ValueError, "the kind is not known");
+        return -1;
+    }
+    if (column->step == 0) {
+        column->uneven = 1;
+        if (column->kind == BYTES && (column->texts = PyList_New(0)) == NULL) return -1;
+        return 0;
+    }
     if (column->step < 1 || column->step > PY_SSIZE_T_MAX / 8 / (rows + 1)) {
         PyErr_SetString(PyExc_ValueError, "the number of values is out of range");
         return -1;
     }
     if (column->kind == BYTES) return open_strings(column, rows * column->step, out, standard);
-    if (column->kind != FLOATS && column->kind != INTEGERS) { PyErr_SetString(PyExc_ValueError, "the kind is not known"); return -1; }
     Py_ssize_t size = column->kind == FLOATS ? 4 : 8;
     if (writable(out, rows * column->step, size, &column->out) < 0) return -1;
     return standard == Py_None ? 0 : writable(standard, column->step, size, &column->fallback);
@@ -157,11 +214,34 @@ static void close_columns(Column *columns, Py_ssize_t count) {
     for (Py_ssize_t i = 0; i < count; i++) {
         if (columns[i].out.obj != NULL) PyBuffer_Release(&columns[i].out);
         if (columns[i].fallback.obj != NULL) PyBuffer_Release(&columns[i].fallback);
+        PyMem_RawFree(columns[i].numbers.data);
+        PyMem_RawFree(columns[i].lengths.data);
+        Py_XDECREF(columns[i].texts);
     }
     PyMem_Free(columns);
 }
 
-/* examples(serialized, columns) -> bool: the dense features of an array of tf.Examples. */
+static PyObject *piled(const Pile *numbers) {
+    return PyByteArray_FromStringAndSize(numbers->data, (Py_ssize_t)numbers->used);
+}
+
+/* What was gathered of the uneven columns, in their order: (lengths, values) of each, int64s and numbers as bytes, strings as a list. */
+static PyObject *uneven_columns(const Column *columns, Py_ssize_t count) {
+    Py_ssize_t total = 0, place = 0;
+    for (Py_ssize_t i = 0; i < count; i++) total += columns[i].uneven;
+    PyObject *found = PyTuple_New(total);
+    for (Py_ssize_t i = 0; found != NULL && i < count; i++) {
+        if (!columns[i].uneven) continue;
+        PyObject *values = columns[i].texts != NULL ? Py_NewRef(columns[i].texts) : piled(&columns[i].numbers);
+        PyObject *pair = values == NULL ? NULL : Py_BuildValue("(NN)", piled(&columns[i].lengths), values);
+        if (pair == NULL) Py_CLEAR(found);
+        else PyTuple_SET_ITEM(found, place++, pair);
+    }
+    return found;
+}
+
+/* examples(serialized, columns): the features of an array of tf.Examples. Dense columns are written where they say; gives a tuple of
+ * the (lengths, values) of the uneven ones, or None where something is not plain. */
 PyObject *examples(PyObject *self, PyObject *args) {
     PyObject *array, *wanted;
     Objects serialized;
@@ -178,7 +258,8 @@ PyObject *examples(PyObject *self, PyObject *args) {
         done = bytes_at(&serialized, row, &item);
         if (done == 1) done = read_example((Span){item.at, item.at + item.size}, columns, count, row, &next);
     }
+    PyObject *found = done == 1 ? uneven_columns(columns, count) : done == 0 ? Py_NewRef(Py_None) : NULL;
     if (columns != NULL) close_columns(columns, count);
     close_objects(&serialized);
-    return done < 0 ? NULL : PyBool_FromLong(done);
+    return found;
 }

@@ -7,7 +7,8 @@ static PyMethodDef methods[] = {
     {"encode", encode, METH_VARARGS, "encode(strings, out) -> bool"},
     {"numbers", numbers, METH_VARARGS, "numbers(list, out) -> bool"},
     {"lookup", lookup, METH_VARARGS, "lookup(ids, keys, missing, out) -> bool"},
-    {"examples", examples, METH_VARARGS, "examples(serialized, columns) -> bool"},
+    {"examples", examples, METH_VARARGS, "examples(serialized, columns) -> (lengths, values) of each uneven column, or None"},
+    {"hashes", hashes, METH_VARARGS, "hashes(strings, key, out) -> bool"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -17,6 +17,7 @@ from torch_towers.graph import TensorSpec
 from torch_towers.inputs import BATCH, InputReader
 from torch_towers.layers.lookups import IntegerLookup, StringLookup
 from torch_towers.layers.text import TextVectorization
+from torch_towers.ops.hashing import hash_bucket_fast, hash_bucket_strong
 from torch_towers.ops.parsing import parse_examples
 from torch_towers.ops.strings import strings
 
@@ -241,6 +242,62 @@ def test_examples(items: list[bytes], defaults: bool) -> None:
     assert_same(*both(parse, items))
 
 
+UNEVEN = [(key, dtype) for key, dtype, _ in COLUMNS]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(serialized(), max_size=3))
+def test_uneven_examples(items: list[bytes]) -> None:
+    """Features of any length, sparse and ragged."""
+
+    def parse(batch: list[bytes]) -> Any:
+        sparse, ragged = tuple(UNEVEN[:3]), tuple((key, dtype, "int32") for key, dtype in UNEVEN[3:])
+        return parse_examples(strings(batch, (-1,)), strings([], (0,)), (), sparse=sparse, dense=(), ragged=ragged)
+
+    assert_same(*both(parse, items))
+
+
+def test_plain_uneven_examples_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # the Python way would fail
+    rows = [
+        {b"f": ("float32", [1.0, 2.0]), b"s": ("string", [b"x", b""]), b"i": ("int64", [-5])},
+        {},
+        {b"i": ("int64", [1, 2**62, 3]), b"s": ("string", [])},
+    ]
+    for packed in (True, False):
+        items = [
+            part(0x0A, b"".join(part(0x0A, part(0x0A, k) + part(0x12, feature(*v, packed))) for k, v in row.items()))
+            for row in rows
+        ]
+        found = parse_examples(
+            strings(items, (3,)), strings([], (0,)), (), dense=(),
+            sparse=((b"f", "float32"), (b"s", "string")), ragged=((b"i", "int64", "int64"),),
+        )  # fmt: skip
+        assert [indices.tolist() for indices in found[:2]] == [[[0, 0], [0, 1]], [[0, 0], [0, 1]]]
+        assert found[2].tolist() == [1.0, 2.0] and found[3].tolist() == [b"x", b""]
+        assert [shape.tolist() for shape in found[4:6]] == [[3, 2], [3, 2]]
+        assert found[6].tolist() == [-5, 1, 2**62, 3] and found[7].tolist() == [0, 1, 1, 4]
+
+
+KEYS = st.binary(min_size=16, max_size=16)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=300), max_size=5), KEYS, st.integers(1, 2**31))
+def test_hashes(items: list[bytes], key: bytes, buckets: int) -> None:
+    texts, words = strings(items, (-1,)), struct.unpack("<2Q", key)
+    assert_same(*both(lambda: (hash_bucket_fast(texts, num_buckets=buckets),)))
+    assert_same(*both(lambda: (hash_bucket_strong(texts, num_buckets=buckets, key=words),)))
+
+
+def test_hashes_of_every_length() -> None:
+    texts = strings([bytes(i * 7 % 251 for i in range(size)) for size in range(700)], (-1,))
+    assert_same(*both(lambda: (hash_bucket_fast(texts, num_buckets=2**62),)))
+    assert_same(*both(lambda: (hash_bucket_strong(texts, num_buckets=2**62, key=(1, 2**64 - 1)),)))
+    many = strings([b"%d" % i for i in range(10_000)], (100, 100))  # hashed without Python's lock
+    assert_same(*both(lambda: (hash_bucket_fast(many, num_buckets=997),)))
+
+
 def test_plain_examples_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # the Python way would fail
     entries = [(b"f", "float32", [1.0, 2.0]), (b"s", "string", [b"x"]), (b"i", "int64", [-5])]
@@ -299,6 +356,10 @@ def test_wrong_arguments_are_refused() -> None:
         lambda: core.examples(one, ((b"k", 0x0A, 1, np.empty(1, np.int64), None),)),
         lambda: core.examples(one, ((b"k", 0x0A, 1, np.empty(1, object), (b"a", b"b")),)),
         lambda: core.examples(one, ((b"k", 7, 1, out, None),)),
+        lambda: core.examples(one, ((b"k", 7, 0, None, None),)),
+        lambda: core.hashes(one, b"key", out),
+        lambda: core.hashes(one, b"", out),
+        lambda: core.hashes([b""], b"", np.empty(1, np.uint64)),
     ):
         with pytest.raises((TypeError, ValueError, BufferError, OverflowError)):
             call()
@@ -309,4 +370,5 @@ def test_wrong_arguments_are_refused() -> None:
     assert core.encode(["a", 1], np.empty(2, object)) is False
     assert core.encode(["a", "\ud800"], np.empty(2, object)) is False
     assert core.encode({"a": 1}, np.empty(1, object)) is False
-    assert core.examples(strings(["text"], (1,)), ()) is False  # type: ignore[list-item]
+    assert core.examples(strings(["text"], (1,)), ()) is None  # type: ignore[list-item]
+    assert core.hashes(strings(["text"], (1,)), b"", np.empty(1, np.uint64)) is False  # type: ignore[list-item]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.errors import InputError
 from torch_towers.registry import Spec, Strings, elementwise, op
 
@@ -28,13 +29,20 @@ except ImportError:  # pragma: no cover  only towers with salted hashing need it
 
 _BUCKETS = elementwise("int64")
 _MASK = (1 << 64) - 1
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
-def _buckets(hash_of: Callable[[bytes], int], x: Strings, num_buckets: int) -> Tensor:
-    """The 64-bit hash of each string, as an unsigned number, modulo `num_buckets`."""
-    hashes = np.fromiter(map(hash_of, x.ravel().tolist()), np.uint64, x.size)
-    hashes %= num_buckets
-    return torch.from_numpy(hashes.view(np.int64).reshape(x.shape))  # type: ignore[reportUnknownMemberType]
+def _buckets(hashes: Hashes, num_buckets: int) -> Tensor:
+    """64-bit hashes, as unsigned numbers, modulo `num_buckets`."""
+    return torch.from_numpy((hashes % np.uint64(num_buckets)).view(np.int64))  # type: ignore[reportUnknownMemberType]
+
+
+def _hashes(x: Strings, key: bytes, hash_of: Callable[[bytes], int]) -> Hashes:
+    """The hash of each string: by the native core (SipHash under `key`, Fingerprint64 where it is empty), else by `hash_of`."""
+    hashes = np.empty(x.shape, np.uint64)
+    if native.core is None or not native.core.hashes(np.ascontiguousarray(x), key, hashes):
+        hashes.reshape(-1)[:] = np.fromiter(map(hash_of, x.ravel().tolist()), np.uint64, x.size)
+    return hashes
 
 
 @op(stage="host", infer=_BUCKETS)
@@ -44,7 +52,7 @@ def hash_bucket_fast(x: Strings, *, num_buckets: int) -> Tensor:
         raise InputError(
             "this tower hashes strings, and the package pyfarmhash is not installed: pip install pyfarmhash"
         )
-    return _buckets(fingerprint64, x, num_buckets)
+    return _buckets(_hashes(x, b"", fingerprint64), num_buckets)
 
 
 @op(stage="host", infer=_BUCKETS)
@@ -58,13 +66,16 @@ def hash_bucket_strong(x: Strings, *, num_buckets: int, key: tuple[int, ...]) ->
             "this tower hashes strings with a salt, and the package siphash24 is not installed: pip install siphash24"
         )
     secret = struct.pack("<2Q", *[part & _MASK for part in key])
-    return _buckets(lambda text: int.from_bytes(siphash24(text, key=secret).digest(), "little"), x, num_buckets)
+    return _buckets(
+        _hashes(x, secret, lambda text: int.from_bytes(siphash24(text, key=secret).digest(), "little")), num_buckets
+    )
 
 
 @op(stage="host", infer=_BUCKETS)
 def hash_bucket_legacy(x: Strings, *, num_buckets: int) -> Tensor:
     """TensorFlow's own 64-bit hash modulo `num_buckets`: `[...] -> [...]` int64. Source: tf.raw_ops.StringToHashBucket."""
-    return _buckets(_hash64, x, num_buckets)
+    hashes = np.fromiter(map(_hash64, x.ravel().tolist()), np.uint64, x.size)
+    return _buckets(hashes.reshape(x.shape), num_buckets)
 
 
 def _hash64(data: bytes, seed: int = 0xDECAFCAFFE) -> int:

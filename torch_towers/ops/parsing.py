@@ -81,9 +81,36 @@ def parse_examples(
     wanted: dict[bytes, tuple[str, int, str]] = {}
     for kind, columns in (("dense", dense), ("sparse", sparse), ("ragged", ragged)):
         wanted.update({column[0]: (kind, place, column[1]) for place, column in enumerate(columns)})
-    plain = None if sparse or ragged or len(wanted) != len(dense) else _plain_examples(serialized, defaults, dense)
-    if plain is not None:
-        return plain
+    single = serialized.ndim == 0
+    unique = len(wanted) == len(dense) + len(sparse) + len(ragged)
+    plain = (
+        _plain_examples(serialized, defaults, dense, (*sparse, *(column[:2] for column in ragged))) if unique else None
+    )
+    fixed, found = _examples(serialized, names, defaults, wanted, dense, sparse, ragged) if plain is None else plain
+    found, uneven = found[: len(sparse)], found[len(sparse) :]
+    return (
+        *[_indices(lengths, single) for _, lengths in found],
+        *[values for values, _ in found],
+        *[lengths if single else _shape_of(lengths) for _, lengths in found],
+        *fixed,
+        *[values for values, _ in uneven],
+        *[_row_splits(lengths, splits, single) for (_, lengths), (_, _, splits) in zip(uneven, ragged, strict=True)],
+    )
+
+
+def _shape_of(lengths: Tensor) -> Tensor:
+    return torch.tensor([len(lengths), int(max([0, *ints(lengths)]))])
+
+
+Features = tuple[list[Any], list[tuple[Rows, Tensor]]]
+"""The dense features, and (values, how many each row has) of those whose rows have any number."""
+
+
+def _examples(
+    serialized: Strings, names: Strings, defaults: tuple[Rows, ...], wanted: dict[bytes, tuple[str, int, str]],
+    dense: Sequence[DenseColumn], sparse: Sequence[Column], ragged: Sequence[RaggedColumn],
+) -> Features:  # fmt: skip
+    """Any features of a vector of examples, or of one."""
     single = serialized.ndim == 0
     labels: list[bytes] = names.reshape(-1).tolist()
     rows = [
@@ -97,22 +124,14 @@ def parse_examples(
             [_dense(part, column, default, _where(labels, i, single)) for i, part in enumerate(parts)], column, default
         )
         fixed.append(joined.reshape(joined.shape[1:]) if single else joined)
-    found = [_ragged([row.get(key) for row in rows], dtype) for key, dtype in sparse]
-    uneven = [_ragged([row.get(key) for row in rows], dtype) for key, dtype, _ in ragged]
-    return (
-        *[_indices(lengths, single) for _, lengths in found],
-        *[values for values, _ in found],
-        *[lengths if single else torch.tensor([len(rows), int(max([0, *ints(lengths)]))]) for _, lengths in found],
-        *fixed,
-        *[values for values, _ in uneven],
-        *[_row_splits(lengths, splits, single) for (_, lengths), (_, _, splits) in zip(uneven, ragged, strict=True)],
-    )
+    uneven = [_ragged([row.get(key) for row in rows], dtype) for key, dtype, *_ in (*sparse, *ragged)]
+    return fixed, uneven
 
 
 def _plain_examples(
-    serialized: Strings, defaults: tuple[Rows, ...], dense: Sequence[DenseColumn]
-) -> tuple[Any, ...] | None:
-    """The dense features of a vector of examples by the native core; None where it is missing or gives up on them."""
+    serialized: Strings, defaults: tuple[Rows, ...], dense: Sequence[DenseColumn], uneven: Sequence[Column]
+) -> Features | None:
+    """The features of a vector of examples by the native core; None where it is missing or gives up on them."""
     if native.core is None or serialized.ndim != 1 or any(min(shape, default=1) < 1 for _, _, shape in dense):
         return None
     count = len(serialized)
@@ -127,9 +146,24 @@ def _plain_examples(
             standard = tuple(standard.tolist())
         outs.append(np.empty((count, *shape), _DTYPES.get(dtype, object)))
         columns.append((key, _TAGS[dtype], step, outs[-1], standard))
-    if not native.core.examples(np.ascontiguousarray(serialized), tuple(columns)):
+    columns += [(key, _TAGS[dtype], 0, None, None) for key, dtype in uneven]
+    found = native.core.examples(np.ascontiguousarray(serialized), tuple(columns))
+    if found is None:
         return None
-    return tuple(out if out.dtype.char == "O" else torch.from_numpy(out) for out in outs)  # type: ignore[reportUnknownMemberType]
+    fixed = [out if out.dtype.char == "O" else torch.from_numpy(out) for out in outs]  # type: ignore[reportUnknownMemberType]
+    return fixed, [
+        (_values(values, dtype), _native_numbers(lengths, "int64"))
+        for (_, dtype), (lengths, values) in zip(uneven, found, strict=True)
+    ]
+
+
+def _values(values: Any, dtype: str) -> Rows:
+    """A feature's values as the native core gives them: a list of strings, or the bytes of numbers."""
+    return _tensor(values, dtype) if dtype == "string" else _native_numbers(values, dtype)
+
+
+def _native_numbers(data: bytearray, dtype: str) -> Tensor:
+    return torch.frombuffer(data, dtype=torch_dtype(dtype)) if data else torch.empty(0, dtype=torch_dtype(dtype))
 
 
 class _Where:
