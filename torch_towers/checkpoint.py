@@ -51,6 +51,7 @@ CONFIG, WEIGHTS, VOCABULARIES = "config.json", "model.safetensors", "vocabularie
 REPORTS = ("MODEL.md", "parity.json")  # written beside, and never opened by `load`
 SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 ms
 MAX_CONFIG, MAX_VOCABULARY = 256 << 20, 4 << 30
+MAX_VALUES = 4 << 20  # values in config.json, which take some 100 bytes each: a large tower has a hundred thousand
 INLINE_COUNT, INLINE_BYTES = 4, 1024  # a string constant up to here (the words of an assertion) is no file of its own
 _INDEX, _INDEX_IDS = "index.candidates", "index.ids"
 _ZEROS = "0" * 64
@@ -149,7 +150,7 @@ def own_files(path: Path) -> set[str]:
     """What the checkpoint in a folder lists as its own files and folders, and they alone; nothing where it is no checkpoint of ours."""
     try:
         with Folder(path) as folder:
-            config = parse_json(folder.read(CONFIG, MAX_CONFIG), CONFIG)
+            config = parse_json(folder.read(CONFIG, MAX_CONFIG), CONFIG, MAX_VALUES)
         if config["format"] != FORMAT:
             return set()
         files = [item["file"] for item in config["vocabularies"].values() if "file" in item]
@@ -314,7 +315,7 @@ def _config(folder: Folder) -> dict[str, Any]:
         data = folder.read(CONFIG, MAX_CONFIG)
     except CheckpointError as error:
         raise CheckpointError(f"{error}{recognized(folder.path, 'torch_towers.load')}") from error
-    config = mapping(parse_json(data, where), where)
+    config = mapping(parse_json(data, where, MAX_VALUES), where)
     if config.get("format") != FORMAT or type(config.get("version")) is not int:
         raise CheckpointError(
             f"{where}: is not the config.json of a torch_towers checkpoint{recognized(folder.path, 'torch_towers.load')}"
@@ -448,7 +449,7 @@ def _inline(fields: Mapping[str, Any], where: str) -> Strings:
 
 
 def _shaped(tokens: list[bytes], shape: list[Any], where: str) -> Strings:
-    if not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(tokens):
+    if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(tokens):
         raise CheckpointError(f"{where} has {len(tokens)} tokens; {CONFIG} says {shape}")
     values = np.empty(len(tokens), dtype=object)
     values[:] = tokens

@@ -340,6 +340,8 @@ def check_arguments(entry: Op, inputs: tuple[Operand, ...], attrs: Mapping[str, 
             raise CheckpointError(f"{where}: {entry.name} lacks its attribute `{name}`")
         if name in attrs and not fits(attrs[name], entry.hints.get(name, Any)):
             raise CheckpointError(f"{where}: the attribute `{name}` of {entry.name} cannot be {_short(attrs[name])}")
+        if name.endswith("dtype") and isinstance(attrs.get(name), str) and attrs[name] not in DTYPES:
+            raise CheckpointError(f"{where}: {entry.name} has the dtype {_short(attrs[name])}, which does not exist")
 
 
 def check_call(entry: Op, inputs: tuple[Operand, ...], where: str) -> None:

@@ -33,6 +33,7 @@ Engine = Literal["exact", "flat", "ivf", "hnsw"]
 FORMAT, VERSION = "torch_towers index", 1
 META, WEIGHTS, IDS, ATTRIBUTES, FAISS = "index.json", "index.safetensors", "ids.txt", "attributes.json", "index.faiss"
 _FILES = {META, WEIGHTS, IDS, ATTRIBUTES, FAISS}
+_MOST_BYTES = 4 << 30  # of ids, and of attributes
 _RECALL_QUERIES, _RECALL_K = 1000, 10
 
 
@@ -250,7 +251,11 @@ class Index:
         said = mapping(meta["weights"], META, {"size", "sha256", "header_sha256"})
         with folder.open(WEIGHTS) as file:
             tensors = read_weights(file, str(folder.path / WEIGHTS), table, Digest(**said), True)
-        files = {name: _verified(folder, name, digest) for name, digest in mapping(meta["files"], META).items()}
+        most = {FAISS: _MOST_BYTES + 4 * said["size"]}  # links of its own beside the vectors
+        files = {
+            name: _verified(folder, name, digest, most.get(name, _MOST_BYTES))
+            for name, digest in mapping(meta["files"], META).items()
+        }
         index = cls.__new__(cls)
         index.embeddings = tensors["embeddings"]
         index.similarity_function, index.engine = meta["similarity"], meta["engine"]
@@ -351,9 +356,8 @@ def _meta(folder: Folder) -> dict[str, Any]:
     return meta
 
 
-def _verified(folder: Folder, name: str, digest: Any) -> bytes:
-    with folder.open(name) as file:
-        data = file.read()
+def _verified(folder: Folder, name: str, digest: Any, limit: int) -> bytes:
+    data = folder.read(name, limit)
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{folder.path / name}: its sha256 is not the one in {META}: it was changed or damaged")
     return data

@@ -20,7 +20,7 @@ from torch_towers.program import Program
 from torch_towers.registry import MODULES, OPS
 from torch_towers.steps import Env, getter
 
-KERNEL_ERRORS = (IndexError, ValueError, RuntimeError, ArithmeticError)
+KERNEL_ERRORS = (LookupError, ValueError, RuntimeError, ArithmeticError, MemoryError)
 """What kernels raise on operands that do not fit. `InputError`, of checks that have their own sentence, is a `ValueError`."""
 
 
@@ -32,7 +32,7 @@ def refusal(program: Program, inputs: Mapping[str, Any], error: Exception) -> st
     """
     if isinstance(error, InputError):
         return str(error)
-    if "allocate memory" in str(error):
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
         return "there is not enough memory for them"
     env: Env = dict(inputs)
     for node, (name, run) in zip(program.graph.nodes, program._steps, strict=True):

@@ -13,11 +13,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
-from torch_towers.errors import CheckpointError
+from torch_towers.errors import CheckpointError, TorchTowersError
 from torch_towers.files import Folder, check_local, sync
 
 _log = logging.getLogger(__name__)
-_Read = TypeVar("_Read")
+_Value = TypeVar("_Value")
 
 Listing = Callable[[Path], set[str]]
 """The files and folders in a folder that are ours by its own listing, as paths relative to it; none where it is no folder of ours."""
@@ -58,7 +58,7 @@ def check_target(target: str | os.PathLike[str], listing: Listing) -> Path:
     return path
 
 
-def opened(path: str | os.PathLike[str], read: Callable[[Folder], _Read]) -> _Read:
+def opened(path: str | os.PathLike[str], read: Callable[[Folder], _Value]) -> _Value:
     """What `read` gives of the folder: read again where another process replaces it meanwhile, and put back where one was killed.
 
     Errors: `CheckpointError`.
@@ -67,7 +67,7 @@ def opened(path: str | os.PathLike[str], read: Callable[[Folder], _Read]) -> _Re
         before = _identity(path)
         try:
             with Folder(path) as folder:
-                return read(folder)
+                return _read(folder, read)
         except CheckpointError:
             writers = any(_left(Path(path)))  # asked first: a writer that is done has put its folder there
             if _identity(path) == before and (before is not None or not writers):
@@ -77,7 +77,18 @@ def opened(path: str | os.PathLike[str], read: Callable[[Folder], _Read]) -> _Re
         raise CheckpointError(f"{path}: is replaced again and again while it is loaded")
     _put_back(Path(os.path.realpath(path)))
     with Folder(path) as folder:
+        return _read(folder, read)
+
+
+def _read(folder: Folder, read: Callable[[Folder], _Value]) -> _Value:
+    """What `read` gives; where it ends in an error of Python's own, which no check foresaw, that is one of the folder."""
+    try:
         return read(folder)
+    except TorchTowersError:
+        raise
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError, MemoryError) as error:
+        why = f"{type(error).__name__}: {error}"[:300]
+        raise CheckpointError(f"{folder.path}: was changed or damaged: it cannot be read ({why})") from error
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:

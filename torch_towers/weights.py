@@ -166,8 +166,13 @@ def _places(header: bytes, name: str, table: Mapping[str, Stored], size: int) ->
     return places
 
 
-def parse_json(data: bytes, where: str) -> Any:
-    """JSON as a machine wrote it: UTF-8, every key once, finite numbers, nesting within reason."""
+def parse_json(data: bytes, where: str, values: int | None = None) -> Any:
+    """JSON as a machine wrote it: UTF-8, every key once, finite numbers, nesting within reason; not more than about `values` values.
+
+    A file of empty lists takes fifteen times its size.
+    """
+    if values is not None and (count := sum(map(data.count, (b",", b"[", b"{")))) > values:
+        raise CheckpointError(f"{where}: holds about {count} values, more than the {values} that such a file may have")
     try:
         return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as error:

@@ -220,7 +220,7 @@ class Bundle:
 
     def _strings(self, entry: Entry) -> np.ndarray:
         """Object array of bytes. The layout: varint lengths, the masked CRC32C of the lengths, the bytes of all strings."""
-        data = bytes(self._bytes(entry))
+        data = self._bytes(entry)
         count = math.prod(entry.shape)
         where = f"{self.shard_path(entry.shard)}: string tensor {entry.key!r} at byte {entry.offset}"
         lengths: list[int] = []
@@ -243,7 +243,7 @@ class Bundle:
         position += 4
         strings = np.empty(count, object)
         for i, length in enumerate(lengths):
-            strings[i] = data[position : position + length]
+            strings[i] = bytes(data[position : position + length])
             position += length
         return strings.reshape(entry.shape)
 

@@ -43,6 +43,7 @@ from torch_towers.text_lines import from_lines
 from torch_towers.tower import Tower, TowerSpec
 from torch_towers.two_tower import TwoTower
 
+from .budget import within_budget
 from .towers import DIM, WORDS, id_tower, word_tower
 
 pa = pytest.importorskip("pyarrow")
@@ -823,6 +824,30 @@ def test_stores_are_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytes
     command = ["embed", str(checkpoint), "--tower", "candidate", "--input", paths["input"], "--output", paths["output"]]
     assert cli.main(command) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["i.parquet"]
+
+
+def test_a_header_of_many_columns(tmp_path: Path) -> None:
+    """60,000 columns are 3.6e9 comparisons where each is counted among all."""
+    code = (
+        "from torch_towers.bulk.read import column_names; from torch_towers.bulk.sources import find_sources\n"
+        "try: print(len(column_names(find_sources(sys.argv[1:])[0])))\n"
+        "except torch_towers.TorchTowersError as error: print(error)"
+    )
+    names = [f"c{i}" for i in range(60_000)]
+    for listed, said in ((names, "60000"), ([*names, "c7"], "two columns are named 'c7'")):
+        (tmp_path / "i.csv").write_text(",".join(listed) + "\n")
+        assert said in within_budget(code, str(tmp_path / "i.csv"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    from torch_towers.bulk.read import column_names
+
+    monkeypatch.setattr("torch_towers.bulk.read.MAX_LINE", 1000)
+    path = tmp_path / f"i.{suffix}.gz"
+    path.write_bytes(gzip.compress(b"a" * 100_000))
+    with pytest.raises(BulkError, match="a line is longer than 1000 bytes"):
+        column_names(find_sources([str(path)])[0])
 
 
 def test_an_output_that_is_a_file(checkpoint: Path, tmp_path: Path) -> None:

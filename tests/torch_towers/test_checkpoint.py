@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 import torch_towers
+from tests.torch_towers.budget import within_budget
 from tests.torch_towers.towers import (
     ROWS,
     WORDS,
@@ -378,6 +379,49 @@ def test_bytes_after_the_last_tensor_and_a_header_beyond_the_file(saved: Path) -
     for claim in (1 << 63, 100_000_001, length + len(content)):
         (saved / "model.safetensors").write_bytes(struct.pack("<Q", claim) + content[8:])
         refused(saved, "beyond the file")
+
+
+LOAD = """
+try: torch_towers.load(sys.argv[1]); print("loaded")
+except CheckpointError as error: print(error)
+"""
+
+
+@pytest.mark.parametrize("data, said", [
+    (b"{" + b",".join(b'"k%d": 0' % i for i in range(200_000)) + b', "k7": 1}', "the key 'k7' stands twice"),
+    (b'{"a": [' + b"[]," * (16 << 20) + b"[]]}", "values, more than the 4194304 that such a file may have"),
+    (b"[" * 1_000_000, "is nested too deeply"),
+])  # fmt: skip
+def test_configs_that_cost_more_than_they_weigh(saved: Path, data: bytes, said: str) -> None:
+    (saved / "config.json").write_bytes(data)
+    assert said in within_budget(LOAD, str(saved))
+
+
+def test_a_good_checkpoint_needs_little_memory(saved: Path) -> None:
+    assert within_budget(LOAD, str(saved)) == "loaded\n"
+
+
+@pytest.mark.parametrize("change", [
+    lambda config: config["weights"].update(sha256="\ud800"),
+    lambda config: config["vocabularies"]["query.table.keys"].update(sha256="\ud800"),
+    lambda config: config["vocabularies"]["query.table.keys"].update(shape=[1] * 1001),
+    lambda config: config["vocabularies"].update({"query.table.keys": {"values": ["\ud800"], "shape": [1]}}),
+    lambda config: config["towers"]["query"]["encoder"]["nodes"][-1].update(op="cast", inputs=["scaled"], attrs={"dtype": "float33"}),
+    lambda config: config["towers"]["query"]["encoder"]["nodes"][-1].update(inputs=["scaled", {"bytes": "\ud800"}]),
+])  # fmt: skip
+def test_no_other_error_comes_out(saved: Path, change: Callable[[Any], Any]) -> None:
+    config = config_of(saved)
+    change(config)
+    reseal(saved, config)
+    with pytest.raises(CheckpointError):
+        load(saved)
+
+
+def test_a_sha256_that_is_no_text(saved: Path) -> None:
+    config = config_of(saved)
+    (saved / "config.json").write_text(json.dumps({**config, "sha256": "\ud800"}))
+    with pytest.raises(CheckpointError, match=r"was changed or damaged: it cannot be read \(UnicodeEncodeError"):
+        load(saved)
 
 
 def test_a_config_of_endless_size(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

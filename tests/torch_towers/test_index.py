@@ -211,3 +211,24 @@ def test_vertex_distances(n: int, m: int, dim: int, seed: int) -> None:
 def test_a_distance_of_another_name() -> None:
     with pytest.raises(ValueError, match="'L2' is not a distance of Vertex's: those are SQUARED_L2"):
         distance(QUERIES, CANDIDATES, "L2")
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "attributes.json"])
+def test_files_of_endless_size_are_not_read(tmp_path: Path, name: str) -> None:
+    Index(torch.eye(3), ["a", "b", "c"], attributes={"size": [1, 2, 3]}).save(tmp_path / "i")
+    with (tmp_path / "i" / name).open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CheckpointError, match=rf"{name} has 1099511627776 bytes, more than the 4294967296"):
+        Index.load(tmp_path / "i")
+
+
+@pytest.mark.parametrize("change", [
+    {"weights": {"size": [], "sha256": 1, "header_sha256": None}}, {"dtype": []}, {"ids": {}}, {"shape": [1 << 39, 1 << 39]},
+    {"files": {"attributes.json": "\ud800", "ids.txt": None}},
+])  # fmt: skip
+def test_no_other_error_comes_out(tmp_path: Path, change: dict[str, Any]) -> None:
+    Index(torch.eye(3), ["a", "b", "c"]).save(tmp_path / "i")
+    meta = tmp_path / "i" / "index.json"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), **change}))
+    with pytest.raises(CheckpointError):
+        Index.load(tmp_path / "i")

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,7 +20,7 @@ from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.sources import Source
 from torch_towers.extras import need
 
-MAX_LINE = 256 << 20
+MAX_LINE = 64 << 20
 MAX_FIELD = 16 << 20
 
 Bad = tuple[int, str]
@@ -109,7 +110,7 @@ def column_names(source: Source) -> list[str] | None:
         raise
     except READING as error:
         raise _unreadable(source, error) from error
-    if repeated := {name for name in names if names.count(name) > 1}:
+    if repeated := {name for name, count in Counter(names).items() if count > 1}:
         raise BulkError(f"{source.path}: two columns are named {min(repeated)!r}")
     return names
 
@@ -214,10 +215,18 @@ def _fields(source: Source, file: Any) -> Iterator[list[str]]:
     """
     csv.field_size_limit(MAX_FIELD)
     if source.kind == "csv":
-        return csv.reader(io.TextIOWrapper(file, "latin-1", newline=""))
+        return csv.reader(_lines(source, io.TextIOWrapper(file, "latin-1", newline="")))
     return (
-        line.rstrip("\r\n").split("\t") for line in io.TextIOWrapper(file, "latin-1", newline="\n")
+        line.rstrip("\r\n").split("\t") for line in _lines(source, io.TextIOWrapper(file, "latin-1", newline="\n"))
     )  # no quotes in TSV
+
+
+def _lines(source: Source, file: io.TextIOWrapper) -> Iterator[str]:
+    """The lines of a file, none of them longer than `MAX_LINE`: what is packed may unfold to any length."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise BulkError(f"{source.path}: a line is longer than {MAX_LINE} bytes: is it a table?")
+        yield line
 
 
 def _header(rows: Iterator[list[str]], source: Source) -> list[str]:

@@ -1,0 +1,21 @@
+"""Code in a process of its own, with a budget of memory and processor time: what a file may cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def within_budget(code: str, *arguments: str, above: int = 300 << 20, seconds: int = 5) -> str:
+    """What Python code prints in a process that may take `above` bytes more than its imports, and some seconds of the processor."""
+    head = (
+        "import resource, sys; import torch_towers, torch_towers.bulk, torch; torch_towers.load; torch_towers.Index\n"
+        "from torch_towers import index, two_tower, CheckpointError\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (used + {above}, used + {above}))\n"
+        "spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])\n"
+        f"resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + {seconds} + 1, int(spent) + {seconds} + 1))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", head + code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
