@@ -70,7 +70,13 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
     schema = read_schema(options.input_schema, side) if options.input_schema else None
     split_index = side == "query" and not options.whole and output is None
     ported = port_tower(
-        models[path], entry, embedding=output, split_index=split_index, cut_behind=options.cut, schema=schema
+        models[path],
+        entry,
+        embedding=output,
+        split_index=split_index,
+        cut_behind=options.cut,
+        schema=schema,
+        without_dropout=options.dropout == "off",
     )
     for line in summary_lines(side, ported):
         say(line)
@@ -144,7 +150,7 @@ def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: An
 
 
 def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedModel]) -> list[str]:
-    """Trained variables that are in a SavedModel but in no tower, by name."""
+    """Variables that are in a SavedModel but in no tower, by name: trained ones, and tables of others (an index's candidates)."""
     found: list[str] = []
     for path, model in models.items():
         used = {key for ported in towers.values() if ported.model is model for key in ported.variables}
@@ -156,7 +162,7 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
         }
         names = {model.variables[key].name for key in used}
         found += [
-            f"{path}: variable {variable.name!r} {list(variable.shape)}"
+            f"{path}: variable {variable.name!r} {variable.dtype} {list(variable.shape)}"
             for key, variable in model.variables.items()
             if key not in used and variable.name not in names and is_weight(variable)
         ]
@@ -164,10 +170,13 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
 
 
 def is_weight(variable: Any) -> bool:
-    """False for what only training needs: optimizer slots, counters, metrics."""
+    """False for what only training needs: optimizer slots, counters, metrics, seeds."""
     key = variable.checkpoint_key.lower()
-    return variable.trainable and variable.dtype.startswith(("float", "bfloat")) and not any(
-        part in key for part in ("optimizer", ".optimizer_slot", "keras_api", "save_counter", "/total", "/count", "metrics")
+    holds = variable.dtype.startswith(("float", "bfloat")) if variable.trainable else len(variable.shape) > 0
+    return holds and not any(
+        part in key for part in (
+            "optimizer", ".optimizer_slot", "keras_api", "save_counter", "/total", "/count", "metrics", "seed_generator",
+        )
     )  # fmt: skip
 
 

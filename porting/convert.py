@@ -21,7 +21,7 @@ from porting import effects, sizes
 from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
 from porting.names import outermost
-from porting.registry import CONVERTERS, Entry, converter, load_converters
+from porting.registry import CONVERTERS, DRAWS, Entry, converter, load_converters
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.simplify import as_graph, flatten
 from porting.values import Constant, Sizes, Value, constant
@@ -65,10 +65,11 @@ class Context:
 
 def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
+    emitter = ConvertingEmitter(graph, context)
     refused = changes(graph, context.model.functions), unsupported(graph, context.model.functions)
     if any(refused):
+        emitter.refuse_draws(graph)  # what is drawn from a seed says more than that the seed changes
         raise PortingError("\n".join(filter(None, refused)))
-    emitter = ConvertingEmitter(graph, context)
     return emitter.graph(emitter.run(graph, {})), emitter
 
 
@@ -151,6 +152,13 @@ class ConvertingEmitter(Emitter):
         self.results = {node.name: _first(env[node.name]) for node in graph.nodes}
         return {name: _look_up(ref, env) for name, ref in graph.outputs.items()}
 
+    def refuse_draws(self, graph: Graph) -> None:
+        """Refuses the last op of `graph` that draws random numbers, with its own advice."""
+        for node in reversed(graph.nodes):
+            if node.op in CONVERTERS and CONVERTERS[node.op].refuses == DRAWS:
+                self.scope = node.name
+                CONVERTERS[node.op].function(self)
+
     def _convert(self, node: Node, operands: list[Any]) -> Any:
         folded = sizes.fold(self, node, operands)
         if folded is not None:
@@ -191,7 +199,7 @@ class ConvertingEmitter(Emitter):
         inner.modules, inner._held = self.modules, self._held
         inner.stack, inner.scope = self.stack, self.scope
         inner._symbols = self._symbols
-        inner.equal = self.equal
+        inner.equal_rows = self.equal_rows
         return inner
 
     def write_call(self, name: str, operands: Sequence[Any], specs: Sequence[Any], **attrs: Any) -> Any:

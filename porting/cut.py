@@ -9,29 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from porting import effects
+from porting import dropout, effects
 from porting.effects import Functions, normal, upstream
 from torch_towers.graph import Graph, TensorSpec, node_of
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a graph is cut. `feeds`: the tensors that become inputs, by reference; `fetches`: the outputs' references, by name."""
+    """Where a graph is cut. `feeds`: the tensors that become inputs, by reference; `fetches`: the outputs' references, by name.
+
+    `without_dropout`: dropout that was left on is taken out first.
+    """
 
     feeds: Mapping[str, TensorSpec] = field(default_factory=dict[str, TensorSpec])
     fetches: Mapping[str, str] = field(default_factory=dict[str, str])
+    without_dropout: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.feeds or self.fetches)
+        return bool(self.feeds or self.fetches or self.without_dropout)
 
 
 def apply(graph: Graph, cut: Cut, functions: Functions) -> Graph:
     """The nodes that the outputs need, back to the tensors that are fed; of the inputs those that are still used.
 
-    What stands outside of the cut goes with its assertions, and with what it changes that nothing here reads.
+    What stands outside of the cut goes, with its assertions, and with what it changes that nothing here reads.
     """
     if not cut:
         return graph
+    graph = dropout.off(graph) if cut.without_dropout else graph
     renamed = {normal(ref): spec.name for ref, spec in cut.feeds.items()}
     fetches = dict(cut.fetches) or dict(graph.outputs)
     nodes = {node.name: node for node in graph.nodes}

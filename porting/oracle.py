@@ -94,6 +94,7 @@ class Oracle:
         request = {
             "model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True,
             "feeds": {ref: [spec.name, spec.dtype] for ref, spec in cut.feeds.items()}, "fetches": dict(cut.fetches),
+            "without_dropout": cut.without_dropout,
         }  # fmt: skip
         return self._ask(request, batches)
 

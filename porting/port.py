@@ -63,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--input-schema", type=Path, metavar="FILE", help="input_schema.json that names the features behind --cut"
     )
+    made.add_argument(
+        "--dropout", choices=("off",), help="port a tower that was exported with dropout left on as it should have been, without; "
+        "it is compared with TensorFlow after the same change",
+    )  # fmt: skip
     made.add_argument("--tags", metavar="TAG[,TAG]", help="the meta graph, where a SavedModel holds several")
     made.add_argument("--similarity", choices=("auto", "dot", "cosine"), default="auto",
                       help="auto: cosine where both towers end in a unit norm, else dot")  # fmt: skip

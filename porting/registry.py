@@ -16,6 +16,9 @@ from typing import Any
 
 Converter = Callable[..., Any]
 
+DRAWS = "everything: it draws random numbers"
+"""What the converter of an op refuses that draws."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

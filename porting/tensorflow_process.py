@@ -49,7 +49,7 @@ def serve() -> None:
 
 
 def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dict[str, Any]:
-    what = json.dumps([request.get("values"), request.get("feeds"), request.get("fetches")])
+    what = json.dumps([request.get(key) for key in ("values", "feeds", "fetches", "without_dropout")])
     key = (request["model"], tuple(request["tags"]), request["entry"], what)
     if key not in runners:
         runners[key] = _node_runner(*key[:3], _cut(request)) if request.get("values") else _runner(*key[:3])
@@ -69,7 +69,7 @@ def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dic
 
 def _cut(request: dict[str, Any]) -> Cut:
     feeds = {ref: TensorSpec(name, dtype, None) for ref, (name, dtype) in request.get("feeds", {}).items()}
-    return Cut(feeds, request.get("fetches", {}))
+    return Cut(feeds, request.get("fetches", {}), request.get("without_dropout", False))
 
 
 def _sentence(error: Exception) -> str:

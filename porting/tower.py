@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from porting import batch, effects, retrieval, samples
+from porting import batch, dropout, effects, retrieval, samples
 from porting import cut as cutting
 from porting.arrays import as_stored
 from porting.convert import Context, ConvertingEmitter, convert
@@ -68,23 +68,38 @@ def port_tower(
     cut_behind: str | None = None,
     schema: Schema | None = None,
     split_index: bool = False,
+    without_dropout: bool = False,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
     `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut_behind` names an op (or node) whose
     results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
-    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. Errors: `PortingError`.
+    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. `without_dropout` takes
+    dropout out that was left on. Errors: `PortingError`.
     """
     entry = entry or model.default_entry()
     whole, dropped = flatten_whole(model.graph(entry), model.functions)
-    cut = front(whole, cut_behind, schema)
+    left_on = dropout.find(whole)
+    cut = replace(front(whole, cut_behind, schema), without_dropout=without_dropout and bool(left_on))
     tf_graph = cutting.apply(whole, cut, model.functions)
+    notes = effects.described(dropped)
+    if cut.without_dropout:
+        notes.append(
+            f"dropout off: {dropout.described(left_on)} is left out, as an export with training=False has it; TensorFlow is "
+            "compared after the same change"
+        )
     index = retrieval.find(tf_graph, model) if split_index else None
     if index is not None:
-        cut = Cut(cut.feeds, index.cut().fetches)
-        tf_graph = cutting.apply(tf_graph, index.cut(), model.functions)
+        cut = replace(cut, fetches=index.cut().fetches)
+        before, tf_graph = tf_graph, cutting.apply(tf_graph, index.cut(), model.functions)
+        notes += _left_out_inputs(before, tf_graph)
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
+    if left_on := dropout.find(tf_graph):
+        raise PortingError(
+            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
+            "without it, as it should have been exported (with training=False)"
+        )
     context = Context(model)
     graph, emitter = convert(tf_graph, context)
     converted = graph
@@ -105,9 +120,17 @@ def port_tower(
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
         refusals=tuple(lifted.refusals) if lifted else (),
-        cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(effects.described(dropped)), retrieval=index, entry_outputs=tuple(whole.outputs),
+        cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(notes), retrieval=index, entry_outputs=tuple(whole.outputs),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}),
     )  # fmt: skip
+
+
+def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:
+    """The inputs of an index that its query tower does not take."""
+    kept = {spec.name for spec in tower.inputs}
+    left = [repr(spec.name) for spec in whole.inputs if spec.name not in kept]
+    said = "of the index, not of its query tower: they are given to `index.search(queries, k, exclude)`, or --whole keeps them"
+    return [f"left out the input{'s' if len(left) > 1 else ''} {', '.join(left)} {said}"] if left else []
 
 
 def _ids(
@@ -174,7 +197,7 @@ def _with_rows(
     spec: TowerSpec, tf_graph: Graph, graph: Graph, emitter: ConvertingEmitter, store: dict[str, Any], model: SavedModel
 ) -> TowerSpec:
     """`spec` with names for the rows of its inputs and outputs: see `porting.batch`."""
-    known, equal = emitter.known, batch.Equal(emitter.equal)
+    known, equal = emitter.known, batch.Equal(emitter.equal_rows)
     first = [spec.embedding, *graph.outputs] if spec.embedding else list(graph.outputs)
     given = {name: known[graph.outputs[name]] for name in first if graph.outputs[name] in known}
     firsts = {name: value.shape[0] for name, value in given.items() if value.shape}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 
 from porting import samples
 from porting.arrays import to_numpy
-from porting.cut import Cut
 from porting.divergence import first_difference
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
@@ -28,7 +28,7 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
     asked = list(batches) or samples.batches(ported.tf_graph, ported.model)
     where = (ported.model.path, ported.model.tags, ported.entry)
     index = _answering(ported)
-    part = Cut(ported.cut.feeds) if index else ported.cut
+    part = replace(ported.cut, fetches={}) if index else ported.cut
     answers = oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
     names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
     theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
@@ -47,7 +47,7 @@ def _compare_ids(
     if not ported.ids or not answered:
         return
     where = (ported.model.path, ported.model.tags, ported.entry)
-    expected = oracle.run_cut(*where, Cut(ported.cut.feeds, ported.ids), answered)
+    expected = oracle.run_cut(*where, replace(ported.cut, fetches=ported.ids), answered)
     tower = ported.tower()
     pairs = [
         ({name: to_numpy(found) for name, found in tower.preprocess(dict(batch)).items()}, values)

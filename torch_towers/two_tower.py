@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,7 +82,7 @@ class TwoTower:
         if candidates is None:
             if self.candidates is None:
                 raise CheckpointError("this checkpoint holds no candidates: give them, as embeddings or as inputs")
-            candidates, ids = self.candidates.embeddings, self.candidates.ids if ids is None else ids
+            candidates, ids = self.candidates.embeddings, _known(self.candidates.ids) if ids is None else ids
         vectors = candidates if is_embeddings(candidates) else self.encode_candidate(candidates)
         encode = self.encode_query if self.query is not None else None
         return Index(
@@ -153,6 +154,16 @@ def load(
     if dtype is not None and not isinstance(wanted, torch.dtype):
         raise ValueError(f"dtype must be a torch.dtype or its name, not {dtype!r}")
     return TwoTower(query, candidate, found.similarity, found.source, found.candidates).to(device, wanted)
+
+
+def _known(ids: Any) -> Any:
+    """The ids of an export as the user knows them: text where all of them are, bytes as they are."""
+    if not isinstance(ids, np.ndarray):
+        return ids
+    try:
+        return [item.decode() for item in ids.tolist()]
+    except UnicodeDecodeError:
+        return ids
 
 
 def _tower(tower: Tower | None, name: str) -> Tower:

@@ -9,6 +9,7 @@ import torch
 
 from porting.convert import ConvertingEmitter, converter
 from porting.errors import PortingError
+from porting.registry import DRAWS
 from porting.values import Constant, Sizes, Value
 from torch_towers.dtypes import torch_dtype
 
@@ -16,10 +17,13 @@ Emit = ConvertingEmitter
 
 REFUSED = (
     "RandomStandardNormal", "TruncatedNormal", "RandomUniformInt", "RandomShuffle", "RandomGammaV3", "RandomPoissonV2",
-    "ParameterizedTruncatedNormal", "Multinomial", "StatelessMultinomial", "StatelessRandomUniform", "StatelessRandomUniformV2",
+    "ParameterizedTruncatedNormal", "StatelessRandomUniform", "StatelessRandomUniformV2",
     "StatelessRandomNormal", "StatelessRandomNormalV2", "StatelessRandomUniformInt", "StatelessRandomUniformIntV2",
-    "StatelessTruncatedNormal", "StatelessTruncatedNormalV2",
+    "StatelessTruncatedNormal", "StatelessTruncatedNormalV2", "StatelessRandomGetKeyCounter", "StatelessRandomGetAlg",
+    "StatelessRandomGetKeyCounterAlg",
 )  # fmt: skip
+SAMPLES = ("Multinomial", "StatelessMultinomial", "StatelessMultinomialV2")
+"""Draws that are no leftover of training: the model's answer is a sample."""
 
 
 class Uniform(Value):
@@ -79,13 +83,16 @@ def random_uniform(t: Emit, shape: Sizes, *, dtype: str) -> Uniform:
     return Uniform(t.scope, tuple(shape), dtype, 0.0, 1.0)
 
 
-def _refused(op: str) -> None:
-    @converter(op, refuses="everything: it draws random numbers")
+def _refused(op: str, advice: str) -> None:
+    @converter(op, refuses=DRAWS)
     def convert(t: Emit, *operands: Any, **attrs: Any) -> Any:
-        raise PortingError(
-            f"{op} {t.scope!r} draws random numbers, so two runs of TensorFlow differ: export with training=False"
-        )
+        raise PortingError(f"{op} {t.scope!r} draws random numbers, so two runs of TensorFlow differ: {advice}")
 
 
 for _op in REFUSED:
-    _refused(_op)
+    _refused(_op, "export with training=False")
+for _op in SAMPLES:
+    _refused(
+        _op,
+        "port an entry that gives what it samples from (the logits), and sample from that (torch.multinomial), or take its argmax",
+    )

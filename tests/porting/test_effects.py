@@ -92,7 +92,7 @@ def test_a_table_that_grows_is_refused(tmp_path: Path) -> None:
         model.words.insert(["b"], [2])
         return {"y": model.words.lookup(x)}
 
-    with pytest.raises(PortingError, match="changes what the model holds.*LookupTableInsertV2"):
+    with pytest.raises(PortingError, match=r"changes what the model holds.*LookupTableInsertV2"):
         port_tower(saved(tmp_path, serve, text=True))
 
 
@@ -111,7 +111,7 @@ def test_reference_variables_of_tf1(tmp_path: Path) -> None:
     ported = check(tmp_path / "dead", answer, {"x": ROWS})
     assert ported.notes and "ScatterUpdate" in ported.notes[0]
     save(tmp_path / "read", lambda: build(True))
-    with pytest.raises(PortingError, match="changes what the model holds.*ScatterUpdate"):
+    with pytest.raises(PortingError, match=r"changes what the model holds.*ScatterUpdate"):
         port_tower(read(tmp_path / "read"))
 
 

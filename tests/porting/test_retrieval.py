@@ -95,6 +95,40 @@ def test_brute_force_split(tmp_path: Path, kind: str, capsys: Any) -> None:
     found = towers.index().search(users, k=9)
     assert np.array_equal(found.scores.numpy(), expected_scores.numpy())
     assert as_bytes(found.ids) == as_bytes(expected.numpy())
+    assert type(found.ids[0, 0]) is (str if kind == "strings" else np.int64)
+
+
+def test_inputs_that_only_the_index_takes_are_named(tmp_path: Path, capsys: Any) -> None:
+    brute_force(tmp_path / "index", NAMES)
+    entry = ["--query-signature", "query_with_exclusions", "--no-verify"]
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), *entry]) == 0
+    assert "left out the input 'exclusions' of the index" in capsys.readouterr().out
+    assert "left out the input 'exclusions' of the index" in (tmp_path / "out" / "MODEL.md").read_text()
+    found = torch_towers.load(tmp_path / "out").index().search(USERS[:2], k=3, exclude=[["movie 1"], ["movie 2"]])
+    assert "movie 1" not in found.ids[0] and "movie 2" not in found.ids[1]
+
+
+def test_ids_that_are_no_text_stay_bytes(tmp_path: Path) -> None:
+    brute_force(tmp_path / "index", np.array([b"\xff%d" % i for i in range(40)], object))
+    assert port.main(["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), "--no-verify"]) == 0
+    assert type(torch_towers.load(tmp_path / "out").index().search(USERS[:1], k=1).ids[0, 0]) is bytes
+
+
+def test_an_export_without_signatures(tmp_path: Path, capsys: Any) -> None:
+    """Its index is found; beside the query model alone, candidates and identifiers are named as left out."""
+    index = top.BruteForce(query_model(), k=9)
+    index.index(tf.constant(CANDIDATES), tf.constant(NAMES))
+    scores, ids = index(tf.constant(USERS))
+    tf.keras.models.save_model(index, str(tmp_path / "index"), signatures={})
+    port_it = ["--query", str(tmp_path / "index"), "-o", str(tmp_path / "out"), "--no-verify"]
+    assert not read(tmp_path / "index").signatures
+    assert port.main(port_it) == 0
+    found = torch_towers.load(tmp_path / "out").index().search(USERS, k=9)
+    assert as_bytes(found.ids) == as_bytes(ids.numpy()) and np.array_equal(found.scores.numpy(), scores.numpy())
+    assert "left out" not in capsys.readouterr().out
+    assert port.main([*port_it, "--query-signature", "query_model.__call__"]) == 0
+    said = capsys.readouterr().out
+    assert "variable 'candidates' float32 [40, 4]" in said and "variable 'identifiers' string [40]" in said
 
 
 @pytest.mark.parametrize("kind", ["strings", "integers"])
