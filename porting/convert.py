@@ -233,7 +233,7 @@ class ConvertingEmitter(Emitter):
         inner.modules, inner._held = self.modules, self._held
         inner.stack, inner.scope = self.stack, self.scope
         inner._symbols = self._symbols
-        inner.equal = self.equal
+        inner.equal_rows = self.equal_rows
         return inner
 
     def write_call(self, name: str, operands: Sequence[Any], specs: Sequence[Any], **attrs: Any) -> Any:

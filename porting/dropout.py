@@ -37,9 +37,15 @@ def find(graph: Graph) -> list[Dropout]:
 
 def off(graph: Graph) -> Graph:
     """`graph` as it would have been exported with training=False. What only the draws needed is still there."""
-    found = {item.node: item for item in find(graph)}
-    nodes = (replace(n, op="Identity", inputs=(found[n.name].kept,)) if n.name in found else n for n in graph.nodes)
-    return replace(graph, nodes=tuple(nodes))
+    kept = {item.node: item.kept for item in find(graph)}
+
+    def without(ref: str) -> str:
+        while node_of(ref) in kept:
+            ref = kept[node_of(ref)]
+        return ref
+
+    nodes = tuple(replace(node, inputs=tuple(map(without, node.inputs))) for node in graph.nodes)
+    return replace(graph, nodes=nodes, outputs={name: without(ref) for name, ref in graph.outputs.items()})
 
 
 def described(found: Sequence[Dropout]) -> str:

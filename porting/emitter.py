@@ -49,7 +49,7 @@ class Emitter:
         self._symbol_of: dict[str, str] = {}  # a `size` node -> the free size that it reads
         self._expressions: dict[str, tuple[str, tuple[Any, ...]]] = {}  # a `size_add`, ... node -> what it computes
         self._symbols = 0
-        self.equal: list[tuple[str, str]] = []  # first sizes that the graph wants to be equal
+        self.equal_rows: list[tuple[str, str]] = []  # first sizes that the graph wants to be equal
         self.known: dict[str, Value] = {}  # reference -> what is known of the value
         for spec in self.inputs:
             self._node_names(spec.name)
@@ -253,11 +253,11 @@ class Emitter:
         probes = [_probe(entry, operands, attrs, {**s, **r}) for s, r in zip(_distinct(symbols), rows, strict=True)]
         if any(probe is None for probe in probes):
             return
-        self.equal += [(firsts[0], other) for other in firsts[1:]]
+        self.equal_rows += [(firsts[0], other) for other in firsts[1:]]
         for value, first, second in zip(result if isinstance(result, tuple) else (result,), *probes, strict=True):
             follows = first[1][:1] == (rows[0][firsts[0]],) and second[1][:1] == (rows[1][firsts[0]],)
             if follows and value.shape and isinstance(value.shape[0], str):
-                self.equal.append((firsts[0], value.shape[0]))
+                self.equal_rows.append((firsts[0], value.shape[0]))
 
     def _leaves(self, symbol: str) -> list[str]:
         """The free sizes that a size is computed from."""

@@ -220,7 +220,7 @@ def _with_rows(
     spec: TowerSpec, tf_graph: Graph, graph: Graph, emitter: ConvertingEmitter, store: dict[str, Any], model: SavedModel
 ) -> TowerSpec:
     """`spec` with names for the rows of its inputs and outputs: see `porting.batch`."""
-    known, equal = emitter.known, batch.Equal(emitter.equal)
+    known, equal = emitter.known, batch.Equal(emitter.equal_rows)
     first = [spec.embedding, *graph.outputs] if spec.embedding else list(graph.outputs)
     given = {name: known[graph.outputs[name]] for name in first if graph.outputs[name] in known}
     firsts = {name: value.shape[0] for name, value in given.items() if value.shape}

@@ -34,7 +34,7 @@ LONG = ("img-", "aud-", "txt-wordshape", "tf1-cifar", "tf1-mnistconv")
 MISSING = {
     "rf-adult-tfdf": r"SimpleML",
     "tft1-taxi-tfx": r"BoostedTrees",
-    "tf2-regress-rust": r"Assign",
+    "tf2-regress-rust": r"ResourceApply",
 }
 """What the sentence must name that refuses a SavedModel, by its name."""
 
