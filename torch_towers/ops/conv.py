@@ -80,6 +80,15 @@ def _infer_conv(
     return _spec(x, reach, strides, padding, channels, channels_last)
 
 
+def _nothing(x: Tensor, channels: int, reach: Sequence[int], strides: Sequence[int]) -> Tensor:
+    """No positions, where the input is a little shorter than the kernel: TensorFlow's size is rounded towards 0, PyTorch refuses.
+
+    Source: tensorflow/core/framework/kernel_shape_util.cc, GetWindowedOutputSizeVerbose.
+    """
+    sizes = [max((size - need) // step + 1, 0) for size, need, step in zip(x.shape[2:], reach, strides, strict=True)]
+    return x.new_zeros(x.shape[0], channels, *sizes)
+
+
 @op(infer=_infer_conv)
 def conv(
     x: Tensor, weight: Tensor, *, strides: tuple[int, ...], padding: Padding, dilations: tuple[int, ...], channels_last: bool,
@@ -102,7 +111,10 @@ def conv(
         weight = weight.movedim((-1, -2), (0, 1))
     reach = [window_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
     x = pad_axes(x, window_margins(x.shape[2:], reach, strides, padding))
-    y = _CONVOLVE[rank](x, weight, stride=strides, dilation=dilations, groups=groups)
+    if any(0 < need - size < 2 * stride for size, need, stride in zip(x.shape[2:], reach, strides, strict=True)):
+        y = _nothing(x, weight.shape[0], reach, strides)
+    else:
+        y = _CONVOLVE[rank](x, weight, stride=strides, dilation=dilations, groups=groups)
     return y.movedim(1, -1) if channels_last else y
 
 

@@ -12,6 +12,7 @@ X = _RANDOM.standard_normal((2, 7, 6, 4)).astype(np.float32)
 X3 = _RANDOM.standard_normal((2, 5, 6, 4, 2)).astype(np.float32)
 K = _RANDOM.standard_normal((3, 2, 4, 5)).astype(np.float32)
 K3 = _RANDOM.standard_normal((3, 2, 2, 2, 3)).astype(np.float32)
+LONG = np.ones((7, 2, 4, 5), np.float32)
 INTS = _RANDOM.integers(-9, 9, (2, 6, 8, 4)).astype(np.int32)
 SUM = "a sum of up to 24 products of order 1 in another order"
 MEAN = "the same sum and one division"
@@ -109,3 +110,24 @@ def test_channels_first(padding: str) -> None:
     theirs = last(tf.constant(batch["x"])).numpy()
     assert ours.shape == theirs.shape
     assert np.abs(ours.numpy() - theirs).max() < 1e-4  # sums of 24 and 25 products in another order, values up to 50
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_inputs_shorter_than_the_kernel(stride: int) -> None:
+    """A size that is known at run time only: a little too short gives no position, shorter ones are refused."""
+
+    def function(x: object) -> object:
+        return tf.raw_ops.Conv2D(input=x, filter=LONG, strides=[1, stride, 1, 1], padding="VALID")
+
+    concrete = tf.function(function).get_concrete_function(x=tf.TensorSpec([None, None, 6, 4], tf.float32))
+    program = port(concrete, ["x"])
+    for rows in range(1, 9):
+        x = np.ones((2, rows, 6, 4), np.float32)
+        try:
+            expected = concrete(x=tf.constant(x)).shape
+        except tf.errors.InvalidArgumentError:
+            with pytest.raises((RuntimeError, ValueError)):
+                run(program, {"x": x})
+        else:
+            (found,) = run(program, {"x": x}).values()
+            assert tuple(found.shape) == tuple(expected), rows
