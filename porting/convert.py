@@ -248,7 +248,9 @@ class ConvertingEmitter(Emitter):
             raise PortingError(f"function {body.name!r} calls itself: recursion cannot be ported")
         function = self.functions[body.name]
         return self.context.as_served(
-            flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name))
+            flatten(
+                as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name)
+            )
         )
 
     def inline(self, body: FunctionRef | Graph, operands: Sequence[Any]) -> list[Any]:

@@ -89,7 +89,7 @@ def regrouping(draft: Draft, name: str) -> bool:
 def _regroup(draft: Draft, parent: Node, child: Node, kind: _Kind, c: str, c_is_left: bool) -> bool:
     leaves = [draft.value(ref) is not None for ref in child.inputs]
     commutes, child_commutes = parent.op in kind.commutative, child.op in kind.commutative
-    if all(leaves) or not (commutes and child_commutes or draft.dtype(parent.name) in _REGROUPED):
+    if all(leaves) or not ((commutes and child_commutes) or draft.dtype(parent.name) in _REGROUPED):
         return False
     operands = tuple(child.inputs)
     if not any(leaves):

@@ -55,7 +55,9 @@ class Draft:
     def users(self, name: str) -> int:
         """How many operands and outputs read the results of a node, equal nodes counted as the one that TensorFlow makes of them."""
         if self._users is None:
-            readers = (node for node in self.nodes.values() if node.op not in IDENTITIES and self._one(node.name) == node.name)
+            readers = (
+                node for node in self.nodes.values() if node.op not in IDENTITIES and self._one(node.name) == node.name
+            )
             refs = [ref for node in readers for ref in node.inputs] + list(self._graph.outputs.values())
             self._users = Counter(self._one(node_of(self.source(ref))) for ref in refs)
         return self._users[self._one(name)]
@@ -70,9 +72,15 @@ class Draft:
         for node in self.nodes.values():
             if node.op in IDENTITIES or not (node.inputs or node.op == "Const") or node.op.startswith(_STATEFUL):
                 continue
-            operands = [(twins.get(node_of(ref), node_of(ref)), ref.partition(":")[2]) for ref in map(self.source, node.inputs)]
+            operands = [
+                (twins.get(node_of(ref), node_of(ref)), ref.partition(":")[2]) for ref in map(self.source, node.inputs)
+            ]
             operands = sorted(operands) if node.op in _COMMUTATIVE else operands
-            key = (node.op, tuple(operands), tuple(sorted((name, _hashable(value)) for name, value in node.attrs.items())))
+            key = (
+                node.op,
+                tuple(operands),
+                tuple(sorted((name, _hashable(value)) for name, value in node.attrs.items())),
+            )
             if seen.setdefault(key, node.name) != node.name:
                 twins[node.name] = seen[key]
         return twins

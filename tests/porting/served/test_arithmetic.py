@@ -75,7 +75,9 @@ def test_to_the_bit(formula: str, dtype: Any) -> None:
     check_function(tf.autograph.experimental.do_not_convert(function), [{"x": VALUES.astype(dtype)}])
 
 
-@pytest.mark.parametrize("formula", ["x / c", "x / c, cast", "(x / c1) / c2", "(x + c1) + c2", "c2 - (x - c1)", "c - (a + b)", "x ** 3"])
+@pytest.mark.parametrize(
+    "formula", ["x / c", "x / c, cast", "(x / c1) / c2", "(x + c1) + c2", "c2 - (x - c1)", "c - (a + b)", "x ** 3"]
+)
 def test_as_written_is_something_else(formula: str) -> None:
     """The same formula with the imitation off: TensorFlow's numbers are not those of the graph as it is written."""
     program, concrete = ported(EXACT[formula], AS_WRITTEN, {"x": VALUES})
@@ -97,7 +99,10 @@ def test_short_floats(dtype: Any) -> None:
 
     def function(x: Any) -> Any:
         v = tf.cast(x, dtype)
-        return [tf.cast(y, tf.float32) for y in (v / 0.3, (v + 0.1) + 0.3, (v * 0.1) * 0.3, (v / 0.3) * 0.1, (v - 0.1) - 0.3)]
+        return [
+            tf.cast(y, tf.float32)
+            for y in (v / 0.3, (v + 0.1) + 0.3, (v * 0.1) * 0.3, (v / 0.3) * 0.1, (v - 0.1) - 0.3)
+        ]
 
     check_function(tf.autograph.experimental.do_not_convert(function), [{"x": SPREAD}])
 
@@ -179,7 +184,8 @@ def test_what_a_signature_captures_is_no_constant(tmp_path: Path) -> None:
     module = tf.Module()
     module.scale = tf.constant(0.1)
     module.serve = tf.function(
-        lambda x: {"captured": x / module.scale, "written": x / 0.1}, input_signature=[tf.TensorSpec([None], tf.float32, "x")]
+        lambda x: {"captured": x / module.scale, "written": x / 0.1},
+        input_signature=[tf.TensorSpec([None], tf.float32, "x")],
     )
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
     loaded = tf.saved_model.load(str(tmp_path))
