@@ -90,7 +90,7 @@ class Oracle:
     ) -> list[Any]:
         """TensorFlow's outputs of a part of the entry's graph for each batch; where TensorFlow refused it, its message.
 
-        The part runs op by op, as in `values`: what stands outside of it need not exist in this TensorFlow.
+        The part runs as a graph of its own, optimized as the whole is: what stands outside of it need not exist in this TensorFlow.
         """
         request = {
             "model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True,

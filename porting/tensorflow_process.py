@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context, execute
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework import op_def_library, op_def_registry
 from tensorflow.python.saved_model import loader_impl
 
 from porting import cut as cutting
@@ -27,7 +27,7 @@ from porting.cut import Cut
 from porting.oracle import Arrays, of_batch
 from porting.saved_model import FunctionRef, SavedModel, read
 from porting.simplify import flatten
-from torch_towers.graph import Node, TensorSpec
+from torch_towers.graph import Graph, Node, TensorSpec
 
 with contextlib.suppress(ImportError):
     import tensorflow_text  # noqa: F401  (registers its ops)
@@ -52,7 +52,11 @@ def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dic
     what = json.dumps([request.get(key) for key in ("values", "feeds", "fetches", "without_dropout")])
     key = (request["model"], tuple(request["tags"]), request["entry"], what)
     if key not in runners:
-        runners[key] = _node_runner(*key[:3], _cut(request)) if request.get("values") else _runner(*key[:3])
+        if not request.get("values"):
+            runners[key] = _runner(*key[:3])
+        else:
+            cut = _cut(request)
+            runners[key] = _part_runner(*key[:3], cut) if cut else _node_runner(*key[:3])
     arrays = load_arrays(Path(request["inputs"]))
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     errors: list[str | None] = []
@@ -170,16 +174,77 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-# -- op by op -------------------------------------------------------------------------------------------------------------
+# -- a part of a graph, and op by op --------------------------------------------------------------------------------------
 
 
-def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
-    """A function from named inputs to the first result of every node, each op run by its own kernel; of a part, to its outputs."""
+def _part_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
+    """A function from named inputs to a part's outputs. It runs as one graph, so that TensorFlow optimizes it as what it serves."""
+    model, flat = _flat(path, tags, entry, cut)
+    nodes = {node.name: node for node in flat.nodes}
+    captured = model.captured(entry)
+    outside = {  # what the function captures, as a loaded signature does
+        node.name: _held(node, model)
+        for node in flat.nodes
+        if _is_held(node) and (node.op != "Const" or node.name in captured)
+    }
+
+    def part(*inputs: Any) -> dict[str, Any]:
+        results: dict[str, list[Any]] = {spec.name: [x] for spec, x in zip(flat.inputs, inputs, strict=True)}
+        results |= outside
+        for node in flat.nodes:
+            if node.name not in outside:
+                results[node.name] = _written(node, [_result(ref, results, nodes) for ref in node.inputs], model)
+        return {name: tf.identity(_result(ref, results, nodes)) for name, ref in flat.outputs.items()}
+
+    specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in flat.inputs]
+    function = tf.function(part, input_signature=specs, autograph=False)
+
+    def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        found = function(*(tf.constant(arrays[spec.name], spec.dtype) for spec in flat.inputs))
+        return {name: _array(value.numpy()) for name, value in found.items()}
+
+    return run
+
+
+def _written(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
+    """The results of a node, written into the graph that is being traced."""
+    if _is_held(node):
+        return _held(node, model)
+    definition = op_def_registry.get(node.op)
+    keywords: dict[str, Any] = {}
+    inferred: set[str] = set()
+    for arg in definition.input_arg:
+        count = _length(arg, node)
+        keywords[arg.name] = operands[:count] if arg.number_attr or arg.type_list_attr else operands[0]
+        operands = operands[count:]
+        inferred |= {arg.type_attr, arg.number_attr, arg.type_list_attr}
+    for attr in definition.attr:
+        if attr.name not in inferred:
+            keywords[attr.name] = _by_name(_attr(attr, node))
+    *_, operation, _ = op_def_library._apply_op_helper(node.op, **keywords)
+    return list(operation.outputs)
+
+
+def _by_name(value: Any) -> Any:
+    """An attribute with the functions in it by their names, as the builder of graphs takes them."""
+    if isinstance(value, FunctionRef):
+        return value.name
+    return [_by_name(item) for item in value] if isinstance(value, list) else value  # type: ignore[reportUnknownVariableType]
+
+
+def _flat(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> tuple[SavedModel, Graph]:
+    """The flat graph of an entry, or a part of it; TensorFlow knows the bodies that it names."""
     model = read(path, tags=list(tags) or None, verify=False)
     flat = cutting.apply(flatten(model.graph(entry), model.functions), cut, model.functions)
     prefix = f"op_by_op_{next(_PREFIXES)}_"
     _add_functions(path, model.tags, prefix)
-    flat = replace(flat, nodes=tuple(replace(node, attrs=_prefixed(node.attrs, prefix)) for node in flat.nodes))
+    return model, replace(flat, nodes=tuple(replace(node, attrs=_prefixed(node.attrs, prefix)) for node in flat.nodes))
+
+
+def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
+    """A function from named inputs to the first result of every node, each op run by its own kernel."""
+    model, flat = _flat(path, tags, entry, Cut())
+    flat_nodes = {node.name: node for node in flat.nodes}
 
     def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         results: dict[str, list[Any]] = {
@@ -190,17 +255,12 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
             try:
                 results[node.name] = _execute(node, [_result(ref, results, flat_nodes) for ref in node.inputs], model)
             except tf.errors.OpError:
-                if cut:
-                    raise
                 break
             first = results[node.name][0] if results[node.name] else None
             if first is not None and first.dtype not in (tf.resource, tf.variant):
                 shown[node.name] = _array(first.numpy())
-        if cut:
-            return {name: _array(_result(ref, results, flat_nodes).numpy()) for name, ref in flat.outputs.items()}
         return shown
 
-    flat_nodes = {node.name: node for node in flat.nodes}
     return run
 
 
@@ -260,7 +320,12 @@ def _length(arg: Any, node: Node) -> int:
     return int(node.attrs[arg.number_attr]) if arg.number_attr else 1
 
 
-def _execute(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
+def _is_held(node: Node) -> bool:
+    """Whether a node gives what the model holds: a variable, a table, a constant."""
+    return node.op == "Const" or "variable" in node.attrs or "table" in node.attrs
+
+
+def _held(node: Node, model: SavedModel) -> list[Any]:
     if "variable" in node.attrs:
         value = tf.constant(model.variables[node.attrs["variable"]].numpy())
         if node.op != "VarHandleOp":
@@ -270,8 +335,12 @@ def _execute(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
         return [variable.handle]
     if "table" in node.attrs:
         return [_table(model, node.attrs["table"])]
-    if node.op == "Const":
-        return [tf.constant(node.attrs["value"])]
+    return [tf.constant(node.attrs["value"])]
+
+
+def _execute(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
+    if _is_held(node):
+        return _held(node, model)
     definition = op_def_registry.get(node.op)
     attrs = [item for attr in definition.attr for item in (attr.name, _attr(attr, node))]
     count = sum(_length(arg, node) for arg in definition.output_arg)

@@ -20,8 +20,8 @@ def mark_fused(draft: Draft) -> None:
     """Gives the attribute `no_nan` to every Relu and Relu6 that oneDNN fuses, where a NaN could come."""
     finite = Finite(draft)
     for name, node in list(draft.nodes.items()):
-        fused = node.op in ("Relu", "Relu6") and draft.dtype(name) in _DTYPES and is_fused(draft, node)
-        if fused and not finite(node.inputs[0]):
+        is_relu = node.op in ("Relu", "Relu6") and draft.dtype(name) in _DTYPES
+        if is_relu and is_fused(draft, node) and not finite(node.inputs[0]):
             draft.mark(name, no_nan=True)
 
 
@@ -57,7 +57,10 @@ def _biased(draft: Draft, node: Node, *products: str) -> bool:
 
 def _product(draft: Draft, ref: str, *products: str) -> bool:
     node = _alone(draft, ref, *products)
-    return node is not None and not node.attrs.get("transpose_a", False)
+    if node is None or node.op != "MatMul":
+        return node is not None
+    turned = draft.node(node.inputs[0], "Transpose") is not None  # TensorFlow makes it a transposed operand first
+    return bool(node.attrs.get("transpose_a", False)) == turned
 
 
 def _is_vector(draft: Draft, ref: str) -> bool:

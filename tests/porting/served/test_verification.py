@@ -1,0 +1,49 @@
+"""A decision behind a formula that TensorFlow's optimizer rewrites: equal to the bit, or the verification says that it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porting.oracle import Oracle
+from porting.saved_model import read
+from porting.served import Served
+from porting.tower import port_tower
+from porting.verify import verify_with_tensorflow
+from tests.witness import tf
+
+PRICES = {"price": (np.arange(200) / 10).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def prices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A price in steps of ten cents, hashed, is the row of an embedding."""
+    module = tf.Module()
+    module.table = tf.Variable(np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32), name="table")
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "price")])
+    def serve(price: Any) -> dict[str, Any]:
+        step = tf.cast(price / 0.1, tf.int64)
+        row = tf.strings.to_hash_bucket_fast(tf.strings.as_string(step), 64)
+        return {"embedding": tf.gather(module.table, row)}
+
+    module.serve = serve
+    path = tmp_path_factory.mktemp("prices") / "model"
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    return path
+
+
+def test_equal_as_served(prices: Path, oracle: Oracle) -> None:
+    report = verify_with_tensorflow(port_tower(read(prices)), oracle, [PRICES])
+    assert report.passed, report.lines()
+    assert report.ids
+
+
+def test_different_as_written(prices: Path, oracle: Oracle) -> None:
+    """With the imitation off, the comparison fails on the same rows, and names ids."""
+    report = verify_with_tensorflow(port_tower(read(prices), served=Served(optimizer=False)), oracle, [PRICES])
+    assert not report.passed
+    assert not all(part.passed for part in report.ids.values())
