@@ -1,5 +1,7 @@
 # make demo    ports the demo's two SavedModels, checks the numbers against TensorFlow's, and answers queries
 # make test    sets everything up and runs the tests        make lint    ruff and pyright
+# make test-without-tensorflow  the tests again, without TensorFlow and without native code
+# make test-older-processors    what computes with numbers again, with the instructions that older processors have
 # make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
 # make bench   compares speed with TensorFlow and ONNX Runtime, side by side
 # make bench-device  the towers on a GPU: whole, encoder alone, compiled, beside what the device can do at most
@@ -10,7 +12,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 export TORCH_TOWERS_CORPUS ?= $(wildcard ../shared/savedmodels)
 
-.PHONY: demo test test-without-tensorflow lint corpus bench bench-device bench-bulk docs clean
+.PHONY: demo test test-without-tensorflow test-older-processors lint corpus bench bench-device bench-bulk docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-parity.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +34,16 @@ test: $(VENV)/.installed
 
 test-without-tensorflow: .venv-runtime/.installed
 	! .venv-runtime/bin/python -c "import tensorflow" 2>/dev/null
-	.venv-runtime/bin/python -m pytest -n 2 --dist loadfile
+	TORCH_TOWERS_NATIVE=0 .venv-runtime/bin/python -m pytest -n 2 --dist loadfile
+
+NUMBERS := tests/torch_towers/layers tests/torch_towers/ops $(addprefix tests/torch_towers/test_,$(addsuffix .py,\
+	batches best calls fusion index similarity threads tower))
+
+test-older-processors: .venv-runtime/.installed
+	TORCH_TOWERS_NATIVE=avx2 ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 \
+		.venv-runtime/bin/python -m pytest -n 2 --dist loadfile $(NUMBERS)
+	TORCH_TOWERS_NATIVE=c ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
+		.venv-runtime/bin/python -m pytest -n 2 --dist loadfile $(NUMBERS)
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

@@ -9,7 +9,6 @@ setup(
         Extension(
             "torch_towers._native", sorted(glob("native/core/*.c")), depends=["native/core/core.h"], optional=True
         ),
-        Extension("torch_towers._linear", ["native/linear.c"], optional=True),
         Extension("torch_towers._scores", ["native/scores.c"], depends=["native/scores.h"], optional=True),
     ]
 )

@@ -400,4 +400,9 @@ static PyMethodDef methods[] = {
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "torch_towers._scores", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__scores(void) { return PyModule_Create(&module); }
+/* `kernels`: how many kinds of KERNELS this processor runs, plain C, AVX2 and AVX-512 in this order. */
+PyMODINIT_FUNC PyInit__scores(void) {
+    PyObject *made = PyModule_Create(&module);
+    if (made != NULL && PyModule_AddIntConstant(made, "kernels", best_kernel() + 1) < 0) Py_CLEAR(made);
+    return made;
+}

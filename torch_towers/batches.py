@@ -1,58 +1,19 @@
-"""Batches: many rows through a tower, a bounded number at a time, and small work on the caller's thread alone."""
+"""Batches: many rows through a tower, a bounded number at a time."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
+from torch_towers.threads import on_one_thread
 
 Part = Callable[[int, int], Tensor]
 """The embeddings of the rows from one number up to another: `[end - start, dim]`."""
-
-
-class _Given(threading.local):
-    threads = 0
-
-
-_given = _Given()
-
-
-def threads() -> int:
-    """How many threads a call may use that itself tells whether they pay: torch's number, inside `on_one_thread` too."""
-    return _given.threads or torch.get_num_threads()
-
-
-def on_one_thread(run: Callable[..., T], *operands: Any) -> T:
-    """What `run` gives, its torch ops on the caller's thread alone: to wake others takes longer than small work does."""
-    before = torch.get_num_threads()
-    if before == 1:
-        return run(*operands)
-    torch.set_num_threads(1)  # for this thread; half a microsecond
-    _given.threads = before
-    try:
-        return run(*operands)
-    finally:
-        _given.threads = 0
-        torch.set_num_threads(before)
-
-
-def on_all_threads(run: Callable[..., T], *operands: Any) -> T:
-    """What `run` gives, on the threads that `on_one_thread` holds back: for the large op among small ones."""
-    now, all_of_them = torch.get_num_threads(), threads()
-    if now == all_of_them:
-        return run(*operands)
-    torch.set_num_threads(all_of_them)
-    try:
-        return run(*operands)
-    finally:
-        torch.set_num_threads(now)
 
 
 def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, bar: Any) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from torch_towers import native
-from torch_towers.batches import threads
+from torch_towers.calls import plain
 from torch_towers.dtypes import torch_dtype
 from torch_towers.ops.reductions import top_k
-from torch_towers.products import eager, plain, products
+from torch_towers.products import are_rows, products
+from torch_towers.threads import threads
 
 MOST = 1024
 """Of the best that the native pass is asked for: beyond, torch's own selection takes less time."""
@@ -30,7 +31,7 @@ def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str
 
     What `top_k(matmul(queries, candidates.mT), k)` gives, without all products in memory where no gradient is asked for.
     """
-    if not eager(queries, candidates) or k > len(candidates):
+    if k > len(candidates) or not plain(queries, candidates):
         return top_k(torch.matmul(queries, candidates.mT), k, dtype=dtype)
     if found := native_top_k(queries, candidates, k, dtype):
         return found
@@ -44,7 +45,7 @@ def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int6
     """`top_k_of_products` in one pass; None where it is not for the native code: other numbers than float32, NaN among the scores."""
     if native.scores is None or not queries.numel() or not 0 < k <= MOST:
         return None
-    if not plain(queries) or not plain(candidates):
+    if not are_rows(queries) or not are_rows(candidates) or not plain(queries, candidates):
         return None
     (n, dim), m = queries.shape, len(candidates)
     values, places = np.empty((n, k), np.float32), np.empty((n, k), np.int32 if dtype == "int32" else np.int64)
@@ -52,7 +53,7 @@ def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int6
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
         parts, sizes = (q[rows], c, values[rows], places[rows]), (rows.stop - start, m, dim, k, places.itemsize)
-        if not native.scores.top_k(*parts, *sizes, threads()):
+        if not native.scores.top_k(*parts, *sizes, threads(), native.kernel):
             return None
     found = [torch.from_numpy(array) for array in (values, places)]  # type: ignore[reportUnknownMemberType]
     return found[0], found[1].to(torch_dtype(dtype))

@@ -172,16 +172,15 @@ def _positive(text: str) -> int:
 
 def embed_command(options: argparse.Namespace) -> int:
     """`torch-towers embed`."""
-    import gc
-
     from torch_towers.bulk import run
+    from torch_towers.garbage import set_aside
 
-    gc.freeze()  # else the modules' objects are searched for garbage again and again while rows come and go: a third of the time
-    job = embed_job(options)
-    summary = run(
-        job, engine=options.engine, workers=options.workers, gpus=options.gpus_per_worker,
-        show_progress=not options.quiet and sys.stderr.isatty(),
-    )  # fmt: skip
+    with set_aside():
+        job = embed_job(options)
+        summary = run(
+            job, engine=options.engine, workers=options.workers, gpus=options.gpus_per_worker,
+            show_progress=not options.quiet and sys.stderr.isatty(),
+        )  # fmt: skip
     print("\n".join(_summary_lines(job, summary)))
     return 0
 

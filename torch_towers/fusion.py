@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from torch_towers.best import top_k_of_products
-from torch_towers.calls import only_numbers, untouched
+from torch_towers.calls import plain, untouched
 from torch_towers.dtypes import torch_dtype
 from torch_towers.graph import Graph, Node, node_of, references
 from torch_towers.layers.embedding import Embedding
@@ -101,11 +101,11 @@ def _weighted_embedding(view: View, node: Node) -> Fused | None:
     def run(root: nn.Module, env: Env) -> Any:
         layer, x = descend(root, parts), env[ids]
         if (
-            not only_numbers()
-            or not untouched(layer, Embedding)
+            not untouched(layer, Embedding)
             or x.ndim != 2
             or x.numel() < _MANY
             or x.device.type != "cpu"
+            or not plain(x, env[weights], layer.weight)  # type: ignore[reportArgumentType]
         ):
             return NotImplemented
         return layer.weighted_sum(x, env[weights])  # type: ignore[operator]

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -27,6 +26,7 @@ from torch_towers.bulk.manifest import Part
 from torch_towers.bulk.worker import Worker
 from torch_towers.errors import InputError, TorchTowersError
 from torch_towers.extras import need
+from torch_towers.garbage import set_aside
 from torch_towers.two_tower import load
 
 
@@ -69,18 +69,19 @@ class PartWorker:
 
     def __init__(self, job: str) -> None:
         self._worker = Worker(Job.from_json(job))
-        gc.freeze()  # as the command does; this process is Ray's, for this job alone
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        lines: list[str] = []
-        for task in batch["task"]:
-            file, only, finished = json.loads(str(task))
-            try:
-                for part in self._worker.parts(file, set(finished).__contains__, only):
-                    lines.append(json.dumps([file, None if part is None else part.to_json(), None]))
-            except TorchTowersError as error:  # as a value: Ray would wrap it, and try the task again
-                lines.append(json.dumps([file, None, str(error)]))
+        with set_aside():
+            lines = [line for task in batch["task"] for line in self._lines(str(task))]
         return {"line": np.array(lines, dtype=object)}
+
+    def _lines(self, task: str) -> Iterator[str]:
+        file, only, finished = json.loads(task)
+        try:
+            for part in self._worker.parts(file, set(finished).__contains__, only):
+                yield json.dumps([file, None if part is None else part.to_json(), None])
+        except TorchTowersError as error:  # as a value: Ray would wrap it, and try the task again
+            yield json.dumps([file, None, str(error)])
 
 
 Task = tuple[int, "list[int] | None", list[int]]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_towers.best import ON_DEVICE, SCORES, native_top_k
 from torch_towers.errors import suggestion
 from torch_towers.products import products
+from torch_towers.threads import without_waiting
 
 QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, SCORES, 128
 """Rows of queries at a time, scores at a time on the CPU, and scores that are first seen as their maximum."""
@@ -51,15 +52,15 @@ def as_embeddings(value: Any, what: str) -> Tensor:
 
 def similarity(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
     """The score of every query with every candidate: `[n, dim], [m, dim] -> [n, m]`."""
-    return products(*_pair(queries, candidates, kind))
+    return without_waiting(lambda: products(*_pair(queries, candidates, kind)))
 
 
 def similarity_pairwise(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
     """The score of each query with the candidate of the same row: `[n, dim], [n, dim] -> [n]`."""
-    q, c = _pair(queries, candidates, kind)
+    q, c = without_waiting(_pair, queries, candidates, kind)
     if len(q) != len(c):
         raise ValueError(f"pairs need as many queries as candidates, not {len(q)} and {len(c)}")
-    return (q * c).sum(-1)
+    return without_waiting(lambda: (q * c).sum(-1))
 
 
 def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any = None) -> tuple[Tensor, Tensor]:
@@ -70,6 +71,10 @@ def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any
     or lists of different lengths. Where fewer than k are left, the rest is score -inf, index -1. The full matrix of scores is
     never held. Errors: `ValueError`.
     """
+    return without_waiting(_top_k, queries, candidates, k, kind, exclude)
+
+
+def _top_k(queries: Any, candidates: Any, k: int, kind: str, exclude: Any) -> tuple[Tensor, Tensor]:
     if type(k) is not int or k < 0:
         raise ValueError(f"k must be an integer that is not negative, not {k!r}")
     q, c = (x.detach() for x in _pair(queries, candidates, kind))

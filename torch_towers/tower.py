@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torch_towers.batches import on_one_thread, run_batches
+from torch_towers.batches import run_batches
 from torch_towers.checkpoint import Side
 from torch_towers.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.errors import CheckpointError, InputError
@@ -22,16 +21,13 @@ from torch_towers.refusals import KERNEL_ERRORS, refusal
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
 from torch_towers.steps import Store
+from torch_towers.threads import forked, on_one_thread, without_waiting
 from torch_towers.work import SMALL, work_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Outputs = dict[str, "Tensor | Strings"]
 
 _FLOAT16_MAX = torch.finfo(torch.float16).max
-
-if hasattr(os, "register_at_fork"):
-    # A forked child has none of its parent's OpenMP threads, and GNU's OpenMP waits for them for ever.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class Tower(nn.Module):
@@ -83,7 +79,7 @@ class Tower(nn.Module):
         """What the encoder takes, by its names: CPU tensors (and sizes). Strings that only the outputs need come along."""
         columns, _ = self._reader(inputs)
         try:
-            return self._prepared(columns)
+            return without_waiting(self._prepared, columns)
         except KERNEL_ERRORS as error:
             raise InputError(f"the tower could not be run on these inputs: {self._refusal(error, columns)}") from error
 
@@ -124,7 +120,7 @@ class Tower(nn.Module):
         if not isinstance(value, Tensor):
             return value  # strings, an array of bytes
         if normalize_embeddings:
-            value = nn.functional.normalize(value, dim=-1)
+            value = without_waiting(lambda: nn.functional.normalize(value, dim=-1))
         if not convert_to_numpy:
             return value
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -160,7 +156,7 @@ class Tower(nn.Module):
             raise self._explained(error, columns, rows) from error
 
     def _computed(self, columns: Columns, only: str | None = None, rows: int | None = None) -> Outputs:
-        if rows and self._is_small(columns, rows):
+        if forked() or (rows and self._is_small(columns, rows)):
             return on_one_thread(self._outputs_of, columns, only)
         return self._outputs_of(columns, only)
 

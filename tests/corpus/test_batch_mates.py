@@ -60,5 +60,6 @@ def test_a_fixed_length_has_no_spread(saved: Callable[..., Path]) -> None:
         answer(tower, {"title": as_array([["the cat"], *([row] for row in rows)])}) for rows in ([], TITLES)
     )
     for name in ("fixed", "flat", "characters", "multi_hot"):
-        assert np.array_equal(alone[name][0], among[name][0]), name  # type: ignore[index]
+        # other numbers of rows are summed up by other code: rounding of sums of some tens of numbers below 8
+        np.testing.assert_allclose(alone[name][0], among[name][0], rtol=0, atol=1e-5, err_msg=name)  # type: ignore[index]
     assert alone["plain"].shape != among["plain"].shape  # type: ignore[union-attr]

@@ -73,9 +73,7 @@ def test_export_with_a_free_batch_size(name: str, saved: Callable[..., Path]) ->
     with torch.no_grad():
         program = torch.export.export(tower.encoder, (), kwargs=batches[-1], dynamic_shapes=free, strict=False).module()
         for batch in batches:
-            with torch.enable_grad():  # so that it runs torch's own products, as what was exported does
-                expected = tower.encoder(**batch)
-            assert_same(program(**batch), expected)
+            assert_same(program(**batch), tower.encoder(**batch))
 
 
 @pytest.mark.parametrize("name", ["keras_3_numbers", "tfrs_candidate", "module"])

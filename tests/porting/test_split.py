@@ -79,10 +79,9 @@ def assert_exports(tower: Any, *batches: Any) -> None:
         free = {name: {0: torch.export.Dim.DYNAMIC} for name in names}
         program = torch.export.export(encoder, (), kwargs=inputs[0], dynamic_shapes=free, strict=False).module()
         for batch in inputs:
-            with torch.enable_grad():  # so that it runs torch's own products, as what was exported does
-                expected = encoder(**batch)
-            for name, value in program(**batch).items():
-                assert torch.equal(value, expected[name])
+            expected = encoder(**batch)
+            for name, value in program(**batch).items():  # sums of some tens of numbers of order 1, in another order
+                torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
 
 
 def saved(folder: Path, function: Callable[[Any, Any], Any], *, lifts: bool = True) -> tuple[PortedTower, Any]:

@@ -1,4 +1,4 @@
-"""Batches come in order and whole; small work stays on one thread, and gives the others back."""
+"""Batches come in order and whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.torch_towers.towers import word_tower
-from torch_towers import batches
-from torch_towers.batches import on_all_threads, on_one_thread, run_batches
-from torch_towers.errors import InputError
+from torch_towers.batches import run_batches
 
 CPU = torch.device("cpu")
 
@@ -59,23 +57,3 @@ def test_many_batches_equal_one_by_one(threads: int) -> None:
     assert np.array_equal(tower.encode(rows, batch_size=5, convert_to_numpy=True), whole.numpy())
     whole.requires_grad_().sum().backward()  # an ordinary tensor, not one of inference mode
     assert whole.grad is not None
-
-
-def test_threads_that_a_call_may_use(threads: int) -> None:
-    def seen() -> tuple[int, int]:
-        return torch.get_num_threads(), batches.threads()
-
-    assert seen() == on_all_threads(seen) == (threads, threads)
-    assert on_one_thread(seen) == (1, threads)
-    assert on_one_thread(lambda: (on_all_threads(seen), seen())) == ((threads, threads), (1, threads))
-    assert seen() == (threads, threads)
-
-
-@pytest.mark.parametrize("held", [on_one_thread, lambda run: on_one_thread(on_all_threads, run)])
-def test_threads_are_given_back_after_an_error(held: Any, threads: int) -> None:
-    def fails() -> None:
-        raise InputError("x")
-
-    with pytest.raises(InputError):
-        held(fails)
-    assert batches.threads() == threads == torch.get_num_threads()

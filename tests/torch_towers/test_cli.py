@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_embed(checkpoint: Path, items: Path, tmp_path: Path, capsys: pytest.Cap
         "sku",
     ]
     assert cli.main(arguments) == 0
-    assert "8 rows embedded (" in capsys.readouterr().out
+    assert "8 rows embedded (" in capsys.readouterr().out and gc.get_freeze_count() == 0
     table = parquet.read_table(tmp_path / "out")
     assert table["id"].to_pylist() == [f"s{i}" for i in range(8)]
     vectors = load(checkpoint).encode_candidate(list(range(8)), convert_to_numpy=True)

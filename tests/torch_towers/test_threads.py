@@ -1,8 +1,9 @@
-"""Many threads on one tower, and processes forked after it has run: the same bits as one thread alone."""
+"""Many threads on one tower, and processes forked after it has run: the same bits as one thread alone, and torch's own numbers."""
 
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,10 @@ import pytest
 import torch
 
 from tests.torch_towers.ports import candidates, checkpoint, queries
+from tests.torch_towers.towers import ROWS, word_tower
 from torch_towers import TwoTower, load
+from torch_towers.errors import InputError
+from torch_towers.threads import on_all_threads, on_one_thread, stay_on_one_thread, threads, without_waiting
 
 THREADS = 16
 
@@ -96,7 +100,7 @@ def test_after_fork() -> None:
     """A child of a process that has run the towers gives its bits, and ends."""
     towers = load(checkpoint())
     work = jobs()
-    expected = [run(towers, job) for job in work]
+    expected = [on_one_thread(run, towers, job) for job in work]  # as the children do
     context, threads = multiprocessing.get_context("fork"), torch.get_num_threads()
 
     def child(connection: Any) -> None:
@@ -116,4 +120,86 @@ def test_after_fork() -> None:
             assert process.exitcode == 0
         finally:
             process.kill()
-    assert np.array_equal(run(towers, work[0]), expected[0]) and torch.get_num_threads() == threads
+    assert np.array_equal(on_one_thread(run, towers, work[0]), expected[0]) and torch.get_num_threads() == threads
+
+
+# -- how many threads torch takes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[1, 3])
+def number(request: pytest.FixtureRequest) -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def seen() -> tuple[int, int]:
+    return torch.get_num_threads(), threads()
+
+
+def seen_by_a_new_thread() -> int:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_a_call_on_one_thread_and_on_all(number: int) -> None:
+    assert seen() == on_all_threads(seen) == without_waiting(seen) == (number, number)
+    assert on_one_thread(seen) == (1, number)
+    assert on_one_thread(lambda: (on_all_threads(seen), seen())) == ((number, number), (1, number))
+    assert seen() == (number, number)
+
+
+def test_a_thread_born_meanwhile_inherits_nothing(number: int) -> None:
+    assert on_one_thread(seen_by_a_new_thread) == on_one_thread(on_all_threads, seen_by_a_new_thread) == number
+
+    def pooled() -> tuple[int, int]:
+        stay_on_one_thread()
+        return torch.get_num_threads(), seen_by_a_new_thread()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(pooled).result() == (1, number)
+    assert seen_by_a_new_thread() == torch.get_num_threads() == number
+
+
+def test_threads_born_while_towers_run(number: int) -> None:
+    tower, stop = word_tower(), threading.Event()
+
+    def encode() -> None:
+        while not stop.is_set():
+            tower.encode(ROWS)
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(encode) for _ in range(2)]
+        try:
+            assert {seen_by_a_new_thread() for _ in range(200)} == {number}
+        finally:
+            stop.set()
+        for one in running:
+            one.result()
+
+
+@pytest.mark.parametrize("held", [on_one_thread, lambda run: on_one_thread(on_all_threads, run)])
+def test_threads_are_given_back_after_an_error(held: Any, number: int) -> None:
+    def fails() -> None:
+        raise InputError("x")
+
+    with pytest.raises(InputError):
+        held(fails)
+    assert seen() == (number, number)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_child_of_the_importer_keeps_its_threads() -> None:
+    code = (
+        "import os, torch; torch.set_num_threads(3)\n"
+        "from tests.torch_towers.towers import ROWS, word_tower\n"
+        "word_tower().encode(ROWS)\n"
+        "if os.fork(): os.wait()\n"
+        "else: print(torch.get_num_threads(), len(word_tower().encode(ROWS)), torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "3 4 3\n"

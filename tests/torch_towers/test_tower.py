@@ -40,15 +40,20 @@ def by_hand(rows: dict[str, list[Any]], seed: int = 0) -> torch.Tensor:
     return nn.functional.linear(joined, store["dense.weight"], store["dense.bias"]) * store["scale"] + 0.25
 
 
+def near(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Within what the order of a sum changes: seven roundings of numbers below 16, 2^-20 each, most of them times a scale below 3."""
+    return found.dtype == wanted.dtype and found.shape == wanted.shape and found.allclose(wanted, rtol=0, atol=2**-16)
+
+
 # -- running ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_numbers() -> None:
     tower = word_tower()
-    assert tower(ROWS)["embedding"].equal(by_hand(ROWS))
-    assert tower.encode(ROWS).equal(by_hand(ROWS))
+    assert near(tower(ROWS)["embedding"], by_hand(ROWS))
+    assert near(tower.encode(ROWS), by_hand(ROWS))
     assert tower.preprocess(ROWS)["ids"].tolist() == [0, 2, 8, 7]
-    assert tower.encoder(**tower.preprocess(ROWS))["embedding"].equal(by_hand(ROWS))
+    assert near(tower.encoder(**tower.preprocess(ROWS))["embedding"], by_hand(ROWS))
 
 
 def test_outputs_after_the_encoder() -> None:
@@ -67,7 +72,7 @@ def test_batches_change_nothing(batch_size: int) -> None:
 def test_options_of_encode(capsys: pytest.CaptureFixture[str]) -> None:
     tower = word_tower()
     found = tower.encode(ROWS, convert_to_numpy=True)
-    assert isinstance(found, np.ndarray) and found.dtype == np.float32 and np.array_equal(found, by_hand(ROWS).numpy())
+    assert isinstance(found, np.ndarray) and found.dtype == np.float32 and near(torch.from_numpy(found), by_hand(ROWS))
     assert tower.encode(ROWS, normalize_embeddings=True).norm(dim=1).allclose(torch.ones(4))
     tower.encode(ROWS, batch_size=1, show_progress_bar=True)
     assert "4/4" in capsys.readouterr().err
@@ -155,7 +160,7 @@ def test_names_of_a_signature_may_be_anything() -> None:
     spec = word_spec()
     inputs = (TensorSpec("the word:0", "string", ("batch",)), TensorSpec("size/cm", "float32", ("batch",)))
     tower = Tower(TowerSpec(spec.preprocess, spec.encoder, None, inputs, spec.outputs), word_store())
-    assert tower.encode({"size/cm": ROWS["size"], "the word:0": ROWS["word"]}).equal(by_hand(ROWS))
+    assert near(tower.encode({"size/cm": ROWS["size"], "the word:0": ROWS["word"]}), by_hand(ROWS))
 
 
 def test_inputs_without_rows_are_not_cut_into_batches() -> None:
@@ -191,7 +196,7 @@ def test_the_encoder_trains() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
-    assert tower.encode(ROWS).equal(tower.encoder(**tensors)["embedding"])
+    assert near(tower.encode(ROWS), tower.encoder(**tensors)["embedding"])
 
 
 def test_fine_tuned_towers_survive_saving(tmp_path: Path) -> None:
@@ -215,7 +220,7 @@ def test_state_dict() -> None:
 def test_frozen_weights() -> None:
     tower = word_tower(frozen=frozenset({"scale", "dense.bias"}))
     trained = {name for name, value in tower.encoder.named_parameters() if value.requires_grad}
-    assert trained == {"embedding.weight", "dense.weight"} and tower.encode(ROWS).equal(by_hand(ROWS))
+    assert trained == {"embedding.weight", "dense.weight"} and near(tower.encode(ROWS), by_hand(ROWS))
 
 
 def test_deepcopy_is_independent() -> None:
@@ -226,7 +231,7 @@ def test_deepcopy_is_independent() -> None:
         assert copied(**tower.preprocess(ROWS))["embedding"].equal(
             (word_store()["dense.bias"] * word_store()["scale"] + 0.25).expand(4, -1)
         )
-    assert tower.encode(ROWS).equal(by_hand(ROWS))
+    assert near(tower.encode(ROWS), by_hand(ROWS))
 
 
 def test_compile_whole_and_with_a_free_batch() -> None:
@@ -262,7 +267,7 @@ def test_swapping_a_layer(tmp_path: Path) -> None:
     tower = word_tower()
     base = tower.encoder.dense
     tower.encoder.dense = Lora(base)
-    assert tower.encode(ROWS).equal(by_hand(ROWS))
+    assert near(tower.encode(ROWS), by_hand(ROWS))
     tower.encoder(**tower.preprocess(ROWS))["embedding"].sum().backward()
     assert tower.encoder.dense.up.weight.grad is not None and base.weight.grad is None
     with pytest.raises(CheckpointError, match="'dense' was replaced by one with the weights base"):
@@ -274,7 +279,7 @@ def test_swapping_a_layer(tmp_path: Path) -> None:
 
 def test_sixteen_threads() -> None:
     tower = word_tower()
-    expected = by_hand(ROWS)
+    expected = tower.encode(ROWS)
     wrong: list[Any] = []
 
     def work() -> None:
@@ -328,7 +333,7 @@ def test_dtypes(dtype: torch.dtype, bound: float, tmp_path: Path) -> None:
         np.float32 if dtype == torch.bfloat16 else str(dtype)[6:]
     )
     if dtype == torch.float64:
-        assert towers.to(dtype=torch.float32).encode_query(ROWS).equal(by_hand(ROWS))
+        assert near(towers.to(dtype=torch.float32).encode_query(ROWS), by_hand(ROWS))
 
 
 def test_load_takes_the_name_of_a_dtype(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from torch_towers.bulk.write import Writer, writer
 from torch_towers.errors import InputError
 from torch_towers.files import sync, writing
 from torch_towers.graph import TensorSpec
+from torch_towers.threads import stay_on_one_thread
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 
@@ -92,15 +93,10 @@ class Worker:
 
         On the CPU every block is on one thread, so that its bytes do not depend on how many there are.
         """
-        threads, on_cpu = torch.get_num_threads(), self.tower.device.type == "cpu"
-        count = min(threads, _MOST_THREADS) if on_cpu else 1
-        try:
-            with ThreadPoolExecutor(
-                count, initializer=torch.set_num_threads, initargs=(1 if on_cpu else threads,)
-            ) as pool:
-                yield from in_order(self.embed, ahead(blocks), pool, 2 * count + 1, lambda block: block.size, _BUDGET)
-        finally:
-            torch.set_num_threads(threads)  # the pool's calls also changed what threads to come start with
+        on_cpu = self.tower.device.type == "cpu"
+        count = min(torch.get_num_threads(), _MOST_THREADS) if on_cpu else 1
+        with ThreadPoolExecutor(count, initializer=stay_on_one_thread if on_cpu else None) as pool:
+            yield from in_order(self.embed, ahead(blocks), pool, 2 * count + 1, lambda block: block.size, _BUDGET)
 
     def embed(self, block: Block) -> Embedded:
         """The ids, embeddings `[n, dim]` and further columns of the rows that can be used, and the rows that cannot."""

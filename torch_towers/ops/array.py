@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from torch_towers.calls import readable
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.ops.checks import readable
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.registry import Number, Spec, Strings, elementwise, op, returns
 
@@ -305,24 +305,28 @@ def in_range(indices: Tensor, limit: int) -> Tensor:
 
     Source: tf.raw_ops.GatherV2.
     """
-    if indices.device.type == "meta" or _all_within(indices, limit):
+    if torch.compiler.is_compiling():
+        if _assert_async is not None and not indices.is_meta:
+            _assert_async(~((indices < 0) | (indices >= limit)).any(), f"an index is not in [0, {limit})")
+        return indices
+    if not readable(indices) or _all_within(indices, limit):
         return indices
     outside = (indices < 0) | (indices >= limit)
-    if torch.compiler.is_compiling():
-        torch._assert_async(~outside.any(), f"an index is not in [0, {limit})")  # type: ignore[reportPrivateUsage]
-    elif bool(outside.any()):
+    if bool(outside.any()):
         where, position = _first(outside)
         raise InputError(f"{position} = {indices[where].item()} is not in [0, {limit})")
     return indices
 
 
+# Without it a compiled gather itself refuses what is out of range, in torch's words.
+_assert_async: Any = getattr(torch, "_assert_async", None)
 _UNSIGNED = {torch.int32: np.uint32, torch.int64: np.uint64}
 
 
 def _all_within(indices: Tensor, limit: int) -> bool:
     """Whether no index is outside `[0, limit)`, where that can be told at a glance: read without a sign negative ones are the largest."""
     kind = _UNSIGNED.get(indices.dtype)
-    if kind is None or type(indices) is not Tensor or torch.compiler.is_compiling() or indices.device.type != "cpu":
+    if kind is None or not indices.is_cpu:
         return False
     values: Any = indices.numpy()
     return bool(values.view(kind).max(initial=0) < limit) or not values.size

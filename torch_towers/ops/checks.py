@@ -12,11 +12,6 @@ from torch_towers.errors import InputError
 from torch_towers.registry import Number, Spec, Strings, op, returns
 
 
-def readable(x: Tensor) -> bool:
-    """True where values may be looked at: not on meta tensors, and not while a graph is being captured."""
-    return x.device.type != "meta" and not torch.compiler.is_compiling()
-
-
 @op(stage="host", infer=returns())
 def check(condition: Number, *data: Any) -> None:
     """Raises `InputError` with the texts and values in `data` unless `condition` holds. Source: tf.raw_ops.Assert."""

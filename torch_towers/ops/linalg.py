@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_towers.products import eager, products
+from torch_towers.calls import readable
+from torch_towers.products import products
 from torch_towers.registry import op
 
 
@@ -15,7 +16,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     Source: tf.raw_ops.MatMul, tf.raw_ops.BatchMatMulV2.
     """
-    if a.ndim == 2 and b.ndim == 2 and eager(a, b) and b.stride(0) == 1:
+    if a.ndim == 2 and b.ndim == 2 and readable() and b.stride(0) == 1:
         return products(a, b.mT)  # a weight whose rows are vectors: candidates of an index, a tied embedding
     return torch.matmul(a, b)
 

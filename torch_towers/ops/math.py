@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers.calls import readable
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.ops.checks import readable
 from torch_towers.registry import Number, Strings, elementwise, op
 
 

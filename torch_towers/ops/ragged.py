@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers.calls import readable
 from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.ops.checks import readable
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.sparse import combinations, cross_hashes, cross_strings, filled_positions, fingerprints
 from torch_towers.registry import Spec, Strings, op
@@ -68,9 +68,11 @@ def _padded_rows(
     """Rows of integers, padded, as tokenizers give them; None for what is not as plain as that."""
     if not isinstance(values, Tensor) or not isinstance(default, Tensor) or len(shape) not in (0, 2):
         return None
-    if values.dtype not in (torch.int32, torch.int64) or values.device.type != "cpu" or not readable(values):
+    if values.dtype not in (torch.int32, torch.int64) or values.device.type != "cpu":
         return None
     if values.ndim != 1 or default.numel() != 1 or not all(type(size) is int for size in shape):
+        return None
+    if not readable(values, default, *partitions):
         return None
     lengths = None
     if types == ("ROW_SPLITS",):

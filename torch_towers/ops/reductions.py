@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torch_towers.calls import readable
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.ops.checks import readable
 from torch_towers.registry import op
 
 Axes = tuple[int, ...]
@@ -137,7 +137,7 @@ def top_k(x: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
         raise InputError(f"input must have at least k columns. Had {x.shape[-1]}, needed {k}")
     if readable(x) and x.dtype in _FLOATS and x.shape[-1] > _SORTS and (found := _without_ties(x, k)) is not None:
         return found[0], found[1].to(torch_dtype(dtype))
-    if x.dtype == torch.float32 and x.shape[-1] > _SORTS:
+    if x.dtype == torch.float32 and x.shape[-1] > _SORTS and (torch.compiler.is_compiling() or readable(x)):
         indices = _first_of_equal(x, k)
         return torch.gather(x, -1, indices), indices.to(torch_dtype(dtype))
     values, indices = torch.sort(x, dim=-1, descending=True, stable=True)

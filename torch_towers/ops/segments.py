@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_towers.calls import readable
 from torch_towers.errors import InputError
 from torch_towers.registry import Spec, op
 from torch_towers.rows import ranges
@@ -16,11 +17,6 @@ _REDUCTIONS = {"sum": "sum", "prod": "prod", "max": "amax", "min": "amin"}
 _CHUNK = 8
 _LONG = 16  # rows of a segment from which on Eigen reduces in four accumulators
 _SCALED = 10  # TensorFlow multiplies by 1/n where a segment has fewer rows than this, and divides by n elsewhere
-
-
-def _checkable(x: Tensor) -> bool:
-    """True where values may be looked at: not on meta tensors, and not while a graph is being captured."""
-    return x.device.type != "meta" and not torch.compiler.is_compiling()
 
 
 def _rows_of(data: Spec, rows: int | str | None = None, skip: int = 1) -> list[Spec]:
@@ -129,7 +125,7 @@ def unsorted_segment_reduce(data: Tensor, segment_ids: Tensor, num_segments: int
     inner = data.shape[segment_ids.ndim :]
     ids = segment_ids.reshape(-1).to(torch.int64)
     count = int(num_segments) if isinstance(num_segments, Tensor) else num_segments
-    if _checkable(ids):
+    if readable(ids):
         wrong = (ids >= count).nonzero()
         if wrong.numel():
             at = int(wrong[0])
@@ -183,7 +179,7 @@ def sparse_segment_reduce(
     additions this follows: first up to nine rows, then groups of eight.
     """
     rows = indices.to(torch.int64)
-    if _checkable(rows) and bool(((rows < 0) | (rows >= data.shape[0])).any()):
+    if readable(rows) and bool(((rows < 0) | (rows >= data.shape[0])).any()):
         at = int(((rows < 0) | (rows >= data.shape[0])).nonzero()[0])
         raise InputError(f"indices[{at}] == {int(rows[at])} out of range [0, {data.shape[0]})")
     picked = data.index_select(0, rows)
@@ -223,7 +219,7 @@ def _histogram(
     rows: Tensor | None, values: Tensor, weights: Tensor, size: int, count: int, binary_output: bool
 ) -> Tensor:
     """`[count, size]` sums of weights by row and value; values of `size` or more are left out."""
-    if _checkable(values) and bool((values < 0).any()):
+    if readable(values) and bool((values < 0).any()):
         raise InputError("Input must be non-negative")
     bins = values.to(torch.int64).clamp(max=size)
     width = size + 1

@@ -78,4 +78,4 @@ def test_recurrent(tmp_path: Path, library: str, layer: Any) -> None:
         with torch.inference_mode():
             (whole,) = compiled(**tower.preprocess({name: batch})).values()
             (ours,) = tower({name: batch}).values()
-        assert torch.equal(whole, ours)
+        assert (whole - ours).abs().max() < 5e-7  # the same bound: a compiler may add up in another order

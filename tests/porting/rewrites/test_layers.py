@@ -162,11 +162,13 @@ def test_texts_equal_the_ops_on_any_input(exported: Get, lines: list[bytes]) -> 
 
 
 def assert_same(model: Exported, batch: dict[str, np.ndarray]) -> None:
-    """Lifted and op by op are equal to the bit."""
+    """Lifted and op by op are equal: ids and strings to the bit, floats within what another order of a sum of tens of them changes."""
     plain, lifted = run(model.plain, batch), run(model.program, batch)
     for name, expected in plain.items():
         if isinstance(expected, torch.Tensor):
-            assert lifted[name].dtype == expected.dtype and torch.equal(lifted[name], expected), name
+            assert lifted[name].dtype == expected.dtype, name
+            bound = 2**-18 if expected.is_floating_point() else 0
+            torch.testing.assert_close(lifted[name], expected, rtol=bound, atol=bound, equal_nan=True, msg=name)
         else:
             assert np.array_equal(lifted[name], expected), name
 
