@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torch_towers.calls import readable
 from torch_towers.errors import InputError
-from torch_towers.ops.checks import readable
 from torch_towers.registry import Spec, op
 
 
