@@ -45,7 +45,10 @@ def first_difference(ported: PortedTower, oracle: Oracle, batch: Mapping[str, np
         problem = _difference(to_numpy(ours[str(i)]), theirs[name])
         if problem:
             return f"the first node at which the two part is {ops[name]} {name!r}: {problem}"
-    return "op by op, without lifts, every node is equal: a lift changed the numbers"
+    return (
+        "op by op, as the graph is written, every node is equal: a lift changed the numbers, or what TensorFlow's graph "
+        "optimizer and oneDNN do (docs/served.md)"
+    )
 
 
 def _is_tensor(value: Any) -> bool:
