@@ -293,10 +293,11 @@ def _forgive_ties(output: OutputParity, batches: Sequence[tuple[Arrays, Arrays]]
         )
         if scores is None or scores.ndim == 0:
             return
-        bound = 8 * np.spacing(np.abs(scores).max(initial=0.0))
-        gaps = np.abs(np.diff(scores, axis=-1)) <= bound
+        bound = 8 * np.spacing(np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
+        with np.errstate(invalid="ignore"):  # NaN, or infinity less infinity: no order of those is the right one
+            gaps = ~(np.abs(np.diff(scores, axis=-1)) > bound)
+            last = ~(np.abs(scores - scores[..., -1:]) > bound)  # the last place may go to one that TensorFlow left out
         edge = np.zeros((*scores.shape[:-1], 1), bool)
-        last = np.abs(scores - scores[..., -1:]) <= bound  # the last place may go to one that TensorFlow left out
         tied = np.concatenate([gaps, edge], -1) | np.concatenate([edge, gaps], -1) | last
         if np.any(swapped & ~tied):
             return

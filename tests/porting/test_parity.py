@@ -124,3 +124,10 @@ def test_ids_inside_the_tower_count() -> None:
     found.compare_ids([({"words": np.array([1, 2])}, {"words": np.array([1, 3])})])
     assert not found.passed
     assert "FAIL words: 1 of 2 int64" in "\n".join(found.lines())
+
+
+def test_scores_that_are_no_numbers_have_no_order() -> None:
+    scores = np.array([[np.nan, np.nan, 1.0]], np.float32)
+    theirs = {"scores": scores, "ids": np.array([[7, 5, 6]])}
+    ours = {"scores": scores, "ids": np.array([[5, 7, 6]])}
+    assert compare([ours], [theirs], [theirs], compared_with="a test").passed
