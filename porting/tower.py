@@ -226,9 +226,13 @@ def _with_rows(
     firsts = {name: value.shape[0] for name, value in given.items() if value.shape}
     rows, common = batch.symbols(tf_graph.inputs, firsts, known, equal)
     alone = replace(spec, inputs=batch.named(tf_graph.inputs, rows, common))
-    rows, common = batch.tried(rows, common, lambda: Tower(alone, store), lambda: samples.batches(tf_graph, model))
+    rows, common = batch.tried(rows, common, lambda: Tower(alone, store), lambda: _domain_samples(tf_graph, model))
     outputs = spec.outputs if common or not rows else tuple(map(_without_rows, spec.outputs))
     return replace(spec, inputs=batch.named(tf_graph.inputs, rows, common), outputs=outputs)
+
+
+def _domain_samples(graph: Graph, model: SavedModel) -> list[Mapping[str, Any]]:
+    return [sample.inputs for sample in samples.batches(graph, model) if sample.kind == "domain"]
 
 
 def _without_rows(spec: TensorSpec) -> TensorSpec:

@@ -35,7 +35,7 @@ TOWERS: dict[str, tuple[Callable[[Path], None], str | None]] = {
 
 def encoder_inputs(ported: PortedTower, tower: Tower) -> list[dict[str, Any]]:
     """What the encoder takes for batches of several sizes, the largest last."""
-    found = samples.batches(ported.tf_graph, ported.model)
+    found = [sample.inputs for sample in samples.batches(ported.tf_graph, ported.model)]
     names = {spec.name for spec in ported.spec.encoder.inputs}
     return [{name: value for name, value in tower.preprocess(batch).items() if name in names} for batch in found[1:4]]
 

@@ -89,7 +89,7 @@ def _replace(graph: Any, node: Any) -> None:
 def test_old_buckets(name: str, tmp_path: Path, oracle: Oracle) -> None:
     original = read(MORE / name)
     ported = port_tower(original, "serving_default")
-    asked = batches(ported.tf_graph, original)
+    asked = [sample.inputs for sample in batches(ported.tf_graph, original)]
     other = port_tower(read(spelled_out(MORE / name, tmp_path / name)), "serving_default")
     report = verify_with_tensorflow(other, oracle, asked)
     assert report.passed, "\n".join(report.lines())
