@@ -197,7 +197,7 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
         }
         names = {model.variables[key].name for key in used}
         found += [
-            f"{path}: variable {variable.name!r} {variable.dtype} {list(variable.shape)}"
+            f"{path}: variable {variable.name!r} {list(variable.shape)} {variable.dtype}"
             for key, variable in model.variables.items()
             if key not in used and variable.name not in names and is_weight(variable)
         ]

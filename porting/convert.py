@@ -74,6 +74,7 @@ class Context:
         self.model = model
         self.served = served
         self.captured = captured
+        self.functions: Mapping[str, Function] = model.functions
         self.store: dict[str, Any] = {}
         self.weights: dict[str, str] = {}  # variable key -> name of the weight
         self.tables: dict[str, str] = {}  # table key -> name of the module
@@ -96,7 +97,7 @@ class Context:
 def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
     emitter = ConvertingEmitter(graph, context)
-    refused = changes(graph, context.model.functions), unsupported(graph, context.model.functions)
+    refused = changes(graph, context.functions), unsupported(graph, context.functions)
     if any(refused):
         emitter.refuse_draws(graph)  # what is drawn from a seed says more than that the seed changes
         raise PortingError("\n".join(filter(None, refused)))
@@ -158,7 +159,7 @@ class ConvertingEmitter(Emitter):
     def __init__(self, graph: Graph, context: Context, **shared: Any) -> None:
         super().__init__(graph.inputs, store=context.store, **shared)
         self.context = context
-        self.functions = context.model.functions
+        self.functions = context.functions
         self.stack: tuple[str, ...] = ()
         self.counting = False  # comparisons of sizes are sizes too, which only the condition of a loop wants
 
