@@ -209,6 +209,7 @@ class Tower(nn.Module):
     def _moved(self, value: Any, floats: bool) -> Any:
         if not isinstance(value, Tensor):
             return value  # a size
+        floats = floats and value.is_floating_point()  # of a value that little is known of, "float32" is a guess
         if floats and self.dtype == torch.float16 and bool(((value.abs() > _FLOAT16_MAX) & value.isfinite()).any()):
             raise InputError("a number does not fit float16 (at most 65504): run the tower in bfloat16 or float32")
         device = self.device

@@ -239,7 +239,7 @@ def load(
         ) from error
     wanted = TORCH_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and (wanted is None or DTYPE_NAMES.get(wanted) not in FLOATS):
-        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, not {dtype!r}")
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(FLOATS)}")
     return TwoTower(query, candidate, found.similarity, found.source, found.candidates).to(device, wanted)
 
 
