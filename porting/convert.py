@@ -25,6 +25,7 @@ from porting import sizes
 from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
 from porting.names import outermost
+from porting.refusals import refusal_of
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.simplify import SIDE_EFFECTS, as_graph, flatten, function_references
 from porting.values import Constant, Sizes, Value, constant
@@ -156,13 +157,18 @@ def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
     if not counts:
         return ""
     listed = ", ".join(f"{op} (x{count})" for op, count in sorted(counts.items()))
-    uses = "".join(f"\n  first use: {first[op]}  ({op})" for op in sorted(counts))
+    uses = "".join(f"\n  first use: {first[op]}  ({op}){_reason(op)}" for op in sorted(counts))
     verb = "op has" if len(counts) == 1 else "ops have"
     changing = [op for op in sorted(counts) if op.startswith(SIDE_EFFECTS)]
     hint = (
         "\n  " + " and ".join(changing) + " have side effects: choose an entry that only computes" if changing else ""
     )
     return f"{len(counts)} {verb} no converter: {listed}{uses}{hint}"
+
+
+def _reason(op: str) -> str:
+    refusal = refusal_of(op)
+    return f": {refusal.reason}" if refusal else ""
 
 
 def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
