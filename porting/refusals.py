@@ -90,9 +90,9 @@ REFUSALS = (
         held=True,
     ),
     Refusal(
-        "fused recurrent cells and decoders",
-        "not ported yet: layers of TensorFlow 1's contrib, and transcripts of sound",
-        _names("BlockLSTM BlockLSTMV2 LSTMBlockCell GRUBlockCell CTCGreedyDecoder CTCBeamSearchDecoder"),
+        "decoders",
+        "not ported yet: transcripts of sound",
+        _names("CTCGreedyDecoder CTCBeamSearchDecoder"),
         held=True,
     ),
     Refusal(

@@ -501,7 +501,7 @@ def test_what_the_optimizer_and_old_graphs_write() -> None:
             raw.DataFormatVecPermute(x=tf.stack([shape, shape], 1)), raw.DataFormatVecPermute(x=shape[1:3]),
             raw.DataFormatDimMap(x=axes),
             raw.DataFormatDimMap(x=tf.cast(axes, tf.int64), src_format="NCHW", dst_format="NHWC"),
-            raw.ConcatOffset(concat_dim=2, shape=[shape, shape * 2, shape]),
+            raw.ConcatOffset(concat_dim=2, shape=[shape, shape * [1, 1, 2, 1], shape]),
             raw.DeepCopy(x=x), raw.GuaranteeConst(input=x),
             raw.Print(input=x, data=[x], first_n=0), raw.Empty(shape=[2, 0], dtype=tf.float32), raw.Empty(shape=shape, dtype=tf.int32, init=True),
             raw.Empty(shape=shape[:1], dtype=tf.string, init=True),
