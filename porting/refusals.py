@@ -96,10 +96,9 @@ REFUSALS = (
         held=True,
     ),
     Refusal(
-        "sets and counts of sparse tensors",
+        "sets, and distances of sequences",
         "not ported yet",
-        _names("""*SetOperation SetSize DenseCountSparseOutput SparseCountSparseOutput RaggedCountSparseOutput SparseSoftmax
-            SparseSparseMaximum SparseSparseMinimum EditDistance"""),
+        _names("*SetOperation SetSize EditDistance"),
         held=True,
     ),
     Refusal(
