@@ -53,9 +53,24 @@ def _polygamma(n: Tensor, x: Tensor) -> Tensor:
     return torch.where(n == 0, torch.digamma(x), torch.where((n >= 0) & (n == torch.floor(n)), found, torch.nan))
 
 
+def _incomplete_gamma(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> Tensor:
+    """NaN outside of `a > 0, x >= 0`, and 0 where both are infinite: torch has limits there."""
+    inside = (a > 0) & (x >= 0)
+    found = torch.where(torch.isinf(a) & torch.isinf(x), 0.0, function(a, x))
+    return torch.where(inside, found, torch.nan)
+
+
+def _gammainc(a: Tensor, x: Tensor) -> Tensor:
+    return torch.where(x == 0, 0.0, _incomplete_gamma(_special.gammainc, a, x))
+
+
+def _gammaincc(a: Tensor, x: Tensor) -> Tensor:
+    return _incomplete_gamma(_special.gammaincc, a, x)
+
+
 for _name, _function, _source in (
-    ("gammainc", _special.gammainc, "Igamma"),
-    ("gammaincc", _special.gammaincc, "Igammac"),
+    ("gammainc", _gammainc, "Igamma"),
+    ("gammaincc", _gammaincc, "Igammac"),
     ("zeta", _special.zeta, "Zeta"),
     ("polygamma", _polygamma, "Polygamma"),
     ("nextafter", torch.nextafter, "NextAfter"),

@@ -24,7 +24,13 @@ def function_cases() -> list[Case]:
             case(f"Bessel{name}", x=x.astype(dtype), ulp=16, absolute=size, reason=APART, label=np.dtype(dtype).name)
             for dtype, size in ((np.float32, 2e-6), (np.float64, 5e-15))
         ]
-    a, x = (grid.reshape(-1) for grid in np.meshgrid([0.1, 0.5, 1, 2, 7.5, 30], [0.0, 0.01, 0.5, 1, 3, 10, 40, 200]))
+    a, x = (
+        grid.reshape(-1)
+        for grid in np.meshgrid(
+            [-1, 0, 0.1, 0.5, 1, 2, 7.5, 30, INF, -INF, NAN],
+            [-1, -0.0, 0.0, 0.01, 0.5, 1, 3, 10, 40, 200, INF, -INF, NAN],
+        )
+    )
     for op in ("Igamma", "Igammac"):
         rows += [
             case(op, a=a.astype(dtype), x=x.astype(dtype), absolute=size, reason=APART, label=np.dtype(dtype).name)
