@@ -21,6 +21,7 @@ from porting import effects, sizes
 from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
 from porting.names import outermost
+from porting.refusals import refusal_of
 from porting.registry import CONVERTERS, DRAWS, Entry, converter, load_converters
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.served import AS_WRITTEN, Served, as_served
@@ -130,9 +131,14 @@ def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
     if not counts:
         return ""
     listed = ", ".join(f"{op} (x{count})" for op, count in sorted(counts.items()))
-    uses = "".join(f"\n  first use: {first[op]}  ({op})" for op in sorted(counts))
+    uses = "".join(f"\n  first use: {first[op]}  ({op}){_reason(op)}" for op in sorted(counts))
     verb = "op has" if len(counts) == 1 else "ops have"
     return f"{len(counts)} {verb} no converter: {listed}{uses}"
+
+
+def _reason(op: str) -> str:
+    refusal = refusal_of(op)
+    return f": {refusal.reason}" if refusal else ""
 
 
 def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
