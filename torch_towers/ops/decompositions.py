@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_towers.calls import readable
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.ops.checks import readable
 from torch_towers.registry import op
 
 _linalg: Any = torch.linalg  # its functions have no types
