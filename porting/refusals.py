@@ -39,8 +39,8 @@ REFUSALS = (
     # -- what a graph that only computes could hold -----------------------------------------------------------------------
     Refusal(
         "functions that PyTorch lacks",
-        "PyTorch has no such function, or (the Bessel functions J and Y) one that is good to 7 digits in float64",
-        _names("""BesselJ0 BesselJ1 BesselY0 BesselY1 Betainc Dawsn Expint FresnelCos FresnelSin Spence MatrixLogarithm MatrixSquareRoot
+        "PyTorch has no such function, one with other limits (Zeta), or one that is good to 7 digits in float64 (Bessel J and Y)",
+        _names("""BesselJ0 BesselJ1 BesselY0 BesselY1 Betainc Zeta Polygamma Dawsn Expint FresnelCos FresnelSin Spence MatrixLogarithm MatrixSquareRoot
             IsotonicRegression SobolSample"""),
         held=True,
     ),

@@ -19,7 +19,7 @@ UNARY = {
     "PopulationCount": "population_count",
 }  # fmt: skip
 BINARY = {
-    "Igamma": "gammainc", "Igammac": "gammaincc", "Zeta": "zeta", "Polygamma": "polygamma", "NextAfter": "nextafter",
+    "Igamma": "gammainc", "Igammac": "gammaincc", "NextAfter": "nextafter",
 }  # fmt: skip
 
 

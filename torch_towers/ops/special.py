@@ -18,7 +18,8 @@ _special: Any = torch.special  # its functions have no types
 def _unary(name: str, function: Callable[[Tensor], Tensor], source: str) -> None:
     def apply(x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # torch has them for float32 and float64
-        return function(wide).to(x.dtype)
+        found = function(wide)
+        return (torch.where(x < 0, torch.inf, found) if "_k" in name else found).to(x.dtype)  # K has no value there
 
     apply.__doc__ = f"`{name}(x)`, elementwise: `[...] -> [...]`. Source: tf.raw_ops.{source}."
     op(name=name)(apply)
@@ -45,14 +46,6 @@ def _binary(name: str, function: Callable[[Tensor, Tensor], Tensor], source: str
     op(name=name)(apply)
 
 
-def _polygamma(n: Tensor, x: Tensor) -> Tensor:
-    """The n-th derivative of digamma: `(-1)^(n+1) n! zeta(n + 1, x)`; NaN where n is no whole number."""
-    order = n + 1
-    sign = torch.where(torch.remainder(order, 2) == 0, 1.0, -1.0).to(x.dtype)
-    found = sign * torch.exp(torch.lgamma(order)) * _special.zeta(order, x)
-    return torch.where(n == 0, torch.digamma(x), torch.where((n >= 0) & (n == torch.floor(n)), found, torch.nan))
-
-
 def _incomplete_gamma(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> Tensor:
     """NaN outside of `a > 0, x >= 0`, and 0 where both are infinite: torch has limits there."""
     inside = (a > 0) & (x >= 0)
@@ -71,8 +64,6 @@ def _gammaincc(a: Tensor, x: Tensor) -> Tensor:
 for _name, _function, _source in (
     ("gammainc", _gammainc, "Igamma"),
     ("gammaincc", _gammaincc, "Igammac"),
-    ("zeta", _special.zeta, "Zeta"),
-    ("polygamma", _polygamma, "Polygamma"),
     ("nextafter", torch.nextafter, "NextAfter"),
 ):
     _binary(_name, _function, _source)
