@@ -106,8 +106,12 @@ def _unwritten(error: OSError, folder: Path, path: Path) -> str:
 
 
 def _refuse_foreign(path: Path, listing: Listing) -> None:
-    if os.path.lexists(path) and not path.is_dir():
-        raise CheckpointError(f"{path} is a file, or lies below one: choose another name")
+    try:
+        os.listdir(path)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise CheckpointError(f"{path} is a file, or lies below one: choose another name") from None
     before = None
     while (now := _identity(path)) is not None and now != before:  # else another writer puts its folder there right now
         before, foreign = now, _foreign(path, listing)
@@ -125,8 +129,6 @@ def _foreign(path: Path, listing: Listing) -> str | None:
         return next((entry for entry in _entries(path) if entry not in ours), None)
     except FileNotFoundError:
         return None
-    except NotADirectoryError:
-        raise CheckpointError(f"{path} is a file, or lies below one: choose another name") from None
 
 
 def _entries(folder: Path, prefix: str = "") -> Generator[str]:
