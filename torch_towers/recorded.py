@@ -127,11 +127,6 @@ def is_recorded(arrays: Mapping[str, Any]) -> bool:
     return any(name.endswith("|kind") and _NAME.fullmatch(name) for name in arrays)
 
 
-def of_entry(recorded: Mapping[str, list[Recorded]], entry: str) -> list[Recorded]:
-    """The batches of one signature or restored function."""
-    return recorded.get(entry, [])
-
-
 def of_reference(
     arrays: Mapping[str, np.ndarray[Any, Any]], entry: str, inputs: Sequence[str], outputs: Sequence[str]
 ) -> list[Recorded]:

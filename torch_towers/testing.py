@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 
-from torch_towers.checkpoint import read_samples
 from torch_towers.errors import CheckpointError
-from torch_towers.recorded import unpack
+from torch_towers.info import recorded_parity
 from torch_towers.two_tower import TwoTower, load
-from torch_towers.verify import measured, verify
+from torch_towers.verify import compared, recorded_in
 
 
 def assert_parity(
@@ -29,23 +28,17 @@ def assert_parity(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
 ) -> None:
-    """Runs the batches recorded in `checkpoint`, and compares the answers with TensorFlow's by the rule of the port.
+    """Runs the batches recorded in `checkpoint`, and compares the answers with TensorFlow's as `torch-towers verify` does.
 
     `towers`: what is compared in the place of those loaded from the checkpoint (compiled, quantized, on a GPU). Errors:
-    `AssertionError` names the output and what is apart; `CheckpointError` where nothing is recorded.
+    `AssertionError` names tower, output and distance; `CheckpointError` where nothing is recorded.
     """
-    content = read_samples(checkpoint)
-    if content is None:
+    batches = recorded_in(Path(checkpoint))
+    if not batches:
         raise CheckpointError(f"{checkpoint}: holds no recorded answers: port it again where TensorFlow is installed")
-    if towers is None:
-        reports = verify(checkpoint, device=device, dtype=dtype).parity
-    else:
-        reports = measured(
-            towers, unpack(Path(checkpoint) / "samples.npz", content), load(checkpoint, dtype=torch.float64)
-        )
-    wrong = [
-        f"{tower}: {line.strip()}" for tower, report in reports.items() if not report.passed for line in report.lines()
-    ]
+    towers = load(checkpoint, device=device, dtype=dtype) if towers is None else towers
+    checked = compared(towers, batches, recorded_parity(Path(checkpoint)))
+    wrong = [f"{found.tower} {found.output}: {found.said}" for found in checked if not found.passed]
     if wrong:
         raise AssertionError("\n".join([f"{checkpoint} does not give TensorFlow's answers here:", *wrong]))
 

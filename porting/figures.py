@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from torch_towers.evidence import Errors, Growth
+from porting.measurements import Errors, Growth
 from torch_towers.extras import need
 
 _INK, _PORT, _TENSORFLOW = "#010203", "#010204", "#010205"  # stand for the page's own colours: see _COLOURS

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch_towers.evidence import TOP, Errors, Evidence, agreement
+from porting.figures import error_distribution, error_growth
+from porting.measurements import TOP, Errors, Measurements, agreement
+from porting.parity import ParityReport, describe
 from torch_towers.extras import need
-from torch_towers.figures import error_distribution, error_growth
 from torch_towers.graph import Graph
 from torch_towers.listing import call_of, shapes_of, shown_sizes
-from torch_towers.parity import ParityReport, describe
 from torch_towers.tower import Tower
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -24,7 +24,7 @@ class Reported:
 
     tower: Tower
     parity: ParityReport
-    evidence: Evidence | None
+    measured: Measurements | None
     source: str
     tensorflow: str = ""
 
@@ -51,7 +51,7 @@ def _verdict(reports: Sequence[ParityReport]) -> tuple[str, str]:
 
 def _agreement(towers: Mapping[str, Reported]) -> tuple[float | None, int]:
     """Of queries and candidates that were sampled; where there is one tower, of its rows among themselves."""
-    found = [reported.evidence.embeddings for reported in towers.values() if reported.evidence is not None]
+    found = [reported.measured.embeddings for reported in towers.values() if reported.measured is not None]
     sides = [embeddings for embeddings in found if embeddings is not None]
     if not sides or sides[0][0].shape[1] != sides[-1][0].shape[1]:
         return None, 0
@@ -59,25 +59,25 @@ def _agreement(towers: Mapping[str, Reported]) -> tuple[float | None, int]:
 
 
 def _section(side: str, reported: Reported) -> dict[str, Any]:
-    tower, parity, evidence = reported.tower, reported.parity, reported.evidence
+    tower, parity, measured = reported.tower, reported.parity, reported.measured
     compared = parity.compared_with if parity.compared_with != "nothing" else f"nothing: {parity.why_not}"
     checks = [
         {"name": part.name, "passed": part.passed, "said": describe(part)}
         for part in (*parity.outputs.values(), *parity.ids.values())
     ]
-    errors: Sequence[Errors] = () if evidence is None else evidence.errors
+    errors: Sequence[Errors] = () if measured is None else measured.errors
     return {
         "name": side,
         "source": reported.source,
         "tensorflow": reported.tensorflow,
         "compared_with": compared,
         "inputs": [{"name": s.name, "dtype": s.dtype, "shape": shown_sizes(s.shape)} for s in tower.inputs],
-        "rows": [] if evidence is None else [(_KINDS.get(kind, kind), n) for kind, n in evidence.rows.items()],
+        "rows": [] if measured is None else [(_KINDS.get(kind, kind), n) for kind, n in measured.rows.items()],
         "checks": checks,
         "failures": parity.failures,
         "distributions": [{"output": e.output, "svg": error_distribution(e)} for e in errors if e.port.size],
         "steps": _steps(tower.encoder.graph, shapes_of(tower).get("encoder", {})),
-        "growth": error_growth(evidence.growth) if evidence is not None and evidence.growth else "",
+        "growth": error_growth(measured.growth) if measured is not None and measured.growth else "",
     }
 
 

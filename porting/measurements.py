@@ -1,4 +1,4 @@
-"""Evidence: what the recorded batches show of a tower beyond equal or unequal, as numbers to be drawn."""
+"""Measurements: what the recorded batches show of a tower beyond equal or unequal, as numbers to be drawn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Measurements:
     """What one tower's batches show. `embeddings` are the port's and TensorFlow's, row by row, where the tower has one."""
 
     rows: Mapping[str, int]
@@ -46,7 +46,7 @@ class Evidence:
     embeddings: tuple[Array, Array] | None
 
 
-def evidence(tower: Tower, exact: Tower, recorded: Sequence[Recorded], ranking: Ranking | None = None) -> Evidence:
+def measure(tower: Tower, exact: Tower, recorded: Sequence[Recorded], ranking: Ranking | None = None) -> Measurements:
     """Runs the tower and its float64 twin `exact` on the batches that TensorFlow answered."""
     answered = [(batch, batch.outputs) for batch in recorded if not isinstance(batch.outputs, str)]
     rows: Counter[str] = Counter()
@@ -58,7 +58,7 @@ def evidence(tower: Tower, exact: Tower, recorded: Sequence[Recorded], ranking: 
         ours, reference = answer(tower, batch.inputs, ranking), answer(exact, batch.inputs, ranking)
         if not isinstance(ours, str) and not isinstance(reference, str):
             triples.append((ours, theirs, reference))
-    return Evidence(
+    return Measurements(
         dict(rows),
         _errors(triples),
         _growth(tower, exact, decisive[0][0].inputs) if decisive else [],
