@@ -93,8 +93,13 @@ def unpack(path: Path, data: bytes | None = None) -> dict[str, list[Recorded]]:
 
     Errors: `CheckpointError`.
     """
+    return batches_of(load_arrays(path, data, 64 * KEPT), path)
+
+
+def batches_of(arrays: Arrays, path: Path) -> dict[str, list[Recorded]]:
+    """The recorded batches in the arrays of the file `path`, by tower (or by signature). Errors: `CheckpointError`."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for name, array in load_arrays(path, data, 64 * KEPT).items():
+    for name, array in arrays.items():
         tower, number, rest = _parts(path, name)
         found.setdefault(tower, {}).setdefault(number, {})[rest] = array
     return {tower: [_batch(path, parts) for _, parts in sorted(numbers.items())] for tower, numbers in found.items()}
