@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from porting.arrays import to_numpy
 from porting.convert import Context, ConvertingEmitter
 from porting.errors import PortingError
 from porting.saved_model import FunctionRef, SavedModel
@@ -343,7 +344,7 @@ def _as_array(value: Any) -> Array | None:
         items = value.items
         return items.astype(np.int64) if all(isinstance(i, int) for i in items.reshape(-1).tolist()) else None
     if isinstance(value, Constant):
-        return value.array if isinstance(value.array, np.ndarray) else value.array.numpy()
+        return to_numpy(value.array)
     return None
 
 
