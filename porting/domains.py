@@ -191,7 +191,7 @@ class Follower:
             shape = tuple(variable.shape)
             small = np.prod(shape, dtype=float) <= SMALL and hasattr(variable, "numpy")
             return np.asarray(variable.numpy()) if small else Weight(shape)
-        array = np.asarray(node.attrs["value"])
+        array = to_numpy(node.attrs["value"])
         return array if array.size <= SMALL else Weight(array.shape)
 
     def _folded(self, node: Node, operands: list[Any]) -> list[Any]:
