@@ -434,24 +434,25 @@ class View:
     def name(self, wanted: str, own: Mapping[str, str]) -> str:
         """A name for a module that is free: neither a module nor a weight has it, and its parts are nobody else's either."""
         base = ".".join(identifier(part) for part in wanted.split("."))
-        others = {place(tensor) for tensor in self.store.keys() - set(own.values())}
-        name = spaced(
-            base,
-            lambda scope: place(scope) in others,
-            lambda name: (
-                name in self.modules
-                or place(name) in others
-                or any(f"{name}.{part}" in self.store and f"{name}.{part}" != own[part] for part in own)
+        places = set(map(place, self.store))
+        modules, others = set(map(place, self.modules)), set(map(place, self.store.keys() - set(own.values())))
+
+        def clashes(name: str) -> bool:
+            where = {place(f"{name}.{part}"): place(tensor) for part, tensor in own.items()}
+            return (
+                place(name) in modules | others
+                or any(new in places and new != old for new, old in where.items())
                 or self._holds_others(name, own)
-            ),
-        )
+            )
+
+        name = spaced(base, lambda scope: place(scope) in others, clashes)
         self.wanted[name] = base
         return name
 
     def _holds_others(self, name: str, own: Mapping[str, str]) -> bool:
         """True where a weight that is not the layer's own would lie inside of it: a layer holds its own weights only."""
         weights = {str(node.attrs["tensor"]) for node in self.nodes.values() if node.op == "parameter"}
-        return any(weight.startswith(f"{name}.") for weight in weights - set(own.values()))
+        return any(place(weight).startswith(f"{place(name)}.") for weight in weights - set(own.values()))
 
     def sweep(self) -> None:
         """Takes out the nodes that nothing uses any more, from the old operands of what was rewritten last upwards."""
