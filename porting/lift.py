@@ -337,10 +337,17 @@ class View:
                 continue
             if name in self._output_nodes:
                 return f"{name!r} inside it is an output of the graph, so its ops stay"
-            outside = next((user for user in self.users.get(name, ()) if user not in covered), None)
+            outside = next((user for user in self.users.get(name, ()) if not self._is_inside(user, covered)), None)
             if outside is not None:
                 return f"{name!r} inside it is also used by {outside!r}, so its ops stay"
         return ""
+
+    def _is_inside(self, name: str, covered: set[str]) -> bool:
+        """Whether the node is covered, or asks for the size of what is, on behalf of nodes that are."""
+        if name in covered:
+            return True
+        only = self.nodes[name].op == "size" and name not in self._output_nodes
+        return only and covered.issuperset(self.users.get(name, ()))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

@@ -211,3 +211,15 @@ def _flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
         if user.op != "matmul" or user.inputs[1] != match["flat_kernel"] or (view.rank(user.inputs[0]) or 0) < 2:
             raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")
     return [*range(inner, len(shape)), *range(inner)], (flat[0], flat[1])
+
+
+@rewrite("", Apply("reshape", Apply("module", Any_("x"), name="linear")))
+def parted_heads(view: View, root: Node, match: Match) -> None:
+    """The last axis of what nn.Linear gives, parted."""
+    before, after = view.shape(match["linear"]), view.shape(root.name)
+    if view.module_of(view.nodes[match["linear"]], "Linear") is None or not before or not after:
+        raise Refusal("not a Linear, or its shape is not known")
+    sizes = after[len(before) - 1 :]
+    if after[: len(before) - 1] != before[:-1] or len(sizes) < 2 or not all(isinstance(size, int) for size in sizes):
+        raise Refusal("other axes change too")
+    view.rewrite(root, "split_last", match["linear"], sizes=sizes)

@@ -68,7 +68,7 @@ def split_last(x: Tensor, *, sizes: tuple[int, ...]) -> Tensor:
 @op()
 def join_last(x: Tensor, *, count: int) -> Tensor:
     """The last `count` axes as one: `[..., heads, dim] -> [..., heads * dim]`. Source: Keras EinsumDense."""
-    return x.flatten(-count)
+    return torch.flatten(x, -count)
 
 
 @op()

@@ -228,12 +228,41 @@ def _einsums(keras: Any, is_3: bool) -> Any:
     return model
 
 
+def _attentions(keras: Any, is_3: bool) -> Any:
+    """Attention of Keras: within a masked text, across two sequences, causal, without projections."""
+    layers = keras.layers
+    ids, s, v = (
+        keras.Input((None,), name="ids", dtype="int32"),
+        keras.Input((7, 16), name="s"),
+        keras.Input((5, 16), name="v"),
+    )
+    mask = keras.Input((7, 5), name="mask", dtype="bool")
+    x = layers.Embedding(30, 16, mask_zero=True, name="words")(ids)
+    for block in range(2):
+        inner = layers.MultiHeadAttention(4, 6, name=f"attention_{block}")(x, x)
+        x = layers.LayerNormalization(name=f"norm_{block}")(layers.Add(name=f"add_{block}")([x, inner]))
+    out = {"pooled": layers.GlobalAveragePooling1D(name="pooled")(x), "text": x}
+    across = layers.MultiHeadAttention(2, 8, value_dim=6, output_shape=10, name="across")
+    out["across"] = across(s, v, attention_mask=mask)
+    causal = layers.MultiHeadAttention(2, 8, use_bias=False, name="causal")
+    out["causal"] = causal(s, s, use_causal_mask=True)
+    twice = layers.MultiHeadAttention(2, 4, name="twice")
+    out["twice"], out["twice_again"] = twice(s, v), twice(v, s)
+    scored = layers.MultiHeadAttention(2, 4, name="scored")(s, v, return_attention_scores=True)
+    out["scored"], out["scores"] = scored
+    out["dot"] = layers.Attention(name="dot")([s, v])
+    model = keras.Model({"ids": ids, "s": s, "v": v, "mask": mask}, out)
+    _draw_weights(model, keep=())
+    return model
+
+
 GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "tensors": _tensors,
     "lookups": _lookups,
     "texts": _texts,
     "towers": _towers,
     "einsums": _einsums,
+    "attentions": _attentions,
 }
 
 
@@ -300,6 +329,12 @@ def _near_misses(path: Path) -> None:
             out["mixed_again"] = tf.einsum("abc,edc->abde", s, self.mixed)
             out["diagonal"] = tf.einsum("ac,cc->ac", x, self.square)
             out["of_values"] = tf.einsum("abc,adc->abd", s, s)
+            scores = tf.matmul(s, s, transpose_b=True)
+            allowed = tf.matmul(s, 3.0 * s, transpose_b=True) > 0.0
+            out["soft_mask"] = tf.matmul(tf.nn.softmax(tf.where(allowed, scores, -5.0)), s)
+            out["wide_bias"] = tf.matmul(
+                tf.nn.softmax(tf.matmul(s, 2.0 * s, transpose_b=True) + tf.ones([2, 1, 1, 5])), s
+            )
             out["gaps"] = self.gaps.lookup(t)
             words = self.words.lookup(tf.strings.split(t, maxsplit=2).flat_values)
             out["cut_rows"] = tf.RaggedTensor.from_row_splits(
