@@ -31,6 +31,7 @@ ORDER = (
     "einsum",
     "attention",
     "embedding",
+    "positions",
     "pooling",
     "norms",
     "activations",

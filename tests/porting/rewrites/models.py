@@ -228,6 +228,23 @@ def _einsums(keras: Any, is_3: bool) -> Any:
     return model
 
 
+def _positions(keras: Any) -> Any:
+    """A layer of its own that adds a vector for each place, as tutorials have it."""
+
+    class Positions(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.table = self.add_weight(name="table", shape=(12, 16))
+            super().build(shape)
+
+        def call(self, x: Any) -> Any:
+            return x + self.table[: tf.shape(x)[1]]
+
+        def compute_mask(self, x: Any, mask: Any = None) -> Any:
+            return mask
+
+    return Positions(name="positions")
+
+
 def _attentions(keras: Any, is_3: bool) -> Any:
     """Attention of Keras: within a masked text, across two sequences, causal, without projections."""
     layers = keras.layers
@@ -237,7 +254,7 @@ def _attentions(keras: Any, is_3: bool) -> Any:
         keras.Input((5, 16), name="v"),
     )
     mask = keras.Input((7, 5), name="mask", dtype="bool")
-    x = layers.Embedding(30, 16, mask_zero=True, name="words")(ids)
+    x = _positions(keras)(layers.Embedding(30, 16, mask_zero=True, name="words")(ids))
     for block in range(2):
         inner = layers.MultiHeadAttention(4, 6, name=f"attention_{block}")(x, x)
         x = layers.LayerNormalization(name=f"norm_{block}")(layers.Add(name=f"add_{block}")([x, inner]))
@@ -284,6 +301,7 @@ def _near_misses(path: Path) -> None:
             self.tied, self.open, self.open_bias = weight("tied", 8, 8), weight("open", 8, 8), weight("open_bias", 8)
             self.wide, self.scalar_bias = weight("wide", 8, 4), weight("scalar_bias", 1)
             self.mixed, self.square = weight("mixed", 8, 2, 8), weight("square", 8, 8)
+            self.rows = weight("rows", 5, 3)
             self.gamma, self.beta = weight("gamma", 8), weight("beta", 8)
             self.table, self.shared, self.shared_bias = (
                 weight("table", 8, 8),
@@ -335,6 +353,7 @@ def _near_misses(path: Path) -> None:
             out["wide_bias"] = tf.matmul(
                 tf.nn.softmax(tf.matmul(s, 2.0 * s, transpose_b=True) + tf.ones([2, 1, 1, 5])), s
             )
+            out["last_rows"] = tf.reduce_sum(self.rows[: tf.shape(x)[0] - 2], 0)
             out["gaps"] = self.gaps.lookup(t)
             words = self.words.lookup(tf.strings.split(t, maxsplit=2).flat_values)
             out["cut_rows"] = tf.RaggedTensor.from_row_splits(

@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.porting.rewrites.conftest import Exported
 from torch_towers.layers.attention import MultiHeadAttention
+from torch_towers.layers.embedding import PositionEmbedding
 
 Get = Callable[[str], Exported]
 PRODUCERS = ("keras", "tf_keras")
@@ -35,6 +36,8 @@ def test_each_is_one_layer_under_its_name(exported: Get, producer: str) -> None:
         assert type(layer) is MultiHeadAttention, name
         parts = [key for key, part in layer.named_children() if type(part) is nn.Linear]
         assert parts == ["query", "key", "value", "attention_output"]
+    assert type(model.program.get_submodule("positions")) is PositionEmbedding
+    assert "positions.weight" in dict(model.program.named_parameters())
     assert model.lifted.counts["MultiHeadAttention"] == 5 and model.kind("dot") == "attention"
     assert model.lifted.remaining["softmax"] == 1, "scores that are asked for are computed"
     assert type(model.program.get_submodule("scored.query")) is nn.Linear
@@ -60,6 +63,7 @@ def test_gradients(exported: Get, producer: str) -> None:
 def test_near_misses(exported: Get) -> None:
     almost = exported("near_misses")
     assert almost.kind("soft_mask") == almost.kind("wide_bias") == "matmul"
+    assert "so that it may count from the end" in almost.refusal("PositionEmbedding")
     said = almost.refusal("attention")
     assert "its mask puts -5.0 in the place of scores, which still counts" in said
     assert "not known to have no more axes than they have" in said
