@@ -95,7 +95,7 @@ class Context:
         return value.array if isinstance(value, Constant) and isinstance(value.array, torch.Tensor) else None
 
 
-def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
+def convert(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
     emitter = ConvertingEmitter(graph, context)
     refused = changes(graph, context.functions), unsupported(graph, context.functions)

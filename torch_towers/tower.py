@@ -20,7 +20,7 @@ from torch_towers.program import Program
 from torch_towers.refusals import KERNEL_ERRORS, refusal
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
-from torch_towers.steps import Store
+from torch_towers.steps import Env, Store
 from torch_towers.threads import forked, on_one_thread, without_waiting
 from torch_towers.work import SMALL, work_of
 
@@ -82,6 +82,22 @@ class Tower(nn.Module):
             return without_waiting(self._prepared, columns)
         except KERNEL_ERRORS as error:
             raise InputError(f"the tower could not be run on these inputs: {self._refusal(error, columns)}") from error
+
+    def trace(self, inputs: Any) -> dict[str, Env]:
+        """The value of every node by its name, for each part that the tower has: "preprocess", "encoder", "postprocess".
+
+        Each part runs node by node, layers too: for looking at what happens inside. Errors: `InputError`, and those of torch.
+        """
+        columns, _ = self._reader(inputs)
+        columns = {self._renamed.get(name, name): value for name, value in columns.items()}
+        traced = {"preprocess": self._preprocess.values(**columns)}
+        given = self._preprocess.outputs_of(traced["preprocess"])
+        traced["encoder"] = self.encoder.values(**self._on_device({name: given[name] for name in self._encoder_inputs}))
+        if self._postprocess is not None:
+            given |= self.encoder.outputs_of(traced["encoder"])
+            wanted = {spec.name: _hosted(given[spec.name], spec.dtype) for spec in self._postprocess.graph.inputs}
+            traced["postprocess"] = self._postprocess.values(**wanted)
+        return traced
 
     @overload
     def encode(
