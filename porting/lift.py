@@ -27,6 +27,8 @@ from torch_towers.registry import MODULES
 
 ORDER = (
     "laws",
+    "images",
+    "conv",
     "linear",
     "einsum",
     "attention",
@@ -47,7 +49,8 @@ ORDER = (
 FREE = frozenset(
     """add sub mul neg div square sqrt rsqrt maximum minimum tanh sigmoid relu relu6 elu softplus erf erfc exp pow equal less greater
     where cast reshape transpose unsqueeze squeeze broadcast_to zeros_like ones_like size size_add size_sub size_mul sizes_tensor
-    select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm""".split()  # noqa: SIM905
+    select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm
+    space_to_batch""".split()  # noqa: SIM905
 )
 """Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
 layers which have nothing to do with each other share such nodes."""
@@ -408,10 +411,11 @@ class View:
         *inputs: Any,
         weights: Mapping[str, str],
         values: Mapping[str, Any] | None = None,
+        called: str = "",
     ) -> None:
         """The node `root` calls a layer of type `kind`, which takes over `weights`: its own names -> weights or constants.
 
-        The layer is called after its first weight. Where a weight changes its layout its new value is in `values`; who else
+        The layer is called after its first weight, or `called`. Where a weight changes its layout its new value is in `values`; who else
         uses such a weight has to be looked at by the rewrite. Layers of equal weights and arguments are one module.
         """
         key = (kind, tuple(sorted(weights.items())), repr(sorted(args.items())))
@@ -419,7 +423,7 @@ class View:
         if name is None:
             tensors = {part: self.tensor_name(ref) for part, ref in weights.items()}
             first = next(iter(tensors.values()))
-            name = self.name(self._wanted(first, kind, tensors), tensors)
+            name = self.name(called or self._wanted(first, kind, tensors), tensors)
             for part, tensor in tensors.items():
                 self._check_free(f"{name}.{part}", tensor, part in (values or {}))
             for part, tensor in tensors.items():
