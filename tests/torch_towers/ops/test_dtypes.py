@@ -121,6 +121,9 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("ragged_gather", (SPLITS, VALUES, torch.tensor([1, 0])), {"rank": 1}),
     ("ragged_range", (torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.5])), {"dtype": "int64"}),
     ("ragged_to_sparse", (SPLITS, VALUES), {}), ("ragged_fill_empty_rows", (torch.tensor([0, 2, 2]), VALUES, 3, torch.tensor(0.5)), {}),
+    ("join_last", (X[None],), {"count": 2}), ("split_last", (X,), {"sizes": (2, 2)}),
+    *(("attention", (X[None, None], Y[None, None], X[None, None], *mask), {"scale": 0.5})
+      for mask in ((), (torch.tensor([[True, False, True]]),), (X[:, :3],))),
     *((name, (X,), {}) for name in BESSEL.split()), *((name, (X + 1, Y), {}) for name in ("gammainc", "gammaincc", "nextafter")),
     ("approximate_equal", (X, Y), {"tolerance": 0.3}), ("in_top_k", (X, IDS, 2), {}), ("nth_element", (X, 1), {"largest": True}),
     *(("cumulative_logsumexp", (X,), {"axis": 1, "exclusive": exclusive, "reverse": exclusive}) for exclusive in (False, True)),
@@ -148,7 +151,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     *(("sparse_extreme", (PAIRS, VALUES, SHAPE, PAIRS.flip(0), VALUES, SHAPE), {"largest": largest}) for largest in (True, False)),
 ]  # fmt: skip
 
-OTHERS = """size size_add size_sub size_mul size_floordiv size_max size_min size_less shape numel element item in_range in_shape branch_index
+OTHERS = """size size_add size_sub size_mul size_floordiv size_mod size_max size_min size_less shape numel element item in_range in_shape branch_index
 invert_permutation wrap_negative stitch_sources logical_not logical_and logical_or reduce_all reduce_any bitwise_not bitwise_and bitwise_or
 bitwise_xor left_shift right_shift list_reserve list_resize list_length sparse_reshape sparse_split segment_chunks
 sparse_segment_reduce list_scatter population_count rows_of rows_of_splits ragged_to_variant ragged_from_variant""".split()  # noqa: SIM905
