@@ -58,8 +58,26 @@ class WithoutCompiler(TorchFunctionMode):
                 return args[0]  # in place
             return torch.empty(shape, dtype=found.dtype, device="meta")
         if max(item.numel() for item in operands) > _LARGE:
-            return func(*args, **kwargs)
+            return _joined(func, name, *args, **kwargs) if name in ("cat", "stack") else func(*args, **kwargs)
         return _mapped(lambda item: item.to("meta"), _on_cpu(func, args, kwargs))
+
+
+def _joined(func: Any, name: str, tensors: Any, dim: int = 0) -> Tensor:
+    """`cat` or `stack` of large tensors: stand-ins of the same size along `dim`, and of size 1 along all other axes."""
+    ndim = tensors[0].ndim
+    axis = dim % ndim if name == "cat" and ndim else None
+    others = [[size for i, size in enumerate(item.shape) if i != axis] for item in tensors]
+    if any(sizes != others[0] for sizes in others):
+        return func(tensors, dim)  # which refuses them
+    thin = [
+        torch.empty([size if i == axis else 1 for i, size in enumerate(item.shape)], dtype=item.dtype)
+        for item in tensors
+    ]
+    found = func(thin, dim)
+    joined = dim % found.ndim
+    rest = iter(others[0])
+    shape = [size if i == joined else next(rest) for i, size in enumerate(found.shape)]
+    return torch.empty(shape, dtype=found.dtype, device="meta")
 
 
 def _on_cpu(func: Any, args: Any, kwargs: Any, *, one: bool = False) -> Any:
