@@ -43,7 +43,7 @@ ORDER = (
     "pieces",
     "ranges",
 )
-"""The files of `porting/rewrites/` in the order in which they run: laws make way for layers, lookups for the text around them."""
+"""The files of `porting/rewrites/` in the order in which they run: laws (images' too) make way for layers, lookups for the text around them."""
 
 
 FREE = frozenset(

@@ -17,6 +17,8 @@ class _Margins(nn.Module):
     """What all of these have: margins as TensorFlow counts them, and the axis of the channels."""
 
     def _lay_out(self, padding: Padding, channels_last: bool) -> None:
+        if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+            raise ValueError(f'padding is {padding!r}, expected "SAME", "VALID" or (before, after) for each axis')
         self.margins: Padding = padding if isinstance(padding, str) else tuple((a, b) for a, b in padding)
         self.channels_last = channels_last
 

@@ -13,6 +13,7 @@ from porting.names import clean, weight_name
 from tests.porting.rewrites.conftest import Exported
 from tests.porting.rewrites.convolutions import EXPECTED, SHAPES
 from tests.witness import tf, to_runtime
+from torch_towers.layers.conv import Conv2d
 from torch_towers.ops.conv import torch_kernel
 
 PRODUCERS = ("keras", "tf_keras")
@@ -87,6 +88,23 @@ def test_gradients(exported: Get, producer: str) -> None:
         torch.testing.assert_close(mine, kernel, rtol=0, atol=bound, msg=lambda said, name=name: f"{name}: {said}")
         compared += 1
     assert compared == len(ours)
+
+
+def test_export_with_open_sizes(exported: Get) -> None:
+    """The batch, image sizes and lengths stay free where the graph has them free: dilated, strided and transposed too."""
+    program = exported("keras convolutions").program
+    given = {key: to_runtime(value) for key, value in images(3).items()}
+    auto = torch.export.Dim.AUTO
+    free = {name: {0: auto, **{i + 1: auto for i, size in enumerate(SHAPES[name]) if size is None}} for name in given}
+    whole = torch.export.export(program, (), given, dynamic_shapes=free, strict=False).module()
+    for rows, sizes in ((2, (12, 5)), (5, (6, 9))):
+        other = {key: to_runtime(value) for key, value in images(rows, sizes).items()}
+        torch.testing.assert_close(whole(**other), program(**other))
+
+
+def test_padding_of_a_checkpoint_is_checked() -> None:
+    with pytest.raises(ValueError, match="padding is 'same', expected \"SAME\""):
+        Conv2d(4, 4, (3, 3), padding="same")
 
 
 def test_near_misses(exported: Get) -> None:
