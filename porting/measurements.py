@@ -105,7 +105,7 @@ def _float_pair(value: Any, true: Any) -> tuple[Array, Array] | None:
         return None
     if value.shape != true.shape or not value.numel():
         return None
-    return value.double().cpu().numpy(), true.double().cpu().numpy()
+    return value.detach().double().cpu().numpy(), true.detach().double().cpu().numpy()
 
 
 def _embeddings(tower: Tower, triples: Sequence[tuple[Mapping[str, Array], Mapping[str, Array], Any]]) -> Any:
