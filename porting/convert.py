@@ -21,6 +21,7 @@ from porting import effects, sizes
 from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
 from porting.names import outermost
+from porting.refusals import refusal_of
 from porting.registry import CONVERTERS, DRAWS, Entry, converter, load_converters
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.served import AS_WRITTEN, Served, as_served
@@ -74,6 +75,7 @@ class Context:
         self.model = model
         self.served = served
         self.captured = captured
+        self.functions: Mapping[str, Function] = model.functions
         self.store: dict[str, Any] = {}
         self.weights: dict[str, str] = {}  # variable key -> name of the weight
         self.tables: dict[str, str] = {}  # table key -> name of the module
@@ -93,10 +95,10 @@ class Context:
         return value.array if isinstance(value, Constant) and isinstance(value.array, torch.Tensor) else None
 
 
-def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
+def convert(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
     emitter = ConvertingEmitter(graph, context)
-    refused = changes(graph, context.model.functions), unsupported(graph, context.model.functions)
+    refused = changes(graph, context.functions), unsupported(graph, context.functions)
     if any(refused):
         emitter.refuse_draws(graph)  # what is drawn from a seed says more than that the seed changes
         raise PortingError("\n".join(filter(None, refused)))
@@ -129,9 +131,14 @@ def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
     if not counts:
         return ""
     listed = ", ".join(f"{op} (x{count})" for op, count in sorted(counts.items()))
-    uses = "".join(f"\n  first use: {first[op]}  ({op})" for op in sorted(counts))
+    uses = "".join(f"\n  first use: {first[op]}  ({op}){_reason(op)}" for op in sorted(counts))
     verb = "op has" if len(counts) == 1 else "ops have"
     return f"{len(counts)} {verb} no converter: {listed}{uses}"
+
+
+def _reason(op: str) -> str:
+    refusal = refusal_of(op)
+    return f": {refusal.reason}" if refusal else ""
 
 
 def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
@@ -158,7 +165,7 @@ class ConvertingEmitter(Emitter):
     def __init__(self, graph: Graph, context: Context, **shared: Any) -> None:
         super().__init__(graph.inputs, store=context.store, **shared)
         self.context = context
-        self.functions = context.model.functions
+        self.functions = context.functions
         self.stack: tuple[str, ...] = ()
         self.counting = False  # comparisons of sizes are sizes too, which only the condition of a loop wants
 

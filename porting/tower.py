@@ -14,7 +14,8 @@ from porting.arrays import as_stored
 from porting.convert import Context, ConvertingEmitter, convert
 from porting.cut import Cut
 from porting.documents import Schema, described, front
-from porting.errors import PortingError
+from porting.effects import Functions
+from porting.errors import DrawsError, PortingError
 from porting.lift import lift
 from porting.names import identifier
 from porting.retrieval import Retrieval
@@ -90,7 +91,7 @@ def port_tower(
     """
     entry = entry or model.default_entry()
     whole, dropped = flatten_whole(model.graph(entry), model.functions)
-    left_on = dropout.find(whole)
+    left_on = _dropouts(whole, model.functions)
     cut = replace(front(whole, cut_behind, schema), without_dropout=without_dropout and bool(left_on))
     tf_graph = cutting.apply(whole, cut, model.functions)
     notes = effects.described(dropped)
@@ -106,14 +107,11 @@ def port_tower(
         notes += _left_out_inputs(before, tf_graph)
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
-    if left_on := dropout.find(tf_graph):
-        raise PortingError(
-            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
-            "without it, as it should have been exported (with training=False)"
-        )
     served = served or Served()
     context = Context(model, served, model.captured(entry))
-    graph, emitter = convert(tf_graph, context)
+    if cut.without_dropout:
+        context.functions = dropout.Off(model.functions)
+    graph, emitter = _converted(tf_graph, context)
     converted = graph
     lifted = lift(graph, context.store, emitter.known) if lifts else None
     store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
@@ -136,6 +134,25 @@ def port_tower(
         inside=_largest(emitter.known.values()),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}), served=served,
     )  # fmt: skip
+
+
+def _dropouts(graph: Graph, functions: Functions) -> list[dropout.Dropout]:
+    """The dropouts of a flat graph, and of its branches and loops."""
+    return [*dropout.find(graph), *(item for items in dropout.bodies(graph, functions).values() for item in items)]
+
+
+def _converted(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
+    """The graph in torch ops. Where what it draws is a dropout's, that is what the error says: it has a remedy."""
+    try:
+        return convert(graph, context)
+    except DrawsError as error:
+        left_on = _dropouts(graph, context.functions)
+        if not left_on:
+            raise
+        raise PortingError(
+            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
+            "without it, as it should have been exported (with training=False)"
+        ) from error
 
 
 def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:

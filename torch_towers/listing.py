@@ -13,7 +13,6 @@ from torch_towers.dtypes import dtype_name as name_of
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.inputs import BATCH, rows_of
 from torch_towers.program import Program
-from torch_towers.steps import Env
 
 if TYPE_CHECKING:
     from torch_towers.tower import Tower
@@ -24,7 +23,7 @@ WIDTH = 76
 
 def listing(tower: Tower) -> str:
     """The tower line by line: its inputs, each step with operands and the shape of its result, its outputs."""
-    shapes = _shapes(tower)
+    shapes = shapes_of(tower)
     lines = [f"inputs   {_specs(tower.inputs)}", f"outputs  {_specs(tower.outputs)}"]
     if len(tower.outputs) > 1 and tower.spec.embedding:
         lines.append(f"embedding  {tower.spec.embedding}")
@@ -60,7 +59,7 @@ def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
             if node.attrs["tensor"] != node.name:
                 line += f" {node.attrs['tensor']}"
         else:
-            line = f"{indent}{node.name} = {_call(node, graph)}"
+            line = f"{indent}{node.name} = {call_of(node, graph)}"
         shape = shapes.get(node.name, "")
         lines.append(f"{line:<{WIDTH}}  {shape}".rstrip())
         for key, value in node.attrs.items():
@@ -75,7 +74,8 @@ def _pair(name: str, reference: str) -> str:
     return name if name == reference else f"{name}={reference}"
 
 
-def _call(node: Node, graph: Graph) -> str:
+def call_of(node: Node, graph: Graph) -> str:
+    """A node as a call, with its operands."""
     operands = [_operand(operand) for operand in node.inputs]
     attrs = [f"{key}={_constant(value)}" for key, value in node.attrs.items() if not isinstance(value, Graph)]
     if node.op != "module":
@@ -99,52 +99,28 @@ def _constant(value: Any) -> str:
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(f"{spec.name} {spec.dtype} {_sizes(spec.shape)}" for spec in specs)
+    return ", ".join(f"{spec.name} {spec.dtype} {shown_sizes(spec.shape)}" for spec in specs)
 
 
-def _sizes(shape: tuple[Any, ...] | None) -> str:
+def shown_sizes(shape: tuple[Any, ...] | None) -> str:
+    """A shape for people; free sizes are "?"."""
     return "[...]" if shape is None else "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
 # -- shapes, found by running the tower on two batches --------------------------------------------------------------------
 
 
-def _shapes(tower: Tower) -> dict[str, dict[str, str]]:
+def shapes_of(tower: Tower) -> dict[str, dict[str, str]]:
     """The dtype and shape of each value of each part; empty where the tower does not take made-up rows."""
     try:
         with torch.no_grad():
-            first, second = (_trace(tower, rows) for rows in _SIZES)
+            first, second = (tower.trace({spec.name: _made_up(spec, rows) for spec in tower.inputs}) for rows in _SIZES)
     except Exception:
         return {}
     return {
         part: {name: _shape(first[part][name], second[part].get(name)) for name in first[part]}
         for part in first
     }  # fmt: skip
-
-
-def _trace(tower: Tower, rows: int) -> dict[str, Env]:
-    columns, _ = tower._reader({spec.name: _made_up(spec, rows) for spec in tower.inputs})
-    columns = {tower._renamed.get(name, name): value for name, value in columns.items()}
-    traced: dict[str, Env] = {"preprocess": _env(tower._preprocess, columns)}
-    given: dict[str, Any] = _outputs(tower._preprocess, traced["preprocess"])
-    encoder_inputs = {spec.name: given[spec.name] for spec in tower.encoder.graph.inputs}
-    traced["encoder"] = _env(tower.encoder, tower._on_device(encoder_inputs))
-    if tower._postprocess is not None:
-        given |= _outputs(tower.encoder, traced["encoder"])
-        inputs = {spec.name: given[spec.name] for spec in tower._postprocess.graph.inputs}
-        traced["postprocess"] = _env(tower._postprocess, inputs)
-    return traced
-
-
-def _env(program: Program, inputs: Mapping[str, Any]) -> Env:
-    env: Env = dict(inputs)
-    for name, run in program._steps:
-        env[name] = run(program, env)
-    return env
-
-
-def _outputs(program: Program, env: Env) -> dict[str, Any]:
-    return {name: get(env) for name, get in program._outputs}
 
 
 def _made_up(spec: TensorSpec, rows: int) -> Any:

@@ -133,7 +133,7 @@ def test_keys_of_vertex_instances_are_ids(checkpoint: Path, tmp_path: Path) -> N
         (["--tower", "candidate", "--column", "id"], "'id' is not FEATURE=COLUMN"),
         (["--tower", "candidate", "--format", "vertex-json", "--numeric-restrict", "a:long"], "int, float or double"),
         ([], "2 towers: say which one with --tower"),
-        (["--tower", "candidate", "--dtype", "int8"], "must be one of float16"),
+        (["--tower", "candidate", "--dtype", "int8"], "is not one of float16"),
     ],
 )
 def test_embed_arguments(

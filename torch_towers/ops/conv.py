@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from torch_towers.calls import readable
 from torch_towers.registry import Spec, op
 
 Padding = str | tuple[tuple[int, int], ...]
@@ -154,9 +155,9 @@ def _infer_pool(x: Spec, *, size: Any, strides: Any, padding: Any, channels_last
 def max_pool(
     x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool
 ) -> Tensor:
-    """The largest value of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins never win.
+    """The largest number of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins and NaN never win.
 
-    Source: tf.raw_ops.MaxPool, MaxPool3D.
+    Where no other number is, it is the lowest finite one. Source: tf.raw_ops.MaxPool, MaxPool3D.
     """
     rank = len(size)
     if channels_last:
@@ -164,13 +165,23 @@ def max_pool(
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
     x = pad_axes(x, window_margins(x.shape[2:], size, strides, padding), lowest)
     if x.is_floating_point():
-        y = _MAX_POOL[rank](x, size, strides)
+        y = _largest_numbers(x, lambda x: _MAX_POOL[rank](x, size, strides))
     else:  # PyTorch pools no integers
         y = x
         for axis in range(rank):
             y = y.unfold(axis + 2, size[axis], strides[axis])
         y = y.amax(tuple(range(-rank, 0)))
     return y.movedim(1, -1) if channels_last else y
+
+
+def _largest_numbers(x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
+    """`pool(x)` as TensorFlow has it: its maximum starts at the lowest finite number, and NaN is above nothing."""
+    # In bfloat16 oneDNN starts at the lowest float32, which rounds to -inf.
+    lowest = -torch.inf if x.dtype == torch.bfloat16 else torch.finfo(x.dtype).min
+    y = pool(x)
+    if y.is_cpu and readable(y) and (not y.numel() or bool(y.amin() >= lowest)):
+        return y
+    return pool(torch.where(torch.isnan(x), lowest, x)).clamp(min=lowest)
 
 
 @op(infer=_infer_pool)
