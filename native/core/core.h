@@ -82,6 +82,7 @@ PyObject *numbers(PyObject *self, PyObject *args);
 PyObject *lookup(PyObject *self, PyObject *args);
 PyObject *examples(PyObject *self, PyObject *args);
 PyObject *hashes(PyObject *self, PyObject *args);
+PyObject *ngrams(PyObject *self, PyObject *args);
 PyObject *replace_classes(PyObject *self, PyObject *args);
 PyObject *split_classes(PyObject *self, PyObject *args);
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.errors import InputError
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
@@ -213,6 +214,14 @@ def ngrams(
     """
     if any(width <= 0 for width in widths):
         raise InputError("ngram_widths must contain positive values")
+    if native.core is not None and values.size and splits.numel():
+        ends = np.empty(splits.numel(), np.int64)
+        style = (separator, left_pad, right_pad, max(pad_width, -1), preserve_short)
+        found = native.core.ngrams(
+            np.ascontiguousarray(values), splits.long().contiguous().numpy(), widths, *style, ends
+        )
+        if found is not None:
+            return strings(found, (-1,)), torch.from_numpy(ends).to(splits.dtype)  # type: ignore[reportUnknownMemberType]
     tokens = values.ravel().tolist()
     bounds = items_of(splits)
     _check_splits(bounds, len(tokens))
@@ -226,7 +235,8 @@ def ngrams(
         for width in widths:
             pad = min(width - 1 if pad_width < 0 else pad_width, width - 1)
             padded = [left_pad] * pad + row + [right_pad] * pad if pad else row
-            grams += map(join, zip(*[padded[i:] for i in range(width)], strict=False))
+            if width <= len(padded):
+                grams += map(join, zip(*[padded[i:] for i in range(width)], strict=False))
         if preserve_short and row and len(grams) == ends[-1]:
             if pad_width < 0:
                 raise InputError(
