@@ -88,6 +88,18 @@ def parser() -> argparse.ArgumentParser:
         "--optimizer", choices=("on", "off"), default="on", help="compute as TensorFlow's graph optimizer rewrites the "
         "graph: x / c as x * (1 / c), ... (default), or as it is written",
     )  # fmt: skip
+    made.add_argument(
+        "--max-nodes", type=int, metavar="N", help="nodes that inlining may make (default: by the size of the file)"
+    )
+    made.add_argument(
+        "--max-fold-bytes",
+        type=int,
+        metavar="N",
+        help="bytes that constants computed at port time may take (default: by the size of the file)",
+    )
+    made.add_argument(
+        "--max-steps", type=int, metavar="N", help="steps that a loop may take on the samples (default: 50000)"
+    )
     made.add_argument("--no-verify", action="store_true", help="do not compare with TensorFlow")
     made.add_argument("--explain", action="store_true", help="say why what is left op by op was not lifted to a layer")
     made.add_argument("--inspect", type=Path, metavar="DIR", help="print what is in a SavedModel, and port nothing")

@@ -31,27 +31,42 @@ def regex_replace(x: Strings, *, pattern: bytes, rewrite: bytes, replace_global:
 @op(stage="host", infer=elementwise("bool"))
 def regex_full_match(x: Strings, *, pattern: bytes) -> Tensor:
     """Whether RE2 matches the whole string: `[...] -> [...]` bool. Source: tf.raw_ops.StaticRegexFullMatch."""
-    match = compiled(pattern).fullmatch
+    match = compiled(pattern, captures=False).fullmatch
     found = [match(text) is not None for text in x.ravel().tolist()]
     return torch.tensor(found, dtype=torch.bool).reshape(x.shape)
 
 
-def compiled(pattern: bytes) -> Any:
-    """The pattern as RE2 compiles it. Raises InputError with TensorFlow's message where RE2 refuses it."""
+def compiled(pattern: bytes, *, captures: bool = True) -> Any:
+    """The pattern as RE2 compiles it; without `captures` a match has no groups, which take memory that grows with their square.
+
+    Raises InputError with TensorFlow's message where RE2 refuses it (also for a program over RE2's own 8 MiB, as in TensorFlow).
+    """
     if re2 is None:
         raise InputError(
             "this tower has regular expressions, and the package google-re2 is not installed: pip install google-re2"
         )
     try:
-        return re2.compile(pattern, _options())
+        return re2.compile(pattern, _options(captures))
     except re2.error as error:
         reason = error.args[0].decode("utf-8", "replace") if error.args else ""
         raise InputError(f"Invalid pattern: {pattern.decode('utf-8', 'replace')}, error: {reason}") from None
 
 
-def _options() -> Any:
+_MAX_GROUPS = 1000
+
+
+def check_groups(regexp: Any) -> None:
+    """Refuses a pattern whose groups are asked for, and are so many that a match takes gigabytes."""
+    if regexp.groups > _MAX_GROUPS:
+        raise InputError(
+            f"a regular expression has {regexp.groups} groups, and they are read: expected at most {_MAX_GROUPS}"
+        )
+
+
+def _options(captures: bool) -> Any:
     options = re2.Options()
     options.log_errors = False
+    options.never_capture = not captures
     return options
 
 
@@ -71,6 +86,10 @@ def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[
         valid or replace_global
     ):
         return bytes
+    if not any(isinstance(part, int) and part > 0 for part in parts):
+        regexp = compiled(pattern, captures=False)
+    else:
+        check_groups(regexp)
     change = _slow_replacer(regexp, parts, replace_global)
     if any(isinstance(part, int) for part in parts):
         return _word_by_word(pattern, change) if replace_global else change
@@ -122,7 +141,7 @@ def one_byte_class(pattern: bytes) -> OneByteClass | None:
     simple = _ONE_BYTE.fullmatch(pattern)
     if simple is None:
         return None
-    atom = compiled(simple[1])
+    atom = compiled(simple[1], captures=False)
     found = bytes(byte for byte in range(128) if atom.fullmatch(bytes([byte])))
     return OneByteClass(found, bool(simple[2]), simple[1].startswith(b"[^"))
 
@@ -196,7 +215,7 @@ def is_wordwise(pattern: bytes) -> bool:
 def _matches_nothing(pattern: bytes) -> bool:
     """Whether the pattern may match the empty string somewhere."""
     try:
-        return compiled(pattern.replace(rb"\b", b"")).fullmatch(b"") is not None
+        return compiled(pattern.replace(rb"\b", b""), captures=False).fullmatch(b"") is not None
     except InputError:  # without its word boundaries it is no pattern
         return True
 
