@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from porting import inspection, model_card
+from porting import inspection, model_card, recording
 from porting.arrays import load_arrays
 from porting.budget import STEPS, Budget
 from porting.convert import without_kernel
@@ -41,6 +41,22 @@ def inspect_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def record_command(options: argparse.Namespace) -> int:
+    """`--record DIR -o FILE`: what TensorFlow answers on inputs made from the graph itself, or on `--inputs`."""
+    if options.output is None:
+        raise PortingError("no place for the answers: give -o FILE.npz")
+    if not tensorflow_installed():
+        raise PortingError("--record asks TensorFlow, which is not installed here: pip install 'torch-towers[parity]'")
+    model = read(options.record, tags=_tags(options))
+    entry = options.signature or model.default_entry()
+    with Oracle(onednn=options.onednn == "on") as oracle:
+        batches = recording.record(model, entry, oracle, options.inputs, without_dropout=options.dropout == "off")
+    recording.write(options.output, {entry: batches})
+    if not options.json:
+        print(f"wrote {len(batches)} batches of {entry} to {options.output}")
+    return 0
+
+
 def port_command(options: argparse.Namespace) -> int:
     """Ports one or two towers, compares them, and puts the checkpoint in place."""
     chosen = {side: getattr(options, side) for side in SIDES if getattr(options, side) is not None}
@@ -62,7 +78,8 @@ def port_command(options: argparse.Namespace) -> int:
         say(f"left out: {name}: it is in the SavedModel but in neither tower")
     passed = all(report.passed for report in reports.values())
     if passed:
-        model_card.save(options.output, towers, reports, similarity)
+        for line in model_card.save(options.output, towers, reports, similarity, samples=not options.no_samples):
+            say(line)
         say(f"wrote {options.output}")
     else:
         say(f"the port is not equal to TensorFlow: nothing was written to {options.output}")
@@ -212,7 +229,7 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
 
 def is_weight(variable: Any) -> bool:
     """False for what only training needs: optimizer slots, counters, metrics, seeds."""
-    key = variable.checkpoint_key.lower()
+    key = f"{variable.checkpoint_key} {variable.name}".lower()
     holds = variable.dtype.startswith(("float", "bfloat")) if variable.trainable else len(variable.shape) > 0
     return holds and not any(
         part in key for part in (

@@ -104,7 +104,7 @@ class Context:
         return None if folding.is_large_splat(value.array) else value.array
 
 
-def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
+def convert(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
     emitter = ConvertingEmitter(graph, context)
     refused = changes(graph, context.functions), unsupported(graph, context.functions)

@@ -123,7 +123,8 @@ class Emitter:
             items = value.items.reshape(-1).tolist()
             if all(isinstance(item, int) for item in items):
                 return Constant(torch.tensor(value.items.tolist(), dtype=TORCH_DTYPES[value.dtype]))
-            return self.sizes_tensor(*items, dtype=value.dtype, scalar=value.items.ndim == 0)
+            made = self.sizes_tensor(*items, dtype=value.dtype, scalar=value.items.ndim == 0)
+            return self.reshape(made, *value.shape) if value.items.ndim > 1 else made
         if isinstance(value, (Value, Constant)):
             return value
         raise PortingError(f"{self.scope!r}: expected a tensor, found {value!r}")

@@ -41,7 +41,7 @@ def fold(t: Any, node: Node, operands: list[Any]) -> Sizes | None:
         return None
     dtype = next(operand.dtype for operand in operands if isinstance(operand, Sizes))
     result = RULES[node.op](t, *arrays, **node.attrs)
-    if result is None or result.ndim > 1:
+    if result is None or result.ndim > (2 if node.op in ("Pack", "StridedSlice") else 1):
         return None
     return Sizes(result, "bool" if node.op in COMPARISONS else node.attrs.get("DstT", dtype))
 
@@ -108,6 +108,7 @@ def _simple(t: Any, name: str, a: Any, b: Any) -> Any:
 add = rule("Add", "AddV2")(_arithmetic("size_add"))
 sub = rule("Sub")(_arithmetic("size_sub"))
 mul = rule("Mul")(_arithmetic("size_mul"))
+mod = rule("FloorMod")(_arithmetic("size_mod"))
 floordiv = rule("FloorDiv")(_arithmetic("size_floordiv"))
 maximum = rule("Maximum")(_arithmetic("size_max"))
 minimum = rule("Minimum")(_arithmetic("size_min"))
@@ -152,8 +153,11 @@ def _expand(t: Any, x: Items, axis: Items, **attrs: Any) -> Items | None:
 
 
 @rule("Pack")
-def _pack(t: Any, *items: Items, **attrs: Any) -> Items | None:
-    return vector([item.item() for item in items]) if all(item.ndim == 0 for item in items) else None
+def _pack(t: Any, *items: Items, axis: int = 0, **attrs: Any) -> Items | None:
+    """Sizes as a list, or lists of sizes as the rows of a matrix: margins are (before, after) of each axis."""
+    if all(item.ndim == 0 for item in items):
+        return vector([item.item() for item in items])
+    return np.stack(items) if axis == 0 and all(item.shape == (2,) for item in items) else None
 
 
 @rule("ConcatV2")
@@ -179,11 +183,11 @@ def _slice(t: Any, x: Items, begin: Items, length: Items, **attrs: Any) -> Items
 @rule("StridedSlice")
 def _strided_slice(t: Any, x: Items, begin: Items, end: Items, strides: Items, **masks: Any) -> Items | None:
     plain = not (masks.get("ellipsis_mask", 0) or masks.get("new_axis_mask", 0))
-    if x.ndim != 1 or begin.size != 1 or not plain or not all(map(_fixed, (begin, end, strides))):
+    if not x.ndim or begin.size != 1 or not plain or not all(map(_fixed, (begin, end, strides))):
         return None
     start, stop, step = begin.item(), end.item(), strides.item()
     if masks.get("shrink_axis_mask", 0):
-        return scalar(x[start]) if -len(x) <= start < len(x) else None
+        return (scalar(x[start]) if x.ndim == 1 else x[start]) if -len(x) <= start < len(x) else None
     return x[None if masks.get("begin_mask", 0) else start : None if masks.get("end_mask", 0) else stop : step]
 
 

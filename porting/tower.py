@@ -16,7 +16,7 @@ from porting.convert import Context, ConvertingEmitter, convert
 from porting.cut import Cut
 from porting.documents import Schema, described, front
 from porting.effects import Functions
-from porting.errors import PortingError
+from porting.errors import DrawsError, PortingError
 from porting.lift import lift
 from porting.names import identifier
 from porting.retrieval import Retrieval
@@ -124,12 +124,7 @@ def _ported(
     context = Context(model, served, model.captured(entry))
     if cut.without_dropout:
         context.functions = dropout.Off(model.functions)
-    elif left_on := _dropouts(tf_graph, model.functions):
-        raise PortingError(
-            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
-            "without it, as it should have been exported (with training=False)"
-        )
-    graph, emitter = convert(tf_graph, context)
+    graph, emitter = _converted(tf_graph, context)
     converted = graph
     lifted = lift(graph, context.store, emitter.known) if lifts else None
     store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
@@ -157,6 +152,20 @@ def _ported(
 def _dropouts(graph: Graph, functions: Functions) -> list[dropout.Dropout]:
     """The dropouts of a flat graph, and of its branches and loops."""
     return [*dropout.find(graph), *(item for items in dropout.bodies(graph, functions).values() for item in items)]
+
+
+def _converted(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
+    """The graph in torch ops. Where what it draws is a dropout's, that is what the error says: it has a remedy."""
+    try:
+        return convert(graph, context)
+    except DrawsError as error:
+        left_on = _dropouts(graph, context.functions)
+        if not left_on:
+            raise
+        raise PortingError(
+            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
+            "without it, as it should have been exported (with training=False)"
+        ) from error
 
 
 def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:

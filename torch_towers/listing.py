@@ -24,7 +24,7 @@ _SHOWN = 1000  # numbers of an example: a larger one is left to the reader
 
 def listing(tower: Tower) -> str:
     """The tower line by line: its inputs, each step with operands and the shape of its result, its outputs."""
-    shapes = _shapes(tower)
+    shapes = shapes_of(tower)
     lines = [f"inputs   {_specs(tower.inputs)}", f"outputs  {_specs(tower.outputs)}"]
     if len(tower.outputs) > 1 and tower.spec.embedding:
         lines.append(f"embedding  {tower.spec.embedding}")
@@ -60,7 +60,7 @@ def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
             if node.attrs["tensor"] != node.name:
                 line += f" {node.attrs['tensor']}"
         else:
-            line = f"{indent}{node.name} = {_call(node, graph)}"
+            line = f"{indent}{node.name} = {call_of(node, graph)}"
         shape = shapes.get(node.name, "")
         lines.append(f"{line:<{WIDTH}}  {shape}".rstrip())
         for key, value in node.attrs.items():
@@ -75,7 +75,8 @@ def _pair(name: str, reference: str) -> str:
     return name if name == reference else f"{name}={reference}"
 
 
-def _call(node: Node, graph: Graph) -> str:
+def call_of(node: Node, graph: Graph) -> str:
+    """A node as a call, with its operands."""
     operands = [_operand(operand) for operand in node.inputs]
     attrs = [f"{key}={_constant(value)}" for key, value in node.attrs.items() if not isinstance(value, Graph)]
     if node.op != "module":
@@ -99,17 +100,18 @@ def _constant(value: Any) -> str:
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(f"{spec.name} {spec.dtype} {_sizes(spec.shape)}" for spec in specs)
+    return ", ".join(f"{spec.name} {spec.dtype} {shown_sizes(spec.shape)}" for spec in specs)
 
 
-def _sizes(shape: tuple[Any, ...] | None) -> str:
+def shown_sizes(shape: tuple[Any, ...] | None) -> str:
+    """A shape for people; free sizes are "?"."""
     return "[...]" if shape is None else "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
 # -- shapes, found without running anything -------------------------------------------------------------------------------
 
 
-def _shapes(tower: Tower) -> dict[str, dict[str, str]]:
+def shapes_of(tower: Tower) -> dict[str, dict[str, str]]:
     """The dtype and shape of each value of each part, as far as they can be known beforehand."""
     first, second = (_sketched(tower, rows) for rows in _SIZES)
     return {

@@ -73,7 +73,7 @@ def test_two_signatures_of_one_saved_model(towers: Path, tmp_path: Path, capsys:
     assert "ok   embedding: RMS error" in printed
     assert "int64 values equal to the bit" in printed
     assert "left out" in printed
-    assert "'spare' float32 [256]" in printed
+    assert "'spare' [256] float32" in printed
     ported = torch_towers.load(out)
     assert ported.encode_query(["a", "zebra"]).shape == (2, DIM)
     assert ported.encode_candidate({"features": np.ones((5, 3))}).shape == (5, DIM)

@@ -64,6 +64,12 @@ def size_floordiv(a: int, b: int) -> int:
 
 
 @op(infer=_SIZE)
+def size_mod(a: int, b: int) -> int:
+    """What is left of `a` divided by `b`, with the sign of `b` as `tf.raw_ops.FloorMod` has it."""
+    return a % b
+
+
+@op(infer=_SIZE)
 def size_max(a: int, b: int) -> int:
     """The larger of two sizes."""
     return max(a, b)

@@ -274,6 +274,13 @@ def substr(x: Strings, pos: Tensor, length: Tensor, *, unit: str = "BYTE") -> St
     return strings([cut(*item) for item in zip(texts, positions, lengths, range(len(texts)), strict=True)], shape)
 
 
+def _cut_text(text: str, pos: int, length: int, index: int) -> str:
+    first = pos if pos >= 0 else len(text) + pos
+    if not 0 <= first <= len(text) or (pos < 0 and length < 0):
+        raise InputError(f"pos {pos} out of range for string at index {index}")
+    return text[first : max(first + length, first)]
+
+
 def _cut_bytes(text: bytes, pos: int, length: int, index: int) -> bytes:
     start = pos + len(text) if pos < 0 else pos
     if not 0 <= start <= len(text):
@@ -283,6 +290,10 @@ def _cut_bytes(text: bytes, pos: int, length: int, index: int) -> bytes:
 
 def _cut_characters(text: bytes, pos: int, length: int, index: int) -> bytes:
     """A character is a byte and the continuation bytes (10xxxxxx) behind it, valid UTF-8 or not."""
+    try:
+        return _cut_text(text.decode(), pos, length, index).encode()
+    except UnicodeDecodeError:
+        pass
     starts = [i for i, byte in enumerate(text) if byte & 0xC0 != 0x80 or i == 0]
     count = len(starts)
     starts.append(len(text))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.torch_towers.budget import within_budget
 from tests.witness import tf
 from torch_towers.errors import InputError
-from torch_towers.ops.regex import compiled, regex_full_match, regex_replace
+from torch_towers.ops.re2 import compiled
+from torch_towers.ops.regex import regex_full_match, regex_replace
 from torch_towers.ops.strings import strings
 
 PATTERNS = [
