@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from porting.values import Constant, Sizes, Value
+from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
 from torch_towers.graph import Node
+from torch_towers.registry import OPS
 
 Items = np.ndarray[Any, np.dtype[np.object_]]
 RULES: dict[str, Callable[..., Items | None]] = {}
@@ -80,9 +82,11 @@ def _items(operand: Any) -> Items | None:
     return None
 
 
-def _arithmetic(name: str, python: Callable[[int, int], int]) -> Callable[..., Items]:
+def _arithmetic(name: str) -> Callable[..., Items]:
+    function = OPS[name].function  # what runs later, so that the two refuse the same
+
     def one(t: Any, a: Any, b: Any) -> Any:
-        return python(a, b) if isinstance(a, int) and isinstance(b, int) else _simple(t, name, a, b)
+        return function(a, b) if isinstance(a, int) and isinstance(b, int) else _simple(t, name, a, b)
 
     def apply(t: Any, a: Items, b: Items, **attrs: Any) -> Items:
         a, b = np.broadcast_arrays(a, b)
@@ -101,17 +105,17 @@ def _simple(t: Any, name: str, a: Any, b: Any) -> Any:
     return t.call(name, a, b)
 
 
-add = rule("Add", "AddV2")(_arithmetic("size_add", lambda a, b: a + b))
-sub = rule("Sub")(_arithmetic("size_sub", lambda a, b: a - b))
-mul = rule("Mul")(_arithmetic("size_mul", lambda a, b: a * b))
-mod = rule("FloorMod")(_arithmetic("size_mod", lambda a, b: a % b))
-floordiv = rule("FloorDiv")(_arithmetic("size_floordiv", lambda a, b: a // b))
-maximum = rule("Maximum")(_arithmetic("size_max", max))
-minimum = rule("Minimum")(_arithmetic("size_min", min))
+add = rule("Add", "AddV2")(_arithmetic("size_add"))
+sub = rule("Sub")(_arithmetic("size_sub"))
+mul = rule("Mul")(_arithmetic("size_mul"))
+mod = rule("FloorMod")(_arithmetic("size_mod"))
+floordiv = rule("FloorDiv")(_arithmetic("size_floordiv"))
+maximum = rule("Maximum")(_arithmetic("size_max"))
+minimum = rule("Minimum")(_arithmetic("size_min"))
 
 # The condition of a loop that counts, so that it is Python's own: truth is 1 or 0. Elsewhere a comparison is a tensor.
-rule("Less")(_arithmetic("size_less", lambda a, b: int(a < b)))
-rule("LogicalAnd")(_arithmetic("size_mul", lambda a, b: a * b))
+rule("Less")(_arithmetic("size_less"))
+rule("LogicalAnd")(_arithmetic("size_mul"))
 COMPARISONS = frozenset({"Less", "LogicalAnd"})
 
 

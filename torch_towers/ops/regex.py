@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch_towers import native
 from torch_towers.errors import InputError
-from torch_towers.ops.re2 import compiled
+from torch_towers.ops.re2 import check_groups, compiled
 from torch_towers.ops.regex_classes import classes_of
 from torch_towers.ops.strings import each, strings
 from torch_towers.registry import Strings, elementwise, op
@@ -47,7 +47,7 @@ def _replaced_by_class(x: Strings, pattern: bytes, rewrite: bytes) -> list[Any] 
 @op(stage="host", infer=elementwise("bool"))
 def regex_full_match(x: Strings, *, pattern: bytes) -> Tensor:
     """Whether RE2 matches the whole string: `[...] -> [...]` bool. Source: tf.raw_ops.StaticRegexFullMatch."""
-    match = compiled(pattern).fullmatch
+    match = compiled(pattern, captures=False).fullmatch
     found = [match(text) is not None for text in x.ravel().tolist()]
     return torch.tensor(found, dtype=torch.bool).reshape(x.shape)
 
@@ -68,6 +68,10 @@ def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[
         valid or replace_global
     ):
         return bytes
+    if not any(isinstance(part, int) and part > 0 for part in parts):
+        regexp = compiled(pattern, captures=False)
+    else:
+        check_groups(regexp)
     change = _slow_replacer(regexp, parts, replace_global)
     if any(isinstance(part, int) for part in parts):
         return _word_by_word(pattern, change) if replace_global else change
@@ -119,7 +123,7 @@ def one_byte_class(pattern: bytes) -> OneByteClass | None:
     simple = _ONE_BYTE.fullmatch(pattern)
     if simple is None:
         return None
-    atom = compiled(simple[1])
+    atom = compiled(simple[1], captures=False)
     found = bytes(byte for byte in range(128) if atom.fullmatch(bytes([byte])))
     return OneByteClass(found, bool(simple[2]), simple[1].startswith(b"[^"))
 
@@ -193,7 +197,7 @@ def is_wordwise(pattern: bytes) -> bool:
 def _matches_nothing(pattern: bytes) -> bool:
     """Whether the pattern may match the empty string somewhere."""
     try:
-        return compiled(pattern.replace(rb"\b", b"")).fullmatch(b"") is not None
+        return compiled(pattern.replace(rb"\b", b""), captures=False).fullmatch(b"") is not None
     except InputError:  # without its word boundaries it is no pattern
         return True
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_towers import native
 from torch_towers.errors import InputError
 from torch_towers.normalization import WHITE_SPACE, case_fold, normalizer, script
-from torch_towers.ops.re2 import compiled
+from torch_towers.ops.re2 import check_groups, compiled
 from torch_towers.ops.regex_classes import classes_of, without_group
 from torch_towers.ops.strings import each, strings
 from torch_towers.registry import Number, Spec, Strings, elementwise, op, returns
@@ -113,7 +113,8 @@ _Splitter = Callable[[bytes], list[tuple[int, int]]]
 
 @lru_cache(maxsize=64)
 def _regex_splitter(delimiter: bytes, keep: bytes) -> _Splitter:
-    find, kept = compiled(delimiter), compiled(keep)
+    find, kept = compiled(delimiter), compiled(keep, captures=False)
+    check_groups(find)
     grouped = find.groups > 0  # TensorFlow finds nothing with a pattern that has no group
     # After each delimiter TensorFlow searches in the rest of the text alone, which only these operators can tell.
     alone = re.search(rb"\^|\\[AbB]", delimiter) is not None
