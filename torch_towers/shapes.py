@@ -23,7 +23,7 @@ _ELEMENTWISE = frozenset((
     "digamma", "div", "elu", "eq", "erf", "erfc", "erfinv", "exp", "expm1", "floor", "floor_divide", "floordiv", "fmod",
     "ge", "gelu", "gt", "hardsigmoid", "hardtanh", "igamma", "igammac", "isfinite", "isinf", "isnan", "le",
     "leaky_relu", "lerp", "lgamma", "log", "log1p", "logical_and", "logical_not", "logical_or", "logical_xor", "logit",
-    "lt", "masked_fill", "maximum", "minimum", "mish", "mod", "mul", "ne", "neg", "nextafter", "pow", "radd", "rdiv",
+    "lt", "masked_fill", "maximum", "minimum", "mish", "mod", "mul", "nan_to_num", "ne", "neg", "nextafter", "pow", "radd", "rdiv",
     "reciprocal", "relu", "relu6", "remainder", "rfloordiv", "rmod", "rmul", "round", "rpow", "rsqrt", "rsub",
     "rtruediv", "selu", "sigmoid", "sign", "silu", "sin", "sinh", "softplus", "softsign", "sqrt", "square", "sub",
     "tan", "tanh", "true_divide", "truediv", "trunc", "where", "xlogy",
