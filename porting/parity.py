@@ -245,7 +245,15 @@ def _same(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, A
 
 def _first_difference(ours: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> str:
     at = int(np.flatnonzero(ours != expected)[0])
-    return f"the first difference is {ours[at]!r} for TensorFlow's {expected[at]!r}"
+    return f"the first difference is {shown(ours[at])}, TensorFlow's {shown(expected[at])}"
+
+
+def shown(value: Any) -> str:
+    """A value for people: no numpy around it, text as text."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    return f"{value:.9g}" if isinstance(value, float) else repr(value)
 
 
 def _measure(

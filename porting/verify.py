@@ -99,12 +99,19 @@ def _answering(ported: PortedTower) -> Retrieval | None:
     return found if found is not None and found.candidates is not None and found.scores is not None else None
 
 
+_LOOKED_AT = 4  # batches at most that are run node by node: a large tower takes seconds for each
+
+
 def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]) -> list[str]:
-    """Where a port that is not equal goes wrong, on the first batch that TensorFlow answered."""
-    answered = next((batch for batch, answer in zip(asked, theirs, strict=True) if not isinstance(answer, str)), None)
-    if answered is None:
-        return []
-    return [first_difference(ported, oracle, answered)]
+    """Where a port that is not equal goes wrong, on the first batch that shows it."""
+    answered = [batch for batch, answer in zip(asked, theirs, strict=True) if not isinstance(answer, str)]
+    said: list[str] = []
+    for batch in answered[:_LOOKED_AT]:
+        seen = first_difference(ported, oracle, batch)
+        if seen.found:
+            return [seen.said]
+        said = said or [seen.said]
+    return said
 
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,11 +46,12 @@ WRONG = {
 @pytest.mark.parametrize("op", WRONG)
 def test_the_first_node_that_differs_is_named(broken: Any, oracle: Oracle, op: str) -> None:
     found = first_difference(broken(op, WRONG[op]), oracle, BATCH)
-    assert found.startswith(f"the first node at which the two part is {op} '")
+    assert found.found
+    assert found.said.startswith(f"the first node at which the two part is {op} '")
 
 
 def test_what_differs_is_said(broken: Any, oracle: Oracle) -> None:
-    found = first_difference(broken("MatMul", WRONG["MatMul"]), oracle, BATCH)
+    found = first_difference(broken("MatMul", WRONG["MatMul"]), oracle, BATCH).said
     assert "its shape is [4, 4], TensorFlow's [2, 4]" in found
 
 
@@ -59,5 +61,21 @@ def test_the_comparison_fails_and_says_where(broken: Any, oracle: Oracle) -> Non
     assert any("the first node at which the two part is Tanh '" in failure for failure in report.failures)
 
 
-def test_equal_op_by_op_means_that_a_lift_is_wrong(people: Path, oracle: Oracle) -> None:
-    assert "a lift changed the numbers" in first_difference(port_tower(read(people)), oracle, BATCH)
+def test_both_values_and_the_inputs_are_told_without_numpy(broken: Any, oracle: Oracle) -> None:
+    said = first_difference(broken("ArgMax", lambda t, right: t.mul(right, 0)), oracle, BATCH).said
+    assert re.search(
+        r"at \[\d\] the port gives 0, TensorFlow [12], for row \d: text = '(red|\?)', age = (20|70)$", said
+    )
+
+
+def test_a_lift_is_blamed_only_where_every_node_is_equal_and_something_was_lifted(people: Path, oracle: Oracle) -> None:
+    lifted = first_difference(port_tower(read(people)), oracle, BATCH)
+    assert not lifted.found
+    assert re.search(r"all \d+ nodes are equal on this batch: what remains is a lift \(", lifted.said)
+    plain = first_difference(port_tower(read(people), lifts=False), oracle, BATCH)
+    assert "lift" not in plain.said
+
+
+def test_where_tensorflow_stops_what_there_is_is_compared(people: Path, oracle: Oracle) -> None:
+    said = first_difference(port_tower(read(people), "strict"), oracle, {"x": np.float32([-1.0])}).said
+    assert re.search(r"op by op, \d+ of \d+ nodes were compared, and are equal", said) or "refuses" in said
