@@ -64,7 +64,9 @@ def port_command(options: argparse.Namespace) -> int:
         raise PortingError("nothing to port: give --query DIR, --candidate DIR or both (or --inspect DIR)")
     if options.output is None:
         raise PortingError("no place for the checkpoint: give -o OUT")
-    check_target(options.output, own_files)
+    beside = options.output.with_name(f"{options.output.name}.unequal")
+    for place in (options.output, *([beside] if options.keep else [])):
+        check_target(place, own_files)
     _check_files(options)
     say: Callable[[str], None] = (lambda line: None) if options.json else (lambda line: print(line, flush=True))
     models: dict[Path, SavedModel] = {}
@@ -83,6 +85,9 @@ def port_command(options: argparse.Namespace) -> int:
         say(f"wrote {options.output}")
     else:
         say(f"the port is not equal to TensorFlow: nothing was written to {options.output}")
+        if options.keep:
+            model_card.save(beside, towers, reports, similarity, samples=not options.no_samples)
+            say(f"kept the port that is not equal, to be looked at, in {beside}")
     uncertain = [side for side, report in reports.items() if report.verdict == "not enough evidence"]
     if passed and uncertain:
         say(
@@ -242,8 +247,10 @@ def _summary(
     options: argparse.Namespace, towers: dict[str, PortedTower], reports: dict[str, ParityReport], similarity: str,
     unused: list[str], passed: bool,
 ) -> dict[str, Any]:  # fmt: skip
+    kept = options.output.with_name(f"{options.output.name}.unequal") if options.keep and not passed else None
     return {
         "output": str(options.output) if passed else None,
+        "kept": None if kept is None else str(kept),
         "passed": passed,
         "similarity": similarity,
         "left_out": unused,

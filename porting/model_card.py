@@ -97,6 +97,10 @@ def _source(ported: PortedTower) -> dict[str, Any]:
 def card(name: str, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str) -> str:
     """MODEL.md: the towers as readable listings, an example of their inputs, and how equal they were measured to be."""
     parts = [f"# {name}\n\nTwo-tower model, ported from TensorFlow. Similarity: {similarity}."]
+    if unequal := [side for side, report in reports.items() if not report.passed]:
+        parts.append(
+            f"**The {' and the '.join(unequal)} tower is NOT equal to TensorFlow.** Kept to be looked at (`port --keep`): do not use it."
+        )
     for side, ported in towers.items():
         parts.append(_section(name, side, ported, reports[side]))
     return "\n\n".join(parts) + "\n"

@@ -116,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
         "--reference where TensorFlow is not; port nothing",
     )  # fmt: skip
     made.add_argument("--no-verify", action="store_true", help="do not compare with TensorFlow")
+    made.add_argument(
+        "--keep",
+        action="store_true",
+        help="write a port that is not equal to OUT.unequal, marked as such, to be looked at",
+    )
     made.add_argument("--explain", action="store_true", help="say why what is left op by op was not lifted to a layer")
     made.add_argument("--inspect", type=Path, metavar="DIR", help="print what is in a SavedModel, and port nothing")
     made.add_argument("--json", action="store_true", help="print JSON")

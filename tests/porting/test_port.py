@@ -118,6 +118,11 @@ def test_recorded_answers_decide(towers: Path, tmp_path: Path, capsys: pytest.Ca
     assert main([*arguments, str(bad)]) == 1
     assert not out.exists()
     assert "FAIL id: 0 of 3" in capsys.readouterr().out
+    assert main([*arguments, str(bad), "--keep"]) == 1
+    assert not out.exists()
+    kept = tmp_path / "ported.unequal"
+    assert "is NOT equal to TensorFlow" in (kept / "MODEL.md").read_text()
+    assert json.loads((kept / "parity.json").read_text())["query"]["verdict"] == "unequal"
     assert main([*arguments, str(good)]) == 0
     assert out.is_dir()
     assert main([*arguments, str(bad)]) == 1  # the checkpoint that was there stays
