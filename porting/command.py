@@ -69,12 +69,35 @@ def port_command(options: argparse.Namespace) -> int:
         check_target(place, own_files)
     _check_files(options)
     say: Callable[[str], None] = (lambda line: None) if options.json else (lambda line: print(line, flush=True))
+    with ExitStack() as stack:
+        # First, since it imports TensorFlow for seconds, in a process beside this one.
+        oracle = (
+            stack.enter_context(Oracle(onednn=options.onednn == "on")) if _asks_tensorflow(options, chosen) else None
+        )
+        return _port_all(options, chosen, beside, oracle, say)
+
+
+def _asks_tensorflow(options: argparse.Namespace, chosen: dict[str, Path]) -> bool:
+    """Whether TensorFlow will be asked about a tower, as far as the options say."""
+    recorded = _references(options)
+    asked = [side for side in chosen if not {"reference", f"{side}_reference"} & set(recorded)]
+    return bool(asked) and not options.no_verify and tensorflow_installed()
+
+
+def _port_all(
+    options: argparse.Namespace,
+    chosen: dict[str, Path],
+    beside: Path,
+    oracle: Oracle | None,
+    say: Callable[[str], None],
+) -> int:
+    """Reads, ports and compares the towers, and writes them; gives the exit status."""
     models: dict[Path, SavedModel] = {}
     towers = {side: _port(side, path, options, models, say) for side, path in chosen.items()}
     similarity = choose_similarity(options.similarity, towers)
     say(f"similarity: {similarity}" + (" (auto)" if options.similarity == "auto" else ""))
     with at_most_steps(STEPS if options.max_steps is None else options.max_steps):
-        reports = _verify(towers, options, say)
+        reports = _verify(towers, options, oracle, say)
     unused = unused_variables(towers, models)
     for name in unused:
         say(f"left out: {name}: it is in the SavedModel but in neither tower")
@@ -176,33 +199,32 @@ def choose_similarity(asked: str, towers: dict[str, PortedTower]) -> str:
     return "cosine" if all(ported.unit_norm for ported in towers.values()) else "dot"
 
 
-def _verify(towers: dict[str, PortedTower], options: argparse.Namespace, say: Any) -> dict[str, ParityReport]:
+def _verify(
+    towers: dict[str, PortedTower], options: argparse.Namespace, oracle: Oracle | None, say: Callable[[str], None]
+) -> dict[str, ParityReport]:
     reports: dict[str, ParityReport] = {}
     references = {name: load_arrays(path) for name, path in _references(options).items()}
     examples = {
         side: [read_examples(options.inputs, ported.spec.inputs)] if options.inputs else []
         for side, ported in towers.items()
     }
-    with ExitStack() as stack:
-        oracle: Oracle | None = None
-        for side, ported in towers.items():
-            reference = references.get(f"{side}_reference", references.get("reference"))
-            if reference is not None:
-                reports[side] = verify_with_reference(ported, reference)
-            elif options.no_verify:
-                reports[side] = not_compared("--no-verify was given")
-            elif not tensorflow_installed():
-                reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
-            elif gone := without_kernel(ported.tf_graph, ported.model.functions):
-                reports[side] = not_compared(
-                    f"TensorFlow of today has no kernel for {', '.join(gone)}, so it cannot run this"
-                )
-            else:
-                oracle = oracle or stack.enter_context(Oracle(onednn=options.onednn == "on"))
-                reports[side] = verify_with_tensorflow(ported, oracle, examples[side])
-            say(f"{side}: parity")
-            for line in reports[side].lines():
-                say(line)
+    for side, ported in towers.items():
+        reference = references.get(f"{side}_reference", references.get("reference"))
+        if reference is not None:
+            reports[side] = verify_with_reference(ported, reference)
+        elif options.no_verify:
+            reports[side] = not_compared("--no-verify was given")
+        elif oracle is None:
+            reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
+        elif gone := without_kernel(ported.tf_graph, ported.model.functions):
+            reports[side] = not_compared(
+                f"TensorFlow of today has no kernel for {', '.join(gone)}, so it cannot run this"
+            )
+        else:
+            reports[side] = verify_with_tensorflow(ported, oracle, examples[side])
+        say(f"{side}: parity")
+        for line in reports[side].lines():
+            say(line)
     return reports
 
 

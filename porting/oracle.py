@@ -58,8 +58,8 @@ class Oracle:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is not None:
-            self._process.kill()  # nobody waits for its answer any more
+        if exception[0] is not None or not self._requests:
+            self._process.kill()  # nobody waits for its answer any more, or ever asked
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died, and what it was asked last is still unsent
             self._process.stdin.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 import torch
 
 import torch_towers
+from porting.errors import PortingError
+from porting.oracle import Oracle
 from porting.port import main
 
 tf: Any = pytest.importorskip(
@@ -236,6 +239,31 @@ def test_an_interrupt_ends_in_one_line(
     monkeypatch.setattr("porting.command.read", interrupted)
     assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "port.py: interrupted; nothing was put in place\n"
+
+
+@pytest.mark.parametrize("more, started", [([], ["process", "read"]), (["--no-verify"], ["read"])])
+def test_tensorflow_starts_first_and_only_where_it_is_asked(
+    towers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], started: list[str]
+) -> None:
+    """It imports for seconds, which pass while the tower is read and ported. What nobody asked is not waited for."""
+    events: list[str] = []
+    processes: list[Any] = []
+
+    class Watched(Oracle):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            events.append("process")
+            processes.append(self._process)
+
+    def unreadable(*given: Any, **options: Any) -> Any:
+        events.append("read")
+        raise PortingError("it cannot be read")
+
+    monkeypatch.setattr("porting.command.Oracle", Watched)
+    monkeypatch.setattr("porting.command.read", unreadable)
+    assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "out"), *more]) == 2
+    assert events == started
+    assert all(process.returncode == -signal.SIGKILL for process in processes)
 
 
 @pytest.mark.parametrize("package, name", [("google", "protobuf"), ("crc32c", "crc32c")])
