@@ -12,6 +12,7 @@ from typing import Any
 
 from porting import inspection, model_card, recording
 from porting.arrays import load_arrays
+from porting.budget import STEPS, Budget
 from porting.convert import without_kernel
 from porting.documents import read_schema
 from porting.errors import PortingError
@@ -23,6 +24,7 @@ from porting.served import Served
 from porting.tower import PortedTower, port_tower
 from porting.verify import not_compared, verify_with_reference, verify_with_tensorflow
 from torch_towers.checkpoint import own_files
+from torch_towers.ops.control_flow import at_most_steps
 from torch_towers.replacing import check_target
 
 SIDES = ("query", "candidate")
@@ -69,7 +71,8 @@ def port_command(options: argparse.Namespace) -> int:
     towers = {side: _port(side, path, options, models, say) for side, path in chosen.items()}
     similarity = choose_similarity(options.similarity, towers)
     say(f"similarity: {similarity}" + (" (auto)" if options.similarity == "auto" else ""))
-    reports = _verify(towers, options, say)
+    with at_most_steps(STEPS if options.max_steps is None else options.max_steps):
+        reports = _verify(towers, options, say)
     unused = unused_variables(towers, models)
     for name in unused:
         say(f"left out: {name}: it is in the SavedModel but in neither tower")
@@ -114,6 +117,9 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
         schema=schema,
         without_dropout=options.dropout == "off",
         served=Served(optimizer=options.optimizer == "on", onednn=options.onednn == "on"),
+        budget=Budget.of(
+            models[path], nodes=options.max_nodes, fold_bytes=options.max_fold_bytes, steps=options.max_steps
+        ),
     )
     for line in summary_lines(side, ported):
         say(line)

@@ -27,6 +27,8 @@ from torch_towers.registry import MODULES
 
 ORDER = (
     "laws",
+    "images",
+    "conv",
     "linear",
     "einsum",
     "attention",
@@ -41,13 +43,14 @@ ORDER = (
     "pieces",
     "ranges",
 )
-"""The files of `porting/rewrites/` in the order in which they run: laws make way for layers, lookups for the text around them."""
+"""The files of `porting/rewrites/` in the order in which they run: laws (images' too) make way for layers, lookups for the text around them."""
 
 
 FREE = frozenset(
     """add sub mul neg div square sqrt rsqrt maximum minimum tanh sigmoid relu relu6 elu softplus erf erfc exp pow equal less greater
     where cast reshape transpose unsqueeze squeeze broadcast_to zeros_like ones_like size size_add size_sub size_mul sizes_tensor
-    select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm""".split()  # noqa: SIM905
+    select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm
+    space_to_batch""".split()  # noqa: SIM905
 )
 """Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
 layers which have nothing to do with each other share such nodes."""
@@ -408,10 +411,11 @@ class View:
         *inputs: Any,
         weights: Mapping[str, str],
         values: Mapping[str, Any] | None = None,
+        called: str = "",
     ) -> None:
         """The node `root` calls a layer of type `kind`, which takes over `weights`: its own names -> weights or constants.
 
-        The layer is called after its first weight. Where a weight changes its layout its new value is in `values`; who else
+        The layer is called after its first weight, or `called`. Where a weight changes its layout its new value is in `values`; who else
         uses such a weight has to be looked at by the rewrite. Layers of equal weights and arguments are one module.
         """
         key = (kind, tuple(sorted(weights.items())), repr(sorted(args.items())))
@@ -419,7 +423,7 @@ class View:
         if name is None:
             tensors = {part: self.tensor_name(ref) for part, ref in weights.items()}
             first = next(iter(tensors.values()))
-            name = self.name(self._wanted(first, kind, tensors), tensors)
+            name = self.name(called or self._wanted(first, kind, tensors), tensors)
             for part, tensor in tensors.items():
                 self._check_free(f"{name}.{part}", tensor, part in (values or {}))
             for part, tensor in tensors.items():
@@ -476,24 +480,25 @@ class View:
     def name(self, wanted: str, own: Mapping[str, str]) -> str:
         """A name for a module that is free: neither a module nor a weight has it, and its parts are nobody else's either."""
         base = ".".join(identifier(part) for part in wanted.split("."))
-        others = {place(tensor) for tensor in self.store.keys() - set(own.values())}
-        name = spaced(
-            base,
-            lambda scope: place(scope) in others,
-            lambda name: (
-                name in self.modules
-                or place(name) in others
-                or any(f"{name}.{part}" in self.store and f"{name}.{part}" != own[part] for part in own)
+        places = set(map(place, self.store))
+        modules, others = set(map(place, self.modules)), set(map(place, self.store.keys() - set(own.values())))
+
+        def clashes(name: str) -> bool:
+            where = {place(f"{name}.{part}"): place(tensor) for part, tensor in own.items()}
+            return (
+                place(name) in modules | others
+                or any(new in places and new != old for new, old in where.items())
                 or self._holds_others(name, own)
-            ),
-        )
+            )
+
+        name = spaced(base, lambda scope: place(scope) in others, clashes)
         self.wanted[name] = base
         return name
 
     def _holds_others(self, name: str, own: Mapping[str, str]) -> bool:
         """True where a weight that is not the layer's own would lie inside of it: a layer holds its own weights only."""
         weights = {str(node.attrs["tensor"]) for node in self.nodes.values() if node.op == "parameter"}
-        return any(weight.startswith(f"{name}.") for weight in weights - set(own.values()))
+        return any(place(weight).startswith(f"{place(name)}.") for weight in weights - set(own.values()))
 
     def sweep(self) -> None:
         """Takes out the nodes that nothing uses any more, from the old operands of what was rewritten last upwards."""

@@ -95,6 +95,18 @@ def parser() -> argparse.ArgumentParser:
         "graph: x / c as x * (1 / c), ... (default), or as it is written",
     )  # fmt: skip
     made.add_argument(
+        "--max-nodes", type=int, metavar="N", help="nodes that inlining may make (default: by the size of the file)"
+    )
+    made.add_argument(
+        "--max-fold-bytes",
+        type=int,
+        metavar="N",
+        help="bytes that constants computed at port time may take (default: by the size of the file)",
+    )
+    made.add_argument(
+        "--max-steps", type=int, metavar="N", help="steps that a loop may take on the samples (default: 50000)"
+    )
+    made.add_argument(
         "--no-samples",
         action="store_true",
         help="leave the compared inputs and TensorFlow's answers out of the checkpoint",

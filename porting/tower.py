@@ -11,6 +11,7 @@ from typing import Any
 from porting import batch, dropout, effects, retrieval, samples
 from porting import cut as cutting
 from porting.arrays import as_stored
+from porting.budget import Budget, within
 from porting.convert import Context, ConvertingEmitter, convert
 from porting.cut import Cut
 from porting.documents import Schema, described, front
@@ -28,6 +29,7 @@ from porting.values import Value
 from torch_towers.dtypes import FLOATS
 from torch_towers.graph import Graph, Size, TensorSpec, node_of
 from torch_towers.inputs import BATCH
+from torch_towers.ops.control_flow import at_most_steps
 from torch_towers.program import walk
 from torch_towers.spec import TowerSpec
 from torch_towers.tower import Tower
@@ -80,6 +82,7 @@ def port_tower(
     split_index: bool = False,
     without_dropout: bool = False,
     served: Served | None = None,
+    budget: Budget | None = None,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
@@ -87,8 +90,18 @@ def port_tower(
     results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
     `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. `without_dropout` takes
     dropout out that was left on. `served` says how TensorFlow runs the graph (None: optimized, with oneDNN, as pip installs it).
+    `budget` says what the port may cost (None: by the weight of the file).
     Errors: `PortingError`.
     """
+    limits = budget or Budget.of(model)
+    with within(limits), at_most_steps(limits.steps):
+        return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
+
+
+def _ported(
+    model: SavedModel, entry: str | None, embedding: str | None, lifts: bool, cut_behind: str | None, schema: Schema | None,
+    split_index: bool, without_dropout: bool, served: Served | None,
+) -> PortedTower:  # fmt: skip
     entry = entry or model.default_entry()
     whole, dropped = flatten_whole(model.graph(entry), model.functions)
     left_on = _dropouts(whole, model.functions)

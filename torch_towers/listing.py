@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from torch import Tensor
 
-from torch_towers.dtypes import TORCH_DTYPES
+from torch_towers import sketch
 from torch_towers.dtypes import dtype_name as name_of
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.inputs import BATCH, rows_of
@@ -17,8 +17,9 @@ from torch_towers.program import Program
 if TYPE_CHECKING:
     from torch_towers.tower import Tower
 
-_SIZES = (2, 3)  # rows of the two trial runs: a size that is 2 in one and 3 in the other is the batch
+_SIZES = (2, 3)  # rows of the two sketches: a size that is 2 in one and 3 in the other is the batch
 WIDTH = 76
+_SHOWN = 1000  # numbers of an example: a larger one is left to the reader
 
 
 def listing(tower: Tower) -> str:
@@ -107,29 +108,29 @@ def shown_sizes(shape: tuple[Any, ...] | None) -> str:
     return "[...]" if shape is None else "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-# -- shapes, found by running the tower on two batches --------------------------------------------------------------------
+# -- shapes, found without running anything -------------------------------------------------------------------------------
 
 
 def shapes_of(tower: Tower) -> dict[str, dict[str, str]]:
-    """The dtype and shape of each value of each part; empty where the tower does not take made-up rows."""
-    try:
-        with torch.no_grad():
-            first, second = (tower.trace({spec.name: _made_up(spec, rows) for spec in tower.inputs}) for rows in _SIZES)
-    except Exception:
-        return {}
+    """The dtype and shape of each value of each part, as far as they can be known beforehand."""
+    first, second = (_sketched(tower, rows) for rows in _SIZES)
     return {
         part: {name: _shape(first[part][name], second[part].get(name)) for name in first[part]}
         for part in first
     }  # fmt: skip
 
 
-def _made_up(spec: TensorSpec, rows: int) -> Any:
-    shape = [rows if isinstance(size, str) else size if isinstance(size, int) else 1 for size in spec.shape or ()]
-    if spec.dtype == "string":
-        value = np.empty(shape, dtype=object)
-        value.fill(b"a b")
-        return value
-    return torch.zeros(shape, dtype=TORCH_DTYPES[spec.dtype])
+def _sketched(tower: Tower, rows: int) -> dict[str, dict[str, Any]]:
+    given = {tower._renamed.get(spec.name, spec.name): sketch.made_up(spec, rows) for spec in tower.inputs}
+    sketched: dict[str, dict[str, Any]] = {}
+    for title, program in (
+        ("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess),
+    ):  # fmt: skip
+        if program is not None:
+            inputs = {spec.name: given.get(spec.name, sketch.UNKNOWN) for spec in program.graph.inputs}
+            sketched[title] = sketch.sketch(program, inputs)
+            given |= sketch.outputs(program, sketched[title])
+    return sketched
 
 
 def _shape(first: Any, second: Any) -> str:
@@ -137,15 +138,18 @@ def _shape(first: Any, second: Any) -> str:
         return ", ".join(map(_shape, first, second))  # type: ignore[reportUnknownArgumentType]
     if isinstance(first, int):
         return "size"
-    first = cast(Any, first)
-    before, after = getattr(first, "shape", None), getattr(second, "shape", None)
+    if not isinstance(first, (Tensor, sketch.Told)) or not isinstance(second, (Tensor, sketch.Told)):
+        return ""
+    before, after = first.shape, second.shape
     if before is None or after is None:
         return ""
     sizes = ["?"] if len(before) != len(after) else map(_size, before, after)
-    return f"{name_of(first)} [{', '.join(sizes)}]"
+    return f"{first.dtype if isinstance(first, sketch.Told) else name_of(first)} [{', '.join(sizes)}]"
 
 
-def _size(first: int, second: int) -> str:
+def _size(first: int | None, second: int | None) -> str:
+    if first is None or second is None:
+        return "?"
     if first == second:
         return str(first)
     times, rest = divmod(first, _SIZES[0])
@@ -156,6 +160,9 @@ def _size(first: int, second: int) -> str:
 
 def _example(spec: TensorSpec) -> Any:
     value: Any = "text" if spec.dtype == "string" else 0.5 if spec.dtype.startswith("float") else 1
-    for size in reversed((spec.shape or ())[1 if rows_of(spec) else 0 :]):
+    sizes = (spec.shape or ())[1 if rows_of(spec) else 0 :]
+    if math.prod(size for size in sizes if isinstance(size, int)) > _SHOWN:
+        return ...
+    for size in reversed(sizes):
         value = [value] * (size if isinstance(size, int) else 2)
     return [value] if rows_of(spec) else value

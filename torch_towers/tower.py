@@ -136,7 +136,7 @@ class Tower(nn.Module):
         if not isinstance(value, Tensor):
             return value  # strings, an array of bytes
         if normalize_embeddings:
-            value = without_waiting(lambda: nn.functional.normalize(value, dim=-1))
+            value = without_waiting(functools.partial(nn.functional.normalize, dim=-1), value)
         if not convert_to_numpy:
             return value
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -233,7 +233,9 @@ class Tower(nn.Module):
             value = value.pin_memory()  # so that the copy does not wait for the device
         return value.to(device, self.dtype if floats else None, non_blocking=True)
 
-    def _encoded(self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool) -> Tensor:
+    def _encoded(
+        self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool
+    ) -> Tensor | Array:
         """The embeddings, in batches where the rows can be told apart; on the CPU where `to_host`.
 
         What was computed in inference mode is copied outside of it, so that it can take part in training.
@@ -253,7 +255,8 @@ class Tower(nn.Module):
 
             if self._named_embedding().dtype == "string":  # type: ignore[union-attr]
                 starts = range(0, rows, batch_size)
-                return cast(Tensor, np.concatenate([part(start, min(rows, start + batch_size)) for start in starts]))
+                parts = [cast(Array, part(start, min(rows, start + batch_size))) for start in starts]
+                return np.concatenate(parts)
             bar = _progress_bar(rows) if progress else None
             return run_batches(part, rows, batch_size, device=self.device, to_host=to_host, bar=bar)
         return value.cpu() if to_host and isinstance(value, Tensor) else value

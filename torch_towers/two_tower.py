@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -254,7 +253,7 @@ def _check_device(device: str | torch.device) -> None:
 
 def _known(ids: Any) -> Any:
     """The ids of an export as the user knows them: text where all of them are, bytes as they are."""
-    if not isinstance(ids, np.ndarray):
+    if isinstance(ids, Tensor) or ids is None:
         return ids
     try:
         return [item.decode() for item in ids.tolist()]

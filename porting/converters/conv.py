@@ -199,6 +199,8 @@ def batch_to_space(t: Emit, x: Any, block: tuple[int, ...], crops: Any) -> Any:
 
 def _pairs(t: Emit, pairs: Any, rank: int) -> list[Any]:
     """`[rank, 2]` as one flat list of sizes."""
+    if isinstance(pairs, Sizes):
+        return pairs.items.reshape(-1).tolist()
     if hasattr(pairs, "python"):
         return [size for pair in pairs.python() for size in pair]
     return [t.element(pairs, index=(i, j)) for i in range(rank) for j in range(2)]

@@ -32,7 +32,7 @@ from .producers.precision_towers import WRITERS
 NEAR = 1e-4
 
 
-def runs_at_each_dtype(port: PortedTower, batches: list[Any]) -> None:
+def runs_at_each_dtype(port: PortedTower, batches: list[dict[str, Any]]) -> None:
     """Runs the first batch that the tower takes at each dtype: outputs have it where they were float32, and their own elsewhere."""
     expected: dict[str, Any] = {}
     tower = port.tower()
@@ -69,7 +69,8 @@ def runs_at_each_dtype(port: PortedTower, batches: list[Any]) -> None:
 def test_every_tower_at_each_dtype(built: Built, saved: Callable[..., Path]) -> None:
     port = ported(built, saved)
     given = [{name: as_array(value) for name, value in batch.items()} for batch in built.batches]
-    runs_at_each_dtype(port, given or samples.batches(port.tf_graph, port.model))
+    made = samples.batches(port.tf_graph, port.model)
+    runs_at_each_dtype(port, given or [sample.inputs for sample in made])
 
 
 @pytest.mark.parametrize("recorded", catalog(), ids=lambda recorded: recorded.name)

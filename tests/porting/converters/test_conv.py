@@ -14,6 +14,10 @@ K = _RANDOM.standard_normal((3, 2, 4, 5)).astype(np.float32)
 K3 = _RANDOM.standard_normal((3, 2, 2, 2, 3)).astype(np.float32)
 LONG = np.ones((7, 2, 4, 5), np.float32)
 INTS = _RANDOM.integers(-9, 9, (2, 6, 8, 4)).astype(np.int32)
+HOLES = np.where(X > 0.5, np.nan, np.where(X < -0.5, -np.inf, X))
+"""Windows with NaN beside numbers, with NaN or -inf alone, and with both."""
+HOLES3 = np.where((X3 > 0.4) & (np.arange(4)[:, None] == 0), np.nan, X3)
+"""NaN at the first places of windows: behind a number, TensorFlow without oneDNN forgets the number."""
 SUM = "a sum of up to 24 products of order 1 in another order"
 MEAN = "the same sum and one division"
 
@@ -56,6 +60,10 @@ CASES = [
                                     (INTS, (2, 2), "SAME"))
     ],
     case("MaxPool", input=X, attrs={"ksize": [1, 3, 3, 1], "strides": [1, 2, 2, 1], "padding": "EXPLICIT", "explicit_paddings": [0, 0, 1, 0, 1, 1, 0, 0]}),
+    *[case("MaxPool", input=HOLES.astype(dtype), attrs={"ksize": [1, 2, 2, 1], "strides": [1, 1, 2, 1], "padding": padding},
+           label=f"NaN and -inf {np.dtype(dtype)} {padding}")
+      for dtype in (np.float16, np.float32, np.float64) for padding in ("SAME", "VALID")],
+    case("MaxPool3D", input=HOLES3, attrs={"ksize": [1, 1, 1, 4, 1], "strides": [1, 1, 1, 1, 1], "padding": "VALID"}, label="NaN before numbers"),
     case("MaxPoolV2", "ksize", "strides", input=X, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], attrs={"padding": "SAME"}),
     case("MaxPool3D", input=X3, attrs={"ksize": [1, 2, 2, 3, 1], "strides": [1, 2, 1, 2, 1], "padding": "SAME"}),
     *[

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.porting.rewrites import convolutions
 from tests.witness import tf
 
 TOKENS = ["a", "b", "c", "d e", "é"]
@@ -38,6 +39,9 @@ def build(name: str, folder: Path) -> Path:
     path = folder / name.replace(" ", "_")
     if name == "near_misses":
         _near_misses(path)
+        return path
+    if name == "near_convolutions":
+        convolutions.near_misses(path)
         return path
     producer, group = name.split()
     keras = _producer(producer)
@@ -280,6 +284,7 @@ GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "towers": _towers,
     "einsums": _einsums,
     "attentions": _attentions,
+    "convolutions": convolutions.layers_of,
 }
 
 

@@ -24,6 +24,15 @@ SHAPE = torch.tensor([3, 4])
 VALUES = torch.tensor([0.25, 0.5, 0.75])
 SPLITS = (torch.tensor([0, 1, 3]),)
 LIST = [X, Y]
+POSITIVE = torch.tensor([[2.0, 0.5, 0.25], [0.5, 1.5, 0.5], [0.25, 0.5, 1.0]])
+SQUARE = torch.tensor([[1.0, 0.5, 0.25], [0.25, -1.0, 0.5], [0.5, 0.25, 0.75]])
+BANDS = torch.tensor([[0.5, 0.25, 0.0], [1.0, 2.0, 1.5], [0.0, 0.25, 0.5]])
+WEIGHTS = (torch.arange(7 * 16).reshape(7, 16) % 5 - 2) / 8.0
+LSTM = (Y[:, 1:], X[:, 1:], WEIGHTS[:7, :12], VALUES, VALUES, VALUES, WEIGHTS[0, :12])
+"""The last cell and output, the weights, the three of the peepholes, and the bias, of 3 features for inputs of 4."""
+CELL = {"order": "icfo", "forget_bias": 1.0, "clip": 3.0, "peephole": True}
+PATCHES = {"size": (2, 2), "strides": (2, 1), "padding": "SAME"}
+BESSEL = """i0 i0e i1 i1e modified_bessel_k0 modified_bessel_k1 scaled_modified_bessel_k0 scaled_modified_bessel_k1"""
 
 
 def body(*operands: Any) -> tuple[Any, ...]:
@@ -112,12 +121,40 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("ragged_gather", (SPLITS, VALUES, torch.tensor([1, 0])), {"rank": 1}),
     ("ragged_range", (torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.5])), {"dtype": "int64"}),
     ("ragged_to_sparse", (SPLITS, VALUES), {}), ("ragged_fill_empty_rows", (torch.tensor([0, 2, 2]), VALUES, 3, torch.tensor(0.5)), {}),
+    ("join_last", (X[None],), {"count": 2}), ("split_last", (X,), {"sizes": (2, 2)}),
+    *(("attention", (X[None, None], Y[None, None], X[None, None], *mask), {"scale": 0.5})
+      for mask in ((), (torch.tensor([[True, False, True]]),), (X[:, :3],))),
+    *((name, (X,), {}) for name in BESSEL.split()), *((name, (X + 1, Y), {}) for name in ("gammainc", "gammaincc", "nextafter")),
+    ("approximate_equal", (X, Y), {"tolerance": 0.3}), ("in_top_k", (X, IDS, 2), {}), ("nth_element", (X, 1), {"largest": True}),
+    *(("cumulative_logsumexp", (X,), {"axis": 1, "exclusive": exclusive, "reverse": exclusive}) for exclusive in (False, True)),
+    ("histogram_fixed_width", (X, torch.tensor([0.0, 1.0]), 4), {"dtype": "int32"}), ("unravel_index", (IDS, SHAPE), {}),
+    ("softmax_cross_entropy", (X, Y), {}), ("sparse_softmax_cross_entropy", (X, IDS), {}),
+    *((name, (POSITIVE,), {}) for name in ("cholesky", "determinant", "singular_values", "hermitian_eigenvalues", "matrix_exponential")),
+    ("log_determinant", (SQUARE,), {}), ("lu", (SQUARE,), {"dtype": "int32"}),
+    *(("matrix_inverse", (SQUARE,), {"adjoint": adjoint}) for adjoint in (False, True)),
+    *(("matrix_solve", (SQUARE, X), {"adjoint": adjoint}) for adjoint in (False, True)),
+    *(("triangular_solve", (SQUARE, X), {"lower": lower, "adjoint": lower}) for lower in (False, True)),
+    *(("banded_triangular_solve", (BANDS[1:], X), {"lower": True, "adjoint": adjoint}) for adjoint in (False, True)),
+    ("least_squares", (X.T, Y.T, torch.tensor(0.5, dtype=torch.float64)), {}), ("least_squares", (X, Y, torch.tensor(0.5, dtype=torch.float64)), {}),
+    ("tridiagonal_matmul", (BANDS[:1], BANDS[1:2], BANDS[2:], X), {}), ("tridiagonal_solve", (BANDS, X), {}),
+    ("fft", (torch.complex(X, Y),), {"rank": 1}), ("fft", (torch.complex(X, Y),), {"rank": 2, "inverse": True}),
+    ("rfft", (X, 4), {"rank": 1}), ("rfft", (X, 3, 4), {"rank": 2}), ("irfft", (torch.complex(X, Y), 6), {"rank": 1, "dtype": "float32"}),
+    *(("fake_quant", (X, low, 0.7), {"steps": (0, 255), "by_inverse": by_inverse}) for low, by_inverse in ((0.1, True), (-ROW, False))),
+    ("quantize_dequantize", (X, torch.tensor(-1.0), torch.tensor(0.75)), {"quanta": (-127, 127), "half_up": True, "clamps": True, "axis": -1}),
+    ("lstm_block_cell", (X, *LSTM), CELL), ("block_lstm", (torch.tensor(2), torch.stack([X, Y]), *LSTM), CELL),
+    ("gru_block_cell", (X, X[:, 1:], WEIGHTS[:, :6], WEIGHTS[:, 6:9], WEIGHTS[0, :6], VALUES), {}),
+    ("extract_patches", (IMAGE,), {**PATCHES, "dilations": (1, 2)}), ("max_pool_argmax", (IMAGE,), {**PATCHES, "dtype": "int64", "batch_counts": True}),
+    ("morphological_dilation", (IMAGE, KERNEL[..., 0]), {"strides": (2, 1), "dilations": (1, 1), "padding": "SAME"}),
+    ("buckets_up_to", (X, VALUES), {}), ("buckets_below", (X, VALUES), {}), ("list_diff", (ROW, VALUES), {"dtype": "int32"}),
+    ("count_sparse", (torch.tensor([1, 1, 2]), IDS, 3, VALUES), {"rank": 2, "binary": False, "shortest": 0, "longest": 0}),
+    ("sparse_softmax", (PAIRS, VALUES, SHAPE), {}), ("roll_by", (X, 1), {"axes": (1,)}),
+    *(("sparse_extreme", (PAIRS, VALUES, SHAPE, PAIRS.flip(0), VALUES, SHAPE), {"largest": largest}) for largest in (True, False)),
 ]  # fmt: skip
 
-OTHERS = """size size_add size_sub size_mul size_floordiv size_max size_min size_less shape numel element item in_range in_shape branch_index
+OTHERS = """size size_add size_sub size_mul size_floordiv size_mod size_max size_min size_less shape numel element item in_range in_shape branch_index
 invert_permutation wrap_negative stitch_sources logical_not logical_and logical_or reduce_all reduce_any bitwise_not bitwise_and bitwise_or
 bitwise_xor left_shift right_shift list_reserve list_resize list_length sparse_reshape sparse_split segment_chunks
-sparse_segment_reduce list_scatter ragged_to_variant ragged_from_variant""".split()  # noqa: SIM905
+sparse_segment_reduce list_scatter population_count rows_of rows_of_splits ragged_to_variant ragged_from_variant""".split()  # noqa: SIM905
 """Ops of integers, sizes and truth; and those that only move what they are given, or whose operands another op makes."""
 
 BITS = ("real", "imag", "angle", "complex", "bitcast")
@@ -128,10 +165,17 @@ WIDE = ("batch_statistics",)
 """Ops whose results are float32 at least: a sum of squares overflows float16."""
 
 
+def followed(dtype: torch.dtype, wanted: torch.dtype) -> torch.dtype:
+    """What `dtype` is in a run at `wanted`: complex numbers are of float32 or float64."""
+    if dtype == torch.complex64:
+        return torch.promote_types(wanted, dtype)
+    return wanted if dtype == torch.float32 else dtype
+
+
 def converted(value: Any, dtype: torch.dtype) -> Any:
     """`value` with `dtype` in the place of float32."""
     if isinstance(value, Tensor):
-        return value.to(dtype) if value.dtype == torch.float32 else value
+        return value.to(followed(value.dtype, dtype))
     if isinstance(value, (tuple, list)):
         return type(value)(converted(item, dtype) for item in value)
     if isinstance(value, dict):
@@ -158,8 +202,9 @@ def test_floats_follow(number: int, dtype: str) -> None:
     # Every number here is small and exact in each of these; a result is rounded a few times on its way.
     bound = 64 * max(torch.finfo(wanted).eps, torch.finfo(torch.float32).eps)
     for one, other in zip(found, expected, strict=True):
-        assert one.dtype == (wanted if other.dtype == torch.float32 else other.dtype)
-        torch.testing.assert_close(one.double(), other.double(), rtol=bound, atol=bound, equal_nan=True)
+        assert one.dtype == followed(other.dtype, wanted)
+        wide = torch.promote_types(other.dtype, torch.float64)
+        torch.testing.assert_close(one.to(wide), other.to(wide), rtol=bound, atol=bound, equal_nan=True)
 
 
 def test_every_op_is_here() -> None:
