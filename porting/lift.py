@@ -435,9 +435,10 @@ class View:
         """The name for a layer whose first weight was `first`: its scope, or a place in that scope where others live there too."""
         scope, _, last = first.rpartition(".")
         word = _snake(kind) if last in ("weight", "bias", "w", "b") else last
-        if not scope or (self._holds_others(scope, own) and f"{scope}.{word}" not in self.modules):
-            return f"{scope}.{word}" if scope else word
-        return scope
+        if not scope:
+            return word
+        layers = any(owner.startswith(f"{scope}.") for owner in self.owned.values())
+        return f"{scope}.{word}" if layers or self._holds_others(scope, own) else scope
 
     def _check_free(self, new: str, tensor: str, changes: bool) -> None:
         """Refuses a weight that a layer cannot have."""

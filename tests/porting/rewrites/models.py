@@ -307,6 +307,7 @@ def _near_misses(path: Path) -> None:
             self.wide, self.scalar_bias = weight("wide", 8, 4), weight("scalar_bias", 1)
             self.mixed, self.square = weight("mixed", 8, 2, 8), weight("square", 8, 8)
             self.rows = weight("rows", 5, 3)
+            self.wq, self.wo = weight("block_0/wq", 8, 3), weight("block_0/wo", 8, 3)
             self.gamma, self.beta = weight("gamma", 8), weight("beta", 8)
             self.table, self.shared, self.shared_bias = (
                 weight("table", 8, 8),
@@ -358,6 +359,7 @@ def _near_misses(path: Path) -> None:
             out["wide_bias"] = tf.matmul(
                 tf.nn.softmax(tf.matmul(s, 2.0 * s, transpose_b=True) + tf.ones([2, 1, 1, 5])), s
             )
+            out["wq"], out["wo"] = tf.matmul(x, self.wq), tf.matmul(x, self.wo)
             out["last_rows"] = tf.reduce_sum(self.rows[: tf.shape(x)[0] - 2], 0)
             out["gaps"] = self.gaps.lookup(t)
             words = self.words.lookup(tf.strings.split(t, maxsplit=2).flat_values)
