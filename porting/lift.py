@@ -27,9 +27,9 @@ from torch_towers.registry import MODULES
 
 ORDER = (
     "laws",
+    "recurrent",
     "images",
     "conv",
-    "recurrent",
     "linear",
     "einsum",
     "attention",
