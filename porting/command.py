@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from porting import inspection, model_card
+from porting import inspection, model_card, recording
 from porting.arrays import load_arrays
+from porting.budget import STEPS, Budget
 from porting.convert import without_kernel
 from porting.documents import read_schema
 from porting.errors import PortingError
@@ -23,6 +24,7 @@ from porting.served import Served
 from porting.tower import PortedTower, port_tower
 from porting.verify import not_compared, verify_with_reference, verify_with_tensorflow
 from torch_towers.checkpoint import own_files
+from torch_towers.ops.control_flow import at_most_steps
 from torch_towers.replacing import check_target
 
 SIDES = ("query", "candidate")
@@ -36,6 +38,22 @@ def inspect_command(options: argparse.Namespace) -> int:
     """`--inspect DIR`."""
     found = inspection.inspect(read(options.inspect, tags=_tags(options), verify=False))
     print(json.dumps(found, indent=2, default=str) if options.json else "\n".join(inspection.lines(found)))
+    return 0
+
+
+def record_command(options: argparse.Namespace) -> int:
+    """`--record DIR -o FILE`: what TensorFlow answers on inputs made from the graph itself, or on `--inputs`."""
+    if options.output is None:
+        raise PortingError("no place for the answers: give -o FILE.npz")
+    if not tensorflow_installed():
+        raise PortingError("--record asks TensorFlow, which is not installed here: pip install 'torch-towers[parity]'")
+    model = read(options.record, tags=_tags(options))
+    entry = options.signature or model.default_entry()
+    with Oracle(onednn=options.onednn == "on") as oracle:
+        batches = recording.record(model, entry, oracle, options.inputs, without_dropout=options.dropout == "off")
+    recording.write(options.output, {entry: batches})
+    if not options.json:
+        print(f"wrote {len(batches)} batches of {entry} to {options.output}")
     return 0
 
 
@@ -53,13 +71,15 @@ def port_command(options: argparse.Namespace) -> int:
     towers = {side: _port(side, path, options, models, say) for side, path in chosen.items()}
     similarity = choose_similarity(options.similarity, towers)
     say(f"similarity: {similarity}" + (" (auto)" if options.similarity == "auto" else ""))
-    reports = _verify(towers, options, say)
+    with at_most_steps(STEPS if options.max_steps is None else options.max_steps):
+        reports = _verify(towers, options, say)
     unused = unused_variables(towers, models)
     for name in unused:
         say(f"left out: {name}: it is in the SavedModel but in neither tower")
     passed = all(report.passed for report in reports.values())
     if passed:
-        model_card.save(options.output, towers, reports, similarity)
+        for line in model_card.save(options.output, towers, reports, similarity, samples=not options.no_samples):
+            say(line)
         say(f"wrote {options.output}")
     else:
         say(f"the port is not equal to TensorFlow: nothing was written to {options.output}")
@@ -97,6 +117,9 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
         schema=schema,
         without_dropout=options.dropout == "off",
         served=Served(optimizer=options.optimizer == "on", onednn=options.onednn == "on"),
+        budget=Budget.of(
+            models[path], nodes=options.max_nodes, fold_bytes=options.max_fold_bytes, steps=options.max_steps
+        ),
     )
     for line in summary_lines(side, ported):
         say(line)
@@ -197,7 +220,7 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
         }
         names = {model.variables[key].name for key in used}
         found += [
-            f"{path}: variable {variable.name!r} {variable.dtype} {list(variable.shape)}"
+            f"{path}: variable {variable.name!r} {list(variable.shape)} {variable.dtype}"
             for key, variable in model.variables.items()
             if key not in used and variable.name not in names and is_weight(variable)
         ]
@@ -206,7 +229,7 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
 
 def is_weight(variable: Any) -> bool:
     """False for what only training needs: optimizer slots, counters, metrics, seeds."""
-    key = variable.checkpoint_key.lower()
+    key = f"{variable.checkpoint_key} {variable.name}".lower()
     holds = variable.dtype.startswith(("float", "bfloat")) if variable.trainable else len(variable.shape) > 0
     return holds and not any(
         part in key for part in (

@@ -9,6 +9,7 @@ repeats a dtype or steers TensorFlow's execution.
 
 from __future__ import annotations
 
+import math
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from porting import effects, sizes
+from porting import budget, effects, folding, sizes
 from porting.emitter import Emitter
 from porting.errors import CorruptModelError, PortingError
 from porting.names import outermost
+from porting.refusals import refusal_of
 from porting.registry import CONVERTERS, DRAWS, Entry, converter, load_converters
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.served import AS_WRITTEN, Served, as_served
 from porting.simplify import as_graph, flatten
 from porting.values import Constant, Sizes, Value, constant
-from torch_towers.errors import TorchTowersError
+from torch_towers.errors import InputError, TorchTowersError
 from torch_towers.graph import Graph, Node, TensorSpec
+from torch_towers.graph_json import MAX_DEPTH
 from torch_towers.registry import OPS
 
 EXECUTION_ATTRS = frozenset(
@@ -74,6 +77,8 @@ class Context:
         self.model = model
         self.served = served
         self.captured = captured
+        self.functions: Mapping[str, Function] = model.functions
+        self._looks = budget.current().fresh(times=32)  # for the constants that the optimizer looks at, again and again
         self.store: dict[str, Any] = {}
         self.weights: dict[str, str] = {}  # variable key -> name of the weight
         self.tables: dict[str, str] = {}  # table key -> name of the module
@@ -86,17 +91,23 @@ class Context:
         """The value of a TF graph of constants, where it has one that is known at port time."""
         if any(node.op not in CONVERTERS for node in graph.nodes):
             return None
+        looked = budget.current().fresh()
         try:
-            value = ConvertingEmitter(graph, Context(self.model)).run(graph, {})["value"]
+            with budget.within(looked):  # what is found is looked at, and forgotten
+                value = ConvertingEmitter(graph, Context(self.model)).run(graph, {})["value"]
         except TorchTowersError:
             return None  # what is wrong is said where the node itself is converted
-        return value.array if isinstance(value, Constant) and isinstance(value.array, torch.Tensor) else None
+        finally:
+            self._looks.spend("fold_bytes", looked.spent.get("fold_bytes", 0), graph.nodes[-1].name)
+        if not isinstance(value, Constant) or not isinstance(value.array, torch.Tensor):
+            return None
+        return None if folding.is_large_splat(value.array) else value.array
 
 
-def convert(graph: Graph, context: Context) -> tuple[Graph, Emitter]:
+def convert(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
     """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
     emitter = ConvertingEmitter(graph, context)
-    refused = changes(graph, context.model.functions), unsupported(graph, context.model.functions)
+    refused = changes(graph, context.functions), unsupported(graph, context.functions)
     if any(refused):
         emitter.refuse_draws(graph)  # what is drawn from a seed says more than that the seed changes
         raise PortingError("\n".join(filter(None, refused)))
@@ -129,9 +140,14 @@ def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
     if not counts:
         return ""
     listed = ", ".join(f"{op} (x{count})" for op, count in sorted(counts.items()))
-    uses = "".join(f"\n  first use: {first[op]}  ({op})" for op in sorted(counts))
+    uses = "".join(f"\n  first use: {first[op]}  ({op}){_reason(op)}" for op in sorted(counts))
     verb = "op has" if len(counts) == 1 else "ops have"
     return f"{len(counts)} {verb} no converter: {listed}{uses}"
+
+
+def _reason(op: str) -> str:
+    refusal = refusal_of(op)
+    return f": {refusal.reason}" if refusal else ""
 
 
 def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
@@ -152,14 +168,19 @@ def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
     return found
 
 
+_BODY = 8
+"""What a branch or a body costs by itself, in nodes."""
+
+
 class ConvertingEmitter(Emitter):
     """An emitter that walks a TF graph. Converters of branches and loops use it to convert their bodies."""
 
     def __init__(self, graph: Graph, context: Context, **shared: Any) -> None:
         super().__init__(graph.inputs, store=context.store, **shared)
         self.context = context
-        self.functions = context.model.functions
+        self.functions = context.functions
         self.stack: tuple[str, ...] = ()
+        self.depth = 0  # of branches and loops around this graph
         self.counting = False  # comparisons of sizes are sizes too, which only the condition of a loop wants
 
     def run(self, graph: Graph, given: Mapping[str, Any], stack: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -175,6 +196,8 @@ class ConvertingEmitter(Emitter):
             self.scope = node.name
             try:
                 env[node.name] = self._convert(node, [_look_up(ref, env) for ref in node.inputs])
+            except InputError as error:  # an op that was run now
+                raise PortingError(f"{node.op} {node.name!r}: {error}") from error
             except TorchTowersError:
                 raise
             except Exception as error:
@@ -203,8 +226,11 @@ class ConvertingEmitter(Emitter):
 
     def flat(self, body: FunctionRef | Graph) -> Graph:
         """The body of a branch or loop as a flat graph of TF ops."""
-        if isinstance(body, Graph):
-            return self.context.as_served(body)
+        graph = body if isinstance(body, Graph) else self._flattened(body)
+        self.budget.spend("nodes", _BODY + len(graph.nodes), self.scope)
+        return self.context.as_served(graph)
+
+    def _flattened(self, body: FunctionRef) -> Graph:
         if body.name not in self.functions:
             raise CorruptModelError(
                 f"{self.scope!r} calls the function {body.name!r}, which the SavedModel does not hold"
@@ -212,11 +238,8 @@ class ConvertingEmitter(Emitter):
         if body.name in self.stack:
             raise PortingError(f"function {body.name!r} calls itself: recursion cannot be ported")
         function = self.functions[body.name]
-        return self.context.as_served(
-            flatten(
-                as_graph(function), self.functions, controls=function.control_outputs, stack=(*self.stack, body.name)
-            )
-        )
+        stack = (*self.stack, body.name)
+        return flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=stack)
 
     def inline(self, body: FunctionRef | Graph, operands: Sequence[Any]) -> list[Any]:
         """Converts the nodes of a body right here, on `operands`. Gives its results."""
@@ -229,7 +252,10 @@ class ConvertingEmitter(Emitter):
 
     def nested(self, inputs: Sequence[TensorSpec]) -> ConvertingEmitter:
         """An emitter for a graph inside this one: names, modules and stored constants are shared."""
+        if self.depth == MAX_DEPTH:
+            raise PortingError(f"{self.scope!r}: branches and loops are nested more than {MAX_DEPTH} deep")
         inner = ConvertingEmitter(Graph(tuple(inputs), (), {}), self.context, namer=self.names)
+        inner.depth = self.depth + 1
         inner.modules, inner._held = self.modules, self._held
         inner.stack, inner.scope = self.stack, self.scope
         inner._symbols = self._symbols
@@ -321,6 +347,8 @@ def _constant_array(operand: Any) -> np.ndarray[Any, Any] | None:
         items = operand.items
         return items.astype(np.int64) if all(isinstance(item, int) for item in items.reshape(-1).tolist()) else None
     if isinstance(operand, Constant):
+        if math.prod(operand.shape) > folding.READ_LIMIT:
+            raise PortingError(f"an operand of shape {list(operand.shape)} is too large to be read at port time")
         return operand.array.numpy() if isinstance(operand.array, torch.Tensor) else operand.array
     return None
 

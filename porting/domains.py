@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from porting.arrays import to_numpy
 from porting.convert import Context, ConvertingEmitter
 from porting.errors import PortingError
 from porting.saved_model import FunctionRef, SavedModel
@@ -190,7 +191,7 @@ class Follower:
             shape = tuple(variable.shape)
             small = np.prod(shape, dtype=float) <= SMALL and hasattr(variable, "numpy")
             return np.asarray(variable.numpy()) if small else Weight(shape)
-        array = np.asarray(node.attrs["value"])
+        array = to_numpy(node.attrs["value"])
         return array if array.size <= SMALL else Weight(array.shape)
 
     def _folded(self, node: Node, operands: list[Any]) -> list[Any]:
@@ -343,7 +344,7 @@ def _as_array(value: Any) -> Array | None:
         items = value.items
         return items.astype(np.int64) if all(isinstance(i, int) for i in items.reshape(-1).tolist()) else None
     if isinstance(value, Constant):
-        return value.array if isinstance(value.array, np.ndarray) else value.array.numpy()
+        return to_numpy(value.array)
     return None
 
 

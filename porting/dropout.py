@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from porting.effects import references_of
+from porting.saved_model import Function
+from porting.simplify import as_graph
 from torch_towers.graph import Graph, Node, node_of
 
 _DRAWS = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"})
@@ -40,12 +43,51 @@ def off(graph: Graph) -> Graph:
     kept = {item.node: item.kept for item in find(graph)}
 
     def without(ref: str) -> str:
-        while node_of(ref) in kept:
+        while node_of(ref) in kept:  # never a control input: those begin with "^"
             ref = kept[node_of(ref)]
         return ref
 
     nodes = tuple(replace(node, inputs=tuple(map(without, node.inputs))) for node in graph.nodes)
     return replace(graph, nodes=nodes, outputs={name: without(ref) for name, ref in graph.outputs.items()})
+
+
+def bodies(graph: Graph, functions: Mapping[str, Function]) -> dict[str, list[Dropout]]:
+    """The dropouts inside the branches and loops of `graph`, by the function that they stand in."""
+    found: dict[str, list[Dropout]] = {}
+    pending = [name for node in graph.nodes for name in _called(node, functions)]
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found[name] = find(as_graph(functions[name]))
+            pending += [inner for node in functions[name].nodes for inner in _called(node, functions)]
+    return {name: items for name, items in found.items() if items}
+
+
+class Off(Mapping[str, Function]):
+    """The functions of a SavedModel with dropout off."""
+
+    def __init__(self, functions: Mapping[str, Function]) -> None:
+        self._functions = functions
+        self._made: dict[str, Function] = {}
+
+    def __getitem__(self, name: str) -> Function:
+        if name not in self._made:
+            function = self._functions[name]
+            graph = off(as_graph(function))
+            outputs = tuple((output, graph.outputs[output]) for output, _ in function.outputs)
+            self._made[name] = replace(function, nodes=graph.nodes, outputs=outputs)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+
+def _called(node: Node, functions: Mapping[str, Function]) -> list[str]:
+    names = [node.op, *(reference.name for reference in references_of(node))]
+    return [name for name in names if name in functions]
 
 
 def described(found: Sequence[Dropout]) -> str:

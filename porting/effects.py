@@ -16,11 +16,15 @@ from porting.saved_model import Function, FunctionRef
 from torch_towers.graph import Graph, Node, node_of
 
 ASSERTIONS = frozenset({"Assert", "CheckNumerics"})
+FILLERS = frozenset({"LookupTableImport", "LookupTableImportV2", "InitializeTable", "InitializeTableV2",
+                     "InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})  # fmt: skip
+"""What fills a table. A static one is filled once, by the SavedModel's own initializer: to it these do nothing more."""
+_STATIC = frozenset({"HashTable", "HashTableV2", "AnonymousHashTable"})
 _PASSES = frozenset({"Identity", "RefIdentity", "Switch", "Merge", "Enter", "Exit", "NextIteration"})
 
 Functions = Mapping[str, Function]
 State = tuple[str, str]
-"""A variable or a table by its key in the SavedModel, or the argument of a function: ("variable", "3")."""
+"""A variable or a table by its key in the SavedModel, or the argument of a function: ("variable", "3"), ("static table", "words")."""
 StateOf = Callable[[str], State | None]
 """The state that a reference is the handle of."""
 
@@ -48,7 +52,8 @@ def states_of(nodes: Mapping[str, Node], arguments: Mapping[str, State | None]) 
 
 def own_state(node: Node) -> State | None:
     """The state whose handle `node` makes."""
-    return next(((what, str(node.attrs[what])) for what in ("variable", "table") if what in node.attrs), None)
+    static = "static " if node.op in _STATIC else ""
+    return next(((static + what, str(node.attrs[what])) for what in ("variable", "table") if what in node.attrs), None)
 
 
 class Settled(NamedTuple):
@@ -122,9 +127,14 @@ def changed(node: Node, functions: Functions, state_of: StateOf) -> set[State]:
     """What `node`, or an op of its branches and bodies, may change."""
     found: set[State] = set()
     for inner, inner_state_of in _ops(node, functions, state_of):
-        if not _computes(inner):
-            found |= {state for ref in inner.inputs if (state := inner_state_of(ref)) is not None}
+        found |= _changed(inner, inner_state_of)
     return found
+
+
+def _changed(node: Node, state_of: StateOf) -> set[State]:
+    """What a single op may change."""
+    states = set[State]() if _computes(node) else {state for ref in node.inputs if (state := state_of(ref)) is not None}
+    return {state for state in states if not (node.op in FILLERS and state[0] == "static table")}
 
 
 def arguments_of(graph: Graph) -> dict[str, State | None]:
@@ -136,7 +146,7 @@ def changing(graph: Graph, functions: Functions) -> list[Node]:
     """The ops of a flat graph, and of its branches and bodies, that may change a variable or table."""
     state_of = states_of({node.name: node for node in graph.nodes}, arguments_of(graph))
     inside = (item for node in graph.nodes for item in _ops(node, functions, state_of))
-    return [node for node, state_of in inside if not _computes(node) and any(map(state_of, node.inputs))]
+    return [node for node, state_of in inside if _changed(node, state_of)]
 
 
 def described(dropped: Iterable[Node]) -> list[str]:
@@ -146,7 +156,7 @@ def described(dropped: Iterable[Node]) -> list[str]:
         names.setdefault(node.op, []).append(node.name)
     return [
         f"left out {op} {', '.join(map(repr, found[:2]))}{f' and {len(found) - 2} more' if len(found) > 2 else ''}: "
-        "no output reads what it changes"
+        + ("a table is filled already" if op in FILLERS else "no output reads what it changes")
         for op, found in names.items()
     ]
 

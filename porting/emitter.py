@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from porting import budget, folding
 from porting.errors import PortingError
 from porting.names import Namer, clean
 from porting.shapes import WithoutCompiler
@@ -25,7 +26,6 @@ from torch_towers.graph import Graph, ModuleSpec, Node, Size, TensorSpec, node_o
 from torch_towers.program import walk
 from torch_towers.registry import MODULES, OPS, Number, Op
 
-FOLD_LIMIT = 1 << 22  # elements: a constant larger than this is left to be computed at run time
 _PROBES = ((3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41), (43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97))
 
 
@@ -39,6 +39,7 @@ class Emitter:
         self.store: dict[str, Any] = {} if store is None else store
         self.modules: dict[str, ModuleSpec] = {}
         self.nodes: list[Node] = []
+        self.budget = budget.current()
         self.scope = ""
         self.outer = ""
         self.names = namer or Namer()
@@ -72,18 +73,23 @@ class Emitter:
         entry = OPS[name]
         attrs = {key: _plain(value) for key, value in attrs.items()}
         specs = self._infer(entry, operands, attrs)
-        if self._folds(entry, operands, attrs, specs):
+        size = self._folded_size(entry, operands, attrs, specs)
+        if size is not None:
+            self.budget.spend("fold_bytes", size, self.scope or name)
             return _fold(entry, operands, attrs)
         inputs = self._arguments(entry, operands)
         result = self._write(name, inputs, attrs, specs, self.place or name)
         self._relate(entry, operands, attrs, result)
         return result
 
-    def _folds(self, entry: Op, operands: Sequence[Any], attrs: Mapping[str, Any], specs: Any) -> bool:
-        """Whether an op is run now: all its operands are constants, and its results are small."""
+    def _folded_size(self, entry: Op, operands: Sequence[Any], attrs: dict[str, Any], specs: Any) -> int | None:
+        """The bytes of an op's results where it is run now: all its operands are constants, and its results are small."""
         if entry.name in UNFOLDABLE or not _all_constant(operands) or any(isinstance(v, Graph) for v in attrs.values()):
-            return False
-        return specs is None or all(_small(spec[1]) and spec[0] != "variant" for spec in specs)
+            return None
+        if specs is not None and any(spec[0] == "variant" for spec in specs):
+            return None
+        size = folding.size_of(entry.name, operands, attrs, specs)
+        return size if size is not None and size <= folding.LIMIT else None
 
     def module(self, kind: str, name: str, args: Mapping[str, Any], *operands: Any) -> Any:
         """Writes a call of a module of the closed table. Equal (kind, name) pairs are one module."""
@@ -117,7 +123,8 @@ class Emitter:
             items = value.items.reshape(-1).tolist()
             if all(isinstance(item, int) for item in items):
                 return Constant(torch.tensor(value.items.tolist(), dtype=TORCH_DTYPES[value.dtype]))
-            return self.sizes_tensor(*items, dtype=value.dtype, scalar=value.items.ndim == 0)
+            made = self.sizes_tensor(*items, dtype=value.dtype, scalar=value.items.ndim == 0)
+            return self.reshape(made, *value.shape) if value.items.ndim > 1 else made
         if isinstance(value, (Value, Constant)):
             return value
         raise PortingError(f"{self.scope!r}: expected a tensor, found {value!r}")
@@ -194,6 +201,8 @@ class Emitter:
     def _store_constant(self, value: Constant) -> Value:
         held = self._held.get(id(value.array))
         if held is None:
+            if folding.is_splat(value.array):
+                self.budget.spend("fold_bytes", folding.stored_bytes(value.array), self.scope or "constant")
             name = self.names.tensor(f"{self.place}.constant" if self.place else "constant")
             self.store[name] = value.array
             held = self._held[id(value.array)] = (
@@ -354,13 +363,6 @@ def _all_constant(operands: Sequence[Any]) -> bool:
 
 def _dynamic(sizes: Sizes) -> bool:
     return any(isinstance(item, Value) for item in sizes.items.reshape(-1).tolist())
-
-
-def _small(shape: Any) -> bool:
-    total = 1
-    for size in shape or ():
-        total *= size if isinstance(size, int) else 1
-    return total <= FOLD_LIMIT
 
 
 def _fold(entry: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Any:

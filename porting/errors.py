@@ -9,3 +9,7 @@ class PortingError(TorchTowersError):
 
 class CorruptModelError(PortingError):
     """A file of the SavedModel is damaged, contradicts itself, or is not what it claims to be."""
+
+
+class DrawsError(PortingError):
+    """The outputs depend on random numbers that are drawn anew at each call."""

@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from porting.emitter import EFFECTS, Emitter
-from porting.names import identifier, place, spaced
+from porting.names import identifier, numbered, place, spaced
 from porting.patterns import SOURCES, Match, Pattern
 from porting.patterns import constant as constant_of
 from porting.values import Value
@@ -28,8 +28,13 @@ from torch_towers.registry import MODULES
 ORDER = (
     "laws",
     "recurrent",
+    "images",
+    "conv",
     "linear",
+    "einsum",
+    "attention",
     "embedding",
+    "positions",
     "pooling",
     "norms",
     "activations",
@@ -39,13 +44,14 @@ ORDER = (
     "pieces",
     "ranges",
 )
-"""The files of `porting/rewrites/` in the order in which they run: laws make way for layers, lookups for the text around them."""
+"""The files of `porting/rewrites/` in the order in which they run: laws (images' too) make way for layers, lookups for the text around them."""
 
 
 FREE = frozenset(
     """add sub mul neg div square sqrt rsqrt maximum minimum tanh sigmoid relu relu6 elu softplus erf erfc exp pow equal less greater
     where cast reshape transpose unsqueeze squeeze broadcast_to zeros_like ones_like size size_add size_sub size_mul sizes_tensor
-    select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm""".split()  # noqa: SIM905
+    select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm
+    space_to_batch""".split()  # noqa: SIM905
 )
 """Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
 layers which have nothing to do with each other share such nodes."""
@@ -140,7 +146,7 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     view.give_back_names()
     remaining = Counter(node.op for node in view.nodes.values() if node.op not in {*SOURCES, "module"})
     counts = _counts(view)
-    still = [name for name in refusals if name in view.nodes and not view.is_layer(name)]
+    still = [name for name in refusals if name in view.nodes and not _was_lifted(view, name, refusals[name])]
     lifted, names = _named(view.graph())
     values = _known(lifted, view.known, names)
     refused = tuple(refusals[name] for name in still)
@@ -168,6 +174,11 @@ def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> Non
         return
     if problem and item.layer:
         refusals.setdefault(node.name, f"{item.layer}: {node.op} {node.name!r}: {problem}")
+
+
+def _was_lifted(view: View, name: str, refusal: str) -> bool:
+    """Whether the node has become a layer after all, or what stands around one."""
+    return view.is_layer(name) or refusal.startswith(f"{view.lifted.get(name)}: ")
 
 
 def _counts(view: View) -> Counter[str]:
@@ -346,21 +357,48 @@ class View:
                 continue
             if name in self._output_nodes:
                 return f"{name!r} inside it is an output of the graph, so its ops stay"
-            outside = next((user for user in self.users.get(name, ()) if user not in covered), None)
+            outside = next((user for user in self.users.get(name, ()) if not self._is_inside(user, covered)), None)
             if outside is not None:
                 return f"{name!r} inside it is also used by {outside!r}, so its ops stay"
         return ""
+
+    def _is_inside(self, name: str, covered: set[str]) -> bool:
+        """Whether the node is covered, or asks for the size of what is, on behalf of nodes that are."""
+        if name in covered:
+            return True
+        only = self.nodes[name].op == "size" and name not in self._output_nodes
+        return only and covered.issuperset(self.users.get(name, ()))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def rewrite(self, root: Node, op: str, *inputs: Any, **attrs: Any) -> None:
         """The node `root` computes `op` from now on; it keeps its name and its place."""
-        for ref in references(root.inputs):
+        before = self.nodes[root.name].inputs
+        for ref in references(before):
             self._unuse(node_of(ref), root.name)
         node = self.nodes[root.name] = Node(root.name, op, inputs, attrs)
         self.bodies.pop(root.name, None)
         self._use(node)
-        self._touched = [node_of(ref) for ref in references(root.inputs)]
+        self._touched += [node_of(ref) for ref in references(before)]
+
+    def before(self, root: Node, op: str, *inputs: Any, known: tuple[str | None, Any], **attrs: Any) -> str:
+        """Writes a node in front of `root`, of which dtype and shape are `known`. Gives its name."""
+        scope = root.name.rpartition(".")[0]
+        wanted = f"{scope}.{op}" if scope else op
+        name = numbered(wanted, lambda name: name in self.nodes or name in {spec.name for spec in self.inputs})
+        node = Node(name, op, inputs, attrs)
+        nodes = list(self.nodes.items())
+        at = next(place for place, (other, _) in enumerate(nodes) if other == root.name)
+        self.nodes = dict([*nodes[:at], (name, node), *nodes[at:]])
+        self._use(node)
+        self.known[name] = Value(name, *known)
+        return name
+
+    def then(self, root: Node, op: str, *, known: tuple[str | None, Any], **attrs: Any) -> None:
+        """What `root` computes becomes a node in front of it, of which dtype and shape are `known`, and `root` is `op` of that."""
+        now = self.nodes[root.name]
+        moved = self.before(root, now.op, *now.inputs, known=known, **now.attrs)
+        self.rewrite(now, op, moved, **attrs)
 
     def alias(self, root: Node, ref: Any) -> None:
         """Everything that used `root` uses `ref`, a reference or a literal, from now on."""
@@ -373,7 +411,7 @@ class View:
             self._use(self.nodes[user.name])
         self.outputs = {name: _rename(old, new) for name, old in self.outputs.items()}
         self._output_nodes = {node_of(old) for old in self.outputs.values()}
-        self._touched = [root.name]
+        self._touched.append(root.name)
 
     def module(self, root: Node, kind: str, name: str, args: Mapping[str, Any], *inputs: Any) -> None:
         """The node `root` calls the module `name` from now on."""
@@ -390,11 +428,11 @@ class View:
         *inputs: Any,
         weights: Mapping[str, str],
         values: Mapping[str, Any] | None = None,
-        scope: str = "",
+        called: str = "",
     ) -> None:
         """The node `root` calls a layer of type `kind`, which takes over `weights`: its own names -> weights or constants.
 
-        The layer is called `scope`, or after its first weight. Where a weight changes its layout its new value is in `values`; who else
+        The layer is called after its first weight, or `called`. Where a weight changes its layout its new value is in `values`; who else
         uses such a weight has to be looked at by the rewrite. Layers of equal weights and arguments are one module.
         """
         key = (kind, tuple(sorted(weights.items())), repr(sorted(args.items())))
@@ -402,9 +440,7 @@ class View:
         if name is None:
             tensors = {part: self.tensor_name(ref) for part, ref in weights.items()}
             first = next(iter(tensors.values()))
-            above, _, last = first.rpartition(".")
-            own = "" if last in ("weight", "bias", "w", "b") else last
-            name = self.name(scope or above or own or _snake(kind), tensors)
+            name = self.name(called or self._wanted(first, kind, tensors), tensors)
             for part, tensor in tensors.items():
                 self._check_free(root, f"{name}.{part}", tensor, part in (values or {}))
             old = {tensor: self.store.pop(tensor) for tensor in set(tensors.values())}
@@ -415,6 +451,15 @@ class View:
                 self.origins.pop(tensor, None)
             self.layers[key] = name
         self.module(root, kind, name, args, *inputs)
+
+    def _wanted(self, first: str, kind: str, own: Mapping[str, str]) -> str:
+        """The name for a layer whose first weight was `first`: its scope, or a place in that scope where others live there too."""
+        scope, _, last = first.rpartition(".")
+        word = _snake(kind) if last in ("weight", "bias", "w", "b") else last
+        if not scope:
+            return word
+        layers = any(owner.startswith(f"{scope}.") for owner in self.owned.values())
+        return f"{scope}.{word}" if layers or self._holds_others(scope, own) else scope
 
     def _check_free(self, root: Node, new: str, tensor: str, changes: bool) -> None:
         """Refuses a weight that a layer cannot have."""
@@ -493,28 +538,29 @@ class View:
     def name(self, wanted: str, own: Mapping[str, str]) -> str:
         """A name for a module that is free: neither a module nor a weight has it, and its parts are nobody else's either."""
         base = ".".join(identifier(part) for part in wanted.split("."))
-        others = {place(tensor) for tensor in self.store.keys() - set(own.values())}
-        name = spaced(
-            base,
-            lambda scope: place(scope) in others,
-            lambda name: (
-                name in self.modules
-                or place(name) in others
-                or any(f"{name}.{part}" in self.store and f"{name}.{part}" != own[part] for part in own)
+        places = set(map(place, self.store))
+        modules, others = set(map(place, self.modules)), set(map(place, self.store.keys() - set(own.values())))
+
+        def clashes(name: str) -> bool:
+            where = {place(f"{name}.{part}"): place(tensor) for part, tensor in own.items()}
+            return (
+                place(name) in modules | others
+                or any(new in places and new != old for new, old in where.items())
                 or self._holds_others(name, own)
-            ),
-        )
+            )
+
+        name = spaced(base, lambda scope: place(scope) in others, clashes)
         self.wanted[name] = base
         return name
 
     def _holds_others(self, name: str, own: Mapping[str, str]) -> bool:
         """True where a weight that is not the layer's own would lie inside of it: a layer holds its own weights only."""
         weights = {str(node.attrs["tensor"]) for node in self.nodes.values() if node.op == "parameter"}
-        return any(weight.startswith(f"{name}.") for weight in weights - set(own.values()))
+        return any(place(weight).startswith(f"{place(name)}.") for weight in weights - set(own.values()))
 
     def sweep(self) -> None:
         """Takes out the nodes that nothing uses any more, from the old operands of what was rewritten last upwards."""
-        pending = list(self._touched)
+        pending, self._touched = self._touched, []
         while pending:
             name = pending.pop()
             node = self.nodes.get(name)

@@ -1,4 +1,4 @@
-"""Writes a checkpoint with its two reports: parity.json for machines, MODEL.md for people."""
+"""Writes a checkpoint with its proof: parity.json for machines, MODEL.md and report.html for people, the samples to ask again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from porting import samples
+import numpy as np
+
+from porting import samples as sampling
+from porting.measurements import measure
 from porting.parity import ParityReport
+from porting.reference import reference
+from porting.report import Reported, report
 from porting.tower import PortedTower
+from torch_towers.answers import Ranking
 from torch_towers.checkpoint import Side, Similarity, save_checkpoint
-from torch_towers.graph import TensorSpec
+from torch_towers.errors import TorchTowersError
 from torch_towers.listing import listing
+from torch_towers.recorded import kept, pack
+from torch_towers.verify import INDEX_IDS, INDEX_SCORES
 
 
-def save(output: Path, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str) -> None:
-    """Puts the checkpoint in place, whole or not at all."""
+def save(
+    output: Path,
+    towers: Mapping[str, PortedTower],
+    reports: Mapping[str, ParityReport],
+    similarity: str,
+    *,
+    samples: bool = True,
+) -> list[str]:
+    """Puts the checkpoint in place, whole or not at all; gives what is to be said of it, in words.
+
+    `samples`: whether the batches that were compared, and TensorFlow's answers, go into it.
+    """
     sides = {side: Side(ported.spec, ported.store, ported.frozen) for side, ported in towers.items()}
     index = next((ported.retrieval for ported in towers.values() if ported.retrieval is not None), None)
     parity = {side: report.as_json() for side, report in reports.items()}
+    recorded = {side: kept(report.recorded) for side, report in reports.items() if report.recorded}
+    page, said = _page(output.name, towers, reports, similarity)
     save_checkpoint(
         output,
         query=sides.get("query"),
@@ -27,11 +47,41 @@ def save(output: Path, towers: Mapping[str, PortedTower], reports: Mapping[str, 
         candidates=None if index is None else index.stored(),
         similarity=cast(Similarity, similarity),
         source={side: _source(ported) for side, ported in towers.items()},
+        samples=pack(recorded) if samples and recorded else None,
         extra_files={
+            **page,
             "parity.json": (json.dumps(parity, indent=2, allow_nan=False) + "\n").encode(),
             "MODEL.md": card(output.name, towers, reports, similarity).encode(),
         },
     )
+    return said
+
+
+def _page(
+    name: str, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str
+) -> tuple[dict[str, bytes], list[str]]:
+    """report.html; where the packages that draw it are not installed, none, and a sentence that says so."""
+    try:
+        shown = {side: _reported(ported, reports[side]) for side, ported in towers.items()}
+        return {"report.html": report(name, shown, similarity).encode()}, []
+    except TorchTowersError as error:
+        return {}, [f"report.html was not written: {error}"]
+
+
+def _reported(ported: PortedTower, parity: ParityReport) -> Reported:
+    index = ported.retrieval.stored() if ported.retrieval is not None else None
+    ranking = None if index is None else Ranking(index, INDEX_SCORES, INDEX_IDS)
+    answered = {name for b in parity.recorded if not isinstance(b.outputs, str) for name in b.outputs}
+    ranking = ranking if answered & {INDEX_SCORES, INDEX_IDS} else None
+    tower = ported.tower()
+    shown = parity.recorded[:_SHOWN]
+    measured = measure(tower, reference(ported), shown, ranking) if shown else None
+    return Reported(
+        tower, parity, measured, f"{ported.model.path.name}, {ported.entry}", ported.model.tensorflow_version or ""
+    )
+
+
+_SHOWN = 8  # batches whose errors are drawn
 
 
 def _source(ported: PortedTower) -> dict[str, Any]:
@@ -96,17 +146,27 @@ def _how_served(ported: PortedTower) -> list[str]:
 
 def _example(ported: PortedTower) -> str:
     """One row of inputs, made from the tower's own graph."""
-    batch = samples.batches(ported.tf_graph, ported.model)[0].inputs
-    shown = [f'"{spec.name}": {_literal(batch[spec.name].tolist(), spec)}' for spec in ported.spec.inputs]
-    return "{" + ", ".join(shown) + "}"
+    batch = sampling.batches(ported.tf_graph, ported.model)[0].inputs
+    return "{" + ", ".join(f'"{spec.name}": {_shown(batch[spec.name])}' for spec in ported.spec.inputs) + "}"
 
 
-def _literal(value: Any, spec: TensorSpec) -> str:
+_LONG = 40  # numbers, or characters of a text, that are written out
+
+
+def _shown(array: np.ndarray[Any, Any]) -> str:
+    """A feature as Python code: written out where it is short, else an array of its shape."""
+    if array.size > _LONG and array.dtype != object:
+        return f'numpy.zeros({tuple(array.shape)}, "{array.dtype.name}")'
+    return _literal(array.tolist())
+
+
+def _literal(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(_literal(item, spec) for item in value)}]"
+        return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, bytes):
         try:
-            return repr(value.decode())
+            text = value.decode()
         except UnicodeDecodeError:
-            return repr(value)
+            return repr(value) if len(value) <= _LONG else 'open("a file", "rb").read()'
+        return repr(text if len(text) <= 5 * _LONG else text[: 5 * _LONG] + "...")
     return f"{value:g}" if isinstance(value, float) else repr(value)

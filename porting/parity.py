@@ -11,10 +11,12 @@ scores tie within the error.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from torch_towers.recorded import Recorded
 
 RATIO = 1.25
 FLOOR_ULP = 4.0  # a port within this many ulp of the float64 run passes whatever the ratio: both are as good as exact
@@ -71,6 +73,9 @@ class ParityReport:
     outputs: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])
     ids: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])  # what the preprocessing gives
     failures: list[str] = field(default_factory=list[str])
+    recorded: list[Recorded] = field(
+        default_factory=list[Recorded], repr=False
+    )  # what was compared, for the checkpoint
 
     @property
     def passed(self) -> bool:
@@ -100,7 +105,9 @@ class ParityReport:
         """Plain data for parity.json."""
         outputs = {name: {**asdict(output), "ratio": _finite(output.ratio)} for name, output in self.outputs.items()}
         ids = {name: {"values": i.values, "equal": i.equal, "dtype": i.dtype} for name, i in self.ids.items()}
-        return {**asdict(self), "outputs": outputs, "ids": ids, "passed": self.passed, "verdict": self.verdict}
+        plain = asdict(replace(self, recorded=[]))
+        del plain["recorded"]
+        return {**plain, "outputs": outputs, "ids": ids, "passed": self.passed, "verdict": self.verdict}
 
     def lines(self) -> list[str]:
         """The report for people, a line an output."""

@@ -24,8 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit status."""
     options = parser().parse_args(arguments)
     try:
-        from porting.command import inspect_command, port_command  # here, so that --help answers without torch
+        from porting.command import (  # here, so that --help answers without torch
+            inspect_command,
+            port_command,
+            record_command,
+        )
 
+        if options.record:
+            return record_command(options)
         if options.inspect:
             return inspect_command(options)
         return port_command(options)
@@ -87,6 +93,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--optimizer", choices=("on", "off"), default="on", help="compute as TensorFlow's graph optimizer rewrites the "
         "graph: x / c as x * (1 / c), ... (default), or as it is written",
+    )  # fmt: skip
+    made.add_argument(
+        "--max-nodes", type=int, metavar="N", help="nodes that inlining may make (default: by the size of the file)"
+    )
+    made.add_argument(
+        "--max-fold-bytes",
+        type=int,
+        metavar="N",
+        help="bytes that constants computed at port time may take (default: by the size of the file)",
+    )
+    made.add_argument(
+        "--max-steps", type=int, metavar="N", help="steps that a loop may take on the samples (default: 50000)"
+    )
+    made.add_argument(
+        "--no-samples",
+        action="store_true",
+        help="leave the compared inputs and TensorFlow's answers out of the checkpoint",
+    )
+    made.add_argument(
+        "--record", type=Path, metavar="DIR", help="write TensorFlow's answers for a SavedModel to -o FILE (.npz), for a port with "
+        "--reference where TensorFlow is not; port nothing",
     )  # fmt: skip
     made.add_argument("--no-verify", action="store_true", help="do not compare with TensorFlow")
     made.add_argument("--explain", action="store_true", help="say why what is left op by op was not lifted to a layer")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from porting import control_flow_v1, effects
+from porting.budget import current
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import AttrPlaceholder, Function
 from torch_towers.graph import Graph, Node, node_of
@@ -37,13 +38,10 @@ def flatten_whole(
     graph: Graph, functions: Mapping[str, Function], *, controls: Iterable[str] = (), stack: tuple[str, ...] = ()
 ) -> Flat:
     """`flatten`, with what was left out beside it."""
-    inliner = _Inliner(functions, {spec.name for spec in graph.inputs})
-    inliner.expand(graph.nodes, stack)
+    inliner = _Inliner(graph, functions, stack)
+    names = inliner.executed([*graph.outputs.values(), *controls])
     outputs = {name: inliner.resolve(ref) for name, ref in graph.outputs.items()}
-    executed = {
-        name: inliner.with_inputs(inliner.nodes[name])
-        for name in inliner.executed([*graph.outputs.values(), *controls])
-    }
+    executed = {name: inliner.with_inputs(inliner.nodes[name]) for name in names}
     settled = effects.settled(executed, outputs.values(), effects.arguments_of(graph), functions)
     kept = settled.kept
     if control_flow_v1.is_needed(executed.values()):
@@ -57,30 +55,44 @@ def as_graph(function: Function) -> Graph:
     return Graph(function.inputs, function.nodes, dict(function.outputs))
 
 
+_COPIES = 4
+"""How often the name of an inlined node is held, all references to it together."""
+
+
 class _Inliner:
-    """Replaces calls by bodies. Names inside a body are prefixed with the call's name, as TensorFlow's own inliner does."""
+    """Replaces calls by bodies. Names inside a body are prefixed with the call's name, as TensorFlow's own inliner does.
 
-    def __init__(self, functions: Mapping[str, Function], inputs: set[str]) -> None:
+    A call is replaced when something is found to need it, by those nodes of its function that TensorFlow runs.
+    """
+
+    def __init__(self, graph: Graph, functions: Mapping[str, Function], stack: tuple[str, ...]) -> None:
         self.functions = functions
-        self.inputs = inputs
+        self.inputs = {spec.name for spec in graph.inputs}
         self.nodes: dict[str, Node] = {}
+        self._budget = current()
         self._alias: dict[str, str] = {}  # an argument of a function -> what the call passes
-        self._calls: dict[
-            str, tuple[Function, str, Node]
-        ] = {}  # a call -> its function, the prefix of its nodes, itself
+        self._waiting: dict[
+            str, tuple[Node, str, str]
+        ] = {}  # a call that nothing needs yet -> itself, its function, the call around
+        self._calls: dict[str, tuple[Function, Node]] = {}  # a call that is replaced -> its function, itself
+        self._around: dict[str, tuple[str, str]] = {}  # a call -> the name of its function, the call around it
+        self._bodies: dict[str, tuple[Node, ...]] = {}  # a function -> what of it runs
+        outermost = ""
+        for name in stack:
+            outermost, around = (
+                f"{outermost}/^{name}",
+                outermost,
+            )  # no node's name: each stands for a function around all
+            self._around[outermost] = (name, around)
+        self._place(graph.nodes, outermost)
 
-    def expand(self, nodes: Iterable[Node], stack: tuple[str, ...]) -> None:
-        pending = [(node, stack) for node in nodes]
-        while pending:
-            node, around = pending.pop()
+    def _place(self, nodes: Iterable[Node], around: str) -> None:
+        for node in nodes:
             name = self._callee(node)
             if name is None:
                 self.nodes[node.name] = node
-            elif name in around:
-                cycle = " -> ".join((*around[around.index(name) :], name))
-                raise PortingError(f"function {name!r} calls itself ({cycle}): recursion cannot be ported")
             else:
-                pending += [(inner, (*around, name)) for inner in self._inline(node, self.functions[name])]
+                self._waiting[node.name] = (node, name, around)
 
     def _callee(self, node: Node) -> str | None:
         if node.op in self.functions:
@@ -92,18 +104,53 @@ class _Inliner:
             raise CorruptModelError(f"{node.name!r} calls the function {name!r}, which the SavedModel does not hold")
         return name
 
-    def _inline(self, call: Node, function: Function) -> list[Node]:
-        prefix = f"{call.name}/"
+    def _inline(self, call: Node, name: str, around: str) -> None:
+        function, prefix = self.functions[name], f"{call.name}/"
+        self._check_recursion(name, around)
         data = [ref for ref in call.inputs if not ref.startswith("^")]
         if len(data) != len(function.inputs):
             raise CorruptModelError(
                 f"{call.name!r} passes {len(data)} operands to the function {function.name!r}, which takes {len(function.inputs)}"
             )
+        body = self._body(function)
+        self._budget.spend("nodes", len(body), call.name)
+        count = len(data) + sum(1 + len(node.inputs) for node in body)
+        self._budget.spend("fold_bytes", _COPIES * count * len(prefix), call.name)
         for spec, ref in zip(function.inputs, data, strict=True):
             self._alias[prefix + spec.name] = ref
-        self._calls[call.name] = (function, prefix, call)
+        self._calls[call.name] = (function, call)
+        self._around[call.name] = (name, around)
         attrs = {**call.attrs, **(call.attrs["f"].attrs if "f" in call.attrs else {})}
-        return [_placed(node, prefix, attrs) for node in function.nodes]
+        self._place((_placed(node, prefix, attrs) for node in body), call.name)
+
+    def _check_recursion(self, name: str, around: str) -> None:
+        stack = [name]
+        while around:
+            outer, around = self._around[around]
+            stack.append(outer)
+            if outer == name:
+                cycle = " -> ".join(reversed(stack))
+                raise PortingError(f"function {name!r} calls itself ({cycle}): recursion cannot be ported")
+
+    def _body(self, function: Function) -> tuple[Node, ...]:
+        """The nodes of a function that TensorFlow runs: all that its results and its control outputs need."""
+        if function.name not in self._bodies:
+            nodes = {node.name: node for node in function.nodes}
+            pending = [*(ref for _, ref in function.outputs), *function.control_outputs]
+            needed = set[str]()
+            while pending:
+                name = node_of(pending.pop().lstrip("^"))
+                if name in nodes and name not in needed:
+                    needed.add(name)
+                    pending += nodes[name].inputs
+            self._bodies[function.name] = tuple(node for node in function.nodes if node.name in needed)
+        return self._bodies[function.name]
+
+    def _called(self, name: str) -> tuple[Function, Node] | None:
+        """The function and the node of a call, which is replaced by now; None where `name` is no call."""
+        if name in self._waiting:
+            self._inline(*self._waiting.pop(name))
+        return self._calls.get(name)
 
     def resolve(self, reference: str) -> str:
         """Where the value of `reference` is really computed: an op's output or an input of the graph."""
@@ -117,9 +164,9 @@ class _Inliner:
             seen.add(reference)
             if name in self._alias:
                 reference = self._alias[name]
-            elif name in self._calls:
-                function, prefix, _ = self._calls[name]
-                reference = prefix + function.outputs[_output_index(function, rest, name)][1]
+            elif called := self._called(name):
+                function, _ = called
+                reference = f"{name}/{function.outputs[_output_index(function, rest, name)][1]}"
             else:
                 raise CorruptModelError(f"{reference!r} is used, but no node of the graph computes it")
 
@@ -138,10 +185,10 @@ class _Inliner:
             seen.add(name)
             if name in self._alias:
                 pending.append(self._alias[name])
-            elif name in self._calls:
-                function, prefix, call = self._calls[name]
-                pending += [prefix + ref for _, ref in function.outputs]
-                pending += [prefix + control for control in function.control_outputs]
+            elif called := self._called(name):
+                function, call = called
+                pending += [f"{name}/{ref}" for _, ref in function.outputs]
+                pending += [f"{name}/{control}" for control in function.control_outputs]
                 pending += [ref for ref in call.inputs if ref.startswith("^")]
             elif name in self.nodes:
                 names.append(name)

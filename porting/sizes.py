@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from porting.values import Constant, Sizes, Value
+from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
 from torch_towers.graph import Node
+from torch_towers.registry import OPS
 
 Items = np.ndarray[Any, np.dtype[np.object_]]
 RULES: dict[str, Callable[..., Items | None]] = {}
@@ -39,7 +41,7 @@ def fold(t: Any, node: Node, operands: list[Any]) -> Sizes | None:
         return None
     dtype = next(operand.dtype for operand in operands if isinstance(operand, Sizes))
     result = RULES[node.op](t, *arrays, **node.attrs)
-    if result is None or result.ndim > 1:
+    if result is None or result.ndim > (2 if node.op in ("Pack", "StridedSlice") else 1):
         return None
     return Sizes(result, "bool" if node.op in COMPARISONS else node.attrs.get("DstT", dtype))
 
@@ -80,9 +82,11 @@ def _items(operand: Any) -> Items | None:
     return None
 
 
-def _arithmetic(name: str, python: Callable[[int, int], int]) -> Callable[..., Items]:
+def _arithmetic(name: str) -> Callable[..., Items]:
+    function = OPS[name].function  # what runs later, so that the two refuse the same
+
     def one(t: Any, a: Any, b: Any) -> Any:
-        return python(a, b) if isinstance(a, int) and isinstance(b, int) else _simple(t, name, a, b)
+        return function(a, b) if isinstance(a, int) and isinstance(b, int) else _simple(t, name, a, b)
 
     def apply(t: Any, a: Items, b: Items, **attrs: Any) -> Items:
         a, b = np.broadcast_arrays(a, b)
@@ -101,16 +105,17 @@ def _simple(t: Any, name: str, a: Any, b: Any) -> Any:
     return t.call(name, a, b)
 
 
-add = rule("Add", "AddV2")(_arithmetic("size_add", lambda a, b: a + b))
-sub = rule("Sub")(_arithmetic("size_sub", lambda a, b: a - b))
-mul = rule("Mul")(_arithmetic("size_mul", lambda a, b: a * b))
-floordiv = rule("FloorDiv")(_arithmetic("size_floordiv", lambda a, b: a // b))
-maximum = rule("Maximum")(_arithmetic("size_max", max))
-minimum = rule("Minimum")(_arithmetic("size_min", min))
+add = rule("Add", "AddV2")(_arithmetic("size_add"))
+sub = rule("Sub")(_arithmetic("size_sub"))
+mul = rule("Mul")(_arithmetic("size_mul"))
+mod = rule("FloorMod")(_arithmetic("size_mod"))
+floordiv = rule("FloorDiv")(_arithmetic("size_floordiv"))
+maximum = rule("Maximum")(_arithmetic("size_max"))
+minimum = rule("Minimum")(_arithmetic("size_min"))
 
 # The condition of a loop that counts, so that it is Python's own: truth is 1 or 0. Elsewhere a comparison is a tensor.
-rule("Less")(_arithmetic("size_less", lambda a, b: int(a < b)))
-rule("LogicalAnd")(_arithmetic("size_mul", lambda a, b: a * b))
+rule("Less")(_arithmetic("size_less"))
+rule("LogicalAnd")(_arithmetic("size_mul"))
 COMPARISONS = frozenset({"Less", "LogicalAnd"})
 
 
@@ -148,8 +153,11 @@ def _expand(t: Any, x: Items, axis: Items, **attrs: Any) -> Items | None:
 
 
 @rule("Pack")
-def _pack(t: Any, *items: Items, **attrs: Any) -> Items | None:
-    return vector([item.item() for item in items]) if all(item.ndim == 0 for item in items) else None
+def _pack(t: Any, *items: Items, axis: int = 0, **attrs: Any) -> Items | None:
+    """Sizes as a list, or lists of sizes as the rows of a matrix: margins are (before, after) of each axis."""
+    if all(item.ndim == 0 for item in items):
+        return vector([item.item() for item in items])
+    return np.stack(items) if axis == 0 and all(item.shape == (2,) for item in items) else None
 
 
 @rule("ConcatV2")
@@ -175,11 +183,11 @@ def _slice(t: Any, x: Items, begin: Items, length: Items, **attrs: Any) -> Items
 @rule("StridedSlice")
 def _strided_slice(t: Any, x: Items, begin: Items, end: Items, strides: Items, **masks: Any) -> Items | None:
     plain = not (masks.get("ellipsis_mask", 0) or masks.get("new_axis_mask", 0))
-    if x.ndim != 1 or begin.size != 1 or not plain or not all(map(_fixed, (begin, end, strides))):
+    if not x.ndim or begin.size != 1 or not plain or not all(map(_fixed, (begin, end, strides))):
         return None
     start, stop, step = begin.item(), end.item(), strides.item()
     if masks.get("shrink_axis_mask", 0):
-        return scalar(x[start]) if -len(x) <= start < len(x) else None
+        return (scalar(x[start]) if x.ndim == 1 else x[start]) if -len(x) <= start < len(x) else None
     return x[None if masks.get("begin_mask", 0) else start : None if masks.get("end_mask", 0) else stop : step]
 
 

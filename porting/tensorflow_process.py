@@ -10,7 +10,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tensorflow.python.framework import op_def_library, op_def_registry
 from tensorflow.python.saved_model import loader_impl
 
 from porting import cut as cutting
+from porting import dropout
 from porting.arrays import load_arrays, save_arrays
 from porting.cut import Cut
 from porting.oracle import Arrays, of_batch
@@ -237,7 +238,7 @@ def _flat(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> tuple[Saved
     model = read(path, tags=list(tags) or None, verify=False)
     flat = cutting.apply(flatten(model.graph(entry), model.functions), cut, model.functions)
     prefix = f"op_by_op_{next(_PREFIXES)}_"
-    _add_functions(path, model.tags, prefix)
+    _add_functions(path, model.tags, prefix, dropout.bodies(flat, model.functions) if cut.without_dropout else {})
     return model, replace(flat, nodes=tuple(replace(node, attrs=_prefixed(node.attrs, prefix)) for node in flat.nodes))
 
 
@@ -267,14 +268,20 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
 _PREFIXES = itertools.count()
 
 
-def _add_functions(path: str, tags: tuple[str, ...], prefix: str) -> None:
-    """Gives TensorFlow the bodies of branches and loops, under names of their own: two SavedModels may use one name for two bodies."""
+def _add_functions(
+    path: str, tags: tuple[str, ...], prefix: str, dropouts: Mapping[str, Sequence[dropout.Dropout]]
+) -> None:
+    """Gives TensorFlow the bodies of branches and loops, under names of their own: two SavedModels may use one name for two bodies.
+
+    The `dropouts` of each are taken out.
+    """
     for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
         if set(meta_graph.meta_info_def.tags) != set(tags):
             continue
         library = meta_graph.graph_def.library.function
         known = {function.signature.name for function in library}
         for function in library:
+            _without_dropouts(function, dropouts.get(function.signature.name, ()))
             if all(node.op in known or op_def_registry.get(node.op) for node in function.node_def):
                 function.signature.name = prefix + function.signature.name
                 for node in function.node_def:
@@ -282,6 +289,20 @@ def _add_functions(path: str, tags: tuple[str, ...], prefix: str) -> None:
                     for named in (named for value in node.attr.values() for named in _named(value)):
                         named.name = prefix + named.name if named.name in known else named.name
                 context.context().add_function_def(function)
+
+
+def _without_dropouts(function: Any, dropouts: Sequence[dropout.Dropout]) -> None:
+    kept = {item.node: item.kept for item in dropouts}
+
+    def without(ref: str) -> str:
+        while ref.partition(":")[0] in kept:
+            ref = kept[ref.partition(":")[0]]
+        return ref
+
+    for node in function.node_def if kept else ():
+        node.input[:] = [without(ref) for ref in node.input]
+    for name in function.ret if kept else ():
+        function.ret[name] = without(function.ret[name])
 
 
 def _named(value: Any) -> list[Any]:

@@ -11,10 +11,12 @@ from typing import Any
 from porting import batch, dropout, effects, retrieval, samples
 from porting import cut as cutting
 from porting.arrays import as_stored
+from porting.budget import Budget, within
 from porting.convert import Context, ConvertingEmitter, convert
 from porting.cut import Cut
 from porting.documents import Schema, described, front
-from porting.errors import PortingError
+from porting.effects import Functions
+from porting.errors import DrawsError, PortingError
 from porting.lift import lift
 from porting.names import identifier
 from porting.retrieval import Retrieval
@@ -27,6 +29,7 @@ from porting.values import Value
 from torch_towers.dtypes import FLOATS
 from torch_towers.graph import Graph, Size, TensorSpec, node_of
 from torch_towers.inputs import BATCH
+from torch_towers.ops.control_flow import at_most_steps
 from torch_towers.program import walk
 from torch_towers.spec import TowerSpec
 from torch_towers.tower import Tower
@@ -79,6 +82,7 @@ def port_tower(
     split_index: bool = False,
     without_dropout: bool = False,
     served: Served | None = None,
+    budget: Budget | None = None,
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
@@ -86,11 +90,21 @@ def port_tower(
     results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
     `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. `without_dropout` takes
     dropout out that was left on. `served` says how TensorFlow runs the graph (None: optimized, with oneDNN, as pip installs it).
+    `budget` says what the port may cost (None: by the weight of the file).
     Errors: `PortingError`.
     """
+    limits = budget or Budget.of(model)
+    with within(limits), at_most_steps(limits.steps):
+        return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
+
+
+def _ported(
+    model: SavedModel, entry: str | None, embedding: str | None, lifts: bool, cut_behind: str | None, schema: Schema | None,
+    split_index: bool, without_dropout: bool, served: Served | None,
+) -> PortedTower:  # fmt: skip
     entry = entry or model.default_entry()
     whole, dropped = flatten_whole(model.graph(entry), model.functions)
-    left_on = dropout.find(whole)
+    left_on = _dropouts(whole, model.functions)
     cut = replace(front(whole, cut_behind, schema), without_dropout=without_dropout and bool(left_on))
     tf_graph = cutting.apply(whole, cut, model.functions)
     notes = effects.described(dropped)
@@ -106,14 +120,11 @@ def port_tower(
         notes += _left_out_inputs(before, tf_graph)
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
-    if left_on := dropout.find(tf_graph):
-        raise PortingError(
-            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
-            "without it, as it should have been exported (with training=False)"
-        )
     served = served or Served()
     context = Context(model, served, model.captured(entry))
-    graph, emitter = convert(tf_graph, context)
+    if cut.without_dropout:
+        context.functions = dropout.Off(model.functions)
+    graph, emitter = _converted(tf_graph, context)
     converted = graph
     lifted = lift(graph, context.store, emitter.known) if lifts else None
     store, known = (lifted.store, lifted.known) if lifted else (context.store, emitter.known)
@@ -136,6 +147,25 @@ def port_tower(
         inside=_largest(emitter.known.values()),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}), served=served,
     )  # fmt: skip
+
+
+def _dropouts(graph: Graph, functions: Functions) -> list[dropout.Dropout]:
+    """The dropouts of a flat graph, and of its branches and loops."""
+    return [*dropout.find(graph), *(item for items in dropout.bodies(graph, functions).values() for item in items)]
+
+
+def _converted(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
+    """The graph in torch ops. Where what it draws is a dropout's, that is what the error says: it has a remedy."""
+    try:
+        return convert(graph, context)
+    except DrawsError as error:
+        left_on = _dropouts(graph, context.functions)
+        if not left_on:
+            raise
+        raise PortingError(
+            f"dropout is left on at {dropout.described(left_on)}, so two runs of TensorFlow differ: --dropout off ports the tower "
+            "without it, as it should have been exported (with training=False)"
+        ) from error
 
 
 def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:

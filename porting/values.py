@@ -45,7 +45,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sizes:
-    """A small integer tensor (rank 0 or 1) that holds dimensions: its elements are integers or run-time sizes."""
+    """A small integer tensor (of rank 0 or 1, or margins: [n, 2]) that holds dimensions: its elements are integers or run-time sizes."""
 
     items: np.ndarray[Any, np.dtype[np.object_]]
     dtype: str

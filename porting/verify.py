@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from porting import samples
 from porting.arrays import to_numpy
 from porting.divergence import first_difference
+from porting.errors import PortingError
 from porting.evidence import gather, given
 from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
@@ -20,8 +22,10 @@ from porting.reference import coarsest, reference
 from porting.retrieval import Retrieval
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
+from torch_towers.recorded import Recorded, batches_of, is_recorded
 from torch_towers.similarity import top_k
 from torch_towers.tower import Tower
+from torch_towers.verify import INDEX_IDS, INDEX_SCORES
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -42,7 +46,11 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
     kinds = [sample.kind for sample in found.samples]
     report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}", kinds)
     report.wanted = found.wanted
-    _compare_ids(report, ported, oracle, asked, theirs)
+    ids = _compare_ids(report, ported, oracle, asked, theirs)
+    report.recorded = [
+        Recorded(sample.inputs, _by_index(answer, index), inside, sample.kind)
+        for sample, answer, inside in zip(found.samples, theirs, ids, strict=True)
+    ]
     if not report.passed and not ported.cut:
         report.failures += _located(ported, oracle, asked, theirs)
     return report
@@ -50,20 +58,39 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
 
 def _compare_ids(
     report: ParityReport, ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]
-) -> None:
-    """Adds the ids and masks that the preprocessing gives, on the batches that TensorFlow answers, against its own kernels' results."""
-    answered = [batch for batch, answer in zip(asked, theirs, strict=True) if not isinstance(answer, str)]
+) -> list[Arrays]:
+    """Adds the ids and masks that the preprocessing gives, on the batches that TensorFlow answers, against its own kernels' results.
+
+    Gives TensorFlow's for each batch, none where it refused the batch.
+    """
+    answered = [i for i, answer in enumerate(theirs) if not isinstance(answer, str)]
+    ids: list[Arrays] = [{} for _ in asked]
     if not ported.ids or not answered:
-        return
+        return ids
     where = (ported.model.path, ported.model.tags, ported.entry)
-    expected = oracle.run_cut(*where, replace(ported.cut, fetches=ported.ids), answered)
+    expected = oracle.run_cut(*where, replace(ported.cut, fetches=ported.ids), [asked[i] for i in answered])
+    for i, values in zip(answered, expected, strict=True):
+        ids[i] = {} if isinstance(values, str) else values
+    _check_ids(report, ported, [(asked[i], ids[i]) for i in answered])
+    return ids
+
+
+def _check_ids(report: ParityReport, ported: PortedTower, batches: Sequence[tuple[Arrays, Arrays]]) -> None:
     tower = ported.tower()
     pairs: list[tuple[Arrays, Arrays]] = []
-    for batch, values in zip(answered, expected, strict=True):
+    for batch, values in batches:
         with contextlib.suppress(InputError):  # what the port refuses is a failure of the report already
             ours = {name: to_numpy(found) for name, found in tower.preprocess(dict(batch)).items()}
-            pairs += [] if isinstance(values, str) else [(ours, values)]
+            pairs += [(ours, values)] if values else []
     report.compare_ids(pairs)
+
+
+def _by_index(answer: Any, index: Retrieval | None) -> Any:
+    """What is recorded of an answer: where an index gave it, its scores and identifiers under names that no output has."""
+    if index is None or isinstance(answer, str):
+        return answer
+    names = {index.scores: INDEX_SCORES, index.ids: INDEX_IDS}
+    return {recorded: answer[name] for name, recorded in names.items() if name is not None}
 
 
 def _answering(ported: PortedTower) -> Retrieval | None:
@@ -81,10 +108,32 @@ def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], their
 
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
-    """The port against recorded inputs and outputs (arrays named `<signature>|in|<input>`, `<signature>|out|<output>`)."""
-    names = list(ported.entry_outputs) if _answering(ported) else list(ported.tf_graph.outputs)
+    """The port against recorded inputs and outputs: arrays named `<signature>|in|<input>` and `<signature>|out|<output>`, or what
+    `--record` wrote."""
+    index = _answering(ported)
+    if is_recorded(arrays):
+        return _verify_recorded(ported, batches_of(arrays, Path("the reference")).get(ported.entry, []), index)
+    names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
     inputs, outputs = samples.from_reference(arrays, ported.entry, ported.tf_graph.inputs, names)
     return _report(ported, [inputs], [outputs], "recorded outputs")
+
+
+def _verify_recorded(ported: PortedTower, batches: Sequence[Recorded], index: Retrieval | None) -> ParityReport:
+    """The port against batches that were recorded where TensorFlow is."""
+    if not batches:
+        raise PortingError(f"nothing is recorded for {ported.entry!r} in the reference")
+    known = {} if index is None else {INDEX_SCORES: index.scores, INDEX_IDS: index.ids}
+    theirs = [
+        batch.outputs
+        if isinstance(batch.outputs, str)
+        else {known.get(name) or name: a for name, a in batch.outputs.items()}
+        for batch in batches
+    ]
+    kinds = [batch.kind for batch in batches]
+    report = _report(ported, [batch.inputs for batch in batches], theirs, "recorded outputs", kinds)
+    _check_ids(report, ported, [(batch.inputs, batch.ids) for batch in batches if batch.ids])
+    report.recorded = list(batches)
+    return report
 
 
 def not_compared(why_not: str) -> ParityReport:

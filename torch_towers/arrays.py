@@ -1,10 +1,11 @@
-"""Arrays in `.npz` files, strings among them, read without pickle.
+"""Arrays in `.npz` files, strings among them, without pickle.
 
-numpy's own fixed-width bytes lose trailing NULs, so an array of bytes may be written as its bytes, joined, and their lengths.
+numpy's own fixed-width bytes lose trailing NULs, so an array of bytes is written as its bytes, joined, and their lengths.
 """
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,20 +13,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from torch_towers.errors import InputError
 
 BYTES, LENGTHS = "#bytes", "#lengths"
 
 Array = np.ndarray[Any, Any]
+LIMIT = 4 << 30  # bytes of all arrays of a file, as the file declares them
 
 
-def load_arrays(path: Path) -> dict[str, Array]:
+def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes numbers and object arrays of bytes by their names."""
+    np.savez(path, **_flat(arrays))  # type: ignore[reportArgumentType]
+
+
+def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
+    """What `save_arrays` writes, compressed; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **_flat(arrays))  # type: ignore[reportArgumentType]
+    return buffer.getvalue()
+
+
+def _flat(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    flat: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if array.dtype == object:
+            items: list[bytes] = array.reshape(-1).tolist()
+            flat[name + BYTES] = np.frombuffer(b"".join(items), np.uint8)
+            flat[name + LENGTHS] = np.array([len(item) for item in items], np.int64).reshape(array.shape)
+        else:
+            flat[name] = array
+    return flat
+
+
+def load_arrays(path: Path, data: bytes | None = None, limit: int = LIMIT) -> dict[str, Array]:
     """The arrays of a `.npz` file by their names: numbers as they are, strings as object arrays of bytes.
 
-    Strings are fixed-width, or `<name>#bytes` (all joined) with `<name>#lengths`. Errors: `InputError` names the file and the array.
+    Strings are fixed-width, or `<name>#bytes` (all joined) with `<name>#lengths`. `data`: the content of the file, where it was
+    read already. `limit`: bytes that all arrays may have together. Errors: `InputError` names the file and the array.
     """
-    stored = _stored(path)
+    stored = _stored(path, path if data is None else io.BytesIO(data), limit)
     arrays: dict[str, Array] = {}
     for name, array in stored.items():
         if name.endswith(LENGTHS):
@@ -51,14 +79,21 @@ def objects(items: list[bytes], shape: tuple[int, ...]) -> Array:
     return flat.reshape(shape)
 
 
-def _stored(path: Path) -> dict[str, Array]:
+def _stored(path: Path, source: Path | io.BytesIO, limit: int) -> dict[str, Array]:
     name = ""
     try:
-        if not zipfile.is_zipfile(path):  # else numpy would take it for one array, or for a pickle
-            with path.open("rb"):
-                raise InputError(f"{path}: is not a .npz file, as numpy.savez writes it")
+        if not zipfile.is_zipfile(source):  # else numpy would take it for one array, or for a pickle
+            if isinstance(source, Path):
+                source.open("rb").close()
+            raise InputError(f"{path}: is not a .npz file, as numpy.savez writes it")
+        with zipfile.ZipFile(source) as file:  # asked before numpy takes the memory: a small file may declare any size
+            declared = sum(item.file_size for item in file.infolist())
+        if declared > limit:
+            raise InputError(
+                f"{path}: its arrays have {declared} bytes, more than the {limit} that such a file may have"
+            )
         stored: dict[str, Array] = {}
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(source, allow_pickle=False) as file:
             for name in file.files:
                 stored[name] = file[name]
         return stored
@@ -86,3 +121,18 @@ def _split(stored: Mapping[str, Array], name: str, lengths: Array, path: Path) -
         items.append(data[end : end + size])
         end += size
     return objects(items, lengths.shape)
+
+
+def to_numpy(value: Any) -> Array:
+    """A runtime value as numpy: tensors (bfloat16 as float32, which holds it exactly), strings and sizes."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return value if isinstance(value, np.ndarray) else np.asarray(value)  # type: ignore[reportUnknownVariableType]
+
+
+def as_stored(value: Array | torch.Tensor) -> Any:
+    """A constant of a SavedModel as the store of a tower holds it: numbers as a tensor of their own, strings as they are."""
+    if isinstance(value, torch.Tensor) or value.dtype == object:
+        return value
+    return torch.from_numpy(np.array(value))  # type: ignore[reportUnknownMemberType]

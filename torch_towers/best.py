@@ -31,7 +31,7 @@ def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str
 
     What `top_k(matmul(queries, candidates.mT), k)` gives, without all products in memory where no gradient is asked for.
     """
-    if k > len(candidates) or not plain(queries, candidates):
+    if not plain(queries, candidates) or k > len(candidates):
         return top_k(torch.matmul(queries, candidates.mT), k, dtype=dtype)
     if found := native_top_k(queries, candidates, k, dtype):
         return found

@@ -47,10 +47,10 @@ from torch_towers.text_lines import escape, from_lines, to_lines, unescape
 from torch_towers.weights import Digest, Stored, parse_json, read_weights, stored, write_weights
 
 FORMAT, VERSION = "torch_towers", 1
-CONFIG, WEIGHTS, VOCABULARIES = "config.json", "model.safetensors", "vocabularies"
-REPORTS = ("MODEL.md", "parity.json")  # written beside, and never opened by `load`
+CONFIG, WEIGHTS, VOCABULARIES, SAMPLES = "config.json", "model.safetensors", "vocabularies", "samples.npz"
+REPORTS = ("MODEL.md", "parity.json", "report.html")  # written beside, and never opened by `load`
 SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 ms
-MAX_CONFIG, MAX_VOCABULARY = 256 << 20, 4 << 30
+MAX_CONFIG, MAX_VOCABULARY, MAX_SAMPLES = 256 << 20, 4 << 30, 64 << 20
 MAX_VALUES = 4 << 20  # values in config.json, which take some 100 bytes each: a large tower has a hundred thousand
 INLINE_COUNT, INLINE_BYTES = 4, 1024  # a string constant up to here (the words of an assertion) is no file of its own
 _INDEX, _INDEX_IDS = "index.candidates", "index.ids"
@@ -99,17 +99,19 @@ def save_checkpoint(
     candidates: Candidates | None = None,
     similarity: Similarity = "dot",
     source: Mapping[str, Any] | None = None,
+    samples: bytes | None = None,
     extra_files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes a checkpoint folder, whole or not at all.
 
-    `candidates` are those of a retrieval index, for `TwoTower.index`. A tensor or vocabulary that both towers have is stored once. `source` is JSON that says where the towers come from;
-    `extra_files` are its reports, "MODEL.md" and "parity.json". Errors: `CheckpointError` for what could not be loaded again, a folder that
-    holds something else, a full disk.
+    `candidates` are those of a retrieval index, for `TwoTower.index`. A tensor or vocabulary that both towers have is stored
+    once. `source` is JSON that says where the towers come from; `samples` is a file of recorded batches (`recorded.pack`);
+    `extra_files` are its reports: "MODEL.md", "parity.json", "report.html". Errors: `CheckpointError` for what could not be loaded
+    again, a folder that holds something else, a full disk.
     """
     if strange := sorted({*(extra_files or {})} - set(REPORTS)):
         raise CheckpointError(
-            f"{strange[0]!r} is not a file of a checkpoint: beside the weights go {' and '.join(REPORTS)}"
+            f"{strange[0]!r} is not a file of a checkpoint: beside the weights go {', '.join(REPORTS)}"
         )
     check_similarity(similarity)
     sides = {name: side for name, side in (("query", query), ("candidate", candidate)) if side is not None}
@@ -131,6 +133,9 @@ def save_checkpoint(
             "source": dict(source or {}),
             "towers": towers,
             **index,
+            **(
+                {} if samples is None else {"samples": {"file": SAMPLES, "sha256": hashlib.sha256(samples).hexdigest()}}
+            ),
             "weights": {"size": digest.size, "sha256": digest.sha256, "header_sha256": digest.header_sha256},
             "tensors": {
                 name: {"dtype": entry.dtype, "shape": list(entry.shape), "trainable": entry.trainable}
@@ -142,7 +147,7 @@ def save_checkpoint(
         sealed = data.replace(_ZEROS.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
         _write(folder / CONFIG, sealed)
         os.chmod(folder / WEIGHTS, (folder / CONFIG).stat().st_mode & 0o777)  # its library makes the file private
-        for name, content in (extra_files or {}).items():
+        for name, content in {**({} if samples is None else {SAMPLES: samples}), **(extra_files or {})}.items():
             _write(folder / name, content)
 
 
@@ -156,7 +161,7 @@ def own_files(path: Path) -> set[str]:
         files = [item["file"] for item in config["vocabularies"].values() if "file" in item]
     except (CheckpointError, LookupError, TypeError, AttributeError):
         return set()
-    return {CONFIG, WEIGHTS, *REPORTS, f"{VOCABULARIES}/", *(file for file in files if _is_vocabulary(file))}
+    return {CONFIG, WEIGHTS, SAMPLES, *REPORTS, f"{VOCABULARIES}/", *(file for file in files if _is_vocabulary(file))}
 
 
 def _is_vocabulary(file: Any) -> bool:
@@ -278,6 +283,23 @@ def read_checkpoint(path: str | os.PathLike[str], *, verify: bool | None = None)
     return opened(path, lambda folder: _read(folder, verify))
 
 
+def read_samples(path: str | os.PathLike[str]) -> bytes | None:
+    """The file of recorded batches of a checkpoint, its sha256 verified; None where it has none. Errors: `CheckpointError`."""
+    with Folder(path) as folder:
+        config = _config(folder)
+        if "samples" not in config:
+            return None
+        fields = mapping(config["samples"], f"{CONFIG}: samples", {"file", "sha256"})
+        if fields["file"] != SAMPLES:
+            raise CheckpointError(f"{CONFIG}: samples: the file must be {SAMPLES}, not {fields['file']!r}")
+        content = folder.read(SAMPLES, MAX_SAMPLES)
+    if hashlib.sha256(content).hexdigest() != fields["sha256"]:
+        raise CheckpointError(
+            f"{folder.path / SAMPLES}: its sha256 is not the one in {CONFIG}: it was changed or damaged"
+        )
+    return content
+
+
 def _read(folder: Folder, verify: bool | None) -> Checkpoint:
     config = _config(folder)
     weights = mapping(config["weights"], f"{CONFIG}: weights", {"size", "sha256", "header_sha256"})
@@ -325,7 +347,7 @@ def _config(folder: Folder) -> dict[str, Any]:
             f"{where}: has version {config['version']}, and this torch_towers reads version {VERSION}: "
             f"{'update torch_towers' if config['version'] > VERSION else 'port the model again'}"
         )
-    mapping(config, where, _KEYS, {"index"})
+    mapping(config, where, _KEYS, {"index", "samples"})
     said = text(config["sha256"], where)
     if (
         data.count(said.encode()) != 1

@@ -505,11 +505,13 @@ def info_command(options: argparse.Namespace) -> int:
 
 
 def _verify_options(commands: Any) -> None:
-    made = _command(commands, "verify", verify_command, "check that a checkpoint is whole, and that it still gives the recorded answers",
+    made = _command(commands, "verify", verify_command, "check that a checkpoint is whole, and still gives TensorFlow's answers",
+                    "Compares with the answers that are recorded in the checkpoint, or in a file. No TensorFlow is needed. "
                     "Exit status: 0 whole and equal, 1 not equal, 2 not whole.")  # fmt: skip
     made.add_argument("--reference", type=Path, metavar="FILE",
-                      help="recorded answers: arrays <signature>|in|<input> and <signature>|out|<output> (.npz)")  # fmt: skip
-    made.add_argument("--tower", choices=SIDES, help="of the reference (default: the towers whose signature it holds)")
+                      help="recorded answers: arrays <signature>|in|<input> and <signature>|out|<output> (.npz), or what port --record wrote")  # fmt: skip
+    made.add_argument("--tower", choices=SIDES, help="the tower that is compared (default: both)")
+    _device_options(made)
     made.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -517,7 +519,7 @@ def verify_command(options: argparse.Namespace) -> int:
     """`torch-towers verify`."""
     from torch_towers.verify import verify
 
-    report = verify(options.checkpoint, options.reference, options.tower)
+    report = verify(options.checkpoint, options.reference, options.tower, device=options.device, dtype=options.dtype)
     print(json.dumps(report.as_json(), indent=2) if options.json else "\n".join(report.lines()))
     return 0 if report.passed else 1
 

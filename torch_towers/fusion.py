@@ -103,9 +103,9 @@ def _weighted_embedding(view: View, node: Node) -> Fused | None:
         if (
             not untouched(layer, Embedding)
             or x.ndim != 2
-            or x.numel() < _MANY
             or x.device.type != "cpu"
             or not plain(x, env[weights], layer.weight)  # type: ignore[reportArgumentType]
+            or x.numel() < _MANY  # asked last: while a graph is captured, its sizes are not compared
         ):
             return NotImplemented
         return layer.weighted_sum(x, env[weights])  # type: ignore[operator]

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from torch import Tensor
 
-from torch_towers.dtypes import TORCH_DTYPES
+from torch_towers import sketch
 from torch_towers.dtypes import dtype_name as name_of
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.inputs import BATCH, rows_of
 from torch_towers.program import Program
-from torch_towers.steps import Env
 
 if TYPE_CHECKING:
     from torch_towers.tower import Tower
 
-_SIZES = (2, 3)  # rows of the two trial runs: a size that is 2 in one and 3 in the other is the batch
+_SIZES = (2, 3)  # rows of the two sketches: a size that is 2 in one and 3 in the other is the batch
 WIDTH = 76
+_SHOWN = 1000  # numbers of an example: a larger one is left to the reader
 
 
 def listing(tower: Tower) -> str:
     """The tower line by line: its inputs, each step with operands and the shape of its result, its outputs."""
-    shapes = _shapes(tower)
+    shapes = shapes_of(tower)
     lines = [f"inputs   {_specs(tower.inputs)}", f"outputs  {_specs(tower.outputs)}"]
     if len(tower.outputs) > 1 and tower.spec.embedding:
         lines.append(f"embedding  {tower.spec.embedding}")
@@ -60,7 +60,7 @@ def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
             if node.attrs["tensor"] != node.name:
                 line += f" {node.attrs['tensor']}"
         else:
-            line = f"{indent}{node.name} = {_call(node, graph)}"
+            line = f"{indent}{node.name} = {call_of(node, graph)}"
         shape = shapes.get(node.name, "")
         lines.append(f"{line:<{WIDTH}}  {shape}".rstrip())
         for key, value in node.attrs.items():
@@ -75,7 +75,8 @@ def _pair(name: str, reference: str) -> str:
     return name if name == reference else f"{name}={reference}"
 
 
-def _call(node: Node, graph: Graph) -> str:
+def call_of(node: Node, graph: Graph) -> str:
+    """A node as a call, with its operands."""
     operands = [_operand(operand) for operand in node.inputs]
     attrs = [f"{key}={_constant(value)}" for key, value in node.attrs.items() if not isinstance(value, Graph)]
     if node.op != "module":
@@ -99,61 +100,37 @@ def _constant(value: Any) -> str:
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(f"{spec.name} {spec.dtype} {_sizes(spec.shape)}" for spec in specs)
+    return ", ".join(f"{spec.name} {spec.dtype} {shown_sizes(spec.shape)}" for spec in specs)
 
 
-def _sizes(shape: tuple[Any, ...] | None) -> str:
+def shown_sizes(shape: tuple[Any, ...] | None) -> str:
+    """A shape for people; free sizes are "?"."""
     return "[...]" if shape is None else "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-# -- shapes, found by running the tower on two batches --------------------------------------------------------------------
+# -- shapes, found without running anything -------------------------------------------------------------------------------
 
 
-def _shapes(tower: Tower) -> dict[str, dict[str, str]]:
-    """The dtype and shape of each value of each part; empty where the tower does not take made-up rows."""
-    try:
-        with torch.no_grad():
-            first, second = (_trace(tower, rows) for rows in _SIZES)
-    except Exception:
-        return {}
+def shapes_of(tower: Tower) -> dict[str, dict[str, str]]:
+    """The dtype and shape of each value of each part, as far as they can be known beforehand."""
+    first, second = (_sketched(tower, rows) for rows in _SIZES)
     return {
         part: {name: _shape(first[part][name], second[part].get(name)) for name in first[part]}
         for part in first
     }  # fmt: skip
 
 
-def _trace(tower: Tower, rows: int) -> dict[str, Env]:
-    columns, _ = tower._reader({spec.name: _made_up(spec, rows) for spec in tower.inputs})
-    columns = {tower._renamed.get(name, name): value for name, value in columns.items()}
-    traced: dict[str, Env] = {"preprocess": _env(tower._preprocess, columns)}
-    given: dict[str, Any] = _outputs(tower._preprocess, traced["preprocess"])
-    encoder_inputs = {spec.name: given[spec.name] for spec in tower.encoder.graph.inputs}
-    traced["encoder"] = _env(tower.encoder, tower._on_device(encoder_inputs))
-    if tower._postprocess is not None:
-        given |= _outputs(tower.encoder, traced["encoder"])
-        inputs = {spec.name: given[spec.name] for spec in tower._postprocess.graph.inputs}
-        traced["postprocess"] = _env(tower._postprocess, inputs)
-    return traced
-
-
-def _env(program: Program, inputs: Mapping[str, Any]) -> Env:
-    env: Env = dict(inputs)
-    for name, run in program._steps:
-        env[name] = run(program, env)
-    return env
-
-
-def _outputs(program: Program, env: Env) -> dict[str, Any]:
-    return {name: get(env) for name, get in program._outputs}
-
-
-def _made_up(spec: TensorSpec, rows: int) -> Any:
-    shape = [rows if isinstance(size, str) else size if isinstance(size, int) else 1 for size in spec.shape or ()]
-    if spec.dtype == "string":
-        value = np.empty(shape, dtype=object)
-        value.fill(b"a b")
-        return value
-    return torch.zeros(shape, dtype=TORCH_DTYPES[spec.dtype])
+def _sketched(tower: Tower, rows: int) -> dict[str, dict[str, Any]]:
+    given = {tower._renamed.get(spec.name, spec.name): sketch.made_up(spec, rows) for spec in tower.inputs}
+    sketched: dict[str, dict[str, Any]] = {}
+    for title, program in (
+        ("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess),
+    ):  # fmt: skip
+        if program is not None:
+            inputs = {spec.name: given.get(spec.name, sketch.UNKNOWN) for spec in program.graph.inputs}
+            sketched[title] = sketch.sketch(program, inputs)
+            given |= sketch.outputs(program, sketched[title])
+    return sketched
 
 
 def _shape(first: Any, second: Any) -> str:
@@ -161,15 +138,18 @@ def _shape(first: Any, second: Any) -> str:
         return ", ".join(map(_shape, first, second))  # type: ignore[reportUnknownArgumentType]
     if isinstance(first, int):
         return "size"
-    first = cast(Any, first)
-    before, after = getattr(first, "shape", None), getattr(second, "shape", None)
+    if not isinstance(first, (Tensor, sketch.Told)) or not isinstance(second, (Tensor, sketch.Told)):
+        return ""
+    before, after = first.shape, second.shape
     if before is None or after is None:
         return ""
     sizes = ["?"] if len(before) != len(after) else map(_size, before, after)
-    return f"{name_of(first)} [{', '.join(sizes)}]"
+    return f"{first.dtype if isinstance(first, sketch.Told) else name_of(first)} [{', '.join(sizes)}]"
 
 
-def _size(first: int, second: int) -> str:
+def _size(first: int | None, second: int | None) -> str:
+    if first is None or second is None:
+        return "?"
     if first == second:
         return str(first)
     times, rest = divmod(first, _SIZES[0])
@@ -180,6 +160,9 @@ def _size(first: int, second: int) -> str:
 
 def _example(spec: TensorSpec) -> Any:
     value: Any = "text" if spec.dtype == "string" else 0.5 if spec.dtype.startswith("float") else 1
-    for size in reversed((spec.shape or ())[1 if rows_of(spec) else 0 :]):
+    sizes = (spec.shape or ())[1 if rows_of(spec) else 0 :]
+    if math.prod(size for size in sizes if isinstance(size, int)) > _SHOWN:
+        return ...
+    for size in reversed(sizes):
         value = [value] * (size if isinstance(size, int) else 2)
     return [value] if rows_of(spec) else value

@@ -22,9 +22,25 @@ def _class(characters: Iterable[str], ranges: Iterable[tuple[int, int]]) -> re.P
 
 
 @cache
-def _new() -> re.Pattern[str]:
-    """What Python's tables may be wrong about."""
-    return _class({*COMBINING, *CANONICAL, *COMPATIBLE, *(pair[0] for pair in CANONICAL.values())}, LATER)
+def _new() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What Python's tables may be wrong about: up to U+FFFF, and above, where `re` compares with one range after another."""
+    characters = {*COMBINING, *CANONICAL, *COMPATIBLE, *(pair[0] for pair in CANONICAL.values())}
+    low = [(first, min(last, _BMP)) for first, last in LATER if first <= _BMP]
+    high = [(max(first, _BMP + 1), last) for first, last in LATER if last > _BMP]
+    return (
+        _class([character for character in characters if ord(character) <= _BMP], low),
+        _class([character for character in characters if ord(character) > _BMP], high),
+    )
+
+
+_BMP = 0xFFFF
+_ABOVE = re.compile("[\U00010000-\U0010ffff]")
+
+
+def _is_known(text: str) -> bool:
+    """Whether Python's tables are right about the text."""
+    low, high = _new()
+    return low.search(text) is None and (_ABOVE.search(text) is None or high.search(text) is None)
 
 
 @cache
@@ -56,7 +72,7 @@ def normalizer(form: str) -> Callable[[bytes], bytes]:
 
 def normalize_text(text: str, form: str) -> str:
     """`text` in the normalization form NFC, NFD, NFKC or NFKD."""
-    if not _new().search(text):
+    if _is_known(text):
         return unicodedata.normalize(form, text)  # type: ignore[reportArgumentType]
     decomposed = _reorder([part for character in text for part in _decompose(character, "K" in form)])
     return _compose(decomposed) if form.endswith("C") else "".join(decomposed)
@@ -142,7 +158,7 @@ def _pair(first: str, second: str) -> str | None:
     known = _COMPOSITIONS.get(first + second)
     if known:
         return known
-    if _new().match(first) or _new().match(second):
+    if not _is_known(first + second):
         return None
     composed = unicodedata.normalize("NFC", first + second)
     return composed if len(composed) == 1 else None

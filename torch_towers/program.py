@@ -63,6 +63,17 @@ class Program(nn.Module):
         self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
         self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))
 
+    def values(self, **inputs: Any) -> Env:
+        """The value of every node by its name, inputs among them: what a run passes through, step by step."""
+        env: Env = dict(inputs)
+        for name, step in self._steps:
+            env[name] = step(self, env)
+        return env
+
+    def outputs_of(self, env: Env) -> dict[str, Any]:
+        """The graph's outputs among the values of its nodes."""
+        return {name: get(env) for name, get in self._outputs}
+
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in _BOUND}
 

@@ -107,19 +107,28 @@ def _unwritten(error: OSError, folder: Path, path: Path) -> str:
 
 def _refuse_foreign(path: Path, listing: Listing) -> None:
     try:
-        names = sorted(os.listdir(path))
+        os.listdir(path)
     except FileNotFoundError:
         return
     except NotADirectoryError:
         raise CheckpointError(f"{path} is a file, or lies below one: choose another name") from None
-    if not names:
-        return
-    ours = listing(path)
-    for entry in _entries(path):
-        if entry not in ours:
+    before = None
+    while (now := _identity(path)) is not None and now != before:  # else another writer puts its folder there right now
+        before, foreign = now, _foreign(path, listing)
+        if foreign is not None and _identity(path) == now:
             raise CheckpointError(
-                f"{path} holds {entry!r}, which this kind of save does not write: the folder is not replaced, choose another"
+                f"{path} holds {foreign!r}, which this kind of save does not write: the folder is not replaced, choose another"
             )
+
+
+def _foreign(path: Path, listing: Listing) -> str | None:
+    """What the folder holds beside its own files; None where there is nothing, or the folder is just being moved aside."""
+    try:
+        names = os.listdir(path)
+        ours = listing(path) if names else set[str]()
+        return next((entry for entry in _entries(path) if entry not in ours), None)
+    except FileNotFoundError:
+        return None
 
 
 def _entries(folder: Path, prefix: str = "") -> Generator[str]:

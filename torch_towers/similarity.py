@@ -50,12 +50,12 @@ def as_embeddings(value: Any, what: str) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.float()
 
 
-def similarity(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
+def similarity(queries: Any, candidates: Any, kind: Similarity = "dot") -> Tensor:
     """The score of every query with every candidate: `[n, dim], [m, dim] -> [n, m]`."""
     return without_waiting(lambda: products(*_pair(queries, candidates, kind)))
 
 
-def similarity_pairwise(queries: Any, candidates: Any, kind: str = "dot") -> Tensor:
+def similarity_pairwise(queries: Any, candidates: Any, kind: Similarity = "dot") -> Tensor:
     """The score of each query with the candidate of the same row: `[n, dim], [n, dim] -> [n]`."""
     q, c = without_waiting(_pair, queries, candidates, kind)
     if len(q) != len(c):
@@ -63,7 +63,9 @@ def similarity_pairwise(queries: Any, candidates: Any, kind: str = "dot") -> Ten
     return without_waiting(lambda: (q * c).sum(-1))
 
 
-def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any = None) -> tuple[Tensor, Tensor]:
+def top_k(
+    queries: Any, candidates: Any, k: int, kind: Similarity = "dot", exclude: Any = None
+) -> tuple[Tensor, Tensor]:
     """The best candidates of each query: `[n, dim], [m, dim] -> scores [n, min(k, m)], indices [n, min(k, m)]` int64.
 
     Exact, best first; of equal scores the lower index comes first. NaN ranks below every number, as -inf does, and is given as
@@ -74,7 +76,7 @@ def top_k(queries: Any, candidates: Any, k: int, kind: str = "dot", exclude: Any
     return without_waiting(_top_k, queries, candidates, k, kind, exclude)
 
 
-def _top_k(queries: Any, candidates: Any, k: int, kind: str, exclude: Any) -> tuple[Tensor, Tensor]:
+def _top_k(queries: Any, candidates: Any, k: int, kind: Similarity, exclude: Any) -> tuple[Tensor, Tensor]:
     if type(k) is not int or k < 0:
         raise ValueError(f"k must be an integer that is not negative, not {k!r}")
     q, c = (x.detach() for x in _pair(queries, candidates, kind))
@@ -91,7 +93,7 @@ def _top_k(queries: Any, candidates: Any, k: int, kind: str, exclude: Any) -> tu
     return (scores, indices) if excluded is None else _without(scores, indices, excluded, k, len(c))
 
 
-def _pair(queries: Any, candidates: Any, kind: str) -> tuple[Tensor, Tensor]:
+def _pair(queries: Any, candidates: Any, kind: Similarity) -> tuple[Tensor, Tensor]:
     check_similarity(kind)
     q, c = as_embeddings(queries, "queries"), as_embeddings(candidates, "candidates")
     if q.shape[1] != c.shape[1]:
@@ -197,11 +199,12 @@ def _without(scores: Tensor, indices: Tensor, excluded: Array, k: int, count: in
     )
 
 
-DISTANCES = ("SQUARED_L2_DISTANCE", "L1_DISTANCE", "COSINE_DISTANCE", "DOT_PRODUCT_DISTANCE")
+Distance = Literal["SQUARED_L2_DISTANCE", "L1_DISTANCE", "COSINE_DISTANCE", "DOT_PRODUCT_DISTANCE"]
+DISTANCES = get_args(Distance)
 """The measures of Vertex AI Vector Search. All are distances: the smaller, the nearer."""
 
 
-def distance(queries: Any, candidates: Any, name: str = "DOT_PRODUCT_DISTANCE") -> Tensor:
+def distance(queries: Any, candidates: Any, name: Distance = "DOT_PRODUCT_DISTANCE") -> Tensor:
     """Vertex's distance of every query to every candidate: `[n, dim], [m, dim] -> [n, m]`, in the embeddings' dtype.
 
     COSINE_DISTANCE is 1 - cosine, DOT_PRODUCT_DISTANCE the negative dot product. Errors: `ValueError`.

@@ -20,7 +20,7 @@ from torch_towers.program import Program
 from torch_towers.refusals import KERNEL_ERRORS, refusal
 from torch_towers.registry import Strings
 from torch_towers.spec import TowerSpec
-from torch_towers.steps import Store
+from torch_towers.steps import Env, Store
 from torch_towers.threads import forked, on_one_thread, without_waiting
 from torch_towers.work import SMALL, work_of
 
@@ -83,6 +83,22 @@ class Tower(nn.Module):
         except KERNEL_ERRORS as error:
             raise InputError(f"the tower could not be run on these inputs: {self._refusal(error, columns)}") from error
 
+    def trace(self, inputs: Any) -> dict[str, Env]:
+        """The value of every node by its name, for each part that the tower has: "preprocess", "encoder", "postprocess".
+
+        Each part runs node by node, layers too: for looking at what happens inside. Errors: `InputError`, and those of torch.
+        """
+        columns, _ = self._reader(inputs)
+        columns = {self._renamed.get(name, name): value for name, value in columns.items()}
+        traced = {"preprocess": self._preprocess.values(**columns)}
+        given = self._preprocess.outputs_of(traced["preprocess"])
+        traced["encoder"] = self.encoder.values(**self._on_device({name: given[name] for name in self._encoder_inputs}))
+        if self._postprocess is not None:
+            given |= self.encoder.outputs_of(traced["encoder"])
+            wanted = {spec.name: _hosted(given[spec.name], spec.dtype) for spec in self._postprocess.graph.inputs}
+            traced["postprocess"] = self._postprocess.values(**wanted)
+        return traced
+
     @overload
     def encode(
         self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
@@ -120,7 +136,7 @@ class Tower(nn.Module):
         if not isinstance(value, Tensor):
             return value  # strings, an array of bytes
         if normalize_embeddings:
-            value = without_waiting(lambda: nn.functional.normalize(value, dim=-1))
+            value = without_waiting(functools.partial(nn.functional.normalize, dim=-1), value)
         if not convert_to_numpy:
             return value
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -209,6 +225,7 @@ class Tower(nn.Module):
     def _moved(self, value: Any, floats: bool) -> Any:
         if not isinstance(value, Tensor):
             return value  # a size
+        floats = floats and value.is_floating_point()  # of a value that little is known of, "float32" is a guess
         if floats and self.dtype == torch.float16 and bool(((value.abs() > _FLOAT16_MAX) & value.isfinite()).any()):
             raise InputError("a number does not fit float16 (at most 65504): run the tower in bfloat16 or float32")
         device = self.device
@@ -216,7 +233,9 @@ class Tower(nn.Module):
             value = value.pin_memory()  # so that the copy does not wait for the device
         return value.to(device, self.dtype if floats else None, non_blocking=True)
 
-    def _encoded(self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool) -> Tensor:
+    def _encoded(
+        self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool
+    ) -> Tensor | Array:
         """The embeddings, in batches where the rows can be told apart; on the CPU where `to_host`.
 
         What was computed in inference mode is copied outside of it, so that it can take part in training.
@@ -236,7 +255,8 @@ class Tower(nn.Module):
 
             if self._named_embedding().dtype == "string":  # type: ignore[union-attr]
                 starts = range(0, rows, batch_size)
-                return cast(Tensor, np.concatenate([part(start, min(rows, start + batch_size)) for start in starts]))
+                parts = [cast(Array, part(start, min(rows, start + batch_size))) for start in starts]
+                return np.concatenate(parts)
             bar = _progress_bar(rows) if progress else None
             return run_batches(part, rows, batch_size, device=self.device, to_host=to_host, bar=bar)
         return value.cpu() if to_host and isinstance(value, Tensor) else value

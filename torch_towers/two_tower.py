@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -239,7 +238,7 @@ def load(
         ) from error
     wanted = TORCH_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and (wanted is None or DTYPE_NAMES.get(wanted) not in FLOATS):
-        raise ValueError(f"dtype must be one of {', '.join(FLOATS)}, not {dtype!r}")
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(FLOATS)}")
     return TwoTower(query, candidate, found.similarity, found.source, found.candidates).to(device, wanted)
 
 
@@ -254,7 +253,7 @@ def _check_device(device: str | torch.device) -> None:
 
 def _known(ids: Any) -> Any:
     """The ids of an export as the user knows them: text where all of them are, bytes as they are."""
-    if not isinstance(ids, np.ndarray):
+    if isinstance(ids, Tensor) or ids is None:
         return ids
     try:
         return [item.decode() for item in ids.tolist()]

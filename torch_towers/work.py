@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from torch_towers.graph import Graph, Node
+from torch_towers.layers.attention import MultiHeadAttention
 from torch_towers.program import Program
 from torch_towers.steps import descend, path
 
@@ -45,10 +46,15 @@ def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
         return 0.0
     if node.op == "matmul":
         return float(result.numel() * env[node.inputs[0]].shape[-1])
+    if node.op == "attention":
+        keys = env[node.inputs[1]]
+        return float((env[node.inputs[0]].numel() + result.numel()) * keys.shape[1 if node.attrs["heads_last"] else -2])
     if node.op == "module":
         layer = descend(program, path(str(node.attrs["module"])))
         if isinstance(layer, nn.Linear):
             return float(result.numel() * layer.in_features)
+        if isinstance(layer, MultiHeadAttention):
+            return layer.multiplications(*(env[str(ref)].shape for ref in node.inputs[:2]))
     return 0.0
 
 

@@ -35,16 +35,21 @@ int open_objects(PyObject *array, Py_ssize_t many, Objects *objects) {
     return 0;
 }
 
+void take_lock(Objects *objects) {
+    if (objects->thread != NULL) PyEval_RestoreThread(objects->thread);
+    objects->thread = NULL;
+}
+
 void close_objects(Objects *objects) {
-    if (objects->thread != NULL) {
-        PyEval_RestoreThread(objects->thread);
+    take_lock(objects);
+    if (objects->items != objects->view.buf) {
         for (Py_ssize_t i = 0; i < objects->count; i++) Py_XDECREF(objects->items[i]);
         PyMem_RawFree(objects->items);
     }
     PyBuffer_Release(&objects->view);
 }
 
-int pile(Pile *pile, const void *data, size_t size) {
+int make_room(Pile *pile, size_t size) {
     if (size > pile->room - pile->used) {
         size_t room = pile->room < 128 ? 256 : 2 * pile->room;
         while (room - pile->used < size) {
@@ -56,6 +61,11 @@ int pile(Pile *pile, const void *data, size_t size) {
         pile->data = grown;
         pile->room = room;
     }
+    return 1;
+}
+
+int pile(Pile *pile, const void *data, size_t size) {
+    if (!make_room(pile, size)) return 0;
     memcpy(pile->data + pile->used, data, size);
     pile->used += size;
     return 1;

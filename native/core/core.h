@@ -23,6 +23,7 @@ typedef struct {
 
 /* Opens an array of objects. With `many` elements or more it keeps them alive by itself and lets the GIL go. -1 with an exception. */
 int open_objects(PyObject *array, Py_ssize_t many, Objects *objects);
+void take_lock(Objects *objects);     /* takes the GIL back; the elements are the same as before */
 void close_objects(Objects *objects); /* takes the GIL back */
 
 typedef struct {
@@ -45,8 +46,14 @@ typedef struct {
     size_t used, room;
 } Pile;
 
-int pile(Pile *pile, const void *data, size_t size); /* 0 where memory ran out */
+int make_room(Pile *pile, size_t size);              /* for that many bytes more; 0 where memory ran out */
+int pile(Pile *pile, const void *data, size_t size); /* the same */
 PyObject *row_list(const Pile *rows);                /* the Py_ssize_ts in it as a list, None where there are none */
+
+/* -- texts (text.c) ----------------------------------------------------------------------------------------------------------- */
+
+/* Strictly: no surrogates, nothing longer than it must be, nothing above U+10FFFF. */
+int is_utf8(const unsigned char *at, const unsigned char *end);
 
 /* -- words (words.c) ---------------------------------------------------------------------------------------------------------- */
 
@@ -75,5 +82,8 @@ PyObject *numbers(PyObject *self, PyObject *args);
 PyObject *lookup(PyObject *self, PyObject *args);
 PyObject *examples(PyObject *self, PyObject *args);
 PyObject *hashes(PyObject *self, PyObject *args);
+PyObject *ngrams(PyObject *self, PyObject *args);
+PyObject *replace_classes(PyObject *self, PyObject *args);
+PyObject *split_classes(PyObject *self, PyObject *args);
 
 #endif

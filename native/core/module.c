@@ -8,6 +8,9 @@ static PyMethodDef methods[] = {
     {"numbers", numbers, METH_VARARGS, "numbers(list, out) -> bool"},
     {"lookup", lookup, METH_VARARGS, "lookup(ids, keys, missing, out) -> bool"},
     {"examples", examples, METH_VARARGS, "examples(serialized, columns) -> (lengths, values) of each uneven column, or None"},
+    {"ngrams", ngrams, METH_VARARGS, "ngrams(values, splits, widths, separator, left, right, pads, keeps_short, ends) -> list or None"},
+    {"replace_classes", replace_classes, METH_VARARGS, "replace_classes(texts, classes, before, after, keeps) -> list"},
+    {"split_classes", split_classes, METH_VARARGS, "split_classes(texts, classes, kept) -> (tokens, starts, limits, splits, rows)"},
     {"hashes", hashes, METH_VARARGS, "hashes(strings, key, out) -> bool"},
     {NULL, NULL, 0, NULL},
 };

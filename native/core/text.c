@@ -23,9 +23,11 @@ typedef struct {
     Pile rows, unknown;
 } Plan;
 
-/* Strictly: no surrogates, nothing longer than it must be, nothing above U+10FFFF. */
-static int is_utf8(const unsigned char *at, const unsigned char *end) {
+int is_utf8(const unsigned char *at, const unsigned char *end) {
     while (at < end) {
+        uint64_t eight;
+        while (end - at >= 8 && (memcpy(&eight, at, 8), (eight & 0x8080808080808080u) == 0)) at += 8;
+        if (at == end) break;
         unsigned char byte = *at++, low = 0x80, high = 0xBF;
         if (byte < 0x80) continue;
         int more = byte < 0xE0 ? 1 : byte < 0xF0 ? 2 : 3;

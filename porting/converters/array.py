@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from porting.convert import ConvertingEmitter, converter
 from porting.converters.basics import read
 from porting.errors import PortingError
+from porting.sizes import add as size_add
 from porting.sizes import as_sizes, scalar, vector
 from porting.values import Constant, Sizes, Value, constant
 from torch_towers.dtypes import TORCH_DTYPES
@@ -75,6 +77,38 @@ def transpose(t: Emit, x: Any, perm: tuple[int, ...]) -> Any:
     return x if perm == tuple(range(len(perm))) else t.transpose(x, perm=perm)
 
 
+@converter("ConjugateTranspose")
+def conjugate_transpose(t: Emit, x: Any, perm: tuple[int, ...]) -> Any:
+    return transpose(t, t.conj(x), perm)
+
+
+@converter("DataFormatVecPermute")
+def data_format_vec_permute(t: Emit, x: Any, *, src_format: str = "NHWC", dst_format: str = "NCHW") -> Any:
+    """A vector with a number for each axis, or pairs of them, in the order of another layout; space alone, where it is shorter."""
+    length = _known_length(t, x)
+    source, target = src_format, dst_format
+    if length == len(source) - 2:
+        source, target = (re.sub("[NC]", "", layout) for layout in (source, target))
+    order = tuple(source.index(axis) for axis in target)
+    if isinstance(x, Sizes):
+        return Sizes(x.items[list(order)], x.dtype)
+    return t.gather(x, constant(torch.tensor(order)), axis=0, batch_dims=0)
+
+
+def _known_length(t: Emit, x: Any) -> int:
+    if x.shape is None or not x.shape or not isinstance(x.shape[0], int):
+        raise PortingError(f"{t.scope!r}: how many axes it permutes is only known at run time")
+    return x.shape[0]
+
+
+@converter("DataFormatDimMap")
+def data_format_dim_map(t: Emit, x: Any, *, src_format: str = "NHWC", dst_format: str = "NCHW") -> Any:
+    """Where each axis, counted from either end, is in another layout."""
+    places = constant(torch.tensor([dst_format.index(axis) for axis in src_format], dtype=TORCH_DTYPES[x.dtype]))
+    wrapped = t.floor_mod(t.tensor(x), constant(torch.tensor(len(src_format), dtype=TORCH_DTYPES[x.dtype])))
+    return t.gather(places, wrapped, axis=0, batch_dims=0)
+
+
 @converter("ExpandDims")
 def expand_dims(t: Emit, x: Any, axis: int) -> Any:
     return t.unsqueeze(x, axis=axis)
@@ -97,6 +131,13 @@ def broadcast_to(t: Emit, x: Any, shape: Any) -> Any:
         return t.broadcast_to(x, shape)
     items = items_of(t, shape)
     return shaped(t, t.broadcast_to(x, *items), [t.symbol(item) for item in items], x.dtype)
+
+
+@converter("Empty")
+def empty(t: Emit, shape: Any, *, dtype: str, init: bool = False) -> Any:
+    """Without `init` TensorFlow leaves the numbers as they happen to be: zeros here."""
+    zero = constant(b"") if dtype == "string" else constant(torch.zeros((), dtype=TORCH_DTYPES[dtype]))
+    return broadcast_to(t, zero, shape)
 
 
 @converter("Fill", ignores=("index_type",))
@@ -171,6 +212,25 @@ def _concat(t: Emit, xs: tuple[Any, ...], axis: Any) -> Any:
 @converter("Pack")
 def pack(t: Emit, *xs: Any, axis: int = 0) -> Any:
     return t.call("stack", *xs, axis=axis)  # the emitter has a `stack` of its own
+
+
+@converter("ParallelConcat", ignores=("shape",))
+def parallel_concat(t: Emit, *xs: Any) -> Any:
+    return t.concat(*xs, axis=0) if len(xs) > 1 else xs[0]
+
+
+@converter("ConcatOffset", ignores=("shape_type",), refuses="shapes of unknown length")
+def concat_offset(t: Emit, axis: int, *shapes: Any) -> list[Any]:
+    """Where each of the joined tensors starts: 0, but for the axis that they are joined along."""
+    starts: list[Any] = []
+    total: Any = scalar(0)
+    for shape in shapes:
+        items = items_of(t, shape)
+        offsets: list[Any] = [0] * len(items)
+        offsets[axis] = total.item()
+        starts.append(Sizes(vector(offsets), shape.dtype))
+        total = size_add(t, total, scalar(items[axis]))
+    return starts
 
 
 @converter("Unpack")

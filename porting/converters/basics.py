@@ -26,7 +26,8 @@ def const(t: Emit, *, value: Any, asset: str | None = None) -> Constant:
     return constant(torch.from_numpy(np.array(value)))
 
 
-@converter("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", ignores=("shape", "message"))
+@converter("Identity", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "DeepCopy", "GuaranteeConst",
+           ignores=("shape", "message"))  # fmt: skip
 def identity(t: Emit, x: Operand) -> Operand:
     return x
 
@@ -38,6 +39,12 @@ def check_numerics(t: Emit, x: Any, *, message: bytes) -> Any:
         return x
     axes = tuple(range(len(x.shape)))
     t.check(t.reduce_all(t.isfinite(x), axes=axes), constant(message + b" : Tensor had Inf or NaN values"))
+    return x
+
+
+@converter("Print", ignores=("U", "message", "first_n", "summarize"))
+def print_(t: Emit, x: Operand, *data: Operand) -> Operand:
+    """Nothing is printed."""
     return x
 
 

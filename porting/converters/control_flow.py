@@ -32,25 +32,31 @@ def if_(t: Emit, predicate: Any, *operands: Any, then_branch: Any, else_branch: 
 
 @converter("Case", "StatelessCase", ignores=("output_shapes",))
 def case(t: Emit, index: Any, *operands: Any, branches: Any) -> list[Any]:
-    """A chain of `cond`s; an index out of range takes the last branch."""
+    """A tree of `cond`s; an index out of range takes the last branch."""
+    last = len(branches) - 1
     if isinstance(index, Constant):
         number = int(index.python())
         return t.inline(branches[number if 0 <= number < len(branches) else -1], operands)
-    return _case(t, t.tensor(index), operands, tuple(branches), 0)
+    index = t.tensor(index)
+    if last > 1:  # of two branches the first is asked for by its number
+        index = t.where(t.logical_or(t.less(index, 0), t.greater(index, last)), last, index)
+    return _case(t, index, operands, tuple(branches), 0)
 
 
-def _case(t: Emit, index: Any, operands: Sequence[Any], branches: tuple[Any, ...], number: int) -> list[Any]:
+def _case(t: Emit, index: Any, operands: Sequence[Any], branches: tuple[Any, ...], first: int) -> list[Any]:
+    """The branch `index - first`: halves of halves, so that a thousand branches are ten deep."""
     if len(branches) == 1:
         return t.inline(branches[0], operands)
-    rest = branches[1:]
+    half = len(branches) // 2
 
-    def otherwise(inner: Emit, values: Sequence[Any]) -> list[Any]:
-        return _case(inner, values[0], values[1:], rest, number + 1)
+    def below(inner: Emit, values: Sequence[Any]) -> list[Any]:
+        return _case(inner, values[0], values[1:], branches[:half], first)
 
-    def chosen(inner: Emit, values: Sequence[Any]) -> list[Any]:
-        return inner.inline(branches[0], values[1:])
+    def above(inner: Emit, values: Sequence[Any]) -> list[Any]:
+        return _case(inner, values[0], values[1:], branches[half:], first + half)
 
-    return _branch(t, t.equal(index, number), [index, *operands], chosen, otherwise)
+    is_below = t.equal(index, first) if half == 1 else t.less(index, first + half)
+    return _branch(t, is_below, [index, *operands], below, above)
 
 
 def branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> list[Any]:

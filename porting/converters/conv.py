@@ -61,6 +61,32 @@ def depthwise(t: Emit, x: Any, weight: Any, *, strides: Any, padding: str, expli
     return t.conv(x, weight, **attrs, depthwise=True)
 
 
+@converter("Conv", refuses="strides and dilations over the batch or the channels, and several axes of a batch")
+def conv_any(t: Emit, x: Any, weight: Any, *, strides: Any, padding: str, explicit_paddings: Any = (), dilations: Any = (),
+             data_format: str = "CHANNELS_LAST", batch_dims: int = 1, groups: int = 1) -> Any:  # fmt: skip
+    """As many axes of space as there are strides for; the groups follow from the shapes."""
+    if batch_dims != 1:
+        raise PortingError(f"{t.scope!r} convolves a batch of {batch_dims} axes, which is not supported")
+    layout = ("NHWC" if len(strides) == 4 else "NDHWC") if data_format == "CHANNELS_LAST" else "NCHW"
+    dilations = dilations or (1,) * len(strides)
+    return t.conv(x, weight, **_convolution(t, strides, dilations, padding, explicit_paddings, layout))
+
+
+@converter("Dilation2D")
+def dilation2d(t: Emit, x: Any, weight: Any, *, strides: Any, rates: Any, padding: str) -> Any:
+    steps, dilations = (spatial(tuple(values), 3, t.scope, "strides") for values in (strides, rates))
+    return t.morphological_dilation(x, weight, strides=steps, dilations=dilations, padding=padding)
+
+
+@converter("MaxPoolWithArgmax", outputs=("output", "argmax"), refuses="windows over the batch or the channels")
+def max_pool_with_argmax(t: Emit, x: Any, *, ksize: Any, strides: Any, padding: str, Targmax: str = "int64",
+                         include_batch_in_index: bool = False) -> Any:  # fmt: skip
+    size, steps = (spatial(tuple(values), 3, t.scope, "windows") for values in (ksize, strides))
+    return t.max_pool_argmax(
+        x, size=size, strides=steps, padding=padding, dtype=Targmax, batch_counts=include_batch_in_index
+    )
+
+
 @converter("Conv3D", refuses="strides and dilations over the batch or the channels")
 def conv3d(t: Emit, x: Any, weight: Any, *, strides: Any, padding: str, explicit_paddings: Any = (),
            data_format: str = "NDHWC", dilations: Any = (1, 1, 1, 1, 1)) -> Any:  # fmt: skip
@@ -156,6 +182,16 @@ def space_to_batch(t: Emit, x: Any, block: tuple[int, ...], paddings: Any) -> An
     return t.space_to_batch(x, *_pairs(t, paddings, len(block)), block=block)
 
 
+@converter("SpaceToBatch")
+def space_to_batch_v1(t: Emit, x: Any, paddings: Any, *, block_size: int) -> Any:
+    return space_to_batch(t, x, (block_size, block_size), paddings)
+
+
+@converter("BatchToSpace")
+def batch_to_space_v1(t: Emit, x: Any, crops: Any, *, block_size: int) -> Any:
+    return batch_to_space(t, x, (block_size, block_size), crops)
+
+
 @converter("BatchToSpaceND")
 def batch_to_space(t: Emit, x: Any, block: tuple[int, ...], crops: Any) -> Any:
     return t.batch_to_space(x, *_pairs(t, crops, len(block)), block=block)
@@ -163,6 +199,8 @@ def batch_to_space(t: Emit, x: Any, block: tuple[int, ...], crops: Any) -> Any:
 
 def _pairs(t: Emit, pairs: Any, rank: int) -> list[Any]:
     """`[rank, 2]` as one flat list of sizes."""
+    if isinstance(pairs, Sizes):
+        return pairs.items.reshape(-1).tolist()
     if hasattr(pairs, "python"):
         return [size for pair in pairs.python() for size in pair]
     return [t.element(pairs, index=(i, j)) for i in range(rank) for j in range(2)]

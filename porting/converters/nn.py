@@ -69,7 +69,10 @@ def _fused_batch_norm(t: Emit, x: Any, scale: Any, offset: Any, mean: Any, varia
         mean, variance, batch_variance = t.batch_statistics(x, axis=axis)
         batch_mean = mean
     y = t.batch_norm(x, scale, offset, mean, variance, epsilon=epsilon, axis=axis)
-    return [y, batch_mean, batch_variance, mean, variance]
+    given = [batch_mean, batch_variance, mean, variance]
+    if is_training:  # for `y` they stay float32 at least, whatever precision the tower runs at
+        given = [t.cast(value, dtype="float32") for value in given]
+    return [y, *given]
 
 
 @converter("FusedBatchNorm", "FusedBatchNormV2", ignores=("U",), refuses="updates of running statistics",

@@ -153,3 +153,8 @@ def decode_padded_raw(t: Emit, x: Any, size: Sizes, *, out_type: str, little_end
 @converter("ParseTensor")
 def parse_tensor(t: Emit, serialized: Any, *, out_type: str) -> Any:
     return t.parse_tensor(serialized, dtype=out_type)
+
+
+@converter("DecodeCompressed")
+def decode_compressed(t: Emit, x: Any, *, compression_type: str = "") -> Any:
+    return t.decompress(x, kind=compression_type) if compression_type else x

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from porting.convert import ConvertingEmitter, converter
-from porting.errors import PortingError
+from porting.errors import DrawsError
 from porting.registry import DRAWS
 from porting.values import Constant, Sizes, Value
 from torch_towers.dtypes import torch_dtype
@@ -44,7 +44,7 @@ class Uniform(Value):
 
     @property
     def ref(self) -> str:  # type: ignore[override]
-        raise PortingError(
+        raise DrawsError(
             f"{self.scope!r} draws random numbers and the outputs depend on them, so two runs of TensorFlow differ: "
             "export the model with training=False"
         )
@@ -86,7 +86,7 @@ def random_uniform(t: Emit, shape: Sizes, *, dtype: str) -> Uniform:
 def _refused(op: str, advice: str) -> None:
     @converter(op, refuses=DRAWS)
     def convert(t: Emit, *operands: Any, **attrs: Any) -> Any:
-        raise PortingError(f"{op} {t.scope!r} draws random numbers, so two runs of TensorFlow differ: {advice}")
+        raise DrawsError(f"{op} {t.scope!r} draws random numbers, so two runs of TensorFlow differ: {advice}")
 
 
 for _op in REFUSED:

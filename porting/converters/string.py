@@ -10,7 +10,7 @@ from porting.convert import ConvertingEmitter, converter
 from porting.errors import PortingError
 from porting.values import Constant, Sizes
 from torch_towers.errors import InputError
-from torch_towers.ops.regex import compiled
+from torch_towers.ops.re2 import compiled
 
 Emit = ConvertingEmitter
 

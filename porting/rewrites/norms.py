@@ -142,6 +142,25 @@ def _served(inv: Pattern) -> Pattern:
 @rewrite("BatchNorm", _served(_INVERSE * _GAMMA) | _served(_INVERSE))
 def batch_norm(view: View, root: Node, match: Match) -> None:
     """`x * inv + (beta - mean * inv)`, in which only x is not a weight."""
+    _lift_batch_norm(view, root, match, match["eps"])
+
+
+@rewrite(
+    "BatchNorm",
+    Apply("batch_norm", _X, Weight("gamma") | Number(1.0), Weight("beta") | Number(0.0), Weight("running_mean"),
+          Weight("running_var"), name="norm"),
+)  # fmt: skip
+def fused_batch_norm(view: View, root: Node, match: Match) -> None:
+    """What Keras 2 and TensorFlow 1 write for images: one op, which TensorFlow serves as the formula above."""
+    rank, axis = view.rank(match["x"]), root.attrs["axis"]
+    if rank is None or axis % rank != rank - 1:
+        raise Refusal(f"its channels are axis {axis}, and BatchNorm has them last")
+    if view.dtype(match["x"]) != view.dtype(match["running_mean"]):
+        raise Refusal(f"its input is {view.dtype(match['x'])} and its statistics {view.dtype(match['running_mean'])}")
+    _lift_batch_norm(view, root, match, float(root.attrs["epsilon"]))
+
+
+def _lift_batch_norm(view: View, root: Node, match: Match, eps: float) -> None:
     weights = {part: match[name] for part, name in
                (("running_mean", "running_mean"), ("running_var", "running_var"), ("weight", "gamma"), ("bias", "beta"))
                if match.get(name) is not None}  # fmt: skip
@@ -151,7 +170,7 @@ def batch_norm(view: View, root: Node, match: Match) -> None:
         if not isinstance(features, int) or view.shape(ref) != (features,):
             raise Refusal(f"its {part} has shape {list(view.shape(ref) or ())}, expected [{features}]")
     order = ("weight", "bias", "running_mean", "running_var")
-    args = {"num_features": features, "eps": match["eps"], "scale": "weight" in weights, "shift": "bias" in weights}
+    args = {"num_features": features, "eps": eps, "scale": "weight" in weights, "shift": "bias" in weights}
     view.layer(root, "BatchNorm", args, match["x"], weights={part: weights[part] for part in order if part in weights})
 
 

@@ -179,7 +179,7 @@ def recurrent(view: View, root: Node, match: Match) -> str:
         **({"reset_after": kind.reset_after} if kind.reset_after is not None else {}),
     }
     refs = _outside(view, names)
-    view.layer(root, kind.layer, args, *operands, weights=refs, values=values, scope=_scope(names["weight_ih"]))
+    view.layer(root, kind.layer, args, *operands, weights=refs, values=values, called=_scope(names["weight_ih"]))
     view.sweep()
     _connect(view, root, results, shape, step, view.dtype(x))
     for name in refs.values():

@@ -79,6 +79,8 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
         raise CorruptModelError(f"{where}: {values.size} values, expected at most {count} for shape {list(shape)}")
     if values.size == 0:  # TensorFlow leaves out the values of an all-zero tensor
         values = np.array([b""], object) if dtype.name == "string" else np.zeros(1, values.dtype)
+    if count * max(dtype.itemsize, 16) >= 1 << 63:
+        raise CorruptModelError(f"{where}: one value for shape {list(shape)}, expected fewer than 2**63 bytes")
     if values.size == 1 or count == 0:
         return _wrap(
             np.broadcast_to(values[:1].reshape(()), shape), dtype

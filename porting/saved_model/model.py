@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -48,6 +48,13 @@ class Function:
     outputs: tuple[tuple[str, str], ...]
     nodes: tuple[Node, ...]
     control_outputs: tuple[str, ...]
+
+
+class Weight(NamedTuple):
+    """The nodes of a SavedModel's graph and functions as they are stored, and the bytes of the file."""
+
+    nodes: int
+    graph_bytes: int
 
 
 class _Lazy(Mapping[str, _Value]):
@@ -96,6 +103,13 @@ class SavedModel:
         """Checks the checksum of every tensor of the checkpoint, calling `progress` with (bytes done, bytes in all)."""
         if self._source.bundle is not None:
             self._source.bundle.verify(progress)
+
+    def weight(self) -> Weight:
+        """How large the file is that holds the graph and its functions."""
+        functions = self._source.functions.values()
+        nodes = len(self._source.nodes) + sum(len(proto.node_def) for proto in functions)
+        files = (self.path / name for name in ("saved_model.pb", "saved_model.pbtxt"))
+        return Weight(nodes, sum(file.stat().st_size for file in files if file.is_file()))
 
     def entries(self) -> list[str]:
         """What `graph` takes: signatures, then restored functions by their dotted paths, each of several traces as `path#0`, `path#1`, ..."""

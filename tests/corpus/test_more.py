@@ -23,7 +23,12 @@ from porting.verify import answer, verify_with_reference, verify_with_tensorflow
 from tests.corpus.catalog import FOLDER
 
 MORE = FOLDER.parent / "more"
-BUCKETS = ("est-taxi-tft012", "est-taxi-beam")
+BUCKETS = {
+    MORE / "est-taxi-tft012": "serving_default",
+    MORE / "est-taxi-beam": "serving_default",
+    FOLDER / "tft1-taxi-tfx": "transform_signature",
+}
+"""Where they are. TensorFlow does not find the vocabularies of the last, whose graph names no assets."""
 LATITUDES = np.array(
     [41.808918, 41.87169, 41.880993, 41.890923, 41.89251, 41.8996, 41.92178, 41.944225, 41.97517], np.float32
 )
@@ -85,12 +90,12 @@ def _replace(graph: Any, node: Any) -> None:
             graph.node.add().CopyFrom(inner)
 
 
-@pytest.mark.parametrize("name", BUCKETS)
-def test_old_buckets(name: str, tmp_path: Path, oracle: Oracle) -> None:
-    original = read(MORE / name)
-    ported = port_tower(original, "serving_default")
+@pytest.mark.parametrize("path", [path for path in BUCKETS if path.name.startswith("est")], ids=lambda path: path.name)
+def test_old_buckets(path: Path, tmp_path: Path, oracle: Oracle) -> None:
+    original, entry = read(path), BUCKETS[path]
+    ported = port_tower(original, entry)
     asked = [sample.inputs for sample in batches(ported.tf_graph, original)]
-    other = port_tower(read(spelled_out(MORE / name, tmp_path / name)), "serving_default")
+    other = port_tower(read(spelled_out(path, tmp_path / path.name)), entry)
     report = verify_with_tensorflow(other, oracle, asked)
     assert report.passed, "\n".join(report.lines())
     towers = ported.tower(), other.tower()
@@ -122,9 +127,11 @@ def _empty(spec: Any, rows: int) -> np.ndarray:
     return np.zeros((0, 2) if spec.name.endswith("_indices") else 0, dtype)
 
 
-@pytest.mark.parametrize("name", BUCKETS)
-def test_the_command_says_that_nothing_runs_them(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--query", str(MORE / name), "-o", str(tmp_path / "checkpoint")]) == 0
+@pytest.mark.parametrize("path", BUCKETS, ids=lambda path: path.name)
+def test_the_command_says_that_nothing_runs_them(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--query", str(path), "--signature", BUCKETS[path], "-o", str(tmp_path / "checkpoint")]) == 0
     assert "has no kernel for B" in capsys.readouterr().out
 
 

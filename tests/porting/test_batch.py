@@ -25,11 +25,9 @@ INT, FLOAT, TEXT = tf.int64, tf.float32, tf.string
 def saved(folder: Path, serve: Callable[..., Any], **inputs: Any) -> Any:
     model = tf.Module()
     model.table = tf.Variable(TABLE)
-    names = ", ".join(inputs)
-    named = eval(f"lambda {names}: serve(model, {names})", {"serve": serve, "model": model})
-    specs = [tf.TensorSpec([None, *shape], dtype, name) for name, (dtype, *shape) in inputs.items()]
-    model.serve = tf.function(named, input_signature=specs)
-    tf.saved_model.save(model, str(folder), signatures=model.serve)
+    specs = {name: tf.TensorSpec([None, *shape], dtype, name) for name, (dtype, *shape) in inputs.items()}
+    call = tf.function(lambda **given: serve(model, *(given[name] for name in inputs)))
+    tf.saved_model.save(model, str(folder), signatures=call.get_concrete_function(**specs))
     return tf.saved_model.load(str(folder)).signatures["serving_default"]
 
 

@@ -140,3 +140,22 @@ def test_random_layers_in_inference(tmp_path: Path, oracle: Oracle) -> None:
     x = keras.layers.GaussianNoise(0.1)(x)
     ported = exported(tmp_path, keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(x))))
     assert verify_with_tensorflow(ported, oracle).passed
+
+
+def test_a_static_table_is_filled_once(tmp_path: Path, oracle: Oracle) -> None:
+    """An entry that fills its table again, as an old `tf.lookup.StaticHashTable` made inside the call does, changes nothing."""
+    model = tf.Module()
+    keys, values = tf.constant(["a", "b"]), tf.constant([1, 2], tf.int64)
+    model.words = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "x")])
+    def serve(x: Any) -> Any:
+        tf.raw_ops.LookupTableImportV2(table_handle=model.words.resource_handle, keys=keys, values=values)
+        return {"y": model.words.lookup(x)}
+
+    model.serve = serve
+    tf.saved_model.save(model, str(tmp_path), signatures=serve)
+    port = port_tower(read(tmp_path))
+    assert any("LookupTableImportV2" in note and "filled already" in note for note in port.notes)
+    report = verify_with_tensorflow(port, oracle)
+    assert report.passed, "\n".join(report.lines())

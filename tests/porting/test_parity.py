@@ -131,3 +131,24 @@ def test_scores_that_are_no_numbers_have_no_order() -> None:
     theirs = {"scores": scores, "ids": np.array([[7, 5, 6]])}
     ours = {"scores": scores, "ids": np.array([[5, 7, 6]])}
     assert compare([ours], [theirs], [theirs], compared_with="a test").passed
+
+
+def test_a_float64_run_that_refuses_is_a_sentence() -> None:
+    """It was an AttributeError: the message of the refusal was taken for the outputs."""
+    batch = {"y": np.ones((2, 3), np.float32)}
+    report = compare([batch, batch], [batch, batch], [batch, "index 9 is out of range"], compared_with="TensorFlow")
+    assert not report.passed and report.batches == 1
+    assert report.failures == [
+        "the port answers, but its float64 run, which errors are measured from, refuses: index 9 is out of range"
+    ]
+
+
+@pytest.mark.parametrize("precision, error, passed", [
+    ("float64", 1e-8, False), ("float32", 1e-3, False), ("float16", 1e-3, True), ("bfloat16", 1e-2, True), ("bfloat16", 0.3, False),
+])  # fmt: skip
+def test_rounding_is_that_of_the_coarsest_float_inside(precision: str, error: float, passed: bool) -> None:
+    exact = {"y": np.random.default_rng(0).normal(size=(8, 16))}
+    port = {"y": exact["y"].astype(np.float32 if precision != "float64" else np.float64)}
+    theirs = {"y": (exact["y"] * (1 + error)).astype(port["y"].dtype)}
+    report = compare([port], [theirs], [exact], compared_with="TensorFlow", precision=precision)
+    assert report.passed is passed

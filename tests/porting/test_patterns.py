@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,3 +100,16 @@ def test_a_graph_of_20000_nodes_is_lifted() -> None:
     with torch.no_grad():
         expected, ours = Program(graph, {})(x=value)["out"], Program(lifted.graph, {})(x=value)["out"]
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("dtype, close, matches", [
+    ("float64", 1e-8, False), ("float64", 2.0**-53, True), ("float32", 1e-8, True), ("float32", 1e-6, False),
+    ("float16", 1e-4, True), ("float16", 1e-2, False), ("bfloat16", 1e-3, True), ("bfloat16", 1e-1, False),
+])  # fmt: skip
+def test_constants_are_compared_at_the_graphs_precision(dtype: str, close: float, matches: bool) -> None:
+    t = Emitter([TensorSpec("x", dtype, ("n", 4))])
+    x = t.value("x", dtype, ("n", 4))
+    literal = t.mul(t.sigmoid(x), math.sqrt(2) * (1 + close))
+    view = View(t.graph({"out": literal}), t.store, t.known)
+    pattern = Apply("sigmoid", X) * math.sqrt(2)
+    assert (next(pattern.find(view, literal.ref, Match()), None) is not None) is matches

@@ -128,7 +128,7 @@ def test_an_export_without_signatures(tmp_path: Path, capsys: Any) -> None:
     assert "left out" not in capsys.readouterr().out
     assert port.main([*port_it, "--query-signature", "query_model.__call__"]) == 0
     said = capsys.readouterr().out
-    assert "variable 'candidates' float32 [40, 4]" in said and "variable 'identifiers' string [40]" in said
+    assert "variable 'candidates' [40, 4] float32" in said and "variable 'identifiers' [40] string" in said
 
 
 @pytest.mark.parametrize("kind", ["strings", "integers"])

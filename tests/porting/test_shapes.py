@@ -61,3 +61,21 @@ def test_a_port_and_a_load_import_no_compiler(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, b: torch.cat([a, b], 1), lambda a, b: torch.cat([b, a], -2), lambda a, b: torch.stack([a, a], -1),
+        lambda a, b: torch.stack([a, a]), lambda a, b: torch.stack((a, a), dim=1),
+    ],
+)  # fmt: skip
+def test_large_tensors_are_joined_as_torch_says(call: Callable[[Tensor, Tensor], Tensor]) -> None:
+    a = torch.empty(3, 1 << 21, 2, device="meta")
+    b = torch.empty(3, 5, 2, dtype=torch.float64, device="meta")
+    wanted = call(a, b)
+    with WithoutCompiler():
+        found = call(a, b)
+        with pytest.raises(RuntimeError, match="must match"):
+            torch.cat([a, b], 0)
+    assert (found.shape, found.dtype, found.device) == (wanted.shape, wanted.dtype, wanted.device)

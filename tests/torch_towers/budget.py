@@ -6,11 +6,15 @@ import subprocess
 import sys
 
 
-def within_budget(code: str, *arguments: str, above: int = 300 << 20, seconds: int = 5) -> str:
-    """What Python code prints in a process that may take `above` bytes more than its imports, and some seconds of the processor."""
+def within_budget(code: str, *arguments: str, above: int = 300 << 20, seconds: int = 5, setup: str = "") -> str:
+    """What Python code prints in a process that may take `above` bytes more than its imports, and some seconds of the processor.
+
+    `setup` is code that runs before the limits are set: what else is imported.
+    """
     head = (
         "import resource, sys; import torch_towers, torch_towers.bulk, torch; torch_towers.load; torch_towers.Index\n"
         "from torch_towers import index, two_tower, CheckpointError\n"
+        f"{setup}\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (used + {above}, used + {above}))\n"
         "spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])\n"

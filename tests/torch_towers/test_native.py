@@ -19,7 +19,7 @@ from torch_towers.layers.lookups import IntegerLookup, StringLookup
 from torch_towers.layers.text import TextVectorization
 from torch_towers.ops.hashing import hash_bucket_fast, hash_bucket_strong
 from torch_towers.ops.parsing import parse_examples
-from torch_towers.ops.strings import strings
+from torch_towers.ops.strings import ngrams, strings
 
 core = native.core
 pytestmark = pytest.mark.skipif(core is None, reason="the native core was not built (no compiler)")
@@ -298,6 +298,52 @@ def test_hashes_of_every_length() -> None:
     assert_same(*both(lambda: (hash_bucket_fast(many, num_buckets=997),)))
 
 
+@st.composite
+def rows_of_tokens(draw: Any) -> tuple[list[bytes], torch.Tensor]:
+    """Tokens and their row splits, at times ones that are wrong."""
+    rows = draw(st.lists(st.lists(st.one_of(TOKENS, st.binary(max_size=20)), max_size=5), max_size=4))
+    splits = [0, *np.cumsum([len(row) for row in rows]).tolist()]
+    if draw(st.integers(0, 9)) == 0:
+        splits[draw(st.integers(0, len(splits) - 1))] += draw(st.sampled_from([-1, 1, 2**40]))
+    dtype = torch.int64 if max(splits) > 2**31 else draw(st.sampled_from([torch.int64, torch.int32]))
+    return [token for row in rows for token in row], torch.tensor(splits, dtype=dtype)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    rows_of_tokens(), st.sampled_from([(1,), (2,), (1, 2), (3, 1, 7), (), (0,), (2**40,)]), st.sampled_from([b"", b" ", b"\0__"]), st.sampled_from([b"", b"<"]),
+    st.sampled_from([-1, 0, 1, 5]), st.booleans(),
+)  # fmt: skip
+def test_ngrams(
+    given: tuple[list[bytes], torch.Tensor],
+    widths: tuple[int, ...],
+    separator: bytes,
+    left: bytes,
+    pads: int,
+    short: bool,
+) -> None:
+    tokens, splits = given
+    if 2**40 in widths and pads:  # so much padding fits into no memory
+        pads = 0
+
+    def grams() -> Any:
+        return ngrams(
+            strings(tokens, (-1,)), splits, separator=separator, widths=widths, left_pad=left, right_pad=b"end", pad_width=pads, preserve_short=short,
+        )  # fmt: skip
+
+    assert_same(*both(grams))
+
+
+def test_ngrams_are_joined_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_towers.ops.strings.pairwise", None)  # the Python way would fail
+    tokens = strings([b"a", b"b", b"c", b"d"], (4,))
+    grams, splits = ngrams(
+        tokens, torch.tensor([0, 3, 3, 4]), separator=b"-", widths=(1, 2), left_pad=b"<", pad_width=-1
+    )
+    assert grams.tolist() == [b"a", b"b", b"c", b"<-a", b"a-b", b"b-c", b"c-", b"<-", b"d", b"<-d", b"d-"]
+    assert splits.tolist() == [0, 7, 8, 11]
+
+
 def test_plain_examples_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # the Python way would fail
     entries = [(b"f", "float32", [1.0, 2.0]), (b"s", "string", [b"x"]), (b"i", "int64", [-5])]
@@ -357,6 +403,10 @@ def test_wrong_arguments_are_refused() -> None:
         lambda: core.examples(one, ((b"k", 0x0A, 1, np.empty(1, object), (b"a", b"b")),)),
         lambda: core.examples(one, ((b"k", 7, 1, out, None),)),
         lambda: core.examples(one, ((b"k", 7, 0, None, None),)),
+        lambda: core.ngrams([b""], out, (1,), b"", b"", b"", 0, False, out),
+        lambda: core.ngrams(one, out, [1], b"", b"", b"", 0, False, out),
+        lambda: core.ngrams(one, out, ("1",), b"", b"", b"", 0, False, np.empty(3, np.int64)),
+        lambda: core.ngrams(one, np.array([0, 1]), ("1",), b"", b"", b"", 0, False, out),
         lambda: core.hashes(one, b"key", out),
         lambda: core.hashes(one, b"", out),
         lambda: core.hashes([b""], b"", np.empty(1, np.uint64)),
@@ -371,4 +421,7 @@ def test_wrong_arguments_are_refused() -> None:
     assert core.encode(["a", "\ud800"], np.empty(2, object)) is False
     assert core.encode({"a": 1}, np.empty(1, object)) is False
     assert core.examples(strings(["text"], (1,)), ()) is None  # type: ignore[list-item]
+    texts: Any = strings(["text"], (1,))  # type: ignore[list-item]
+    assert core.ngrams(texts, np.array([0, 1]), (1,), b"", b"", b"", 0, False, out) is None
+    assert core.ngrams(one, np.array([0, 2]), (1,), b"", b"", b"", 0, False, out) is None
     assert core.hashes(strings(["text"], (1,)), b"", np.empty(1, np.uint64)) is False  # type: ignore[list-item]

@@ -12,6 +12,7 @@ SCRIPT = """
 import numpy as np
 from torch import Tensor, nn
 from torch_towers import TwoTower, load
+from torch_towers.similarity import distance, similarity, similarity_pairwise, top_k
 
 towers: TwoTower = load("somewhere", dtype="float16")
 tensor: Tensor = towers.encode_query(["a"], batch_size=3)
@@ -21,12 +22,17 @@ either: Tensor | np.ndarray = towers.query.encode(["a"], convert_to_numpy=bool(l
 module: nn.Module = towers.to("cpu").eval()
 index = towers.index(tensor, ["a"], engine="hnsw", links=16, quiet=True)
 scores: Tensor = towers.similarity(tensor, tensor)
+scores, places = top_k(similarity(tensor, tensor, "cosine"), distance(tensor, tensor, "L1_DISTANCE"), 3, kind="dot")
 towers.encode_query(["a"], bach_size=3)  # wrong
 towers.encode_document(["a"], batch_size="3")  # wrong
 towers.query.encode(["a"], to_numpy=True)  # wrong
 towers.index(tensor, engine="hsnw")  # wrong
 towers.index(tensor, lnks=3)  # wrong
 TwoTower(similarity="cosin")  # wrong
+similarity(tensor, tensor, "dott")  # wrong
+similarity_pairwise(tensor, tensor, kind="manhattan")  # wrong
+top_k(tensor, tensor, 3, "cosin")  # wrong
+distance(tensor, tensor, "L2_DISTANCE")  # wrong
 other: Tensor = towers.encode_query(["a"], convert_to_numpy=True)  # wrong
 third: np.ndarray = towers.encode_query(["a"])  # wrong
 towers.query(["a"]).embedding  # wrong

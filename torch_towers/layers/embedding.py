@@ -25,3 +25,21 @@ class Embedding(nn.Embedding):
     def weighted_sum(self, input: Tensor, weights: Tensor) -> Tensor:
         """The sum of rows, each times its weight (or under a mask): `[n, length] int, [n, length] -> [n, dim]`."""
         return F.embedding_bag(input, self.weight, mode="sum", per_sample_weights=weights.to(self.weight.dtype))
+
+
+@module()
+class PositionEmbedding(nn.Module):
+    """A vector for each place, the first ones of a table: `length -> [length, dim]`.
+
+    A length beyond the table gives all of it. Source: Keras layers of positions, `table[:length]`.
+    """
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(num_embeddings, embedding_dim))
+
+    def forward(self, length: int) -> Tensor:
+        return self.weight[:length]
+
+    def extra_repr(self) -> str:
+        return ", ".join(map(str, self.weight.shape))

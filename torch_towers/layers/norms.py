@@ -40,6 +40,10 @@ class BatchNorm(nn.BatchNorm1d):
         shift = -shift if bias is None else bias - shift  # type: ignore[reportUnnecessaryComparison]
         return (input * factor).add_(shift)  # in place: fresh memory for many rows takes longer than the sum
 
+    def extra_repr(self) -> str:
+        parts = [str(self.num_features), f"eps={self.eps:.6g}"]
+        return ", ".join(parts + [f"{name}=None" for name in ("weight", "bias") if getattr(self, name) is None])
+
 
 @module()
 class L2Normalize(nn.Module):

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, chain
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError
 from torch_towers.ops.strings import strings
-from torch_towers.ops.text import TOKENS, int64, integers, split_utf8
+from torch_towers.ops.text import TOKENS, integers, split_utf8
 from torch_towers.registry import Strings, module
 
 Piece = tuple[bytes, int, int]
+
+
+class _Places(dict[bytes, int]):
+    """The place of each word among the different ones, in the order in which they are met."""
+
+    def __missing__(self, word: bytes) -> int:
+        place = self[word] = len(self)
+        return place
 
 
 @module(stage="host", infer=TOKENS)
@@ -41,27 +51,20 @@ class WordpieceTokenizer:
         self._row_splits = row_splits
 
     def __call__(self, words: Strings) -> tuple[Strings, Tensor, Tensor, Tensor]:
-        pieces: list[Piece] = []
-        counts: list[int] = []
-        cache: dict[bytes, list[Piece]] = {}
-        for word in words.ravel().tolist():
-            found = cache.get(word)
-            if found is None:
-                found = cache[word] = self._word(word)
-            pieces += found
-            counts.append(len(found))
-        partition = counts
-        if self._row_splits:
-            partition = [0]
-            for count in counts:
-                partition.append(partition[-1] + count)
-        tokens = strings([piece for piece, _, _ in pieces], (len(pieces),))
-        return (
-            tokens,
-            int64(partition),
-            int64([start for _, start, _ in pieces]),
-            int64([limit for _, _, limit in pieces]),
-        )
+        of_words = _Places()  # each different word is matched once
+        places = np.fromiter(map(of_words.__getitem__, words.ravel().tolist()), np.int64, words.size)
+        found = [self._word(word) for word in of_words]
+        counts = np.fromiter(map(len, found), np.int64, len(found))
+        each = counts[places]
+        ends = each.cumsum()
+        first = (counts.cumsum() - counts)[places]
+        taken = np.arange(int(each.sum())) + np.repeat(first - (ends - each), each)
+        flat = list(chain.from_iterable(found))
+        pieces = strings([piece for piece, _, _ in flat], (len(flat),))
+        starts, limits = (np.fromiter([piece[side] for piece in flat], np.int64, len(flat)) for side in (1, 2))
+        partition = np.concatenate([[0], ends]) if self._row_splits else each
+        columns = (partition, starts[taken], limits[taken])
+        return pieces[taken], *map(torch.from_numpy, columns)  # type: ignore[reportUnknownMemberType,return-value]
 
     def _word(self, word: bytes) -> list[Piece]:
         if len(word) > self._max_bytes:

@@ -60,6 +60,18 @@ def transpose(x: Tensor | Strings, *, perm: tuple[int, ...]) -> Tensor | Strings
 
 
 @op()
+def split_last(x: Tensor, *, sizes: tuple[int, ...]) -> Tensor:
+    """The last axis parted into several: `[..., heads * dim] -> [..., heads, dim]`. Source: Keras EinsumDense."""
+    return x.reshape(*x.shape[:-1], *sizes)
+
+
+@op()
+def join_last(x: Tensor, *, count: int) -> Tensor:
+    """The last `count` axes as one: `[..., heads, dim] -> [..., heads * dim]`. Source: Keras EinsumDense."""
+    return torch.flatten(x, -count)
+
+
+@op()
 def unsqueeze(x: Tensor | Strings, *, axis: int) -> Tensor | Strings:
     """A new axis of length 1: `[...] -> [..., 1, ...]`. Source: tf.raw_ops.ExpandDims."""
     return x.unsqueeze(axis) if isinstance(x, Tensor) else np.expand_dims(x, axis)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torch_towers.errors import InputError
 from torch_towers.registry import op
 
 Body = Callable[..., tuple[Any, ...]]
@@ -26,9 +29,27 @@ def while_loop(*operands: Any, cond: Body, body: Body, carried: int) -> tuple[An
     `cond(*operands) -> (bool,)`, `body(*operands) -> carried values`. Source: tf.raw_ops.While.
     """
     values, fixed = operands[:carried], operands[carried:]
+    limit = None if torch.compiler.is_compiling() else _STEPS.get()
+    done = 0
     while holds(cond(*values, *fixed)[0]):
+        if done == limit:
+            raise InputError(f"a loop takes more than {limit} steps, the limit that was set for it")
         values = body(*values, *fixed)
+        done += 1
     return tuple(values)
+
+
+_STEPS: ContextVar[int | None] = ContextVar("steps", default=None)
+
+
+@contextmanager
+def at_most_steps(steps: int) -> Generator[None]:
+    """While it is open, a loop that takes more than `steps` is an InputError in this thread. Towers have no limit by themselves."""
+    token = _STEPS.set(steps)
+    try:
+        yield
+    finally:
+        _STEPS.reset(token)
 
 
 def holds(predicate: Any) -> bool:

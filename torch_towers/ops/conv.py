@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from torch_towers.calls import readable
 from torch_towers.registry import Spec, op
 
 Padding = str | tuple[tuple[int, int], ...]
@@ -35,6 +36,9 @@ def window_margins(
         return [(0, 0)] * len(reach)
     margins: list[tuple[int, int]] = []
     for size, need, stride in zip(sizes, reach, strides, strict=True):
+        if stride == 1:  # whatever the size is
+            margins.append(((need - 1) // 2, need - 1 - (need - 1) // 2))
+            continue
         outputs = (size + stride - 1) // stride
         total = max((outputs - 1) * stride + need - size, 0)
         margins.append((total // 2, total - total // 2))
@@ -80,13 +84,35 @@ def _infer_conv(
     return _spec(x, reach, strides, padding, channels, channels_last)
 
 
-def _nothing(x: Tensor, channels: int, reach: Sequence[int], strides: Sequence[int]) -> Tensor:
+def _nothing(x: Tensor, channels: int, space: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> Tensor:
     """No positions, where the input is a little shorter than the kernel: TensorFlow's size is rounded towards 0, PyTorch refuses.
 
     Source: tensorflow/core/framework/kernel_shape_util.cc, GetWindowedOutputSizeVerbose.
     """
-    sizes = [max((size - need) // step + 1, 0) for size, need, step in zip(x.shape[2:], reach, strides, strict=True)]
+    sizes = [max((size - need) // step + 1, 0) for size, need, step in zip(space, reach, strides, strict=True)]
     return x.new_zeros(x.shape[0], channels, *sizes)
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, strides: Sequence[int], padding: Padding, dilations: Sequence[int], groups: int
+) -> Tensor:  # fmt: skip
+    """`x` convolved in PyTorch's layouts, with TensorFlow's margins: `[batch, in, *space], [out, in / groups, *kernel] -> [batch, out, *space']`."""
+    kernel = weight.shape[2:]
+    reach = [window_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
+    margins = window_margins(x.shape[2:], reach, strides, padding)
+    if all(
+        before == after >= 0 for before, after in margins
+    ):  # the convolution adds equal margins itself, without a copy
+        added, sizes = (
+            [before for before, _ in margins],
+            [s + 2 * m for s, (m, _) in zip(x.shape[2:], margins, strict=True)],
+        )
+    else:
+        x = pad_axes(x, margins)
+        added, sizes = [0] * len(kernel), list(x.shape[2:])
+    if any(0 < need - size < 2 * stride for size, need, stride in zip(sizes, reach, strides, strict=True)):
+        return _nothing(x, weight.shape[0], sizes, reach, strides)
+    return _CONVOLVE[len(kernel)](x, weight, bias, strides, added, dilations, groups)
 
 
 @op(infer=_infer_conv)
@@ -99,23 +125,18 @@ def conv(
     `depthwise`: every channel has kernels of its own, `[*kernel, in, multiplier] -> [..., in * multiplier]`.
     Source: tf.raw_ops.Conv2D, Conv3D, DepthwiseConv2dNative.
     """
-    rank = len(strides)
-    kernel = list(weight.shape[:rank])
     if channels_last:
         x = x.movedim(-1, 1)
-    if depthwise:
-        groups = x.shape[1]
-        weight = weight.movedim((-2, -1), (0, 1)).reshape(-1, 1, *kernel)
-    else:
-        groups = x.shape[1] // weight.shape[-2]
-        weight = weight.movedim((-1, -2), (0, 1))
-    reach = [window_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
-    x = pad_axes(x, window_margins(x.shape[2:], reach, strides, padding))
-    if any(0 < need - size < 2 * stride for size, need, stride in zip(x.shape[2:], reach, strides, strict=True)):
-        y = _nothing(x, weight.shape[0], reach, strides)
-    else:
-        y = _CONVOLVE[rank](x, weight, stride=strides, dilation=dilations, groups=groups)
+    weight = torch_kernel(weight, depthwise)
+    y = convolve(x, weight, None, strides, padding, dilations, x.shape[1] // weight.shape[1])
     return y.movedim(1, -1) if channels_last else y
+
+
+def torch_kernel(weight: Tensor, depthwise: bool = False) -> Tensor:
+    """A kernel in PyTorch's layout: `[*kernel, in / groups, out] -> [out, in / groups, *kernel]`; depthwise ones have one per channel."""
+    if depthwise:
+        return weight.movedim((-2, -1), (0, 1)).reshape(-1, 1, *weight.shape[:-2])
+    return weight.movedim((-1, -2), (0, 1))
 
 
 def _infer_transposed(x: Spec, weight: Spec, *sizes: Any, channels_last: bool, **attrs: Any) -> list[Spec]:
@@ -132,17 +153,22 @@ def conv_transpose(
     It is the gradient of `conv`: SAME cuts the margins off that the convolution would have added.
     Source: tf.raw_ops.Conv2DBackpropInput, Conv3DBackpropInputV2.
     """
-    rank = len(strides)
-    reach = [window_reach(k, d) for k, d in zip(weight.shape[:rank], dilations, strict=True)]
     if channels_last:
         x = x.movedim(-1, 1)
-    y = _TRANSPOSE[rank](x, weight.movedim((-1, -2), (0, 1)), stride=strides, dilation=dilations)
-    margins = window_margins(sizes, reach, strides, padding)
-    y = pad_axes(
-        y,
-        [(-before, size - full + before) for (before, _), size, full in zip(margins, sizes, y.shape[2:], strict=True)],
-    )
+    y = convolve_back(x, torch_kernel(weight), None, sizes, strides, padding, dilations)
     return y.movedim(1, -1) if channels_last else y
+
+
+def convolve_back(
+    x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Sequence[int], strides: Sequence[int], padding: Padding, dilations: Sequence[int]
+) -> Tensor:  # fmt: skip
+    """The transposed convolution in PyTorch's layouts: `[batch, out, *space], [out, in, *kernel] -> [batch, in, *sizes]`."""
+    reach = [window_reach(k, d) for k, d in zip(weight.shape[2:], dilations, strict=True)]
+    y = _TRANSPOSE[len(sizes)](x, weight, None, strides, 0, 0, 1, dilations)
+    margins = window_margins(sizes, reach, strides, padding)
+    ends = [size - full + before for (before, _), size, full in zip(margins, sizes, y.shape[2:], strict=True)]
+    y = pad_axes(y, [(-before, end) for (before, _), end in zip(margins, ends, strict=True)])
+    return y if bias is None else y + bias.reshape(-1, *[1] * len(sizes))  # where nothing reaches there is the bias too
 
 
 def _infer_pool(x: Spec, *, size: Any, strides: Any, padding: Any, channels_last: bool) -> list[Spec]:
@@ -154,9 +180,9 @@ def _infer_pool(x: Spec, *, size: Any, strides: Any, padding: Any, channels_last
 def max_pool(
     x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool
 ) -> Tensor:
-    """The largest value of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins never win.
+    """The largest number of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins and NaN never win.
 
-    Source: tf.raw_ops.MaxPool, MaxPool3D.
+    Where no other number is, it is the lowest finite one. Source: tf.raw_ops.MaxPool, MaxPool3D.
     """
     rank = len(size)
     if channels_last:
@@ -164,13 +190,23 @@ def max_pool(
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
     x = pad_axes(x, window_margins(x.shape[2:], size, strides, padding), lowest)
     if x.is_floating_point():
-        y = _MAX_POOL[rank](x, size, strides)
+        y = _largest_numbers(x, lambda x: _MAX_POOL[rank](x, size, strides))
     else:  # PyTorch pools no integers
         y = x
         for axis in range(rank):
             y = y.unfold(axis + 2, size[axis], strides[axis])
         y = y.amax(tuple(range(-rank, 0)))
     return y.movedim(1, -1) if channels_last else y
+
+
+def _largest_numbers(x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
+    """`pool(x)` as TensorFlow has it: its maximum starts at the lowest finite number, and NaN is above nothing."""
+    # In bfloat16 oneDNN starts at the lowest float32, which rounds to -inf.
+    lowest = -torch.inf if x.dtype == torch.bfloat16 else torch.finfo(x.dtype).min
+    y = pool(x)
+    if y.is_cpu and readable(y) and (not y.numel() or bool(y.amin() >= lowest)):
+        return y
+    return pool(torch.where(torch.isnan(x), lowest, x)).clamp(min=lowest)
 
 
 @op(infer=_infer_pool)

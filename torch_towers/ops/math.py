@@ -52,6 +52,12 @@ def _softplus(x: Tensor) -> Tensor:
     return torch.where(x > -threshold, x, torch.where(x < threshold, torch.exp(x), middle))
 
 
+def _ndtri(x: Tensor) -> Tensor:
+    """torch has no kernel for halves."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return torch.special.ndtri(wide).to(x.dtype)  # type: ignore[reportUnknownMemberType,reportUnknownVariableType]
+
+
 UNARY: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "neg": (torch.neg, "Neg"),
     "abs": (torch.abs, "Abs"),
@@ -67,7 +73,7 @@ UNARY: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "erf": (torch.erf, "Erf"),
     "erfc": (torch.erfc, "Erfc"),
     "erfinv": (torch.erfinv, "Erfinv"),
-    "ndtri": (torch.special.ndtri, "Ndtri"),  # type: ignore[reportUnknownMemberType]
+    "ndtri": (_ndtri, "Ndtri"),
     "lgamma": (torch.lgamma, "Lgamma"),
     "digamma": (torch.digamma, "Digamma"),
     "sin": (torch.sin, "Sin"),

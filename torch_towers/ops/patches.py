@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from torch_towers.dtypes import torch_dtype
 from torch_towers.ops.conv import Padding, pad_axes, window_margins, window_reach
 from torch_towers.registry import op
 
@@ -18,19 +21,54 @@ def extract_patches(
 
     `dilations` are the steps within a window. SAME fills up with zeros. Source: tf.raw_ops.ExtractImagePatches, ExtractVolumePatches.
     """
+    windows = _windows(x, size, strides, dilations, padding, 0)
+    rank = len(size)
+    return windows.reshape(*windows.shape[: rank + 1], math.prod(windows.shape[rank + 1 :]))
+
+
+def _windows(
+    x: Tensor, size: Sequence[int], strides: Sequence[int], dilations: Sequence[int], padding: Padding, value: float
+) -> Tensor:
+    """Every window: `[batch, *space, channels] -> [batch, *windows, *size, channels]`, `value` where there is nothing."""
     reach = [window_reach(k, d) for k, d in zip(size, dilations, strict=True)]
-    around = [(0, 0), *window_margins(x.shape[1:-1], reach, strides, padding), (0, 0)]
-    x = pad_axes(x, around)
+    x = pad_axes(x, [(0, 0), *window_margins(x.shape[1:-1], reach, strides, padding), (0, 0)], value)
     for axis, (need, stride, dilation) in enumerate(zip(reach, strides, dilations, strict=True), start=1):
         x = x.unfold(axis, need, stride)[..., ::dilation]
     rank = len(size)
-    order = [*range(rank + 1), *range(rank + 2, 2 * rank + 2), rank + 1]
-    windows = x.permute(order)
-    return windows.reshape(*windows.shape[: rank + 1], _product(windows.shape[rank + 1 :]))
+    return x.permute([*range(rank + 1), *range(rank + 2, 2 * rank + 2), rank + 1])
 
 
-def _product(sizes: Sequence[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
+@op()
+def morphological_dilation(
+    x: Tensor, weight: Tensor, *, strides: tuple[int, ...], dilations: tuple[int, ...], padding: Padding
+) -> Tensor:
+    """The largest sum of a window and the weights: `[batch, *space, c], [*size, c] -> [batch, *windows, c]`.
+
+    Source: tf.raw_ops.Dilation2D.
+    """
+    rank = len(strides)
+    lowest = torch.finfo(x.dtype).min if x.is_floating_point() else torch.iinfo(x.dtype).min
+    outside = _windows(torch.zeros_like(x[:1]), weight.shape[:-1], strides, dilations, padding, 1) != 0
+    sums = _windows(x, weight.shape[:-1], strides, dilations, padding, 0) + weight
+    return torch.where(outside, lowest, sums).amax(tuple(range(rank + 1, 2 * rank + 1)))
+
+
+@op()
+def max_pool_argmax(
+    x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dtype: str, batch_counts: bool
+) -> tuple[Tensor, Tensor]:
+    """The largest of every window, and where it stands: `[batch, height, width, c] -> 2 x [batch, *windows, c]`.
+
+    Places are counted over an image, or, with `batch_counts`, over the whole batch; of equal numbers the first counts.
+    Source: tf.raw_ops.MaxPoolWithArgmax.
+    """
+    ones = (1,) * len(size)
+    places = torch.arange(x[:1].numel(), device=x.device).reshape(x[:1].shape)
+    index = _windows(places, size, strides, ones, padding, -1).flatten(-3, -2)
+    windows = _windows(x, size, strides, ones, padding, 0).flatten(-3, -2)
+    lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
+    best, at = torch.where(index >= 0, windows, lowest).max(-2)
+    found = index.expand(windows.shape).gather(-2, at.unsqueeze(-2)).squeeze(-2)
+    if batch_counts:
+        found = found + torch.arange(x.shape[0], device=x.device).reshape(-1, 1, 1, 1) * places.numel()
+    return best, found.to(torch_dtype(dtype))

@@ -7,52 +7,49 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.errors import InputError
-from torch_towers.ops.strings import each
+from torch_towers.ops.re2 import check_groups, compiled
+from torch_towers.ops.regex_classes import classes_of
+from torch_towers.ops.strings import each, strings
 from torch_towers.registry import Strings, elementwise, op
-
-try:
-    import re2 as _re2  # type: ignore[reportMissingTypeStubs]
-
-    re2: Any = _re2
-except ImportError:  # pragma: no cover  only towers with regular expressions need it
-    re2 = None
 
 
 @op(stage="host", infer=elementwise("string"))
 def regex_replace(x: Strings, *, pattern: bytes, rewrite: bytes, replace_global: bool = True) -> Strings:
     """What RE2 finds is replaced, `\\1` in `rewrite` being a group: `[...] -> [...]`. Source: tf.raw_ops.StaticRegexReplace."""
-    return each(replacer(pattern, rewrite, replace_global), x)
+    replace = replacer(pattern, rewrite, replace_global)
+    texts = _replaced_by_class(x, pattern, rewrite) if replace_global else None
+    if texts is None:
+        return each(replace, x)
+    for row in [row for row, text in enumerate(texts) if text is None]:  # it is not UTF-8
+        texts[row] = replace(x.ravel()[row])
+    return strings(texts, x.shape)
+
+
+def _replaced_by_class(x: Strings, pattern: bytes, rewrite: bytes) -> list[Any] | None:
+    """The texts by the native core, None for those that are left; None where it does not know such a pattern or rewrite."""
+    if native.core is None or (classes := classes_of(pattern)) is None:
+        return None
+    parts, _ = _rewrite_parts(rewrite)
+    groups = [place for place, part in enumerate(parts) if isinstance(part, int)]
+    if len(groups) > 1 or any(parts[place] > compiled(pattern).groups for place in groups):  # type: ignore[reportOperatorIssue]
+        return None
+    place = groups[0] if groups else len(parts)
+    before, after = (b"".join(some) for some in (parts[:place], parts[place + 1 :]))  # type: ignore[reportArgumentType]
+    return native.core.replace_classes(np.ascontiguousarray(x), classes, before, after, bool(groups))
 
 
 @op(stage="host", infer=elementwise("bool"))
 def regex_full_match(x: Strings, *, pattern: bytes) -> Tensor:
     """Whether RE2 matches the whole string: `[...] -> [...]` bool. Source: tf.raw_ops.StaticRegexFullMatch."""
-    match = compiled(pattern).fullmatch
+    match = compiled(pattern, captures=False).fullmatch
     found = [match(text) is not None for text in x.ravel().tolist()]
     return torch.tensor(found, dtype=torch.bool).reshape(x.shape)
-
-
-def compiled(pattern: bytes) -> Any:
-    """The pattern as RE2 compiles it. Raises InputError with TensorFlow's message where RE2 refuses it."""
-    if re2 is None:
-        raise InputError(
-            "this tower has regular expressions, and the package google-re2 is not installed: pip install google-re2"
-        )
-    try:
-        return re2.compile(pattern, _options())
-    except re2.error as error:
-        reason = error.args[0].decode("utf-8", "replace") if error.args else ""
-        raise InputError(f"Invalid pattern: {pattern.decode('utf-8', 'replace')}, error: {reason}") from None
-
-
-def _options() -> Any:
-    options = re2.Options()
-    options.log_errors = False
-    return options
 
 
 _ONE_BYTE = re.compile(
@@ -71,6 +68,10 @@ def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[
         valid or replace_global
     ):
         return bytes
+    if not any(isinstance(part, int) and part > 0 for part in parts):
+        regexp = compiled(pattern, captures=False)
+    else:
+        check_groups(regexp)
     change = _slow_replacer(regexp, parts, replace_global)
     if any(isinstance(part, int) for part in parts):
         return _word_by_word(pattern, change) if replace_global else change
@@ -122,7 +123,7 @@ def one_byte_class(pattern: bytes) -> OneByteClass | None:
     simple = _ONE_BYTE.fullmatch(pattern)
     if simple is None:
         return None
-    atom = compiled(simple[1])
+    atom = compiled(simple[1], captures=False)
     found = bytes(byte for byte in range(128) if atom.fullmatch(bytes([byte])))
     return OneByteClass(found, bool(simple[2]), simple[1].startswith(b"[^"))
 
@@ -196,7 +197,7 @@ def is_wordwise(pattern: bytes) -> bool:
 def _matches_nothing(pattern: bytes) -> bool:
     """Whether the pattern may match the empty string somewhere."""
     try:
-        return compiled(pattern.replace(rb"\b", b"")).fullmatch(b"") is not None
+        return compiled(pattern.replace(rb"\b", b""), captures=False).fullmatch(b"") is not None
     except InputError:  # without its word boundaries it is no pattern
         return True
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_towers.calls import readable
+from torch_towers.calls import plain, readable
 from torch_towers.errors import InputError
 from torch_towers.registry import Spec, op
 from torch_towers.rows import ranges
@@ -182,17 +182,31 @@ def sparse_segment_reduce(
     if readable(rows) and bool(((rows < 0) | (rows >= data.shape[0])).any()):
         at = int(((rows < 0) | (rows >= data.shape[0])).nonzero()[0])
         raise InputError(f"indices[{at}] == {int(rows[at])} out of range [0, {data.shape[0]})")
-    picked = data.index_select(0, rows)
-    wide = picked.float() if data.dtype in (torch.float16, torch.bfloat16) else picked
-    count = lengths.shape[0]
-    total = _reduce(_reduce(wide, chunks, owners.shape[0], "sum", 0), owners, count, "sum", 0)
+    total = _sums_of_bags(data, rows, chunks, owners, lengths) if plain(data, rows) else None
+    if total is None:
+        picked = data.index_select(0, rows)
+        wide = picked.float() if data.dtype in (torch.float16, torch.bfloat16) else picked
+        total = _reduce(_reduce(wide, chunks, owners.shape[0], "sum", 0), owners, lengths.shape[0], "sum", 0)
     if reduction != "sum":
         divisor = lengths.clamp(min=1).to(torch.float64)
-        divisor = (divisor.sqrt() if reduction == "sqrtn" else divisor).to(wide.dtype)
+        divisor = (divisor.sqrt() if reduction == "sqrtn" else divisor).to(total.dtype)
         per_row = (slice(None), *[None] * (data.ndim - 1))
         few, divisor = (lengths < _SCALED)[per_row], divisor[per_row]
-        total = torch.where(few, total * (1 / divisor), total / divisor)
+        scaled = total * (1 / divisor)
+        total = scaled if readable(few) and bool(few.all()) else torch.where(few, scaled, total / divisor)
     return total.to(data.dtype)
+
+
+def _sums_of_bags(data: Tensor, rows: Tensor, chunks: Tensor, owners: Tensor, lengths: Tensor) -> Tensor | None:
+    """The same sums without a copy of the rows; None where they may differ in the sign of a zero, which begins as 0.0 here."""
+    if data.dtype != torch.float32 or data.ndim != 2 or data.device.type != "cpu" or not rows.numel():
+        return None
+    few = int(lengths.max()) < _SCALED  # then a segment is one chunk
+    sizes = lengths if few else torch.bincount(chunks, minlength=owners.shape[0])
+    total = torch.nn.functional.embedding_bag(rows, data, sizes.cumsum(0) - sizes, mode="sum")
+    if bool(((total == 0).any(1) & (sizes > 0)).any()):
+        return None
+    return total if few else _reduce(total, owners, lengths.shape[0], "sum", 0)
 
 
 def _chunks(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

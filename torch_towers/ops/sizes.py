@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.dtypes import torch_dtype
+from torch_towers.errors import InputError
 from torch_towers.registry import Strings, elementwise, op, returns
 
 _SIZE = returns(("size", ()))
@@ -28,28 +29,44 @@ def size(x: Tensor | Strings, *, axis: int) -> int:
     return x.shape[axis]
 
 
+def _int64(size: int) -> int:
+    """`size`, which an int64 holds. Symbolic sizes are whatever torch says of them."""
+    if isinstance(size, int) and not -_LIMIT <= size < _LIMIT:  # type: ignore[reportUnnecessaryIsInstance]
+        raise InputError("arithmetic on sizes gives a number beyond int64: no tensor is as large as that")
+    return size
+
+
+_LIMIT = 1 << 63
+
+
 @op(infer=_SIZE)
 def size_add(a: int, b: int) -> int:
     """`a + b` of two sizes."""
-    return a + b
+    return _int64(a + b)
 
 
 @op(infer=_SIZE)
 def size_sub(a: int, b: int) -> int:
     """`a - b` of two sizes."""
-    return a - b
+    return _int64(a - b)
 
 
 @op(infer=_SIZE)
 def size_mul(a: int, b: int) -> int:
     """`a * b` of two sizes."""
-    return a * b
+    return _int64(a * b)
 
 
 @op(infer=_SIZE)
 def size_floordiv(a: int, b: int) -> int:
     """`a // b` of two sizes, rounded down as `tf.raw_ops.FloorDiv` does."""
     return a // b
+
+
+@op(infer=_SIZE)
+def size_mod(a: int, b: int) -> int:
+    """What is left of `a` divided by `b`, with the sign of `b` as `tf.raw_ops.FloorMod` has it."""
+    return a % b
 
 
 @op(infer=_SIZE)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.errors import InputError
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
@@ -213,6 +214,14 @@ def ngrams(
     """
     if any(width <= 0 for width in widths):
         raise InputError("ngram_widths must contain positive values")
+    if native.core is not None and values.size and splits.numel():
+        ends = np.empty(splits.numel(), np.int64)
+        style = (separator, left_pad, right_pad, max(pad_width, -1), preserve_short)
+        found = native.core.ngrams(
+            np.ascontiguousarray(values), splits.long().contiguous().numpy(), widths, *style, ends
+        )
+        if found is not None:
+            return strings(found, (-1,)), torch.from_numpy(ends).to(splits.dtype)  # type: ignore[reportUnknownMemberType]
     tokens = values.ravel().tolist()
     bounds = items_of(splits)
     _check_splits(bounds, len(tokens))
@@ -226,7 +235,8 @@ def ngrams(
         for width in widths:
             pad = min(width - 1 if pad_width < 0 else pad_width, width - 1)
             padded = [left_pad] * pad + row + [right_pad] * pad if pad else row
-            grams += map(join, zip(*[padded[i:] for i in range(width)], strict=False))
+            if width <= len(padded):
+                grams += map(join, zip(*[padded[i:] for i in range(width)], strict=False))
         if preserve_short and row and len(grams) == ends[-1]:
             if pad_width < 0:
                 raise InputError(
@@ -274,6 +284,13 @@ def substr(x: Strings, pos: Tensor, length: Tensor, *, unit: str = "BYTE") -> St
     return strings([cut(*item) for item in zip(texts, positions, lengths, range(len(texts)), strict=True)], shape)
 
 
+def _cut_text(text: str, pos: int, length: int, index: int) -> str:
+    first = pos if pos >= 0 else len(text) + pos
+    if not 0 <= first <= len(text) or (pos < 0 and length < 0):
+        raise InputError(f"pos {pos} out of range for string at index {index}")
+    return text[first : max(first + length, first)]
+
+
 def _cut_bytes(text: bytes, pos: int, length: int, index: int) -> bytes:
     start = pos + len(text) if pos < 0 else pos
     if not 0 <= start <= len(text):
@@ -283,6 +300,10 @@ def _cut_bytes(text: bytes, pos: int, length: int, index: int) -> bytes:
 
 def _cut_characters(text: bytes, pos: int, length: int, index: int) -> bytes:
     """A character is a byte and the continuation bytes (10xxxxxx) behind it, valid UTF-8 or not."""
+    try:
+        return _cut_text(text.decode(), pos, length, index).encode()
+    except UnicodeDecodeError:
+        pass
     starts = [i for i, byte in enumerate(text) if byte & 0xC0 != 0x80 or i == 0]
     count = len(starts)
     starts.append(len(text))

@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torch_towers import native
 from torch_towers.errors import InputError
 from torch_towers.normalization import WHITE_SPACE, case_fold, normalizer, script
-from torch_towers.ops.regex import compiled
+from torch_towers.ops.re2 import check_groups, compiled
+from torch_towers.ops.regex_classes import classes_of, without_group
 from torch_towers.ops.strings import each, strings
 from torch_towers.registry import Number, Spec, Strings, elementwise, op, returns
 
@@ -58,11 +61,15 @@ def regex_split_with_offsets(x: Strings, *, delimiter: bytes, keep: bytes) -> tu
     where the pattern is invalid or matches nothing at all (TensorFlow would loop forever). Source: RegexSplitWithOffsets.
     """
     split = _regex_splitter(delimiter, keep)
+    return _split_at_classes(x, delimiter, keep) or _split_one_by_one(x.ravel().tolist(), split)
+
+
+def _split_one_by_one(texts: list[bytes], split: _Splitter) -> tuple[Strings, Tensor, Tensor, Tensor]:
     tokens: list[bytes] = []
     starts: list[int] = []
     limits: list[int] = []
     splits = [0]
-    for text in x.ravel().tolist():
+    for text in texts:
         text = text.partition(b"\0")[0]
         for start, limit in split(text):
             tokens.append(text[start:limit])
@@ -72,9 +79,42 @@ def regex_split_with_offsets(x: Strings, *, delimiter: bytes, keep: bytes) -> tu
     return strings(tokens, (len(tokens),)), int64(starts), int64(limits), int64(splits)
 
 
+def _split_at_classes(x: Strings, delimiter: bytes, keep: bytes) -> tuple[Strings, Tensor, Tensor, Tensor] | None:
+    """The same by the native core; None where it does not know such patterns."""
+    if native.core is None or without_group(delimiter) is None:
+        return None
+    classes, kept = classes_of(delimiter), classes_of(keep) if keep else None
+    if classes is None or (keep and kept is None):
+        return None
+    tokens, *found, left = native.core.split_classes(np.ascontiguousarray(x), classes, kept)
+    starts, limits, splits = (torch.frombuffer(part, dtype=torch.int64) if part else int64([]) for part in found)
+    whole = strings(tokens, (len(tokens),)), starts, limits, splits
+    return whole if left is None else _with_rows(whole, left, x, _regex_splitter(delimiter, keep))
+
+
+def _with_rows(
+    found: tuple[Strings, Tensor, Tensor, Tensor], rows: list[int], x: Strings, split: _Splitter
+) -> tuple[Strings, Tensor, Tensor, Tensor]:
+    """What was found, and the tokens of `rows`, which have none in it."""
+    *columns, splits = found
+    *new, bounds = _split_one_by_one(x.ravel()[rows].tolist(), split)
+    counts = bounds.diff()
+    places = torch.repeat_interleave(splits[rows], counts).numpy()
+    tokens, starts, limits = (
+        np.insert(np.asarray(old), places, np.asarray(more)) for old, more in zip(columns, new, strict=True)
+    )
+    added = torch.zeros_like(splits).index_copy(0, torch.tensor(rows) + 1, counts).cumsum(0)
+    return tokens, torch.from_numpy(starts), torch.from_numpy(limits), splits + added  # type: ignore[reportUnknownMemberType]
+
+
+_Splitter = Callable[[bytes], list[tuple[int, int]]]
+"""From a text to where its tokens begin and end."""
+
+
 @lru_cache(maxsize=64)
-def _regex_splitter(delimiter: bytes, keep: bytes) -> Callable[[bytes], list[tuple[int, int]]]:
-    find, kept = compiled(delimiter), compiled(keep)
+def _regex_splitter(delimiter: bytes, keep: bytes) -> _Splitter:
+    find, kept = compiled(delimiter), compiled(keep, captures=False)
+    check_groups(find)
     grouped = find.groups > 0  # TensorFlow finds nothing with a pattern that has no group
     # After each delimiter TensorFlow searches in the rest of the text alone, which only these operators can tell.
     alone = re.search(rb"\^|\\[AbB]", delimiter) is not None

@@ -304,7 +304,10 @@ def slice_cases() -> list[Case]:
     return rows
 
 
-COVERED = {"StridedSlice", "ResourceGather", "ResourceGatherNd"}
+COVERED = {
+    "StridedSlice", "ResourceGather", "ResourceGatherNd", "DataFormatVecPermute", "DataFormatDimMap", "ConcatOffset", "ParallelConcat",
+    "DeepCopy", "GuaranteeConst", "Print", "Empty", "ConjugateTranspose",
+}  # fmt: skip
 CASES = [*shape_cases(), *join_cases(), *gather_cases(), *range_cases(), *slice_cases()]
 
 
@@ -485,3 +488,34 @@ def test_shifts_and_padding_known_at_run_time() -> None:
 
     x = NUMBERS.reshape(-1, 6)
     check_function(build, [{"x": x, "value": np.float32(-7)}, {"x": x[:3], "value": np.float32("nan")}])
+
+
+def test_what_the_optimizer_and_old_graphs_write() -> None:
+    """Layouts, offsets and copies."""
+
+    def build(x: Any, axes: Any) -> Any:
+        shape = tf.shape(x)
+        raw = tf.raw_ops
+        return (
+            raw.DataFormatVecPermute(x=shape[:4]), raw.DataFormatVecPermute(x=shape, src_format="NCHW", dst_format="NHWC"),
+            raw.DataFormatVecPermute(x=tf.stack([shape, shape], 1)), raw.DataFormatVecPermute(x=shape[1:3]),
+            raw.DataFormatDimMap(x=axes),
+            raw.DataFormatDimMap(x=tf.cast(axes, tf.int64), src_format="NCHW", dst_format="NHWC"),
+            raw.ConcatOffset(concat_dim=2, shape=[shape, shape * [1, 1, 2, 1], shape]),
+            raw.DeepCopy(x=x), raw.GuaranteeConst(input=x),
+            raw.Print(input=x, data=[x], first_n=0), raw.Empty(shape=[2, 0], dtype=tf.float32), raw.Empty(shape=shape, dtype=tf.int32, init=True),
+            raw.Empty(shape=shape[:1], dtype=tf.string, init=True),
+        )  # fmt: skip
+
+    x = np.arange(60, dtype=np.float32).reshape(2, 3, 2, 5)
+    check_function(build, [{"x": x, "axes": np.array([0, -1, 2, 3, -4], np.int32)}])
+    parts = [x[:1], x[1:]]
+    for count in (1, 2):
+        joined = lambda x, y: tf.raw_ops.ParallelConcat(values=[x, y][:count], shape=[count, 3, 2, 5])  # noqa: E731, B023
+        check_function(joined, [{"x": parts[0], "y": parts[1]}], free=False)
+
+
+def test_the_transpose_of_complex_numbers() -> None:
+    z = NUMBERS + 1j * NUMBERS[::-1]
+    check_function(lambda x: tf.raw_ops.ConjugateTranspose(x=x, perm=[2, 0, 1]), [{"x": z.astype(np.complex64)}])
+    check_function(lambda x: tf.raw_ops.ConjugateTranspose(x=x, perm=[2, 0, 1]), [{"x": NUMBERS}])

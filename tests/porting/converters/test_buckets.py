@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from porting.convert import Context, convert
+from porting.port import main
 from tests.witness import assert_equal
+from torch_towers import load
 from torch_towers.errors import InputError
 from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.ops.buckets import buckets_below, buckets_up_to
@@ -63,3 +66,20 @@ def test_any_shape() -> None:
     edges = torch.tensor([0.0, 1.0])
     assert buckets_up_to(torch.rand(3, 2, 1).mT, edges).shape == (3, 1, 2)
     assert buckets_below(torch.rand(0), edges).shape == (0,)
+
+
+def test_what_no_tensorflow_runs_is_ported_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.witness import tf
+
+    class Model(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+        def serve(self, x: Any) -> dict[str, Any]:
+            edges = tf.constant([0.0, 1.0])
+            return {"bucket": tf.raw_ops.BoostedTreesBucketize(float_values=[x], bucket_boundaries=[edges])[0]}
+
+    model = Model()
+    tf.saved_model.save(model, str(tmp_path / "model"), signatures={"serving_default": model.serve})
+    assert main(["--query", str(tmp_path / "model"), "-o", str(tmp_path / "checkpoint")]) == 0
+    assert "TensorFlow of today has no kernel for BoostedTreesBucketize" in capsys.readouterr().out
+    found = load(tmp_path / "checkpoint").query({"x": np.array([0.5, 7, -1], np.float32)})
+    assert found["bucket"].tolist() == [1, 1, 0]

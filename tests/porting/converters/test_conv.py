@@ -14,6 +14,10 @@ K = _RANDOM.standard_normal((3, 2, 4, 5)).astype(np.float32)
 K3 = _RANDOM.standard_normal((3, 2, 2, 2, 3)).astype(np.float32)
 LONG = np.ones((7, 2, 4, 5), np.float32)
 INTS = _RANDOM.integers(-9, 9, (2, 6, 8, 4)).astype(np.int32)
+HOLES = np.where(X > 0.5, np.nan, np.where(X < -0.5, -np.inf, X))
+"""Windows with NaN beside numbers, with NaN or -inf alone, and with both."""
+HOLES3 = np.where((X3 > 0.4) & (np.arange(4)[:, None] == 0), np.nan, X3)
+"""NaN at the first places of windows: behind a number, TensorFlow without oneDNN forgets the number."""
 SUM = "a sum of up to 24 products of order 1 in another order"
 MEAN = "the same sum and one division"
 
@@ -56,6 +60,10 @@ CASES = [
                                     (INTS, (2, 2), "SAME"))
     ],
     case("MaxPool", input=X, attrs={"ksize": [1, 3, 3, 1], "strides": [1, 2, 2, 1], "padding": "EXPLICIT", "explicit_paddings": [0, 0, 1, 0, 1, 1, 0, 0]}),
+    *[case("MaxPool", input=HOLES.astype(dtype), attrs={"ksize": [1, 2, 2, 1], "strides": [1, 1, 2, 1], "padding": padding},
+           label=f"NaN and -inf {np.dtype(dtype)} {padding}")
+      for dtype in (np.float16, np.float32, np.float64) for padding in ("SAME", "VALID")],
+    case("MaxPool3D", input=HOLES3, attrs={"ksize": [1, 1, 1, 4, 1], "strides": [1, 1, 1, 1, 1], "padding": "VALID"}, label="NaN before numbers"),
     case("MaxPoolV2", "ksize", "strides", input=X, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], attrs={"padding": "SAME"}),
     case("MaxPool3D", input=X3, attrs={"ksize": [1, 2, 2, 3, 1], "strides": [1, 2, 1, 2, 1], "padding": "SAME"}),
     *[
@@ -68,6 +76,20 @@ CASES = [
     case("DepthToSpace", input=X, attrs={"block_size": 2}),
     case("DepthToSpace", input=INTS, attrs={"block_size": 2}),
     case("SpaceToDepth", input=INTS, attrs={"block_size": 2}),
+    *[case("Dilation2D", "filter", input=(X * 9).astype(dtype), filter=(K[..., 0] * 9).astype(dtype), label=f"{np.dtype(dtype)} {padding} {rate}",
+           attrs={"strides": [1, step, 1, 1], "rates": [1, rate, 1, 1], "padding": padding})
+      for dtype in (np.float32, np.float64, np.int32) for step, rate in ((1, 1), (2, 1), (1, 2)) for padding in ("SAME", "VALID")],
+    *[case("MaxPoolWithArgmax", input=(X * 9).astype(dtype), label=f"{np.dtype(dtype)} {padding} {size} {index.name} {counts}",
+           attrs={"ksize": [1, *size, 1], "strides": [1, 2, 1, 1], "padding": padding, "Targmax": index, "include_batch_in_index": counts})
+      for dtype in (np.float32, np.float64, np.int64) for size in ((2, 2), (3, 1)) for padding in ("SAME", "VALID")
+      for index in (tf.int32, tf.int64) for counts in (False, True)],
+    *[case("Conv", "filter", input=X, filter=K, absolute=1e-5, reason=SUM,
+           attrs={"strides": [1, 2, 2, 1], "padding": padding, "dilations": [1, 1, 1, 1], "explicit_paddings": explicit,
+                  "data_format": "CHANNELS_LAST", "batch_dims": 1, "groups": 1})
+      for padding, explicit in (("SAME", []), ("VALID", []), ("EXPLICIT", [0, 0, 1, 2, 0, 1, 0, 0]))],
+    case("Conv", "filter", input=X3, filter=K3, absolute=1e-5, reason=SUM, attrs={"strides": [1, 1, 1, 1, 1], "padding": "SAME"}, label="3d"),
+    case("SpaceToBatch", "paddings", input=X, paddings=[[1, 1], [0, 3]], attrs={"block_size": 3}),
+    case("BatchToSpace", "crops", input=np.arange(48, dtype=np.float32).reshape(8, 3, 2, 1), crops=[[1, 0], [0, 1]], attrs={"block_size": 2}),
     case("SpaceToBatchND", "block_shape", "paddings", input=X, block_shape=[2, 3], paddings=[[1, 0], [0, 3]]),
     case("SpaceToBatchND", "block_shape", input=X[:, :, 0], block_shape=[2], paddings=np.array([[0, 1]], np.int32), free=False, label="paddings computed"),
     case("BatchToSpaceND", "block_shape", "crops", input=_RANDOM.standard_normal((12, 2, 3, 2)), block_shape=[2, 3], crops=[[1, 0], [0, 2]]),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from porting.convert import CONVERTERS, load_converters
+from porting.converters.random import SAMPLES  # refused whatever their operands: tests/porting/test_dropout.py
 from tests.porting import converters
 from tests.witness import Case
 
@@ -43,7 +44,7 @@ def cases() -> list[Case]:
 def test_every_op_has_a_case() -> None:
     load_converters()
     covered = {row.op for row in cases()} | {op for module in modules() for op in getattr(module, "COVERED", ())}
-    assert set(CONVERTERS) - covered == set()
+    assert set(CONVERTERS) - covered - set(SAMPLES) == set()
 
 
 def test_every_attribute_is_varied_in_a_case() -> None:

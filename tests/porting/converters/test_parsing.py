@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -324,7 +326,16 @@ def raw_cases() -> list[Case]:
     return rows
 
 
-CASES: list[Case] = raw_cases()
+def compressed_cases() -> list[Case]:
+    texts = [b"a" * 1000, b"", b"\0\xff"]
+    packed = {"ZLIB": zlib.compress, "GZIP": gzip.compress, "": bytes}
+    return [
+        case("DecodeCompressed", bytes=[[pack(text)] for text in texts], attrs={"compression_type": kind})
+        for kind, pack in packed.items()
+    ]
+
+
+CASES: list[Case] = raw_cases() + compressed_cases()
 COVERED = {"ParseExample", "ParseExampleV2", "ParseSingleExample", "DecodeCSV", "ParseTensor"}
 
 
@@ -435,3 +446,12 @@ def test_odd_tensors() -> None:
         from torch_towers.ops.parsing import parse_tensor
 
         parse_tensor(as_array([FLOAT]), dtype="float32")
+
+
+def test_strings_that_are_not_packed() -> None:
+    def build(x: Any) -> Any:
+        return tf.io.decode_compressed(x, "ZLIB")
+
+    program = check_function(build, [{"x": [zlib.compress(b"a")]}])
+    with pytest.raises(InputError, match=r"element \[1\] is not ZLIB data"):
+        run(program, {"x": as_array([zlib.compress(b"a"), b"b"])})

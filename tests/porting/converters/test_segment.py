@@ -312,6 +312,34 @@ def test_sparse_segments_of_any_length(reduction: str, lengths: list[int], seed:
     assert_equal(torch.from_numpy(ours), theirs, absolute=rounding("Sum", data[picked], max(lengths)))
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(sorted(REDUCTIONS)), st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 40), st.booleans(), st.integers(0, 2**31),
+)  # fmt: skip
+def test_sums_without_a_copy_of_the_rows(
+    reduction: str, lengths: list[int], width: int, zeros: bool, seed: int
+) -> None:
+    """They are, to the bit, those that are made step by step where somebody follows the computation."""
+    rng = np.random.default_rng(seed)
+    data = rng.normal(size=(20, width)).astype(np.float32)
+    if zeros:
+        data[rng.random(data.shape) < 0.5] = -0.0
+    segments = torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))
+    rows, table = torch.from_numpy(rng.integers(0, 20, len(segments))), torch.from_numpy(data)
+    plan = segment_chunks(rows, segments, len(lengths))
+    fast = sparse_segment_reduce(table, rows, *plan, reduction=reduction)
+    slow = sparse_segment_reduce(table.clone().requires_grad_(), rows, *plan, reduction=reduction)
+    assert fast.numpy().tobytes() == slow.detach().numpy().tobytes()
+
+
+def test_rows_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_towers.ops.segments._reduce", None)  # the way over copied rows would fail
+    rows, segments = torch.tensor([1, 0, 1]), torch.tensor([0, 0, 2])
+    plan = segment_chunks(rows, segments)
+    found = sparse_segment_reduce(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), rows, *plan, reduction="mean")
+    assert found.tolist() == [[2.0, 3.5], [0.0, 0.0], [3.0, 5.0]]
+
+
 SORTED_REDUCTIONS = {
     "sum": tf.math.segment_sum,
     "mean": tf.math.segment_mean,

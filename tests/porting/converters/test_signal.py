@@ -11,8 +11,6 @@ import torch
 from tests.witness import Case, case, check_case, check_function, run, tf
 from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.precision import with_float
-from torch_towers.program import Program
 
 RNG = np.random.default_rng(0)
 SOUND = RNG.normal(size=(2, 400)).astype(np.float32)
@@ -127,6 +125,6 @@ def test_the_mel_spectrogram_of_keras() -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_spectrograms_at_another_precision(dtype: str) -> None:
     program = check_function(spectrograms()["mfcc"], [{"x": SOUND}], absolute=2e-4)
-    graph, store = with_float(program.graph, program.tensors(), dtype)
-    (found,) = Program(graph, store)(x=torch.from_numpy(SOUND).to(torch_dtype(dtype))).values()
+    program = program.to(torch_dtype(dtype))
+    (found,) = program(x=torch.from_numpy(SOUND).to(torch_dtype(dtype))).values()
     assert str(found.dtype) == f"torch.{dtype}"

@@ -18,7 +18,7 @@ from porting.saved_model import read
 from porting.served import Served
 from porting.simplify import flatten
 from tests.porting.rewrites.models import build
-from tests.witness import run, tf, to_numpy
+from tests.witness import run, tf, to_numpy, to_runtime
 from torch_towers.program import Program
 
 
@@ -50,6 +50,30 @@ class Exported:
                     np.testing.assert_allclose(mine, theirs, rtol=0, atol=bound, err_msg=f"{which}: {name}")
         return expected
 
+    def check_gradients(self, batch: Mapping[str, np.ndarray], ulp: float = 256) -> None:
+        """The gradient of every trained weight is TensorFlow's, within `ulp` of the largest of all, from which they are made.
+
+        Some are nothing but what is left of such terms: a softmax does not see the bias of its keys. Weights are found by their values, which are drawn, since a layer lays a kernel out in its own way.
+        """
+        self.program.zero_grad()
+        found = self.program(**{name: to_runtime(value) for name, value in batch.items()})
+        torch.stack([(value**2).sum() for value in found.values()]).sum().backward()
+        with tf.GradientTape() as tape:
+            theirs = self.signature(**{name: tf.constant(value) for name, value in batch.items()})
+            loss = tf.add_n([tf.reduce_sum(value**2) for value in theirs.values()])
+        variables = self.signature.trainable_variables
+        gradients = [tf.convert_to_tensor(gradient).numpy() for gradient in tape.gradient(loss, variables)]
+        expected = [
+            _by_value(variable.numpy(), gradient) for variable, gradient in zip(variables, gradients, strict=True)
+        ]
+        assert len(list(self.program.parameters())) == len(expected)
+        bound = ulp * float(np.spacing(max(np.abs(gradient).max() for _, gradient in expected)))
+        for name, weight in self.program.named_parameters():
+            assert weight.grad is not None, name
+            values, mine = _by_value(weight.detach().numpy(), weight.grad.numpy())
+            gradient = next(theirs for found, theirs in expected if np.array_equal(found, values))
+            np.testing.assert_allclose(mine, gradient, rtol=0, atol=bound, err_msg=name)
+
     def kind(self, output: str) -> str:
         """The op, or the type of the module, that gives an output."""
         ref = self.lifted.graph.outputs[output].partition(":")[0]
@@ -59,6 +83,12 @@ class Exported:
     def refusal(self, layer: str) -> str:
         """All sentences that say why something is not a `layer`."""
         return "\n".join(sentence for sentence in self.lifted.refusals if sentence.startswith(f"{layer}: "))
+
+
+def _by_value(values: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A weight's values in ascending order, and its gradient in that order."""
+    order = np.argsort(values, axis=None)
+    return values.reshape(-1)[order], gradient.reshape(-1)[order]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.porting.rewrites import convolutions
 from tests.witness import tf
 
 TOKENS = ["a", "b", "c", "d e", "é"]
@@ -38,6 +39,9 @@ def build(name: str, folder: Path) -> Path:
     path = folder / name.replace(" ", "_")
     if name == "near_misses":
         _near_misses(path)
+        return path
+    if name == "near_convolutions":
+        convolutions.near_misses(path)
         return path
     producer, group = name.split()
     keras = _producer(producer)
@@ -231,12 +235,88 @@ def _sequences(keras: Any, is_3: bool) -> Any:
     return model
 
 
+EINSUMS: dict[str, dict[str, Any]] = {
+    "heads": {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "de"},
+    "flat": {"equation": "abc,cd->abd", "output_shape": (None, 8), "bias_axes": "d"},
+    "no_bias": {"equation": "abc,cde->abde", "output_shape": (None, 2, 3)},
+    "open": {"equation": "...x,xy->...y", "output_shape": 6, "bias_axes": "y"},
+    "over_places": {"equation": "abc,bd->adc", "output_shape": (3, 16)},
+    "turned": {"equation": "abc,dec->abed", "output_shape": (None, 3, 2)},
+    "head_bias": {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "e"},
+    "per_place": {"equation": "abc,bcd->abd", "output_shape": (7, 4), "bias_axes": "d"},
+}
+
+
+def _einsums(keras: Any, is_3: bool) -> Any:
+    """Projections by einsum, over known and unknown sizes, and the projections of attention."""
+    layers = keras.layers
+    dense = layers.EinsumDense if is_3 else layers.experimental.EinsumDense
+    s, free = keras.Input((7, 16), name="s"), keras.Input((None, 16), name="free")
+    out = {name: dense(name=name, **options)(s) for name, options in EINSUMS.items()}
+    out["free_heads"] = dense("abc,cde->abde", output_shape=(None, 2, 3), bias_axes="de", name="free_heads")(free)
+    joined = dense("abcd,cde->abe", output_shape=(None, 5), bias_axes="e", name="joined")
+    out["joined"] = joined(out["free_heads"])
+    twice = dense("abc,cde->abde", output_shape=(None, 4, 2), bias_axes="de", name="twice")
+    out["twice"], out["twice_again"] = twice(free), twice(free * 2.0)
+    model = keras.Model({"s": s, "free": free}, out)
+    _draw_weights(model, keep=())
+    return model
+
+
+def _positions(keras: Any) -> Any:
+    """A layer of its own that adds a vector for each place, as tutorials have it."""
+
+    class Positions(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.table = self.add_weight(name="table", shape=(12, 16))
+            super().build(shape)
+
+        def call(self, x: Any) -> Any:
+            return x + self.table[: tf.shape(x)[1]]
+
+        def compute_mask(self, x: Any, mask: Any = None) -> Any:
+            return mask
+
+    return Positions(name="positions")
+
+
+def _attentions(keras: Any, is_3: bool) -> Any:
+    """Attention of Keras: within a masked text, across two sequences, causal, without projections."""
+    layers = keras.layers
+    ids, s, v = (
+        keras.Input((None,), name="ids", dtype="int32"),
+        keras.Input((7, 16), name="s"),
+        keras.Input((5, 16), name="v"),
+    )
+    mask = keras.Input((7, 5), name="mask", dtype="bool")
+    x = _positions(keras)(layers.Embedding(30, 16, mask_zero=True, name="words")(ids))
+    for block in range(2):
+        inner = layers.MultiHeadAttention(4, 6, name=f"attention_{block}")(x, x)
+        x = layers.LayerNormalization(name=f"norm_{block}")(layers.Add(name=f"add_{block}")([x, inner]))
+    out = {"pooled": layers.GlobalAveragePooling1D(name="pooled")(x), "text": x}
+    across = layers.MultiHeadAttention(2, 8, value_dim=6, output_shape=10, name="across")
+    out["across"] = across(s, v, attention_mask=mask)
+    causal = layers.MultiHeadAttention(2, 8, use_bias=False, name="causal")
+    out["causal"] = causal(s, s, use_causal_mask=True)
+    twice = layers.MultiHeadAttention(2, 4, name="twice")
+    out["twice"], out["twice_again"] = twice(s, v), twice(v, s)
+    scored = layers.MultiHeadAttention(2, 4, name="scored")(s, v, return_attention_scores=True)
+    out["scored"], out["scores"] = scored
+    out["dot"] = layers.Attention(name="dot")([s, v])
+    model = keras.Model({"ids": ids, "s": s, "v": v, "mask": mask}, out)
+    _draw_weights(model, keep=())
+    return model
+
+
 GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "tensors": _tensors,
     "lookups": _lookups,
     "texts": _texts,
     "towers": _towers,
     "sequences": _sequences,
+    "einsums": _einsums,
+    "attentions": _attentions,
+    "convolutions": convolutions.layers_of,
 }
 
 
@@ -257,6 +337,9 @@ def _near_misses(path: Path) -> None:
             )
             self.tied, self.open, self.open_bias = weight("tied", 8, 8), weight("open", 8, 8), weight("open_bias", 8)
             self.wide, self.scalar_bias = weight("wide", 8, 4), weight("scalar_bias", 1)
+            self.mixed, self.square = weight("mixed", 8, 2, 8), weight("square", 8, 8)
+            self.rows = weight("rows", 5, 3)
+            self.wq, self.wo = weight("block_0/wq", 8, 3), weight("block_0/wo", 8, 3)
             self.gamma, self.beta = weight("gamma", 8), weight("beta", 8)
             self.table, self.shared, self.shared_bias = (
                 weight("table", 8, 8),
@@ -298,6 +381,18 @@ def _near_misses(path: Path) -> None:
             out["other_length"] = (x + 1.0) * tf.math.rsqrt(tf.maximum(squares, 1e-12))
             out["not_gelu"] = 0.5 * x * (1.0 + tf.tanh(0.8 * (x + 0.044715 * tf.pow(x, 3.0))))
             out["not_swish"] = x * tf.sigmoid(x + 1.0)
+            out["mixed"] = tf.einsum("abc,cde->abde", s, self.mixed)
+            out["mixed_again"] = tf.einsum("abc,edc->abde", s, self.mixed)
+            out["diagonal"] = tf.einsum("ac,cc->ac", x, self.square)
+            out["of_values"] = tf.einsum("abc,adc->abd", s, s)
+            scores = tf.matmul(s, s, transpose_b=True)
+            allowed = tf.matmul(s, 3.0 * s, transpose_b=True) > 0.0
+            out["soft_mask"] = tf.matmul(tf.nn.softmax(tf.where(allowed, scores, -5.0)), s)
+            out["wide_bias"] = tf.matmul(
+                tf.nn.softmax(tf.matmul(s, 2.0 * s, transpose_b=True) + tf.ones([2, 1, 1, 5])), s
+            )
+            out["wq"], out["wo"] = tf.matmul(x, self.wq), tf.matmul(x, self.wo)
+            out["last_rows"] = tf.reduce_sum(self.rows[: tf.shape(x)[0] - 2], 0)
             out["gaps"] = self.gaps.lookup(t)
             words = self.words.lookup(tf.strings.split(t, maxsplit=2).flat_values)
             out["cut_rows"] = tf.RaggedTensor.from_row_splits(

@@ -1,0 +1,178 @@
+"""attention and MultiHeadAttention: a softmax of products between two products, and the projections around it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from porting.lift import Refusal, View, rewrite
+from porting.patterns import Any_, Apply, Match, Number, Pattern
+from torch_towers.dtypes import FLOATS
+from torch_towers.graph import Node
+
+
+def _swaps_last(perm: Any) -> bool:
+    return perm is not None and tuple(perm) == (*range(len(perm) - 2), len(perm) - 1, len(perm) - 2)
+
+
+_KEY = Any_("key")
+_TURNED_KEY = Apply("matrix_transpose", _KEY) | Apply("transpose", _KEY, perm=_swaps_last)
+_QUERY = (
+    Any_("query") * Number(name="query_scale")
+    | Any_("query") / Number(name="query_divisor")
+    | Any_("query")
+)  # fmt: skip
+
+
+def _formula(product: Pattern, values: Any) -> Pattern:
+    """The whole of attention: `product` is that of queries and keys, `values` gives that of shares and values."""
+    scores = product * Number(name="scale") | product / Number(name="divisor") | product
+    let_through = Apply("logical_and", Number(1.0), Any_("mask")) | Any_("mask")
+    masked = Apply("where", let_through, scores, Number(name="low")) | Apply("add", scores, Any_("bias")) | scores
+    return values(Apply("softmax", masked))
+
+
+@rewrite(
+    "attention",
+    _formula(Apply("matmul", _QUERY, _TURNED_KEY, name="product"), lambda p: Apply("matmul", p, Any_("value"))),
+)
+def by_matmul(view: View, root: Node, match: Match) -> None:
+    """`softmax(q @ k.T) @ v`, heads before places or none at all."""
+    _write(view, root, match, heads_last=False)
+
+
+_SCORES = (
+    Apply("einsum", _QUERY, _KEY, name="product")
+    | Apply("einsum", _KEY, _QUERY, name="product")
+)  # fmt: skip
+
+
+@rewrite(
+    "attention",
+    _formula(_SCORES, lambda p: Apply("einsum", p, Any_("value")) | Apply("einsum", Any_("value"), p)),
+)
+def by_einsum(view: View, root: Node, match: Match) -> None:
+    """The same by einsum, as Keras's MultiHeadAttention writes it."""
+    product = view.nodes[match["product"]]
+    laws = {
+        _axes(product, key_at, root, value_at)
+        for key_at, key in enumerate(product.inputs)
+        for value_at, value in enumerate(root.inputs)
+        if key == match["key"] and value == match["value"]
+    }
+    heads_last = next((last for last, law in _LAYOUTS.items() if law in laws), None)
+    if heads_last is None:
+        raise Refusal("its axes are neither [batch, heads, t, dim] nor [batch, t, heads, dim]")
+    _write(view, root, match, heads_last=heads_last)
+
+
+_LAYOUTS = {True: ("bthd", "bshd", "bsho", "btho"), False: ("bhtd", "bhsd", "bhso", "bhto")}
+"""The axes of queries, keys, values and results: batch, heads, `t` places that ask, `s` places that are asked."""
+
+
+def _axes(product: Node, key_at: int, root: Node, value_at: int) -> tuple[str, str, str, str] | None:
+    """The axes by the letters of `_LAYOUTS`, the scores being `bhts`."""
+    operands, scores = _letters(product)
+    parts, result = _letters(root)
+    if len(operands) != 2 or len(parts) != 2 or len(scores) != 4 or len(parts[1 - value_at]) != 4:
+        return None
+    of_scores = dict(zip(scores, "bhts", strict=True))
+    of_shares = dict(zip(parts[1 - value_at], "bhts", strict=True))
+    query, key = operands[1 - key_at], operands[key_at]
+    return (
+        "".join(of_scores.get(letter, "d") for letter in query),
+        "".join(of_scores.get(letter, "d") for letter in key),
+        "".join(of_shares.get(letter, "o") for letter in parts[value_at]),
+        "".join(of_shares.get(letter, "o") for letter in result),
+    )
+
+
+def _letters(node: Node) -> tuple[list[str], str]:
+    operands, _, result = str(node.attrs["equation"]).replace(" ", "").partition("->")
+    return operands.split(","), result
+
+
+def _write(view: View, root: Node, match: Match, *, heads_last: bool) -> None:
+    operands = [match["query"], match["key"], match["value"]]
+    dtypes = {view.dtype(ref) for ref in (*operands, root.name)}
+    if len(dtypes) != 1 or not dtypes <= set(FLOATS):
+        raise Refusal("its operands are not floats of one dtype")
+    shapes = [view.shape(ref) for ref in operands]
+    if any(shape is None or not 3 <= len(shape) <= 4 or len(shape) != len(shapes[0] or ()) for shape in shapes):
+        raise Refusal("its operands are not known to have three or four axes each")
+    scale = (match.get("scale") or 1.0) * (match.get("query_scale") or 1.0)
+    scale /= (match.get("divisor") or 1.0) * (match.get("query_divisor") or 1.0)
+    mask = _mask(view, match)
+    view.rewrite(root, "attention", *operands, *mask, scale=float(scale), heads_last=heads_last)
+
+
+def _mask(view: View, match: Match) -> tuple[str, ...]:
+    """What is added to the scores, or where they count; nothing where they all do."""
+    mask, bias = match.get("mask"), match.get("bias")
+    ref = mask or bias
+    if ref is None:
+        return ()
+    if view.rank(ref) is None or view.rank(ref) > (view.rank(match["query"]) or 0):
+        raise Refusal("what masks its scores is not known to have no more axes than they have")
+    if mask and (view.dtype(mask) != "bool" or match["low"] > _LOW):
+        raise Refusal(f"its mask puts {match['low']} in the place of scores, which still counts")
+    if bias and view.dtype(bias) != view.dtype(match["product"]):
+        raise Refusal("what is added to its scores has another dtype")
+    return (ref,)
+
+
+_LOW = -1e4
+"""What leaves nothing of a share beside any usual score: Keras writes -1e9, and -3e4 in float16."""
+
+
+# -- the layer with its projections ---------------------------------------------------------------------------------------
+
+
+def _projected(name: str) -> Pattern:
+    return Apply("split_last", Apply("module", Any_(f"x_{name}"), name=name), name=f"{name}_heads")
+
+
+_NAMES = ("query", "key", "value", "attention_output")
+_HEADS = Apply("attention", *map(_projected, _NAMES[:3]), heads_last=True, name="attention")
+_JOINED = Apply("join_last", _HEADS, count=2) | Apply("reshape", _HEADS, name="joined")
+
+
+@rewrite("MultiHeadAttention", Apply("module", _JOINED, name="attention_output"))
+def multi_head(view: View, root: Node, match: Match) -> None:
+    """Four Linear layers of one scope, named as Keras names them, around attention."""
+    layers = {name: view.nodes[match[name]] for name in _NAMES}
+    specs = {name: view.module_of(node, "Linear") for name, node in layers.items()}
+    scope = str(root.attrs["module"]).rpartition(".")[0]
+    if not scope or any(str(node.attrs["module"]) != f"{scope}.{name}" for name, node in layers.items()):
+        raise Refusal(f"its projections are not {', '.join(_NAMES)} of one scope, so they stay beside it")
+    linear = {name: spec.args for name, spec in specs.items() if spec is not None}
+    if len(linear) != 4 or len({linear[name]["bias"] for name in _NAMES[:3]}) != 1:
+        raise Refusal("its projections are not all nn.Linear with a bias, or all without")
+    parted = {name: view.nodes[match[f"{name}_heads"]].attrs["sizes"] for name in _NAMES[:3]}
+    heads = parted["query"][0]
+    if any(len(sizes) != 2 or sizes[0] != heads for sizes in parted.values()):
+        raise Refusal(f"its projections are parted into {', '.join(map(str, parted.values()))}")
+    if match.get("joined") and not _joins(view, match):
+        raise Refusal("its heads are not joined before its output")
+    attention = view.nodes[match["attention"]]
+    args = {
+        **{f"{name}_features": linear[name]["in_features"] for name in _NAMES[:3]},
+        "out_features": linear["attention_output"]["out_features"],
+        "heads": heads,
+        "key_dim": parted["key"][1],
+        "value_dim": parted["value"][1],
+        "scale": attention.attrs["scale"],
+        "bias": linear["query"]["bias"],
+        "out_bias": linear["attention_output"]["bias"],
+    }
+    own = {f"{name}.{part}": f"{scope}.{name}.{part}" for name in _NAMES for part in ("weight", "bias")}
+    own = {part: tensor for part, tensor in own.items() if tensor in view.store}
+    if scope not in view.modules and view.name(scope, own) != scope:
+        raise Refusal(f"the scope {scope!r} holds other weights too")
+    operands = [match[f"x_{name}"] for name in _NAMES[:3]]
+    view.module(root, "MultiHeadAttention", scope, args, *operands, *attention.inputs[3:])
+
+
+def _joins(view: View, match: Match) -> bool:
+    shape, joined = view.shape(match["attention"]), view.shape(match["joined"])
+    return shape is not None and joined == (*shape[:-2], math.prod(shape[-2:]))

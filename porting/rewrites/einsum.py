@@ -1,0 +1,225 @@
+"""nn.Linear with axes around it: projections by `einsum`, as EinsumDense and MultiHeadAttention write them.
+
+`abc,cde->abde` is a Linear from `c` to `d * e`, whose last axis is parted. The kernel `[c, d, e]` is laid out once, here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from porting.lift import Refusal, View, rewrite
+from porting.patterns import Any_, Apply, Match, Weight
+from torch_towers.dtypes import FLOATS
+from torch_towers.graph import Node, node_of
+
+_EINSUM = Apply("einsum", Any_("a"), Any_("b"), name="product")
+_FLAT_KERNEL = Apply("reshape", Weight("kernel"), name="flat_kernel")
+_PRODUCT = Apply("matmul", Any_("x"), _FLAT_KERNEL, name="product")
+
+
+@dataclass(frozen=True, slots=True)
+class _Projection:
+    """An einsum of values with a kernel: axes by their letters, "." standing for those that an ellipsis holds."""
+
+    x: str
+    kernel: str
+    result: str
+
+    @property
+    def contracted(self) -> str:
+        return "".join(letter for letter in self.x if letter in self.kernel)
+
+    @property
+    def kept(self) -> str:
+        return "".join(letter for letter in self.x if letter not in self.kernel)
+
+    @property
+    def new(self) -> str:
+        return "".join(letter for letter in self.result if letter not in self.x)
+
+    def check(self) -> None:
+        """Refuses what is no product of matrices, however its axes are laid out."""
+        if any(len(set(letters)) != len(letters) for letters in (self.x, self.kernel, self.result)):
+            raise Refusal("it takes a diagonal")
+        if not self.contracted or set(self.contracted) & set(self.result):
+            raise Refusal("it multiplies along an axis that it keeps, or sums along none")
+        if set(self.kernel) != {*self.contracted, *self.new} or {*self.kept, *self.new} != set(self.result):
+            raise Refusal("it sums along an axis of one operand alone")
+        if "." in self.x + self.kernel and not (self.turned_x == self.x and self.turned_result == self.result):
+            raise Refusal("it moves axes past those that its ellipsis stands for")
+
+    @property
+    def turned_x(self) -> str:
+        """The axes of the values as nn.Linear takes them: what is summed comes last."""
+        return self.kept + self.contracted
+
+    @property
+    def turned_result(self) -> str:
+        """The axes of the result as nn.Linear gives them: what is new comes last."""
+        return self.kept + self.new
+
+
+@rewrite("Linear", Apply("add", _EINSUM, Weight("bias")))
+def einsum_with_bias(view: View, root: Node, match: Match) -> None:
+    """`einsum(x, kernel) + bias`, where the bias has the axes that the kernel adds."""
+    node, kernel, x, law = _read(view, match)
+    sizes = _sizes(view, kernel, law)
+    wanted = tuple(sizes[letter] for letter in law.new)
+    if view.shape(match["bias"]) != wanted or law.turned_result != law.result:
+        raise Refusal(f"what is added has shape {list(view.shape(match['bias']) or ())}, expected {list(wanted)}")
+    _check_other_uses(view, node, kernel, match["bias"])
+    _write(view, root, law, kernel, x, match["bias"])
+
+
+@rewrite("Linear", _EINSUM)
+def einsum(view: View, root: Node, match: Match) -> None:
+    """`einsum(x, kernel)`, with nothing added, or something that is no bias of the kernel's new axes."""
+    node, kernel, x, law = _read(view, match)
+    _check_other_uses(view, node, kernel, None)
+    _write(view, root, law, kernel, x, None)
+
+
+def _read(view: View, match: Match) -> tuple[Node, str, str, _Projection]:
+    """The einsum, its kernel, what is multiplied by it, and the letters."""
+    node = view.nodes[match["product"]]
+    weights = [
+        ref for ref in node.inputs if view.nodes.get(node_of(ref)) and view.nodes[node_of(ref)].op == "parameter"
+    ]
+    if len(node.inputs) != 2 or len(weights) != 1:
+        raise Refusal("it is not a product of values with one weight")
+    kernel = weights[0]
+    operands, _, result = str(node.attrs["equation"]).replace(" ", "").replace("...", ".").partition("->")
+    letters = operands.split(",")
+    at = node.inputs.index(kernel)
+    law = _Projection(letters[1 - at], letters[at], result)
+    law.check()
+    if view.dtype(kernel) not in FLOATS or len(view.shape(kernel) or ()) != len(law.kernel):
+        raise Refusal(f"the weight {kernel!r} is not floats of the axes {law.kernel!r}")
+    return node, kernel, node.inputs[1 - at], law
+
+
+def _sizes(view: View, kernel: str, law: _Projection) -> dict[str, int]:
+    return dict(zip(law.kernel, view.shape(kernel) or (), strict=True))
+
+
+def _check_other_uses(view: View, node: Node, kernel: str, bias: str | None) -> None:
+    """The kernel changes its layout, so that everything that uses it must be lifted, and with the same bias."""
+    for user in view.consumers(kernel):
+        same_place = len(user.inputs) == len(node.inputs) and user.inputs.index(kernel) == node.inputs.index(kernel)
+        if user.op != "einsum" or user.attrs != node.attrs or user.inputs.count(kernel) != 1 or not same_place:
+            raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")
+        _check_same_bias(view, user, kernel, bias)
+
+
+def _check_same_bias(view: View, user: Node, kernel: str, bias: str | None) -> None:
+    if bias is None:
+        return
+    sums = view.consumers(user.name)
+    if len(sums) != 1 or sums[0].op != "add" or bias not in sums[0].inputs or view.is_output(user.name):
+        raise Refusal(f"its kernel {kernel!r} is also used by {user.name!r}, without the same bias")
+
+
+def _write(view: View, root: Node, law: _Projection, kernel: str, x: str, bias: str | None) -> None:
+    """Joins the axes that are summed, calls nn.Linear, parts the axes that are new: each only where there is something to do."""
+    sizes, dtype = _sizes(view, kernel, law), view.dtype(kernel)
+    inner, outer = ([sizes[letter] for letter in letters] for letters in (law.contracted, law.new))
+    shape = view.shape(x)
+    if shape is None:
+        raise Refusal("the shape of its input is not known")
+    order = [law.kernel.index(letter) for letter in law.new + law.contracted]
+    width = math.prod(inner), math.prod(outer)
+    _linear(view, root, x, kernel, bias, (order, *width))
+    turn = [law.x.index(letter) for letter in law.turned_x]
+    if law.turned_x != law.x:
+        shape = tuple(shape[axis] for axis in turn)
+        x = view.before(root, "transpose", x, known=(dtype, shape), perm=tuple(turn))
+    rows = shape[: len(shape) - len(inner)]
+    if len(inner) != 1:
+        x = view.before(root, "join_last", x, known=(dtype, (*rows, width[0])), count=len(inner))
+    view.rewrite(root, "module", x, module=view.nodes[root.name].attrs["module"])
+    if len(outer) != 1:
+        view.then(root, "split_last", known=(dtype, (*rows, width[1])), sizes=tuple(outer))
+    if law.turned_result != law.result:
+        perm = tuple(law.turned_result.index(letter) for letter in law.result)
+        view.then(root, "transpose", known=(dtype, (*rows, *outer)), perm=perm)
+
+
+def _linear(view: View, root: Node, x: str, kernel: str, bias: str | None, layout: tuple[list[int], int, int]) -> None:
+    """`root` calls nn.Linear, whose weight has the kernel's axes in the order of `layout`, in two groups of its sizes."""
+    order, in_features, out_features = layout
+    args = {"in_features": in_features, "out_features": out_features, "bias": bias is not None}
+    value = view.tensor(kernel)
+    weights, values = {"weight": kernel}, {"weight": value}
+    if value.ndim == len(order):  # else another call of this layer has laid it out
+        values["weight"] = value.permute(order).reshape(out_features, in_features).contiguous()
+    if bias is not None:
+        weights["bias"], values["bias"] = bias, view.tensor(bias).reshape(-1)
+    view.layer(root, "Linear", args, x, weights=weights, values=values)
+
+
+# -- Keras 3 on known sizes: the kernel is made a matrix at every call ----------------------------------------------------
+
+
+@rewrite("Linear", Apply("add", Apply("reshape", _PRODUCT, name="parted"), Weight("bias")))
+def flat_kernel_with_bias(view: View, root: Node, match: Match) -> None:
+    """`reshape(x @ reshape(kernel)) + bias`, where the last axis is parted as the bias is."""
+    product, sizes = view.nodes[match["product"]], view.shape(match["bias"])
+    before, after = view.shape(product.name), view.shape(match["parted"])
+    if not sizes or len(sizes) < 2 or before is None or after != (*before[:-1], *sizes):
+        raise Refusal(f"what is added has shape {list(sizes or ())}: it is not a bias of what is multiplied")
+    order, width = _flat_layout(view, match)
+    for user in view.consumers(match["flat_kernel"]):
+        parted = view.consumers(user.name)
+        if len(parted) != 1 or parted[0].op != "reshape" or view.is_output(user.name):
+            raise Refusal(f"its kernel {match['kernel']!r} is also used by {user.name!r}, without the same bias")
+        _check_same_bias(view, parted[0], match["kernel"], match["bias"])
+    _linear(view, root, match["x"], match["kernel"], match["bias"], (order, *width))
+    view.then(root, "split_last", known=(view.dtype(match["kernel"]), before), sizes=sizes)
+
+
+@rewrite("Linear", Apply("add", _PRODUCT, Weight("bias")))
+def flat_kernel_with_vector(view: View, root: Node, match: Match) -> None:
+    """`x @ reshape(kernel) + bias`, where axes of the kernel are joined on its side of the values alone."""
+    order, width = _flat_layout(view, match)
+    if view.shape(match["bias"]) != width[1:]:
+        raise Refusal(f"what is added has shape {list(view.shape(match['bias']) or ())}, expected [{width[1]}]")
+    for user in view.consumers(match["flat_kernel"]):
+        _check_same_bias(view, user, match["kernel"], match["bias"])
+    _linear(view, root, match["x"], match["kernel"], match["bias"], (order, *width))
+
+
+@rewrite("Linear", _PRODUCT)
+def flat_kernel(view: View, root: Node, match: Match) -> None:
+    """`x @ reshape(kernel)`, a matrix made of a kernel of more axes."""
+    order, width = _flat_layout(view, match)
+    _linear(view, root, match["x"], match["kernel"], None, (order, *width))
+
+
+def _flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
+    """The kernel's axes as nn.Linear has them, and the sizes of the matrix `[in, out]` that is made of it."""
+    kernel, flat = match["kernel"], view.shape(match["flat_kernel"])
+    shape = view.shape(kernel) or ()
+    if view.dtype(kernel) not in FLOATS or flat is None or len(flat) != 2 or len(shape) < 3:
+        raise Refusal(f"the weight {kernel!r} is not floats made a matrix")
+    inner = next((count for count in range(1, len(shape)) if math.prod(shape[:count]) == flat[0]), None)
+    if inner is None:
+        raise Refusal(f"its kernel has the axes {list(shape)}, of which no first ones make {flat[0]}")
+    if len(view.consumers(kernel)) != 1:
+        raise Refusal(f"its kernel {kernel!r} is also used by other ops")
+    for user in view.consumers(match["flat_kernel"]):
+        if user.op != "matmul" or user.inputs[1] != match["flat_kernel"] or (view.rank(user.inputs[0]) or 0) < 2:
+            raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")
+    return [*range(inner, len(shape)), *range(inner)], (flat[0], flat[1])
+
+
+@rewrite("", Apply("reshape", Apply("module", Any_("x"), name="linear")))
+def parted_heads(view: View, root: Node, match: Match) -> None:
+    """The last axis of what nn.Linear gives, parted."""
+    before, after = view.shape(match["linear"]), view.shape(root.name)
+    if view.module_of(view.nodes[match["linear"]], "Linear") is None or not before or not after:
+        raise Refusal("not a Linear, or its shape is not known")
+    sizes = after[len(before) - 1 :]
+    if after[: len(before) - 1] != before[:-1] or len(sizes) < 2 or not all(isinstance(size, int) for size in sizes):
+        raise Refusal("other axes change too")
+    view.rewrite(root, "split_last", match["linear"], sizes=sizes)

@@ -1,0 +1,140 @@
+"""Convolutions: torch's own modules, over channels that come last and with TensorFlow's margins.
+
+Kernels lie in torch's layout. That channels come last costs no copy: their transposition is torch's `channels_last` memory format.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from torch_towers.ops.conv import Padding, convolve, convolve_back
+from torch_towers.registry import module
+
+
+class _Margins(nn.Module):
+    """What all of these have: margins as TensorFlow counts them, and the axis of the channels."""
+
+    def _lay_out(self, padding: Padding, channels_last: bool) -> None:
+        if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+            raise ValueError(f'padding is {padding!r}, expected "SAME", "VALID" or (before, after) for each axis')
+        self.margins: Padding = padding if isinstance(padding, str) else tuple((a, b) for a, b in padding)
+        self.channels_last = channels_last
+
+    def extra_repr(self) -> str:
+        shown = super().extra_repr()
+        if self.margins != "VALID":
+            shown += f", padding={self.margins!r}"
+        return shown if self.channels_last else f"{shown}, channels_last=False"
+
+
+def _forward(layer: Any, input: Tensor) -> Tensor:
+    x = input.movedim(-1, 1) if layer.channels_last else input
+    y = convolve(x, layer.weight, layer.bias, layer.stride, layer.margins, layer.dilation, layer.groups)
+    return y.movedim(1, -1) if layer.channels_last else y
+
+
+def _backward(layer: Any, input: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    x = input.movedim(-1, 1) if layer.channels_last else input
+    y = convolve_back(x, layer.weight, layer.bias, sizes, layer.stride, layer.margins, layer.dilation)
+    return y.movedim(1, -1) if layer.channels_last else y
+
+
+@module()
+class Conv1d(_Margins, nn.Conv1d):
+    """`nn.Conv1d` over sequences: `[batch, length, in] -> [batch, length', out]`.
+
+    `padding` is "SAME", "VALID", or (before, after) for each spatial axis. Source: Keras Conv1D, DepthwiseConv1D.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1,),
+        padding: Padding = "VALID", dilation: tuple[int, ...] = (1,), groups: int = 1, bias: bool = True,
+        channels_last: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)  # type: ignore[reportArgumentType]
+        self._lay_out(padding, channels_last)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _forward(self, input)
+
+
+@module()
+class Conv2d(_Margins, nn.Conv2d):
+    """`nn.Conv2d` over images: `[batch, height, width, in] -> [batch, height', width', out]`.
+
+    Depthwise ones have as many groups as channels. `padding` as in `Conv1d`. Source: Keras Conv2D, DepthwiseConv2D, SeparableConv2D.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1, 1),
+        padding: Padding = "VALID", dilation: tuple[int, ...] = (1, 1), groups: int = 1, bias: bool = True,
+        channels_last: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)  # type: ignore[reportArgumentType]
+        self._lay_out(padding, channels_last)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _forward(self, input)
+
+
+@module()
+class Conv3d(_Margins, nn.Conv3d):
+    """`nn.Conv3d` over volumes: `[batch, *space, in] -> [batch, *space', out]`. `padding` as in `Conv1d`. Source: Keras Conv3D."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1, 1, 1),
+        padding: Padding = "VALID", dilation: tuple[int, ...] = (1, 1, 1), groups: int = 1, bias: bool = True,
+        channels_last: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)  # type: ignore[reportArgumentType]
+        self._lay_out(padding, channels_last)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _forward(self, input)
+
+
+@module()
+class ConvTranspose1d(_Margins, nn.ConvTranspose1d):
+    """`nn.ConvTranspose1d` to a given length: `[batch, length, in], length' -> [batch, length', out]`. Source: Keras Conv1DTranspose."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1,),
+        padding: Padding = "VALID", dilation: tuple[int, ...] = (1,), bias: bool = True, channels_last: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, 0, 1, bias, dilation)  # type: ignore[reportArgumentType]
+        self._lay_out(padding, channels_last)
+
+    def forward(self, input: Tensor, *sizes: int) -> Tensor:  # type: ignore[reportIncompatibleMethodOverride]
+        return _backward(self, input, sizes)
+
+
+@module()
+class ConvTranspose2d(_Margins, nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` to given sizes: `[batch, h, w, in], h', w' -> [batch, h', w', out]`. Source: Keras Conv2DTranspose."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1, 1),
+        padding: Padding = "VALID", dilation: tuple[int, ...] = (1, 1), bias: bool = True, channels_last: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, 0, 1, bias, dilation)  # type: ignore[reportArgumentType]
+        self._lay_out(padding, channels_last)
+
+    def forward(self, input: Tensor, *sizes: int) -> Tensor:  # type: ignore[reportIncompatibleMethodOverride]
+        return _backward(self, input, sizes)
+
+
+@module()
+class ConvTranspose3d(_Margins, nn.ConvTranspose3d):
+    """`nn.ConvTranspose3d` to given sizes: `[batch, *space, in], *sizes -> [batch, *sizes, out]`. Source: Keras Conv3DTranspose."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1, 1, 1),
+        padding: Padding = "VALID", dilation: tuple[int, ...] = (1, 1, 1), bias: bool = True, channels_last: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, 0, 1, bias, dilation)  # type: ignore[reportArgumentType]
+        self._lay_out(padding, channels_last)
+
+    def forward(self, input: Tensor, *sizes: int) -> Tensor:  # type: ignore[reportIncompatibleMethodOverride]
+        return _backward(self, input, sizes)

@@ -1,0 +1,56 @@
+"""Attention: what each place takes from others."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from torch_towers.calls import readable
+from torch_towers.registry import op
+
+
+@op()
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, scale: float, heads_last: bool = False
+) -> Tensor:
+    """`softmax(scale * query @ key.T + mask) @ value`: `[..., t, dim], [..., s, dim], [..., s, out] -> [..., t, out]`.
+
+    `mask` broadcasts to `[..., t, s]`: floats are added; where a boolean is False nothing is taken, and a place that may take
+    nothing takes the average of all, as in TensorFlow. `heads_last` says that operands and result are `[batch, t, heads, dim]`.
+    Source: Keras MultiHeadAttention, Attention.
+    """
+    if heads_last:
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    if mask is not None and mask.dtype == torch.bool:
+        some = mask.any(-1, keepdim=True)
+        query, mask = torch.where(some, query, 0.0), mask | ~some  # equal scores for a place that may take nothing
+    if _is_usual(query, key, mask):
+        result = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    else:
+        result = torch.softmax(_scores(query * scale @ key.mT, mask), -1) @ value
+    return result.transpose(1, 2) if heads_last else result
+
+
+def _scores(products: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return products
+    return products.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else products + mask
+
+
+def _is_usual(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+    """Whether torch's attention takes it: not where there is nothing, nor where the mask has more rows than the scores.
+
+    Nor where a gradient is asked for and a float mask may be -1e9 all along a row: torch keeps the logarithm of the row's sum
+    for its gradient, in which the count of its places is lost.
+    """
+    if mask is not None and mask.is_floating_point() and torch.is_grad_enabled() and query.requires_grad:
+        return False
+    if not readable():
+        return True
+    if not query.numel() or mask is None:
+        return bool(query.numel())
+    sizes = (*query.shape[:-1], key.shape[-2])[-mask.ndim :]
+    return all(size in (1, wanted) for size, wanted in zip(mask.shape, sizes, strict=False))

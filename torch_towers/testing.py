@@ -1,0 +1,52 @@
+"""Testing: the parity that a checkpoint was ported with, as an assertion in a user's own tests.
+
+    def test_the_towers_are_tensorflows():
+        torch_towers.testing.assert_parity("checkpoints/shop")
+
+With pytest, the fixture `assert_parity` is the same function: `pytest_plugins = ["torch_towers.testing"]` brings it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from torch_towers.errors import CheckpointError
+from torch_towers.info import recorded_parity
+from torch_towers.two_tower import TwoTower, load
+from torch_towers.verify import compared, recorded_in
+
+
+def assert_parity(
+    checkpoint: str | os.PathLike[str],
+    towers: TwoTower | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+) -> None:
+    """Runs the batches recorded in `checkpoint`, and compares the answers with TensorFlow's as `torch-towers verify` does.
+
+    `towers`: what is compared in the place of those loaded from the checkpoint (compiled, quantized, on a GPU). Errors:
+    `AssertionError` names tower, output and distance; `CheckpointError` where nothing is recorded.
+    """
+    batches = recorded_in(Path(checkpoint))
+    if not batches:
+        raise CheckpointError(f"{checkpoint}: holds no recorded answers: port it again where TensorFlow is installed")
+    towers = load(checkpoint, device=device, dtype=dtype) if towers is None else towers
+    checked = compared(towers, batches, recorded_parity(Path(checkpoint)))
+    wrong = [f"{found.tower} {found.output}: {found.said}" for found in checked if not found.passed]
+    if wrong:
+        raise AssertionError("\n".join([f"{checkpoint} does not give TensorFlow's answers here:", *wrong]))
+
+
+if importlib.util.find_spec("pytest") is not None:
+    import pytest
+
+    @pytest.fixture(name="assert_parity")
+    def assert_parity_fixture() -> Callable[..., None]:
+        """`assert_parity`, for tests that ask for it by name."""
+        return assert_parity
