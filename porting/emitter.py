@@ -246,6 +246,13 @@ class Emitter:
                 return _merge(probes, sizes, len(set(free[0].values())) == len(leaves))
         return None
 
+    def infer(self, node: Node, known: Mapping[str, Value]) -> list[tuple[Any, Any]]:
+        """The dtype and shape of each result of a node among other `known` values; nothing where none are found."""
+        entry = OPS.get(node.op)
+        if entry is None or any(isinstance(value, Graph) for value in node.attrs.values()):
+            return []
+        return self._infer(entry, _values(node.inputs, known), dict(node.attrs)) or []
+
     def _relate(self, entry: Op, operands: Sequence[Any], attrs: dict[str, Any], result: Any) -> None:
         """Remembers that the first sizes of `operands` are equal, where the op takes them only so, and that a result has as many rows."""
         firsts = list(
@@ -312,6 +319,13 @@ def has_effect(node: Node) -> bool:
     """True for checks, and for branches and loops that hold one."""
     bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
     return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)
+
+
+def _values(operands: Any, known: Mapping[str, Value]) -> Any:
+    """Operands with what is known of them in place of their references."""
+    if isinstance(operands, tuple):
+        return tuple(_values(operand, known) for operand in operands)  # type: ignore[reportUnknownVariableType]
+    return known.get(operands, Value(operands, None, None)) if isinstance(operands, str) else operands
 
 
 def _result_count(op: str) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from porting.emitter import EFFECTS
+from porting.emitter import EFFECTS, Emitter
 from porting.names import identifier, numbered, place, spaced
 from porting.patterns import SOURCES, Match, Pattern
 from porting.patterns import constant as constant_of
@@ -27,6 +27,7 @@ from torch_towers.registry import MODULES
 
 ORDER = (
     "laws",
+    "recurrent",
     "images",
     "conv",
     "linear",
@@ -79,20 +80,22 @@ class Rewrite:
     pattern: Pattern
     apply: Callable[[View, Node, Match], str | None]
     keeps: frozenset[str]
+    forward: bool
 
 
 REWRITES: dict[str, list[Rewrite]] = {}
 
 
-def rewrite(layer: str, pattern: Pattern, *, keeps: Iterable[str] = ()) -> Callable[[Any], Any]:
+def rewrite(layer: str, pattern: Pattern, *, keeps: Iterable[str] = (), forward: bool = False) -> Callable[[Any], Any]:
     """Registers `apply(view, root, match)` for what `pattern` finds.
 
     The nodes that a match covers must be used by nothing else, except those that the pattern binds under a name in `keeps`.
+    `forward`: nodes are visited from the first to the last, where a layer needs to know the sizes that the one before it gives.
     """
 
     def add(apply: Callable[[View, Node, Match], str | None]) -> Callable[[View, Node, Match], str | None]:
         file = apply.__module__.rpartition(".")[2]
-        REWRITES.setdefault(file, []).append(Rewrite(layer, pattern, apply, frozenset(keeps)))
+        REWRITES.setdefault(file, []).append(Rewrite(layer, pattern, apply, frozenset(keeps), forward))
         return apply
 
     return add
@@ -135,7 +138,8 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     view = View(graph, store, known)
     refusals: dict[str, str] = {}
     for item in load_rewrites():
-        for name in reversed(list(view.nodes)):  # the largest formula first: `x @ w + b` before the `x @ w` inside it
+        names = list(view.nodes)  # the largest formula first: `x @ w + b` before the `x @ w` inside it
+        for name in names if item.forward else reversed(names):
             node = view.nodes.get(name)
             if node is not None:
                 _try(view, item, node, refusals)
@@ -143,10 +147,10 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     remaining = Counter(node.op for node in view.nodes.values() if node.op not in {*SOURCES, "module"})
     counts = _counts(view)
     still = [name for name in refusals if name in view.nodes and not _was_lifted(view, name, refusals[name])]
-    lifted, renamed = _named(view.graph())
-    values = _known(lifted, view.known, renamed)
+    lifted, names = _named(view.graph())
+    values = _known(lifted, view.known, names)
     refused = tuple(refusals[name] for name in still)
-    return Lifted(lifted, _used(lifted, view.store), values, counts, remaining, refused, view.origins, renamed)
+    return Lifted(lifted, _used(lifted, view.store), values, counts, remaining, refused, view.origins, names)
 
 
 def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> None:
@@ -202,7 +206,7 @@ def _named(graph: Graph) -> tuple[Graph, dict[str, str]]:
                 taken.add(wanted)
                 new[node.name] = wanted
     nodes = [
-        Node(new.get(node.name, node.name), node.op, _renamed(node.inputs, new), node.attrs) for node in graph.nodes
+        Node(new.get(node.name, node.name), node.op, renamed(node.inputs, new), node.attrs) for node in graph.nodes
     ]
     outputs = {name: _rename(ref, new) for name, ref in graph.outputs.items()}
     return Graph(graph.inputs, tuple(nodes), outputs, graph.modules), new
@@ -220,10 +224,17 @@ def _rename(ref: str, new: Mapping[str, Any]) -> Any:
     return f"{new.get(name, name)}:{index}" if colon else new.get(name, name)
 
 
-def _renamed(operands: Any, new: Mapping[str, Any]) -> Any:
+def renamed(operands: Any, new: Mapping[str, Any]) -> Any:
     if isinstance(operands, tuple):
-        return tuple(_renamed(operand, new) for operand in operands)  # type: ignore[reportUnknownVariableType]
+        return tuple(renamed(operand, new) for operand in operands)  # type: ignore[reportUnknownVariableType]
     return _rename(operands, new) if isinstance(operands, str) else operands
+
+
+def _exchanged(operands: Any, new: Mapping[str, str]) -> Any:
+    """`operands` with whole references exchanged, results of a node among them."""
+    if isinstance(operands, tuple):
+        return tuple(_exchanged(operand, new) for operand in operands)  # type: ignore[reportUnknownVariableType]
+    return new.get(operands, operands) if isinstance(operands, str) else operands
 
 
 def _known(graph: Graph, known: Mapping[str, Value], new: Mapping[str, str]) -> dict[str, Value]:
@@ -231,6 +242,12 @@ def _known(graph: Graph, known: Mapping[str, Value], new: Mapping[str, str]) -> 
     left = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs}
     moved = {_rename(ref, new): replace(value, ref=_rename(ref, new)) for ref, value in known.items()}
     return {ref: value for ref, value in moved.items() if node_of(ref) in left}
+
+
+def _in_bodies(node: Node) -> set[str]:
+    """The weights and constants that a loop or branch names inside."""
+    bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
+    return {str(inner.attrs["tensor"]) for body in bodies for inner in walk(body) if inner.op in SOURCES}
 
 
 def _used(graph: Graph, store: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,9 +296,8 @@ class View:
         for node in graph.nodes:
             self._use(node)
         self._output_nodes = {node_of(ref) for ref in self.outputs.values()}
-        bodies = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, Graph)]
-        inner = [node for body in bodies for node in walk(body)]
-        self.in_bodies = {str(node.attrs["tensor"]) for node in inner if node.op in SOURCES}
+        self.bodies = {node.name: _in_bodies(node) for node in graph.nodes}  # a loop or branch -> what it names inside
+        self.bodies = {name: tensors for name, tensors in self.bodies.items() if tensors}
         self._touched: list[str] = []
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -361,6 +377,7 @@ class View:
         for ref in references(before):
             self._unuse(node_of(ref), root.name)
         node = self.nodes[root.name] = Node(root.name, op, inputs, attrs)
+        self.bodies.pop(root.name, None)
         self._use(node)
         self._touched += [node_of(ref) for ref in references(before)]
 
@@ -387,7 +404,7 @@ class View:
         """Everything that used `root` uses `ref`, a reference or a literal, from now on."""
         new = {root.name: ref}
         for user in self.consumers(root.name):
-            inputs = _renamed(user.inputs, new)
+            inputs = renamed(user.inputs, new)
             for old in references(user.inputs):
                 self._unuse(node_of(old), user.name)
             self.nodes[user.name] = replace(user, inputs=inputs)
@@ -425,9 +442,13 @@ class View:
             first = next(iter(tensors.values()))
             name = self.name(called or self._wanted(first, kind, tensors), tensors)
             for part, tensor in tensors.items():
-                self._check_free(f"{name}.{part}", tensor, part in (values or {}))
+                self._check_free(root, f"{name}.{part}", tensor, part in (values or {}))
+            old = {tensor: self.store.pop(tensor) for tensor in set(tensors.values())}
             for part, tensor in tensors.items():
-                self._take(name, part, tensor, weights[part], (values or {}).get(part))
+                value = (values or {}).get(part)
+                self._take(name, part, tensor, weights[part], old[tensor] if value is None else value)
+            for tensor in old:
+                self.origins.pop(tensor, None)
             self.layers[key] = name
         self.module(root, kind, name, args, *inputs)
 
@@ -435,25 +456,63 @@ class View:
         """The name for a layer whose first weight was `first`: its scope, or a place in that scope where others live there too."""
         scope, _, last = first.rpartition(".")
         word = _snake(kind) if last in ("weight", "bias", "w", "b") else last
-        if not scope or (self._holds_others(scope, own) and f"{scope}.{word}" not in self.modules):
-            return f"{scope}.{word}" if scope else word
-        return scope
+        if not scope:
+            return word
+        layers = any(owner.startswith(f"{scope}.") for owner in self.owned.values())
+        return f"{scope}.{word}" if layers or self._holds_others(scope, own) else scope
 
-    def _check_free(self, new: str, tensor: str, changes: bool) -> None:
+    def _check_free(self, root: Node, new: str, tensor: str, changes: bool) -> None:
         """Refuses a weight that a layer cannot have."""
         if tensor in self.owned:
             raise Refusal(f"its weight {tensor!r} already belongs to the layer {self.owned[tensor]!r}")
-        if tensor in self.in_bodies and (new != tensor or changes):
+        inside = any(tensor in names for node, names in self.bodies.items() if node in self.nodes and node != root.name)
+        if inside and (new != tensor or changes):
             raise Refusal(f"its weight {tensor!r} is also used inside a loop or a branch")
 
     def _take(self, name: str, part: str, tensor: str, ref: str, value: Any) -> None:
         """The module `name` owns a weight: it is called `<name>.<part>` from now on, wherever else it is used too."""
         new = f"{name}.{part}"
-        old = self.store.pop(tensor)
-        self.store[new] = old if value is None else value
-        self.owned[new], self.origins[new] = name, self.origins.pop(tensor, tensor)
+        self.store[new] = value
+        self.owned[new], self.origins[new] = name, self.origins.get(tensor, tensor)
         node = self.nodes[node_of(ref)]
         self.nodes[node.name] = replace(node, attrs={**node.attrs, "tensor": new})
+
+    def redirect(self, root: Node, refs: Mapping[str, str]) -> None:
+        """Everything that used one of `root`'s results by the references in `refs` uses it by the others from now on."""
+        for user in self.consumers(root.name):
+            inputs = _exchanged(user.inputs, refs)
+            self.nodes[user.name] = replace(user, inputs=inputs)
+        self.outputs = {name: refs.get(ref, ref) for name, ref in self.outputs.items()}
+
+    def learn(self, root: Node, specs: Mapping[str, tuple[str | None, tuple[Any, ...]]]) -> None:
+        """The dtypes and shapes of `root`'s results, in place of what was known before it was a layer."""
+        self.known = {ref: value for ref, value in self.known.items() if node_of(ref) != root.name}
+        self.known |= {ref: Value(ref, *spec) for ref, spec in specs.items()}
+
+    def settle(self, ref: str, shape: tuple[Any, ...]) -> None:
+        """`shape` is that of `ref`, of which less was known: the same sizes get the same names, there and in what follows."""
+        self._same(ref, shape)
+        emitter = Emitter(())
+        changed = {node_of(ref)}
+        for name, node in self.nodes.items():
+            if changed.isdisjoint(map(node_of, references(node.inputs))):
+                continue
+            changed.add(name)
+            specs = emitter.infer(node, self.known)
+            for i, (_, found) in enumerate(specs):
+                self._same(f"{name}:{i}" if len(specs) > 1 else name, found)
+
+    def _same(self, ref: str, shape: tuple[Any, ...] | None) -> None:
+        """Sizes of `ref` that had names of their own are called as in `shape` everywhere."""
+        old = self.shape(ref)
+        if old is None or shape is None or len(old) != len(shape):
+            return
+        new = {a: b for a, b in zip(old, shape, strict=True) if isinstance(a, str) and b is not None and a != b}
+        if not new:
+            return
+        for each, value in self.known.items():
+            if value.shape is not None and not new.keys().isdisjoint(value.shape):
+                self.known[each] = replace(value, shape=tuple(new.get(size, size) for size in value.shape))
 
     def know(self, root: Node, dtype: str | None, shape: tuple[Any, ...] | None) -> None:
         """The dtype and shape of `root`, where the rewrite knows more than was known of the ops."""

@@ -30,12 +30,12 @@ def plain(*tensors: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return False
-    return _level() < 0 or all(_forward_ad.unpack_dual(x).tangent is None for x in tensors)
+    return not forward_ad_is_on() or all(_forward_ad.unpack_dual(x).tangent is None for x in tensors)
 
 
-def _level() -> int:
-    """How deep forward mode is nested, -1 outside of it: `unpack_dual` takes a microsecond, and is asked only inside."""
-    return getattr(forward_ad, "_current_level", 0)
+def forward_ad_is_on() -> bool:
+    """Whether forward mode is at work: `unpack_dual` takes a microsecond, and is asked only then."""
+    return getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def readable(*tensors: Tensor) -> bool:

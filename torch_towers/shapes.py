@@ -45,6 +45,8 @@ class WithoutCompiler(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.__name__.strip("_")
+        if func is torch.embedding and args[0].is_meta:  # its table may be of any size
+            return torch.empty((*args[1].shape, args[0].shape[1]), dtype=args[0].dtype, device="meta")
         known = name in _ELEMENTWISE or name in _OF_SHAPES
         operands: list[Tensor] = []
         if known:

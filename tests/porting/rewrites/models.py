@@ -277,6 +277,37 @@ def _attentions(keras: Any, is_3: bool) -> Any:
     return model
 
 
+def _sequences(keras: Any, is_3: bool) -> Any:
+    """Recurrent layers of every kind, over all steps (`s`) and under a mask (`ids` of 0)."""
+    layers = keras.layers
+    s, ids = keras.Input((None, 8), name="s"), keras.Input((None,), name="ids", dtype="int32")
+    embedded = layers.Embedding(20, 8, mask_zero=True, name="embed")(ids)
+    out: dict[str, Any] = {}
+    out["gru"] = layers.GRU(5, name="gru")(s)
+    out["gru_masked"] = layers.GRU(5, name="gru_masked")(embedded)
+    out["gru_reset_before"] = layers.GRU(5, reset_after=False, name="gru_reset_before")(s)
+    back = layers.GRU(5, go_backwards=True, return_sequences=True, use_bias=False, name="gru_back")
+    out["gru_back"] = back(s)
+    sequence, h, c = layers.LSTM(5, return_sequences=True, return_state=True, name="lstm_state")(s)
+    out["lstm_state"] = sequence
+    out["lstm_from"] = layers.LSTM(5, name="lstm_from")(s, initial_state=[h, c])
+    out["rnn"] = layers.SimpleRNN(5, name="rnn")(s)
+    ways = layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="ways")(embedded)
+    out["ways"] = ways * 1.5
+    out["stacked"] = layers.SimpleRNN(3, name="stacked")(ways)
+    # What almost is one of these layers.
+    out["other_activation"] = layers.GRU(5, activation="relu", name="other_activation")(s)
+    out["other_gates"] = layers.LSTM(5, recurrent_activation="hard_sigmoid", name="other_gates")(s)
+    twice = layers.SimpleRNN(5, name="twice")
+    out["once"], out["twice"] = twice(s), twice(-s)
+    start = layers.GRU(5, name="masked_start")
+    out["masked_start"] = start(embedded, initial_state=out["gru"])
+    out["cell_state_masked"] = layers.LSTM(5, return_state=True, name="cell_state_masked")(embedded)[2]
+    model = keras.Model({"s": s, "ids": ids}, out)
+    _draw_weights(model, keep=[])
+    return model
+
+
 GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "tensors": _tensors,
     "lookups": _lookups,
@@ -285,6 +316,7 @@ GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "einsums": _einsums,
     "attentions": _attentions,
     "convolutions": convolutions.layers_of,
+    "sequences": _sequences,
 }
 
 
@@ -307,6 +339,7 @@ def _near_misses(path: Path) -> None:
             self.wide, self.scalar_bias = weight("wide", 8, 4), weight("scalar_bias", 1)
             self.mixed, self.square = weight("mixed", 8, 2, 8), weight("square", 8, 8)
             self.rows = weight("rows", 5, 3)
+            self.wq, self.wo = weight("block_0/wq", 8, 3), weight("block_0/wo", 8, 3)
             self.gamma, self.beta = weight("gamma", 8), weight("beta", 8)
             self.table, self.shared, self.shared_bias = (
                 weight("table", 8, 8),
@@ -358,6 +391,7 @@ def _near_misses(path: Path) -> None:
             out["wide_bias"] = tf.matmul(
                 tf.nn.softmax(tf.matmul(s, 2.0 * s, transpose_b=True) + tf.ones([2, 1, 1, 5])), s
             )
+            out["wq"], out["wo"] = tf.matmul(x, self.wq), tf.matmul(x, self.wo)
             out["last_rows"] = tf.reduce_sum(self.rows[: tf.shape(x)[0] - 2], 0)
             out["gaps"] = self.gaps.lookup(t)
             words = self.words.lookup(tf.strings.split(t, maxsplit=2).flat_values)

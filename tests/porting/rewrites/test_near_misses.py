@@ -86,3 +86,8 @@ def test_a_tied_table_is_one_weight_and_its_gradients_are_tensorflows(almost: Ex
     gradient = dict(almost.program.named_parameters())[name].grad
     assert gradient is not None
     torch.testing.assert_close(gradient, torch.from_numpy(expected), rtol=1e-5, atol=1e-4)
+
+
+def test_layers_of_one_scope_keep_the_names_of_their_weights(almost: Exported) -> None:
+    names = {name for name, _ in almost.program.named_parameters()}
+    assert {name for name in names if name.startswith("block")} == {"block_0.wq.weight", "block_0.wo.weight"}
