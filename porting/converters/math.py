@@ -212,7 +212,10 @@ _MANTISSA = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}
 
 @converter("Bitcast")
 def bitcast(t: Emit, x: Any, *, type: str) -> Any:
-    return t.bitcast(x, dtype=type)
+    return t.bitcast(x, dtype=type, reads=_BITS.get(x.dtype, ""), gives=_BITS.get(type, ""))
+
+
+_BITS = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 
 
 @converter("Complex", ignores=("Tout",))

@@ -329,16 +329,24 @@ def _mantissa(dtype: torch.dtype) -> int:
 
 
 @op()
-def bitcast(x: Tensor, *, dtype: str) -> Tensor:
+def bitcast(x: Tensor, *, dtype: str, reads: str = "", gives: str = "") -> Tensor:
     """The bits of `x` read as another dtype: `[...] -> [...]`, `[..., n]` where it is n times narrower, and the reverse.
 
-    Source: tf.raw_ops.Bitcast.
+    `reads` and `gives` ("f32", "f16", ...) are the floats that the graph has on either side: bits are theirs, whatever precision the
+    tower runs in. Source: tf.raw_ops.Bitcast.
     """
-    target = torch_dtype(dtype)
+    x = x.to(_FLOAT_BITS[reads]) if reads else x
+    target = _FLOAT_BITS[gives] if gives else torch_dtype(dtype)
     if x.element_size() > target.itemsize:
-        return x.contiguous().unsqueeze(-1).view(target)
-    wide = x.contiguous().view(target)
-    return wide.squeeze(-1) if x.element_size() < target.itemsize else wide
+        found = x.contiguous().unsqueeze(-1).view(target)
+    else:
+        found = x.contiguous().view(target)
+        found = found.squeeze(-1) if x.element_size() < target.itemsize else found
+    return found.to(torch_dtype(dtype))
+
+
+_FLOAT_BITS = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64}
+"""Floats by names that a change of precision does not replace."""
 
 
 @op(stage="early")

@@ -70,6 +70,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("matmul", (X, Y.T), {}), ("einsum", (X, Y), {"equation": "ij,kj->ik"}), ("cross", (X[:, :3], Y[:, :3]), {}),
     ("band_part", (X,), {"lower": 1, "upper": 0}), ("diagonal", (X,), {}), ("diag_embed", (ROW,), {}),
     ("diagonal_scatter", (X, VALUES), {}), ("where", (X > 0.3, X, Y), {}),
+    ("bitcast", (X,), {"dtype": "int32", "reads": "f32"}), ("bitcast", (IDS.int(),), {"dtype": "float32", "gives": "f32"}),
     ("cast", (X,), {"dtype": "float32"}), ("cast", (IDS,), {"dtype": "float32"}), ("cast", (X > 0.3,), {"dtype": "float32"}),
     ("to_integer", (X * 4,), {"dtype": "int64"}), ("truncate_mantissa", (X.double(),), {"dtype": "float32"}),
     ("bucketize", (X,), {"boundaries": (0.3, 0.6)}), ("searchsorted", (X.sort(1)[0], Y), {"right": True, "dtype": "int32"}),
@@ -157,8 +158,8 @@ bitwise_xor left_shift right_shift list_reserve list_resize list_length sparse_r
 sparse_segment_reduce list_scatter population_count rows_of rows_of_splits ragged_to_variant ragged_from_variant""".split()  # noqa: SIM905
 """Ops of integers, sizes and truth; and those that only move what they are given, or whose operands another op makes."""
 
-BITS = ("real", "imag", "angle", "complex", "bitcast")
-"""Complex numbers and bits exist at float32 and float64 alone: a tower with one runs in these."""
+BITS = ("real", "imag", "angle", "complex")
+"""Complex numbers exist at float32 and float64 alone: a tower with one runs in these."""
 
 
 WIDE = ("batch_statistics",)
@@ -211,3 +212,12 @@ def test_every_op_is_here() -> None:
     named = {name for name, _, _ in CALLS}.union(OTHERS, BITS)
     assert {name for name, entry in OPS.items() if entry.stage != "host"} - named == set()
     assert named - OPS.keys() == set()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_bits_are_those_of_the_graphs_own_float(dtype: str) -> None:
+    """A quarter, at any precision, has the bits that it has in float32."""
+    bits = OPS["bitcast"].function(torch.tensor([0.25], dtype=TORCH_DTYPES[dtype]), dtype="int32", reads="f32")
+    assert bits.tolist() == [0x3E800000]
+    back = OPS["bitcast"].function(bits, dtype=dtype, gives="f32")
+    assert back.dtype == TORCH_DTYPES[dtype] and back.tolist() == [0.25]
