@@ -14,7 +14,7 @@ from torch_towers.graph import Graph, Node, TensorSpec
 from torch_towers.program import Program
 from torch_towers.registry import MODULES, OPS, Op
 from torch_towers.shapes import WithoutCompiler
-from torch_towers.steps import descend, getter, path
+from torch_towers.steps import descend, path
 
 _STRING = torch.int8  # what strings are on the meta device: an op that moves strings gives this dtype back
 
@@ -41,7 +41,7 @@ def sketch(program: Program, env: dict[str, Any]) -> dict[str, Any]:
     """The values of all nodes of a program by name, from those of its inputs. A value is a meta tensor, a size, or `Told`."""
     steps = dict(program._steps)
     for node in program.graph.nodes:
-        operands = [getter(operand)(env) for operand in node.inputs]
+        operands = [_found(operand, env) for operand in node.inputs]
         try:
             if node.op in ("parameter", "constant"):
                 env[node.name] = _on_meta(steps[node.name](program, {}))
@@ -54,7 +54,20 @@ def sketch(program: Program, env: dict[str, Any]) -> dict[str, Any]:
 
 def outputs(program: Program, env: dict[str, Any]) -> dict[str, Any]:
     """The values of a program's outputs."""
-    return {name: getter(ref)(env) for name, ref in program.graph.outputs.items()}
+    return {name: _found(ref, env) for name, ref in program.graph.outputs.items()}
+
+
+def _found(operand: Any, env: dict[str, Any]) -> Any:
+    """An operand among the values: one result of a node of which nothing is known is unknown too."""
+    if isinstance(operand, tuple):
+        return tuple(_found(item, env) for item in operand)  # type: ignore[reportUnknownVariableType]
+    if not isinstance(operand, str):
+        return operand
+    name, _, index = operand.partition(":")
+    value = env[name]
+    if not index:
+        return value
+    return value[int(index)] if type(value) is tuple and int(index) < len(value) else UNKNOWN  # type: ignore[reportUnknownVariableType]
 
 
 def _value(program: Program, node: Node, operands: list[Any]) -> Any:

@@ -292,7 +292,7 @@ def less(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         return
     monkeypatch.setattr(calls, "_modes", None)
     monkeypatch.setattr(calls, "_hooks", [None])
-    monkeypatch.setattr(calls, "_level", lambda: 0)
+    monkeypatch.setattr(calls, "forward_ad_is_on", lambda: True)
     monkeypatch.setattr(products, "_onednn", None)
 
 
