@@ -20,6 +20,7 @@ from porting.oracle import Oracle
 from porting.parity import ParityReport, compare
 from porting.reference import coarsest, reference
 from porting.retrieval import Retrieval
+from porting.rounding import Disturbances
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
 from torch_towers.recorded import Recorded, batches_of, is_recorded
@@ -51,9 +52,48 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
         Recorded(sample.inputs, _by_index(answer, index), inside, sample.kind)
         for sample, answer, inside in zip(found.samples, theirs, ids, strict=True)
     ]
+    if index is None:
+        _judge_by_rounding(report, ported, [sample for sample in found.samples if sample.kind == "domain"])
     if not report.passed and not ported.cut:
         report.failures += _located(ported, oracle, asked, theirs)
     return report
+
+
+RUNS = 8
+"""Disturbed runs. That 8 movements are all below a fifth of their standard deviation has a probability of 4e-7."""
+FACTOR = 4.0
+"""How many times the largest of the movements an error may be: right towers measure up to 1.7, wrong ones from 20."""
+_ROWS = 4  # of a batch, and two batches: a tower of images takes seconds for each run
+
+
+def _judge_by_rounding(report: ParityReport, ported: PortedTower, samples: Sequence[Any]) -> None:
+    """Passes outputs that are less exact than TensorFlow's where every error of the port is what rounding can do in this graph."""
+    asked = [output for output in report.outputs.values() if output.less_exact]
+    if not asked:
+        return
+    tower, exact = ported.tower(), reference(ported)
+    disturbed = Disturbances(tower, exact)
+    for inputs in [_few(sample.inputs) for sample in samples[-2:]]:
+        ours, true = answer(tower, inputs), answer(exact, inputs)
+        if isinstance(ours, str) or isinstance(true, str):
+            return
+        runs = [disturbed.run(inputs, seed) for seed in range(RUNS)]
+        for output in asked:
+            if output.name not in runs[0]:
+                return
+            moved = np.max([np.abs(to_numpy(run[output.name]) - true[output.name]) for run in runs], axis=0)
+            allowed = FACTOR * moved + 2 * np.spacing(np.abs(ours[output.name])).astype(np.float64)
+            used = np.max(np.abs(ours[output.name].astype(np.float64) - true[output.name]) / allowed, initial=0.0)
+            output.rounding = max(output.rounding or 0.0, float(used))
+    for output in asked:
+        if output.rounding is not None and output.rounding <= 1.0:
+            output.passed, output.less_exact, output.reason = True, False, ""
+
+
+def _few(inputs: Arrays) -> Arrays:
+    """The first rows of a batch whose inputs have as many rows each; else the whole batch."""
+    rows = {array.shape[0] if array.ndim else -1 for array in inputs.values()}
+    return {name: array[:_ROWS] for name, array in inputs.items()} if len(rows) == 1 and rows != {-1} else inputs
 
 
 def _compare_ids(
