@@ -214,12 +214,12 @@ def _verify(
             reports[side] = verify_with_reference(ported, reference)
         elif options.no_verify:
             reports[side] = not_compared("--no-verify was given")
-        elif oracle is None:
-            reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
         elif gone := without_kernel(ported.tf_graph, ported.model.functions):
             reports[side] = not_compared(
                 f"TensorFlow of today has no kernel for {', '.join(gone)}, so it cannot run this"
             )
+        elif oracle is None:
+            reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
         else:
             reports[side] = verify_with_tensorflow(ported, oracle, examples[side])
         say(f"{side}: parity")
