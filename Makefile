@@ -36,8 +36,7 @@ test-without-tensorflow: .venv-runtime/.installed
 	! .venv-runtime/bin/python -c "import tensorflow" 2>/dev/null
 	TORCH_TOWERS_NATIVE=0 .venv-runtime/bin/python -m pytest -n 2 --dist loadfile
 
-NUMBERS := tests/torch_towers/layers tests/torch_towers/ops $(addprefix tests/torch_towers/test_,$(addsuffix .py,\
-	batches best calls fusion index similarity threads tower))
+NUMBERS := $(addprefix tests/torch_towers/,layers ops kernels search program test_tower.py)
 
 test-older-processors: .venv-runtime/.installed
 	TORCH_TOWERS_NATIVE=avx2 ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 \

@@ -7,8 +7,11 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "torch_towers._native", sorted(glob("native/core/*.c")), depends=["native/core/core.h"], optional=True
+            "torch_towers.kernels._native",
+            sorted(glob("native/core/*.c")),
+            depends=["native/core/core.h"],
+            optional=True,
         ),
-        Extension("torch_towers._scores", ["native/scores.c"], depends=["native/scores.h"], optional=True),
+        Extension("torch_towers.kernels._scores", ["native/scores.c"], depends=["native/scores.h"], optional=True),
     ]
 )

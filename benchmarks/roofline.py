@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_towers.kernels.matmul import products
 from torch_towers.layers.embedding import Embedding
-from torch_towers.products import products
-from torch_towers.program import Program
-from torch_towers.steps import descend, path
-from torch_towers.work import each, multiplications
+from torch_towers.program.binding import descend, path
+from torch_towers.program.cost import each, multiplications
+from torch_towers.program.program import Program
 
 _SIDES = {"cuda": (2048, 4096, 8192), "cpu": (512, 1024)}
 _COPIED = {"cuda": 1 << 30, "cpu": 1 << 26}  # bytes, more than caches hold

@@ -57,7 +57,7 @@ elif kind == "limit":
     sys.exit()
 else:
     import torch
-    from torch_towers.similarity import top_k
+    from torch_towers.search.similarity import top_k
     torch.set_num_threads(threads)
     q, c = torch.from_numpy(queries), torch.from_numpy(candidates)
     run = lambda count: top_k(q[:count], c, 10)[1].numpy()

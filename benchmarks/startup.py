@@ -103,7 +103,7 @@ def large_table(folder: Path) -> Path:
     """A tower with a table of 512 MB."""
     import torch
 
-    from torch_towers.graph import ModuleSpec
+    from torch_towers.graph.graph import ModuleSpec
 
     ported = _id_tower(folder)
     graph = ported.spec.encoder

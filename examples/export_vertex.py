@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch_towers import cli, load
-from torch_towers.similarity import distance
+from torch_towers.search.similarity import distance
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

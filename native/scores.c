@@ -1,7 +1,7 @@
 /* Exact search in one pass: the products of queries with candidates, and of them the largest k of each query, never written out.
 
    Optional, like all native code here, and needs GNU C (gcc, clang) and POSIX threads: where there are none, torch does the same
-   (torch_towers/best.py). Scores are sums in float32; of equal scores the lower place comes first; with NaN it gives up. */
+   (torch_towers/kernels/top_k.py). Scores are sums in float32; of equal scores the lower place comes first; with NaN it gives up. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -398,7 +398,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "torch_towers._scores", NULL, -1, methods, NULL, NULL, NULL, NULL};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "torch_towers.kernels._scores", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 /* `kernels`: how many kinds of KERNELS this processor runs, plain C, AVX2 and AVX-512 in this order. */
 PyMODINIT_FUNC PyInit__scores(void) {

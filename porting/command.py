@@ -10,22 +10,24 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from porting import inspection, model_card, recording
-from porting.arrays import load_arrays
+from porting import inspection
 from porting.budget import STEPS, Budget
-from porting.convert import without_kernel
-from porting.documents import read_schema
+from porting.conversion.convert import without_kernel
 from porting.errors import PortingError
-from porting.examples import read_examples
-from porting.oracle import Oracle, tensorflow_installed
-from porting.parity import ParityReport
+from porting.frontends.documents import read_schema
+from porting.parity import recording
+from porting.parity.comparison import not_compared, verify_with_reference, verify_with_tensorflow
+from porting.parity.oracle import Oracle, tensorflow_installed
+from porting.parity.report import ParityReport
+from porting.report import model_card
+from porting.samples.user_inputs import read_examples
 from porting.saved_model import SavedModel, read
 from porting.served import Served
 from porting.tower import PortedTower, port_tower
-from porting.verify import not_compared, verify_with_reference, verify_with_tensorflow
-from torch_towers.checkpoint import own_files
+from torch_towers.checkpoint.checkpoint import own_files
+from torch_towers.checkpoint.replacing import check_target
+from torch_towers.formats.npz import load_arrays
 from torch_towers.ops.control_flow import at_most_steps
-from torch_towers.replacing import check_target
 
 SIDES = ("query", "candidate")
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from porting.convert import CONVERTERS, all_nodes, load_converters
+from porting.conversion.convert import CONVERTERS, all_nodes, load_converters
+from porting.flat_graph.flatten import flatten
 from porting.saved_model import SavedModel
-from porting.simplify import flatten
 from torch_towers.errors import TorchTowersError
-from torch_towers.graph import TensorSpec
+from torch_towers.graph.graph import TensorSpec
 
 
 def inspect(model: SavedModel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable
 
-from torch_towers.steps import path
+from torch_towers.program.binding import path
 
 _CALLS = re.compile(r"^(StatefulPartitionedCall|PartitionedCall|ReadVariableOp|__inference.*|call)(_\d+)?$")
 _WRAPPERS = re.compile(r"^(functional|model|sequential)(_\d+)*$")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 
-from porting.convert import CONVERTERS, Entry, load_converters
-from porting.refusals import BEFORE, REFUSALS
+from porting.conversion.convert import CONVERTERS, Entry, load_converters
+from porting.conversion.refusals import BEFORE, REFUSALS
 
 HEAD = """# TensorFlow's ops
 

@@ -1,6 +1,6 @@
 """The registry of converters: `CONVERTERS` is filled by the files in `porting/converters/`.
 
-An op that is in it only computes: it gives results and changes nothing. `porting.effects` builds on that.
+An op that is in it only computes: it gives results and changes nothing. `porting.flat_graph.effects` builds on that.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ from itertools import count
 
 from torch import nn
 
-from porting.lift import tensors_of
+from porting.conversion.values import Value
+from porting.lifting.lift import tensors_of
 from porting.names import identifier
-from porting.values import Value
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Graph, Node, Size, TensorSpec, node_of, references
-from torch_towers.registry import MODULES, OPS, Stage
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Graph, Node, Size, TensorSpec, node_of, references
+from torch_towers.graph.registry import MODULES, OPS, Stage
 
 SOURCES = frozenset({"parameter", "constant"})
 """Nodes without operands: each part that uses one has it."""

@@ -8,30 +8,33 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from porting import batch, dropout, effects, retrieval, samples
-from porting import cut as cutting
-from porting.arrays import as_stored
 from porting.budget import Budget, within
-from porting.convert import Context, ConvertingEmitter, convert
-from porting.cut import Cut
-from porting.documents import Schema, described, front
-from porting.effects import Functions
+from porting.conversion import batch
+from porting.conversion.convert import Context, ConvertingEmitter, convert
+from porting.conversion.values import Value
 from porting.errors import DrawsError, PortingError
-from porting.lift import lift
+from porting.flat_graph import dropout, effects
+from porting.flat_graph import subgraph as cutting
+from porting.flat_graph.effects import Functions
+from porting.flat_graph.flatten import flatten_whole
+from porting.flat_graph.subgraph import Cut
+from porting.frontends import retrieval
+from porting.frontends.documents import Schema, described, front
+from porting.frontends.retrieval import Retrieval
+from porting.lifting.lift import lift
 from porting.names import identifier
-from porting.retrieval import Retrieval
+from porting.samples import samples
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
 from porting.served import Served
-from porting.simplify import flatten_whole
 from porting.split import SOURCES, Parts, split
-from porting.values import Value
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Graph, Size, TensorSpec, node_of
-from torch_towers.inputs import BATCH
+from torch_towers.formats.npz import as_stored
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Graph, Size, TensorSpec, node_of
+from torch_towers.graph.spec import TowerSpec
+from torch_towers.inputs.reader import BATCH
 from torch_towers.ops.control_flow import at_most_steps
-from torch_towers.program import walk
-from torch_towers.spec import TowerSpec
+from torch_towers.program.program import walk
 from torch_towers.tower import Tower
 
 
@@ -249,7 +252,7 @@ def _defaults(model: SavedModel, entry: str, graph: Graph, store: dict[str, Any]
 def _with_rows(
     spec: TowerSpec, tf_graph: Graph, graph: Graph, emitter: ConvertingEmitter, store: dict[str, Any], model: SavedModel
 ) -> TowerSpec:
-    """`spec` with names for the rows of its inputs and outputs: see `porting.batch`."""
+    """`spec` with names for the rows of its inputs and outputs: see `porting.conversion.batch`."""
     known, equal = emitter.known, batch.Equal(emitter.equal_rows)
     first = [spec.embedding, *graph.outputs] if spec.embedding else list(graph.outputs)
     given = {name: known[graph.outputs[name]] for name in first if graph.outputs[name] in known}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from porting.oracle import Oracle, tensorflow_installed
+from porting.parity.oracle import Oracle, tensorflow_installed
 
 
 @pytest.fixture(scope="session")

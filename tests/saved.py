@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from porting.convert import Context, convert
+from porting.conversion.convert import Context, convert
+from porting.flat_graph.flatten import flatten
 from porting.saved_model import read
 from porting.served import Served
-from porting.simplify import flatten
 from tests.witness import as_array, assert_equal, run, tf, to_numpy
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 
 def check_saved(

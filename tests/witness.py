@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import torch
 
-from porting.convert import Context, convert
+from porting.conversion.convert import Context, convert
+from porting.flat_graph.flatten import flatten
 from porting.saved_model import SavedModel, protos
 from porting.served import Served
-from porting.simplify import flatten
-from torch_towers.dtypes import TORCH_DTYPES
-from torch_towers.program import Program
+from torch_towers.graph.dtypes import TORCH_DTYPES
+from torch_towers.program.program import Program
 
 tf: Any = pytest.importorskip(
     "tensorflow", reason="TensorFlow is the witness of these tests: install the extra [parity]"

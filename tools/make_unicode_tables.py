@@ -1,4 +1,4 @@
-"""Writes torch_towers/unicode_tables.py: where TensorFlow Text's Unicode (ICU 77, Unicode 16) differs from Python's.
+"""Writes torch_towers/formats/unicode_tables.py: where TensorFlow Text's Unicode (ICU 77, Unicode 16) differs from Python's.
 
 TensorFlow Text itself says what it does; the package `unicodedata2` (Unicode 18) names the combining classes, which never change
 once given, and what later Pythons will know that TensorFlow does not. Run: `python tools/make_unicode_tables.py` under

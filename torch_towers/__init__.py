@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch_towers import layers, ops
-    from torch_towers.checkpoint import Side, save_checkpoint
+    from torch_towers.checkpoint.checkpoint import Side, save_checkpoint
     from torch_towers.errors import CheckpointError, InputError, TorchTowersError
-    from torch_towers.index import Index
+    from torch_towers.search.index import Index
     from torch_towers.tower import Tower, TowerSpec
     from torch_towers.two_tower import TwoTower, load
 
@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CheckpointError": "errors", "Index": "index", "InputError": "errors", "Side": "checkpoint", "TorchTowersError": "errors",
-    "Tower": "tower", "TowerSpec": "tower", "TwoTower": "two_tower", "load": "two_tower", "save_checkpoint": "checkpoint",
+    "CheckpointError": "errors", "Index": "search.index", "InputError": "errors", "Side": "checkpoint.checkpoint", "TorchTowersError": "errors",
+    "Tower": "tower", "TowerSpec": "tower", "TwoTower": "two_tower", "load": "two_tower", "save_checkpoint": "checkpoint.checkpoint",
 }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def _imported(name: str) -> ModuleType:
     next full collection. A collector that is off, and objects that are frozen, stay so.
     """
     module = f"{__name__}.{name}"
-    if name == "errors" or f"{__name__}.registry" in sys.modules or not gc.isenabled():
+    if name == "errors" or f"{__name__}.graph.registry" in sys.modules or not gc.isenabled():
         return importlib.import_module(module)
     gc.disable()
     try:

@@ -21,7 +21,7 @@ from torch_towers.errors import TorchTowersError
 if TYPE_CHECKING:
     from torch_towers.bulk import Job, Summary
     from torch_towers.bulk.table import Piece
-    from torch_towers.index import Index
+    from torch_towers.search.index import Index
     from torch_towers.tower import Tower
     from torch_towers.two_tower import TwoTower
 
@@ -173,7 +173,7 @@ def _positive(text: str) -> int:
 def embed_command(options: argparse.Namespace) -> int:
     """`torch-towers embed`."""
     from torch_towers.bulk import run
-    from torch_towers.garbage import set_aside
+    from torch_towers.kernels.garbage import set_aside
 
     with set_aside():
         job = embed_job(options)
@@ -191,8 +191,8 @@ def embed_job(options: argparse.Namespace) -> Job:
 
     from torch_towers.bulk.job import Job, Output
     from torch_towers.bulk.sources import find_sources
-    from torch_towers.checkpoint import CONFIG, MAX_CONFIG
-    from torch_towers.replacing import opened
+    from torch_towers.checkpoint.checkpoint import CONFIG, MAX_CONFIG
+    from torch_towers.checkpoint.replacing import opened
 
     folder = Path(options.checkpoint)
     config = opened(folder, lambda opened: opened.read(CONFIG, MAX_CONFIG))
@@ -242,8 +242,8 @@ def _numeric(text: str) -> tuple[str, str, Any]:
 
 
 def _only_tower(folder: Path, config: bytes) -> Any:
-    from torch_towers.graph_json import mapping
-    from torch_towers.weights import parse_json
+    from torch_towers.checkpoint.graph_json import mapping
+    from torch_towers.checkpoint.weights import parse_json
 
     where = str(folder / "config.json")
     towers = mapping(mapping(parse_json(config, where), where).get("towers"), f"{where}: towers")
@@ -315,8 +315,8 @@ def _row_options(made: argparse.ArgumentParser) -> None:
 def search_command(options: argparse.Namespace) -> int:
     """`torch-towers search`."""
     if options.save_index is not None:
-        from torch_towers import index
-        from torch_towers.replacing import check_target
+        from torch_towers.checkpoint.replacing import check_target
+        from torch_towers.search import index
 
         check_target(options.save_index, index.own_files)
     towers = _load(options)
@@ -349,7 +349,7 @@ def search_command(options: argparse.Namespace) -> int:
 def _index(options: argparse.Namespace, towers: TwoTower) -> Index:
     """The index that the options name."""
     if options.index is not None:
-        from torch_towers.index import Index
+        from torch_towers.search.index import Index
 
         return Index.load(options.index, towers)
     if options.candidates is None:
@@ -408,7 +408,7 @@ def similarity_command(options: argparse.Namespace) -> int:
     def scores_with(candidates: Any) -> Any:
         if options.distance is None:
             return towers.similarity(queries, candidates)
-        from torch_towers.similarity import distance
+        from torch_towers.search.similarity import distance
 
         return distance(queries, candidates, options.distance)
 
@@ -517,7 +517,7 @@ def _verify_options(commands: Any) -> None:
 
 def verify_command(options: argparse.Namespace) -> int:
     """`torch-towers verify`."""
-    from torch_towers.verify import verify
+    from torch_towers.parity.verify import verify
 
     report = verify(options.checkpoint, options.reference, options.tower, device=options.device, dtype=options.dtype)
     print(json.dumps(report.as_json(), indent=2) if options.json else "\n".join(report.lines()))

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from torch_towers.checkpoint import CONFIG
-from torch_towers.graph import TensorSpec
+from torch_towers.checkpoint.checkpoint import CONFIG
+from torch_towers.graph.graph import TensorSpec
 from torch_towers.tower import Tower
 from torch_towers.two_tower import TwoTower
 

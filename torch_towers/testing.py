@@ -17,8 +17,8 @@ import torch
 
 from torch_towers.errors import CheckpointError
 from torch_towers.info import recorded_parity
+from torch_towers.parity.verify import compared, recorded_in
 from torch_towers.two_tower import TwoTower, load
-from torch_towers.verify import compared, recorded_in
 
 
 def assert_parity(

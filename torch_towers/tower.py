@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torch_towers.batches import run_batches
-from torch_towers.checkpoint import Side
-from torch_towers.dtypes import FLOATS, TORCH_DTYPES
+from torch_towers.checkpoint.checkpoint import Side
 from torch_towers.errors import CheckpointError, InputError
-from torch_towers.graph import TensorSpec
-from torch_towers.inputs import BATCH, Columns, InputReader, is_batched
-from torch_towers.precision import full_precision
-from torch_towers.program import Program
-from torch_towers.refusals import KERNEL_ERRORS, refusal
-from torch_towers.registry import Strings
-from torch_towers.spec import TowerSpec
-from torch_towers.steps import Env, Store
-from torch_towers.threads import forked, on_one_thread, without_waiting
-from torch_towers.work import SMALL, work_of
+from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
+from torch_towers.graph.graph import TensorSpec
+from torch_towers.graph.registry import Strings
+from torch_towers.graph.spec import TowerSpec
+from torch_towers.inputs.reader import BATCH, Columns, InputReader, is_batched
+from torch_towers.kernels.threads import forked, on_one_thread, without_waiting
+from torch_towers.program.batches import run_batches
+from torch_towers.program.binding import Env, Store
+from torch_towers.program.cost import SMALL, work_of
+from torch_towers.program.precision import full_precision
+from torch_towers.program.program import Program
+from torch_towers.program.refusals import KERNEL_ERRORS, refusal
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Outputs = dict[str, "Tensor | Strings"]
@@ -400,7 +400,7 @@ class Tower(nn.Module):
         return Side(spec, {**self._store, **store}, self.frozen)
 
     def __repr__(self) -> str:
-        from torch_towers.listing import listing
+        from torch_towers.program.listing import listing
 
         return listing(self)
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from torch_towers import similarity as scores_of
-from torch_towers.checkpoint import Candidates, Side, Similarity, read_checkpoint, save_checkpoint
-from torch_towers.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
+from torch_towers.checkpoint.checkpoint import Candidates, Side, Similarity, read_checkpoint, save_checkpoint
 from torch_towers.errors import CheckpointError, TorchTowersError
-from torch_towers.listing import model_card
+from torch_towers.graph.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
+from torch_towers.program.listing import model_card
+from torch_towers.search import similarity as scores_of
 from torch_towers.tower import Array, Tower
 
 if TYPE_CHECKING:
-    from torch_towers.index import Engine, Index
+    from torch_towers.search.index import Engine, Index
 
 
 class TwoTower(nn.Module):
@@ -147,7 +147,7 @@ class TwoTower(nn.Module):
     def top_k(self, queries: Any, candidates: Any, k: int, exclude: Any = None) -> tuple[Tensor, Tensor]:
         """The best candidates of each query, best first: `[n, dim], [m, dim] -> scores [n, k], indices [n, k]`.
 
-        Exact; of equal scores the lower index comes first; see `torch_towers.similarity.top_k` for NaN, large k and `exclude`.
+        Exact; of equal scores the lower index comes first; see `torch_towers.search.similarity.top_k` for NaN, large k and `exclude`.
         """
         return scores_of.top_k(queries, candidates, k, self.similarity_function, exclude)
 
@@ -170,7 +170,7 @@ class TwoTower(nn.Module):
         Without candidates: of those that the checkpoint holds, where it was ported from a retrieval index. Options and errors: those
         of `torch_towers.Index` (`engine="hnsw"`).
         """
-        from torch_towers.index import Index, is_embeddings
+        from torch_towers.search.index import Index, is_embeddings
 
         if candidates is None:
             if self.candidates is None:

@@ -229,7 +229,7 @@ static PyMethodDef words_methods[] = {
 static PySequenceMethods words_sequence = {.sq_length = (lenfunc)words_length};
 
 PyTypeObject WordsType = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "torch_towers._native.Words",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "torch_towers.kernels._native.Words",
     .tp_basicsize = sizeof(Words),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_doc = "Words(most, room): a table from byte strings to ids",

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.shape_arithmetic import add as size_add
+from porting.conversion.shape_arithmetic import as_sizes, scalar, vector
+from porting.conversion.values import Constant, Sizes, Value, constant
 from porting.converters.basics import read
 from porting.errors import PortingError
-from porting.sizes import add as size_add
-from porting.sizes import as_sizes, scalar, vector
-from porting.values import Constant, Sizes, Value, constant
-from torch_towers.dtypes import TORCH_DTYPES
-from torch_towers.graph import Node, Size
+from torch_towers.graph.dtypes import TORCH_DTYPES
+from torch_towers.graph.graph import Node, Size
 
 Emit = ConvertingEmitter
 

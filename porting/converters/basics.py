@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.shape_arithmetic import mul, scalar, shape_of
+from porting.conversion.values import Constant, Operand, Resource, Sizes, constant
 from porting.errors import PortingError
 from porting.names import clean, weight_name
-from porting.sizes import mul, scalar, shape_of
-from porting.values import Constant, Operand, Resource, Sizes, constant
-from torch_towers.dtypes import TORCH_DTYPES, torch_dtype
+from torch_towers.graph.dtypes import TORCH_DTYPES, torch_dtype
 
 Emit = ConvertingEmitter
 

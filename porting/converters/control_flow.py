@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.shape_arithmetic import INTEGERS, scalar, vector
+from porting.conversion.values import Constant, Sizes, Value
 from porting.errors import PortingError
-from porting.sizes import INTEGERS, scalar, vector
-from porting.values import Constant, Sizes, Value
-from torch_towers.graph import Graph, TensorSpec, node_of, references
+from torch_towers.graph.graph import Graph, TensorSpec, node_of, references
 from torch_towers.ops.control_flow import holds
 
 Emit = ConvertingEmitter
@@ -314,7 +314,7 @@ class Frame:
 
 @converter("BranchIndex")
 def branch_index(t: Emit, predicate: Any) -> Any:
-    """Which of two branches ran, the second result of a TF1 Merge. porting.control_flow_v1 writes this op, TensorFlow has none."""
+    """Which of two branches ran, the second result of a TF1 Merge. porting.flat_graph.control_flow_v1 writes this op, TensorFlow has none."""
     if isinstance(predicate, Constant):
         return Constant(torch.tensor(int(holds(predicate.array)), dtype=torch.int32))
     return t.branch_index(predicate)

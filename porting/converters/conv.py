@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Sizes
 from porting.errors import PortingError
-from porting.values import Sizes
 from torch_towers.ops.conv import Padding
 
 Emit = ConvertingEmitter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
 from porting.converters.array import items_of
 from porting.errors import PortingError
 

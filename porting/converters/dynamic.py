@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
 from porting.errors import PortingError
 
 Emit = ConvertingEmitter

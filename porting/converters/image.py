@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Sizes
 from porting.converters.conv import spatial
 from porting.errors import PortingError
-from porting.values import Sizes
 
 Emit = ConvertingEmitter
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant, Resource, constant
 from porting.errors import PortingError
-from porting.values import Constant, Resource, constant
 
 Emit = ConvertingEmitter
 

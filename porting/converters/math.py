@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant, Sizes, Value
 from porting.converters.random import Uniform
 from porting.errors import PortingError
-from porting.values import Constant, Sizes, Value
-from torch_towers.dtypes import FLOATS
+from torch_towers.graph.dtypes import FLOATS
 
 Emit = ConvertingEmitter
 
@@ -181,7 +181,7 @@ def l2_loss(t: Emit, x: Any) -> Any:
 def _like(number: float, x: Any) -> Any:
     import torch
 
-    from torch_towers.dtypes import torch_dtype
+    from torch_towers.graph.dtypes import torch_dtype
 
     return torch.tensor(number, dtype=torch_dtype(x.dtype))
 

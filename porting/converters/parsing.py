@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant, Sizes, constant
 from porting.errors import PortingError
-from porting.values import Constant, Sizes, constant
 
 Emit = ConvertingEmitter
 

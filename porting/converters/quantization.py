@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant
 from porting.errors import PortingError
-from porting.values import Constant
-from torch_towers.dtypes import torch_dtype
+from torch_towers.graph.dtypes import torch_dtype
 
 Emit = ConvertingEmitter
 

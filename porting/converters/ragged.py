@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
-from porting.sizes import as_sizes
-from porting.values import Sizes
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.shape_arithmetic import as_sizes
+from porting.conversion.values import Sizes
 
 Emit = ConvertingEmitter
 

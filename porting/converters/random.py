@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant, Sizes, Value
 from porting.errors import DrawsError
 from porting.registry import DRAWS
-from porting.values import Constant, Sizes, Value
-from torch_towers.dtypes import torch_dtype
+from torch_towers.graph.dtypes import torch_dtype
 
 Emit = ConvertingEmitter
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Sizes, Value
 from porting.converters.array import shaped
-from porting.values import Sizes, Value
 
 Emit = ConvertingEmitter
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.shape_arithmetic import as_sizes
+from porting.conversion.values import Constant, Sizes, constant
 from porting.errors import PortingError
-from porting.sizes import as_sizes
-from porting.values import Constant, Sizes, constant
 
 Emit = ConvertingEmitter
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant, Sizes, constant
 from porting.converters.math import add_n
-from porting.values import Constant, Sizes, constant
-from torch_towers.dtypes import torch_dtype
+from torch_towers.graph.dtypes import torch_dtype
 
 Emit = ConvertingEmitter
 

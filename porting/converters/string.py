@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant, Sizes
 from porting.errors import PortingError
-from porting.values import Constant, Sizes
 from torch_towers.errors import InputError
 from torch_towers.ops.re2 import compiled
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
-from porting.values import Constant, Sizes, Value
+from porting.conversion.convert import ConvertingEmitter, converter
+from porting.conversion.values import Constant, Sizes, Value
 
 Emit = ConvertingEmitter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.convert import ConvertingEmitter, converter
+from porting.conversion.convert import ConvertingEmitter, converter
 from porting.errors import PortingError
 from torch_towers.ops.unicode import is_known
 

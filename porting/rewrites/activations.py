@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Number, Pattern, Weight, square
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Weight, square
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node
 
 _X = Any_("x")
 _HALF_X = 0.5 * _X

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Number, Pattern
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node
 
 
 def _swaps_last(perm: Any) -> bool:

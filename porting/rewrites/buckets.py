@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Number, Source, zero
-from torch_towers.dtypes import FLOATS, dtype_name
-from torch_towers.graph import Node
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Number, Source, zero
+from torch_towers.graph.dtypes import FLOATS, dtype_name
+from torch_towers.graph.graph import Node
 
 _X = Any_("x")
 _CONSTANT = frozenset({"constant"})

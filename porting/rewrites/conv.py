@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Pattern, Weight
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Pattern, Weight
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node
 from torch_towers.ops.conv import torch_kernel
 
 _CONV = Apply("conv", Any_("x"), Weight("kernel"), name="conv")

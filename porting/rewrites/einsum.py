@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Weight
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node, node_of
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Weight
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node, node_of
 
 _EINSUM = Apply("einsum", Any_("a"), Any_("b"), name="product")
 _FLAT_KERNEL = Apply("reshape", Weight("kernel"), name="flat_kernel")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Weight
-from porting.values import Value
-from torch_towers.graph import Node
+from porting.conversion.values import Value
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Weight
+from torch_towers.graph.graph import Node
 
 _X = Any_("x")
 

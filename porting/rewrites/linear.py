@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Sum, Weight
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Sum, Weight
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node
 
 _MATMUL = Apply("matmul", Any_("x"), Weight("kernel"), name="matmul")
 

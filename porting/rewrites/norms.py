@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Number, Pattern, Source, Weight, square
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node, node_of
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Source, Weight, square
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node, node_of
 
 _X = Any_("x")
 _EPS = Number(name="eps")

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, zero
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, zero
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node
 
 _X, _MASK = Any_("x"), Any_("mask")
 _COLUMN = Apply("unsqueeze", _MASK, axis=lambda axis: axis in (2, -1))

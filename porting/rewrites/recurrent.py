@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.emitter import EFFECTS
-from porting.lift import Refusal, View, rewrite
-from porting.loops import Loop, loop_of
-from porting.patterns import Any_, Apply, Match, Nodes, Pattern, Weight
-from torch_towers.dtypes import FLOATS, TORCH_DTYPES
-from torch_towers.graph import Node, node_of, references
+from porting.conversion.emitter import EFFECTS
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.loops import Loop, loop_of
+from porting.lifting.patterns import Any_, Apply, Match, Nodes, Pattern, Weight
+from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
+from torch_towers.graph.graph import Node, node_of, references
 
 FLOAT_TYPES = frozenset(TORCH_DTYPES[name] for name in FLOATS)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from porting.lift import Refusal, View, rewrite
-from porting.patterns import Any_, Apply, Match, Number, Source
-from torch_towers.graph import Node
+from porting.lifting.lift import Refusal, View, rewrite
+from porting.lifting.patterns import Any_, Apply, Match, Number, Source
+from torch_towers.graph.graph import Node
 
 _X = Any_("x")
 _CONSTANT = frozenset({"constant"})

@@ -12,7 +12,7 @@ import torch
 
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model.dtypes import DType, dtype_of
-from torch_towers.graph import Node
+from torch_towers.graph.graph import Node
 
 _MAX_EXPANDED = (
     1 << 27

@@ -15,7 +15,7 @@ from porting.saved_model.source import Source
 from porting.saved_model.structure import composite_leaves
 from porting.saved_model.tables import TABLE_OPS, Tables
 from porting.saved_model.variables import VARIABLE_OPS, Variables, text_attr
-from torch_towers.graph import Graph, Node, TensorSpec
+from torch_towers.graph.graph import Graph, Node, TensorSpec
 
 _LOOP_END = ("NextIteration", "RefNextIteration")
 _ONE_OUTPUT = frozenset((*VARIABLE_OPS, *TABLE_OPS, "Const", "Placeholder", "PlaceholderWithDefault"))

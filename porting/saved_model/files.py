@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from porting.errors import CorruptModelError
-from torch_towers.recognize import FETCH, MAX_POINTER, POINTER
+from torch_towers.checkpoint.recognize import FETCH, MAX_POINTER, POINTER
 
 
 def regular_file_size(path: Path) -> int:

@@ -21,7 +21,7 @@ from porting.saved_model.restored import RestoredFunctions, Trace
 from porting.saved_model.source import Source
 from porting.saved_model.tables import Table, Tables
 from porting.saved_model.variables import Variable, Variables
-from torch_towers.graph import Graph, Node, TensorSpec
+from torch_towers.graph.graph import Graph, Node, TensorSpec
 
 _log = logging.getLogger(__name__)
 _INTERNAL_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")

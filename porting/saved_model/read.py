@@ -12,7 +12,7 @@ from porting.saved_model import protos
 from porting.saved_model.bundle import Bundle, Progress
 from porting.saved_model.files import read_regular_file
 from porting.saved_model.model import SavedModel
-from torch_towers.recognize import recognized
+from torch_towers.checkpoint.recognize import recognized
 
 _MAX_PROTO = (1 << 31) - 1  # protobuf's own limit
 

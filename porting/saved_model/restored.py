@@ -12,7 +12,7 @@ from porting.saved_model.names import Names
 from porting.saved_model.source import Source, asset_node, check_object_id, concrete_names, make_node
 from porting.saved_model.structure import Leaf, leaves
 from porting.saved_model.variables import Variables, object_paths
-from torch_towers.graph import TensorSpec
+from torch_towers.graph.graph import TensorSpec
 
 _UNLISTED = re.compile(r"_(?!_call__$).*|trace_\d+|")  # private functions, and traces, which `path#0` names as well
 _UNLISTED_ROOTS = ("signatures", "keras_api")

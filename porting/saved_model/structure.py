@@ -8,7 +8,7 @@ from typing import Any
 
 from porting.saved_model.decode import decode_shape
 from porting.saved_model.dtypes import dtype_of
-from torch_towers.graph import Size
+from torch_towers.graph.graph import Size
 
 _SPARSE, _RAGGED = 1, 3  # TypeSpecProto.TypeSpecClass
 _MAX_DEPTH = 60

@@ -19,7 +19,7 @@ from porting.saved_model.bundle import OBJECT_GRAPH_KEY, Bundle
 from porting.saved_model.calls import data_inputs
 from porting.saved_model.names import Names
 from porting.saved_model.source import Source, check_object_id
-from torch_towers.graph import Node
+from torch_towers.graph.graph import Node
 
 VARIABLE_OPS = frozenset(("VarHandleOp", "VariableV2", "Variable"))
 _VALUE = "VARIABLE_VALUE"

@@ -13,7 +13,7 @@ from porting.served.arithmetic import ARITHMETIC
 from porting.served.constants import CONSTANTS
 from porting.served.draft import Draft, Evaluate
 from porting.served.onednn import mark_fused
-from torch_towers.graph import Graph
+from torch_towers.graph.graph import Graph
 
 Rule = Callable[[Draft, str], bool]
 _ROUNDS = 2  # TensorFlow runs its optimizers twice

@@ -7,7 +7,7 @@ SqrtDivToRsqrtMul, RemoveInvolution).
 from __future__ import annotations
 
 from porting.served.draft import Draft
-from torch_towers.dtypes import FLOATS
+from torch_towers.graph.dtypes import FLOATS
 
 _POWERS = {2.0: "Square", 0.5: "Sqrt", -0.5: "Rsqrt", -1.0: "Reciprocal", 1.0: "Identity"}
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from porting.served.draft import Draft
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node
 
 _ADDS = ("Add", "AddV2")
 _CONTRACTIONS = ("MatMul", "Conv2D", "DepthwiseConv2dNative", "Conv3D")

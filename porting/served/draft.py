@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_towers.graph import Graph, Node, node_of
+from torch_towers.graph.graph import Graph, Node, node_of
 
 Evaluate = Callable[[Graph], torch.Tensor | None]
 IDENTITIES = frozenset({"Identity", "StopGradient", "PreventGradient", "Snapshot"})

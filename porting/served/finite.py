@@ -7,8 +7,8 @@ be anything, and a division, a logarithm or the mean of nothing may give NaN.
 from __future__ import annotations
 
 from porting.served.draft import IDENTITIES, Draft
-from torch_towers.dtypes import FLOATS
-from torch_towers.graph import Node, node_of
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.graph import Node, node_of
 
 _ALL = {
     "Add", "AddV2", "AddN", "Sub", "Mul", "Neg", "Abs", "Square", "SquaredDifference", "Maximum", "Minimum", "Relu", "Relu6",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from porting.served.draft import Draft
 from porting.served.finite import Finite
-from torch_towers.graph import Node
+from torch_towers.graph.graph import Node
 
 _ADDS = ("Add", "AddV2")
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv3D")

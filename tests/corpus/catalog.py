@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from porting.arrays import load_arrays
+from torch_towers.formats.npz import load_arrays
 
 FOLDER = Path(os.environ.get("TORCH_TOWERS_CORPUS") or "missing")
 FEATURES, EVERY, REFUSE = "features", "every", "refuse"

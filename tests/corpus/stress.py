@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from tests.witness import as_array
-from torch_towers.normalization import script
+from torch_towers.formats.normalization import script
 
 _LAST = 0x30000  # planes 0 to 2: every script
 _SMALLEST = 24  # letters: a script with fewer is left out

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from porting.oracle import Oracle, tensorflow_installed
-from porting.parity import OutputParity, ParityReport
+from porting.parity.comparison import verify_with_reference, verify_with_tensorflow
+from porting.parity.oracle import Oracle, tensorflow_installed
+from porting.parity.report import OutputParity, ParityReport
 from porting.saved_model import read
 from porting.tower import port_tower
-from porting.verify import verify_with_reference, verify_with_tensorflow
 from tests.corpus.catalog import FOLDER, RECORDED_LATER, REFUSE, SIDE_EFFECTS, Recorded, catalog, entry_of
 from torch_towers.errors import TorchTowersError
 

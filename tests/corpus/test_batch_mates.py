@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from porting.oracle import Oracle
+from porting.parity.comparison import answer, verify_with_tensorflow
+from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import port_tower
-from porting.verify import answer, verify_with_tensorflow
 from tests.corpus.test_producers import Batch, keras_towers, tfrs_towers
 from tests.witness import as_array
 

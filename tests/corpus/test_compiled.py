@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from porting import samples
+from porting.samples import samples
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
 from tests.corpus.test_producers import graphs, keras_towers, modules, tfrs_towers
-from torch_towers.graph import TensorSpec
+from torch_towers.graph.graph import TensorSpec
 from torch_towers.tower import Tower
 
 TOWERS: dict[str, tuple[Callable[[Path], None], str | None]] = {

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.arrays import load_arrays
-from porting.oracle import Oracle
+from porting.parity.comparison import answer, verify_with_reference, verify_with_tensorflow
+from porting.parity.oracle import Oracle
 from porting.port import main
-from porting.samples import batches
+from porting.samples.samples import batches
 from porting.saved_model import read
 from porting.tower import port_tower
-from porting.verify import answer, verify_with_reference, verify_with_tensorflow
 from tests.corpus.catalog import FOLDER
+from torch_towers.formats.npz import load_arrays
 
 MORE = FOLDER.parent / "more"
 BUCKETS = {

@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from porting import samples
-from porting.oracle import Oracle
-from porting.reference import coarsest
+from porting.parity.comparison import verify_with_tensorflow
+from porting.parity.oracle import Oracle
+from porting.parity.reference import coarsest
+from porting.samples import samples
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
-from porting.verify import verify_with_tensorflow
 from tests.corpus.catalog import REFUSE, SIDE_EFFECTS, catalog, entry_of
 from tests.corpus.test_producers import TOWERS, Built, ported
 from tests.corpus.test_training import matched
 from tests.witness import as_array, tf
-from torch_towers.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
 
 from .producers.precision_towers import WRITERS
 

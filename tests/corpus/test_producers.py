@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.oracle import Oracle
+from porting.parity.comparison import verify_with_tensorflow
+from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
-from porting.verify import verify_with_tensorflow
 from tests.witness import as_array
 
 for producer in ("keras", "tf_keras", "tensorflow_recommenders"):

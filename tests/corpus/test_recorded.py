@@ -10,10 +10,10 @@ import re
 import pytest
 
 from porting.errors import PortingError
-from porting.oracle import Oracle
+from porting.parity.comparison import verify_with_reference, verify_with_tensorflow
+from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import port_tower
-from porting.verify import verify_with_reference, verify_with_tensorflow
 from tests.corpus.catalog import (
     EVERY,
     FEATURES,

@@ -11,7 +11,7 @@ import torch_towers
 from porting import port
 from tests.corpus.stress import corpus
 from tests.porting.converters.test_text import text
-from tests.porting.converters.test_text_pieces import models
+from tests.porting.converters.test_text_sentencepiece import models
 from tests.witness import tf
 
 __all__ = ["models"]

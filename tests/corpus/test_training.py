@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from porting.parity.comparison import answer
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
-from porting.verify import answer
 from tests.corpus.test_producers import keras_towers, modules, tfrs_towers
 from tests.witness import as_array, tf
 

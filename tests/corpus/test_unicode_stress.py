@@ -11,7 +11,7 @@ import pytest
 
 from tests.corpus.stress import corpus, scripts
 from tests.porting.converters.test_text import kernels, text
-from tests.porting.converters.test_text_pieces import models
+from tests.porting.converters.test_text_sentencepiece import models
 from tests.saved import check_saved
 from tests.witness import as_array, check_function, tf
 

@@ -10,8 +10,8 @@ import pytest
 
 import torch_towers
 from porting import port
-from porting.arrays import to_numpy
 from tests.witness import tf
+from torch_towers.formats.npz import to_numpy
 
 
 def test_left_out_inputs(tmp_path: Path) -> None:

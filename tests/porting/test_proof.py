@@ -17,8 +17,8 @@ import torch_towers
 from porting.port import main
 from torch_towers import cli
 from torch_towers.errors import CheckpointError
+from torch_towers.parity.verify import recorded_in
 from torch_towers.testing import assert_parity
-from torch_towers.verify import recorded_in
 
 pytest.importorskip("tensorflow", reason="TensorFlow is the witness here")
 

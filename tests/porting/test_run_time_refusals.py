@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.oracle import Oracle
+from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import port_tower
 from torch_towers import InputError

@@ -13,8 +13,8 @@ import torch
 from porting.saved_model import read
 from porting.split import SOURCES
 from porting.tower import PortedTower, port_tower
-from torch_towers.graph import Graph
-from torch_towers.registry import MODULES, OPS
+from torch_towers.graph.graph import Graph
+from torch_towers.graph.registry import MODULES, OPS
 
 TEXTS = {"text": np.array([b"red", b"blue", b"?"], object), "age": np.float32([1.0, 18.0, 70.0])}
 

@@ -14,7 +14,7 @@ from porting.saved_model import read
 from porting.tower import port_tower
 from tests.witness import assert_equal, tf
 from torch_towers.errors import InputError
-from torch_towers.program import walk
+from torch_towers.program.program import walk
 
 v1: Any = tf.compat.v1
 X = np.array([[1.5, -2.0, 3.0], [0.5, 4.0, -1.0]], np.float32)

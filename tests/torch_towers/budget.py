@@ -13,7 +13,7 @@ def within_budget(code: str, *arguments: str, above: int = 300 << 20, seconds: i
     """
     head = (
         "import resource, sys; import torch_towers, torch_towers.bulk, torch; torch_towers.load; torch_towers.Index\n"
-        "from torch_towers import index, two_tower, CheckpointError\n"
+        "from torch_towers import two_tower, CheckpointError; from torch_towers.search import index\n"
         f"{setup}\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (used + {above}, used + {above}))\n"

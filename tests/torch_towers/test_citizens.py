@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from tests.torch_towers.ports import candidates, checkpoint, queries
 from torch_towers import Tower, TwoTower, load
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 ROWS = queries(6)
 

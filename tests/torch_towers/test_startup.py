@@ -30,7 +30,7 @@ def python(code: str) -> str:
 def test_the_package_alone_imports_no_torch() -> None:
     loaded = python(
         "import sys, torch_towers; torch_towers.CheckpointError, dir(torch_towers)\n"
-        "print(sorted({'torch', 'numpy', 'torch_towers.registry'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'torch_towers.graph.registry'} & set(sys.modules)))"
     )
     assert loaded == "[]\n"
 

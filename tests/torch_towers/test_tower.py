@@ -28,8 +28,8 @@ from tests.torch_towers.towers import (
     word_tower,
 )
 from torch_towers import CheckpointError, InputError, Tower, TowerSpec, TwoTower, load
-from torch_towers.graph import Graph, Node, TensorSpec
-from torch_towers.listing import listing
+from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.program.listing import listing
 
 
 def by_hand(rows: dict[str, list[Any]], seed: int = 0) -> torch.Tensor:

@@ -12,7 +12,7 @@ SCRIPT = """
 import numpy as np
 from torch import Tensor, nn
 from torch_towers import TwoTower, load
-from torch_towers.similarity import distance, similarity, similarity_pairwise, top_k
+from torch_towers.search.similarity import distance, similarity, similarity_pairwise, top_k
 
 towers: TwoTower = load("somewhere", dtype="float16")
 tensor: Tensor = towers.encode_query(["a"], batch_size=3)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_towers.graph import Graph, ModuleSpec, Node, TensorSpec
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.tower import Tower, TowerSpec
 from torch_towers.two_tower import TwoTower
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from torch_towers.bulk.read import MISSING, plain
-from torch_towers.graph import TensorSpec
+from torch_towers.graph.graph import TensorSpec
 
 Problems = dict[int, str]
 """Positions in a block, and why their rows cannot be used."""

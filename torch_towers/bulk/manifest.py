@@ -18,7 +18,7 @@ from typing import Any
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.job import Job, work_of
 from torch_towers.bulk.read import Bad
-from torch_towers.files import writing
+from torch_towers.checkpoint.folder import writing
 
 VERSION = 1
 

@@ -21,8 +21,8 @@ from torch_towers.bulk.sources import source
 from torch_towers.bulk.vertex import check_output, repeated_id
 from torch_towers.bulk.worker import Worker, place_of
 from torch_towers.bulk.write import join
+from torch_towers.checkpoint.folder import check_local, sync, writing
 from torch_towers.errors import InputError
-from torch_towers.files import check_local, sync, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _local(worker: Worker, manifest: Manifest, bar: _Bar) -> Iterable[tuple[int,
 def _ray(
     job: Job, manifest: Manifest, counts: list[int | None], workers: int, gpus: float, bar: _Bar
 ) -> Iterable[tuple[int, Part | None]]:
-    from torch_towers.ray import run_parts
+    from torch_towers.bulk.ray import run_parts
 
     tasks: list[tuple[int, list[int] | None, list[int]]] = []
     finished = _numbers(manifest)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch_towers.bulk.errors import BulkError
-from torch_towers.files import check_local
+from torch_towers.checkpoint.folder import check_local
 
 Kind = Literal["parquet", "csv", "tsv", "jsonl"]
 SUFFIXES: dict[str, Kind] = {

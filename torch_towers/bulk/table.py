@@ -21,9 +21,9 @@ from torch_towers.bulk.run import check_columns
 from torch_towers.bulk.sources import Source, find_sources
 from torch_towers.bulk.worker import Worker
 from torch_towers.extras import need
-from torch_towers.index import Found, Index
-from torch_towers.similarity import top_k
-from torch_towers.text_lines import unescape
+from torch_towers.formats.text_lines import unescape
+from torch_towers.search.index import Found, Index
+from torch_towers.search.similarity import top_k
 from torch_towers.two_tower import TwoTower
 
 Piece = tuple[np.ndarray[Any, Any], list[Any]]

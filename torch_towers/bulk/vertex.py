@@ -23,7 +23,7 @@ from torch_towers.bulk.features import Problems, short
 from torch_towers.bulk.job import Job, NumericKind, Output
 from torch_towers.bulk.read import MISSING
 from torch_towers.extras import need
-from torch_towers.text_lines import to_lines, unescape
+from torch_towers.formats.text_lines import to_lines, unescape
 
 MAX_FILES = 5000
 SUFFIXES = {"vertex-json": ".json", "vertex-csv": ".csv", "vertex-avro": ".avro"}

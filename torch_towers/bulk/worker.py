@@ -20,10 +20,10 @@ from torch_towers.bulk.job import Job
 from torch_towers.bulk.manifest import Part, digest
 from torch_towers.bulk.read import MISSING, Bad, Block, Wanted, id_type, plain, read_blocks
 from torch_towers.bulk.write import Writer, writer
+from torch_towers.checkpoint.folder import sync, writing
 from torch_towers.errors import InputError
-from torch_towers.files import sync, writing
-from torch_towers.graph import TensorSpec
-from torch_towers.threads import stay_on_one_thread
+from torch_towers.graph.graph import TensorSpec
+from torch_towers.kernels.threads import stay_on_one_thread
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 

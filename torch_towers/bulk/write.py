@@ -12,7 +12,7 @@ from torch_towers.bulk.features import Problems
 from torch_towers.bulk.job import Job
 from torch_towers.bulk.vertex import SUFFIXES, VertexWriter
 from torch_towers.extras import need
-from torch_towers.text_lines import to_lines
+from torch_towers.formats.text_lines import to_lines
 
 _GROUP = 16 << 20  # bytes of embeddings in a row group
 

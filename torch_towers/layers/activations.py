@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from torch_towers.registry import module
+from torch_towers.graph.registry import module
 
 PReLU = module()(nn.PReLU)
 """`x` where positive, `weight * x` elsewhere: `[n, features] -> [n, features]`. Source: Keras PReLU."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from torch_towers.graph.registry import module
 from torch_towers.ops.array import join_last
 from torch_towers.ops.attention import attention
-from torch_towers.registry import module
 
 
 @module()

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_towers.dtypes import torch_dtype
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Spec, Strings, elementwise, module
 from torch_towers.ops.hashing import hash_bucket_fast, hash_bucket_strong
 from torch_towers.ops.math import bucketize
 from torch_towers.ops.numerals import as_string
 from torch_towers.ops.segments import bincount
-from torch_towers.registry import Spec, Strings, elementwise, module
 
 
 @module(stage="host", infer=elementwise("int64"))

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torch_towers.graph.registry import module
 from torch_towers.ops.conv import Padding, convolve, convolve_back
-from torch_towers.registry import module
 
 
 class _Margins(nn.Module):

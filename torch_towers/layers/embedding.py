@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from torch_towers.registry import module
+from torch_towers.graph.registry import module
 
 
 @module()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError, InputError
-from torch_towers.flatbuffer import Trie, root
+from torch_towers.formats.flatbuffer import Trie, root
+from torch_towers.graph.registry import Strings, module, returns
 from torch_towers.ops.strings import strings
 from torch_towers.ops.text import integers
-from torch_towers.registry import Strings, module, returns
 
 _WHITE = b" \t\r\n"
 _SPACE = "\u2581".encode()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from torch_towers.calls import untouched
-from torch_towers.products import products
-from torch_towers.registry import module
+from torch_towers.graph.registry import module
+from torch_towers.kernels.fast_path import untouched
+from torch_towers.kernels.matmul import products
 
 Linear = module()(nn.Linear)
 """`x @ weight.T + bias`: `[..., in] -> [..., out]`. It is torch's own class, which others look for: adapters, quantization.

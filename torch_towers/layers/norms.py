@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torch_towers.registry import module
+from torch_towers.graph.registry import module
 
 LayerNorm = module()(nn.LayerNorm)
 """Zero mean and unit variance over the last axes, then scaled and shifted: `[..., *shape] -> [..., *shape]`.

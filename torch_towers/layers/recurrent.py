@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from torch_towers.calls import forward_ad_is_on, readable
 from torch_towers.errors import InputError
-from torch_towers.registry import module
+from torch_towers.graph.registry import module
+from torch_towers.kernels.fast_path import forward_ad_is_on, readable
 
 State = tuple[Tensor, ...]
 

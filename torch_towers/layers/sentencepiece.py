@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import CheckpointError, InputError
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Spec, Strings, elementwise, module, returns
+from torch_towers.kernels.threads import threads
 from torch_towers.ops.ragged import padded_rows
 from torch_towers.ops.strings import strings
 from torch_towers.ops.text import int64, integers
-from torch_towers.registry import Spec, Strings, elementwise, module, returns
-from torch_towers.threads import threads
 
 Int32 = np.ndarray[Any, np.dtype[np.int32]]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]

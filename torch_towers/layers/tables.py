@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import dtype_name
 from torch_towers.errors import CheckpointError, InputError
-from torch_towers.registry import Spec, Strings, module
+from torch_towers.graph.dtypes import dtype_name
+from torch_towers.graph.registry import Spec, Strings, module
 
 
 def _lookup_spec(x: Spec, default: Spec, *, default_per_key: bool = False, **names: Any) -> list[Spec]:

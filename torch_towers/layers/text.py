@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import native
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Spec, Strings, module
+from torch_towers.kernels import native
 from torch_towers.layers.lookups import Vocabulary
 from torch_towers.layers.text_pipeline import Change, function_of, pipeline_of
 from torch_towers.ops.segments import ragged_bincount
 from torch_towers.ops.strings import strings
-from torch_towers.registry import Spec, Strings, module
 
 
 def _rows_spec(

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import native
 from torch_towers.errors import InputError
+from torch_towers.graph.registry import Strings
+from torch_towers.kernels import native
 from torch_towers.ops.regex import is_wordwise, literal_rewrite, one_byte_class, replacer
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
-from torch_towers.registry import Strings
 
 if TYPE_CHECKING:
     from torch_towers.layers.text import TextVectorization

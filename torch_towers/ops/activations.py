@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from torch_towers.registry import op
+from torch_towers.graph.registry import op
 
 
 @op()

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from torch_towers.calls import readable
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Number, Spec, Strings, elementwise, op, returns
+from torch_towers.kernels.fast_path import readable
 from torch_towers.ops.sizes import as_sizes
-from torch_towers.registry import Number, Spec, Strings, elementwise, op, returns
 
 Array = Tensor | Strings
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from torch_towers.calls import readable
-from torch_towers.registry import op
+from torch_towers.graph.registry import op
+from torch_towers.kernels.fast_path import readable
 
 
 @op()

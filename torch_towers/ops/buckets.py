@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_towers.calls import readable
 from torch_towers.errors import InputError
-from torch_towers.registry import Spec, op
+from torch_towers.graph.registry import Spec, op
+from torch_towers.kernels.fast_path import readable
 
 
 def _buckets_spec(x: Spec, boundaries: Spec) -> list[Spec]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.registry import Number, Spec, Strings, op, returns
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Number, Spec, Strings, op, returns
 
 
 @op(stage="host", infer=returns())

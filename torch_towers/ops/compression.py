@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from torch_towers.errors import InputError
-from torch_towers.registry import Strings, elementwise, op
+from torch_towers.graph.registry import Strings, elementwise, op
 
 _HEADERS = {"ZLIB": zlib.MAX_WBITS, "GZIP": zlib.MAX_WBITS | 16}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.registry import op
+from torch_towers.graph.registry import op
 
 Body = Callable[..., tuple[Any, ...]]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from torch_towers.calls import readable
-from torch_towers.registry import Spec, op
+from torch_towers.graph.registry import Spec, op
+from torch_towers.kernels.fast_path import readable
 
 Padding = str | tuple[tuple[int, int], ...]
 """`"SAME"`, `"VALID"`, or (before, after) for each spatial axis."""

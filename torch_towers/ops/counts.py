@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.registry import Spec, op
-from torch_towers.rows import distinct, ints
+from torch_towers.graph.registry import Spec, op
+from torch_towers.ops.rows import distinct, ints
 
 
 def _count_spec(values: Spec, rows: Spec, count: Spec, weights: Spec, *, rank: int, **attrs: object) -> list[Spec]:

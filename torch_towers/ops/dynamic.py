@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.registry import Spec, op, returns
-from torch_towers.rows import Rows, distinct, take
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Spec, op, returns
+from torch_towers.ops.rows import Rows, distinct, take
 
 
 def _where_spec(x: Spec) -> list[Spec]:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import native
 from torch_towers.errors import InputError
-from torch_towers.registry import Spec, Strings, elementwise, op
+from torch_towers.graph.registry import Spec, Strings, elementwise, op
+from torch_towers.kernels import native
 
 try:
     import farmhash

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import FLOATS
 from torch_towers.errors import InputError
-from torch_towers.registry import F, Number, Spec, Strings, op
+from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.registry import F, Number, Spec, Strings, op
 
 _JPEG, _PNG, _GIF, _BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM"
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_towers.calls import readable
-from torch_towers.products import products
-from torch_towers.registry import op
+from torch_towers.graph.registry import op
+from torch_towers.kernels.fast_path import readable
+from torch_towers.kernels.matmul import products
 
 
 @op()

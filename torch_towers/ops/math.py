@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.calls import readable
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.registry import Number, Strings, elementwise, op
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Number, Strings, elementwise, op
+from torch_towers.kernels.fast_path import readable
 
 
 def pair(a: Number, b: Number) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import dtype_name, torch_dtype
+from torch_towers.graph.registry import Spec, Strings, elementwise, op
 from torch_towers.ops.strings import each, items_of, strings
-from torch_towers.registry import Spec, Strings, elementwise, op
 
 
 @op(stage="host", infer=elementwise("string"))

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import examples, native
-from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.formats import tf_example
+from torch_towers.formats.tensor_proto import DTYPES, TensorProto
+from torch_towers.graph.dtypes import dtype_name, torch_dtype
+from torch_towers.graph.registry import Spec, Strings, op
+from torch_towers.kernels import native
 from torch_towers.ops.numerals import to_number
-from torch_towers.registry import Spec, Strings, op
-from torch_towers.rows import Rows, filled, ints, ranges
-from torch_towers.rows import place as place_rows
-from torch_towers.tensor_proto import DTYPES, TensorProto
+from torch_towers.ops.rows import Rows, filled, ints, ranges
+from torch_towers.ops.rows import place as place_rows
 
 Column = tuple[bytes, str]
 """A feature of an example: its key and dtype ("float32", "int64" or "string")."""
@@ -26,12 +27,12 @@ DenseColumn = tuple[bytes, str, tuple[int, ...]]
 RaggedColumn = tuple[bytes, str, str]
 """A feature of any length, with the dtype of its row splits."""
 
-_KINDS = {examples.BYTES: "string", examples.FLOATS: "float32", examples.INTEGERS: "int64"}
+_KINDS = {tf_example.BYTES: "string", tf_example.FLOATS: "float32", tf_example.INTEGERS: "int64"}
 _TAGS = {dtype: tag for tag, dtype in _KINDS.items()}
 _READERS: dict[str, Callable[[bytes], Any]] = {
-    "string": examples.bytes_list,
-    "float32": examples.float_list,
-    "int64": examples.int64_list,
+    "string": tf_example.bytes_list,
+    "float32": tf_example.float_list,
+    "int64": tf_example.int64_list,
 }
 _LISTS = {"string": "bytes", "float32": "float", "int64": "int64"}  # as TensorFlow's messages call them
 _NAMES = {"string": "string", "float32": "float", "int64": "int64"}
@@ -192,8 +193,8 @@ def _where(names: list[bytes], index: int, single: bool) -> _Where:
 def _read(item: bytes, wanted: dict[bytes, tuple[str, int, str]], where: _Where, single: bool) -> dict[bytes, Any]:
     """The values of the wanted features of one example; of a repeated key the last that counts."""
     try:
-        found = examples.entries(item)
-    except examples.MalformedError:
+        found = tf_example.entries(item)
+    except tf_example.MalformedError:
         raise InputError(f"Could not parse example input, value: {item[:200]!r}") from None
     values: dict[bytes, Any] = {}
     for key, feature in reversed(found):
@@ -216,7 +217,7 @@ def _read(item: bytes, wanted: dict[bytes, tuple[str, int, str]], where: _Where,
             )
         try:
             values[key] = _READERS[dtype](feature)
-        except examples.MalformedError:
+        except tf_example.MalformedError:
             raise where.error(key, "Can't parse serialized Example.") from None
     return values
 
@@ -497,6 +498,6 @@ def parse_tensor(serialized: Strings, *, dtype: str) -> Rows:
             return _tensor(message.texts(), "string").reshape(message.shape)
         if found == dtype:
             return _numbers(message.bytes(dtype), dtype, little_endian=True).reshape(message.shape)
-    except examples.MalformedError:
+    except tf_example.MalformedError:
         raise InputError(f"Could not parse `serialized` as a TensorProto of {dtype}: {data[:200]!r}") from None
     raise InputError(f"Type mismatch between parsed tensor ({found}) and dtype ({dtype})")

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import op
 from torch_towers.ops.conv import Padding, pad_axes, window_margins, window_reach
-from torch_towers.registry import op
 
 
 @op()

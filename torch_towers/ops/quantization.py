@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_towers.registry import Number, op
+from torch_towers.graph.registry import Number, op
 
 
 @op()

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.calls import readable
-from torch_towers.dtypes import dtype_name, torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import dtype_name, torch_dtype
+from torch_towers.graph.registry import Spec, Strings, op
+from torch_towers.kernels.fast_path import readable
+from torch_towers.ops.rows import Rows, concat, filled, place, ranges, take
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.sparse import combinations, cross_hashes, cross_strings, filled_positions, fingerprints
-from torch_towers.registry import Spec, Strings, op
-from torch_towers.rows import Rows, concat, filled, place, ranges, take
 
 
 def _to_tensor_spec(values: Spec, default: Spec, partitions: tuple[Spec, ...], *shape: Spec, types: Any) -> list[Spec]:

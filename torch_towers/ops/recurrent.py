@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_towers.registry import op
+from torch_towers.graph.registry import op
 
 Cell = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torch_towers.calls import readable
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.registry import op
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import op
+from torch_towers.kernels.fast_path import readable
 
 Axes = tuple[int, ...]
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import native
 from torch_towers.errors import InputError
+from torch_towers.graph.registry import Strings, elementwise, op
+from torch_towers.kernels import native
 from torch_towers.ops.re2 import check_groups, compiled
 from torch_towers.ops.regex_classes import classes_of
 from torch_towers.ops.strings import each, strings
-from torch_towers.registry import Strings, elementwise, op
 
 
 @op(stage="host", infer=elementwise("string"))

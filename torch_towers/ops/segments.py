@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_towers.calls import plain, readable
 from torch_towers.errors import InputError
-from torch_towers.registry import Spec, op
-from torch_towers.rows import ranges
+from torch_towers.graph.registry import Spec, op
+from torch_towers.kernels.fast_path import plain, readable
+from torch_towers.ops.rows import ranges
 
 _REDUCTIONS = {"sum": "sum", "prod": "prod", "max": "amax", "min": "amin"}
 _CHUNK = 8

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import op
 from torch_towers.ops.sizes import as_sizes
-from torch_towers.registry import op
 
 _fourier: Any = torch.fft  # its functions have no types
 

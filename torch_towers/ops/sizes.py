@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
-from torch_towers.registry import Strings, elementwise, op, returns
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Strings, elementwise, op, returns
 
 _SIZE = returns(("size", ()))
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.graph.registry import Infer, Number, Spec, Strings, op, returns
+from torch_towers.ops.rows import Rows, concat, distinct, filled, ints, place, ranges, take
 from torch_towers.ops.sizes import as_sizes
-from torch_towers.registry import Infer, Number, Spec, Strings, op, returns
-from torch_towers.rows import Rows, concat, distinct, filled, ints, place, ranges, take
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 

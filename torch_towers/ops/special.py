@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Number, Spec, elementwise, op
 from torch_towers.ops.math import pair
-from torch_towers.registry import Number, Spec, elementwise, op
 
 _special: Any = torch.special  # its functions have no types
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import native
 from torch_towers.errors import InputError
+from torch_towers.graph.registry import Spec, Strings, elementwise, op
+from torch_towers.kernels import native
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
-from torch_towers.registry import Spec, Strings, elementwise, op
 
 _SAME = elementwise("string")
 

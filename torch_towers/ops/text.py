@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers import native
 from torch_towers.errors import InputError
-from torch_towers.normalization import WHITE_SPACE, case_fold, normalizer, script
+from torch_towers.formats.normalization import WHITE_SPACE, case_fold, normalizer, script
+from torch_towers.graph.registry import Number, Spec, Strings, elementwise, op, returns
+from torch_towers.kernels import native
 from torch_towers.ops.re2 import check_groups, compiled
 from torch_towers.ops.regex_classes import classes_of, without_group
 from torch_towers.ops.strings import each, strings
-from torch_towers.registry import Number, Spec, Strings, elementwise, op, returns
 
 FLAT: dict[str, Spec] = {dtype: (dtype, (None,)) for dtype in ("string", "int32", "int64", "uint8", "float32")}
 TOKENS = returns(FLAT["string"], FLAT["int64"], FLAT["int64"], FLAT["int64"])

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.graph.registry import Number, Spec, Strings, op, returns
 from torch_towers.ops.strings import strings
 from torch_towers.ops.text import FLAT, codepoint, int64, integers, split_utf8
-from torch_towers.registry import Number, Spec, Strings, op, returns
 
 
 def _masks_spec(limit: Spec, *splits: Spec) -> list[Spec]:

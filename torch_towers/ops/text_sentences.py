@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.formats.unicode_tables import CLOSING, OPENING, TERMINAL
+from torch_towers.graph.registry import Strings, op, returns
 from torch_towers.ops.text import int64, integers
-from torch_towers.registry import Strings, op, returns
-from torch_towers.unicode_tables import CLOSING, OPENING, TERMINAL
 
 _VECTOR = ("int64", (None,))
 _EMOTICON, _ACRONYM = 0x80, 0x100  # properties of a token

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.registry import Number, Spec, Strings, op
 from torch_towers.ops.text import integers
-from torch_towers.registry import Number, Spec, Strings, op
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 _LOWEST = np.float32(np.finfo(np.float32).min)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.registry import Spec, Strings, elementwise, op
-from torch_towers.unicode_13 import SCRIPT_RUNS
+from torch_towers.formats.unicode_13 import SCRIPT_RUNS
+from torch_towers.graph.registry import Spec, Strings, elementwise, op
 
 _UNKNOWN = 103  # ICU's number for code points that are unassigned, private or surrogates
 _REPLACEMENT = 0xFFFD

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from porting.convert import Context, convert
+from porting.conversion.convert import Context, convert
 from porting.port import main
 from tests.witness import assert_equal
 from torch_towers import load
 from torch_towers.errors import InputError
-from torch_towers.graph import Graph, Node, TensorSpec
+from torch_towers.graph.graph import Graph, Node, TensorSpec
 from torch_towers.ops.buckets import buckets_below, buckets_up_to
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 COVERED = ("BucketizeWithInputBoundaries", "BoostedTreesBucketize")
 NAN, INF = np.nan, np.inf

@@ -11,7 +11,7 @@ import pytest
 from porting.errors import PortingError
 from tests.witness import assert_equal, check_function, port, run, tf, trace
 from torch_towers.errors import InputError
-from torch_towers.program import Program, walk
+from torch_towers.program.program import Program, walk
 
 COVERED = {"If", "StatelessIf", "Case", "StatelessCase", "While", "StatelessWhile", "BranchIndex"}
 X = np.array([[1.5, -2.0, 3.0], [0.5, 4.0, -1.0]], np.float32)

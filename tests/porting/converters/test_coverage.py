@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
 
-from porting.convert import CONVERTERS, load_converters
+from porting.conversion.convert import CONVERTERS, load_converters
 from porting.converters.random import SAMPLES  # refused whatever their operands: tests/porting/test_dropout.py
 from tests.porting import converters
 from tests.witness import Case

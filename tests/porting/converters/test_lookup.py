@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.convert import Context, convert
+from porting.conversion.convert import Context, convert
 from porting.errors import PortingError
+from porting.flat_graph.flatten import flatten
 from porting.saved_model import read
-from porting.simplify import flatten
 from tests.witness import as_array, assert_equal, run, tf, to_numpy
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 COVERED = {
     "HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2", "MutableHashTableOfTensors", "MutableHashTableOfTensorsV2",

@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from porting.convert import Context, convert
+from porting.conversion.convert import Context, convert
 from porting.errors import PortingError
 from tests.witness import Case, assert_equal, case, check_case, check_function, run, tf
 from torch_towers.errors import InputError
-from torch_towers.graph import Graph, Node, TensorSpec
+from torch_towers.graph.graph import Graph, Node, TensorSpec
 from torch_towers.ops.math import to_integer
 from torch_towers.ops.reductions import top_k
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 RNG = np.random.default_rng(0)
 NAN, INF = np.nan, np.inf

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.convert import Context, convert
+from porting.conversion.convert import Context, convert
 from porting.converters.random import REFUSED
 from porting.errors import PortingError
 from tests.witness import Case, assert_equal, case, check_case, check_function, run, tf
-from torch_towers.graph import Graph, Node, TensorSpec
-from torch_towers.program import Program
+from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.program.program import Program
 
 RNG = np.random.default_rng(0)
 EIGEN = "Eigen's vectorized approximation and torch's (SLEEF) are both within a few ulp of the true value"

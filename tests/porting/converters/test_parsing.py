@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.witness import Case, as_array, assert_equal, case, check_case, check_function, port, run, tf, to_numpy, trace
 from torch_towers.errors import InputError
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 
 def example(**features: Any) -> bytes:

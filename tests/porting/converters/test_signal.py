@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.witness import Case, case, check_case, check_function, run, tf
-from torch_towers.dtypes import torch_dtype
 from torch_towers.errors import InputError
+from torch_towers.graph.dtypes import torch_dtype
 
 RNG = np.random.default_rng(0)
 SOUND = RNG.normal(size=(2, 400)).astype(np.float32)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.porting.converters.test_text import TEXTS, kernels, text
-from tests.porting.converters.test_text_pieces import SENTENCES, WORDS, models
+from tests.porting.converters.test_text_sentencepiece import SENTENCES, WORDS, models
 from tests.witness import as_array, check_function
 from torch_towers.errors import CheckpointError, TorchTowersError
 from torch_towers.layers.fast_bert import FastBertNormalizer, FastWordpieceDetokenizer, FastWordpieceTokenizer

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from porting.convert import Context, convert
-from porting.lift import Lifted, lift
+from porting.conversion.convert import Context, convert
+from porting.flat_graph.flatten import flatten
+from porting.lifting.lift import Lifted, lift
 from porting.saved_model import read
 from porting.served import Served
-from porting.simplify import flatten
 from tests.porting.rewrites.models import build
 from tests.witness import run, tf, to_numpy, to_runtime
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 
 @dataclass

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from porting.lift import lift
+from porting.conversion.values import Value
+from porting.lifting.lift import lift
 from porting.saved_model import read
 from porting.tower import port_tower
-from porting.values import Value
-from torch_towers.graph import Graph, ModuleSpec, Node, TensorSpec
-from torch_towers.program import Program
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
+from torch_towers.program.program import Program
 
 QUERY = Path(__file__).parents[3] / "examples" / "packages" / "query_model"
 

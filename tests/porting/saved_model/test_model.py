@@ -14,7 +14,7 @@ import torch
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import FunctionRef, SavedModel, protos, read
 from tests.porting.saved_model.conftest import WORDS, mutate
-from torch_towers.graph import Graph, TensorSpec, node_of, references
+from torch_towers.graph.graph import Graph, TensorSpec, node_of, references
 
 
 def bits(value: Any) -> Any:

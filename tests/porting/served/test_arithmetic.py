@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from porting.convert import Context, convert
+from porting.conversion.convert import Context, convert
+from porting.flat_graph.flatten import flatten
 from porting.saved_model import read
 from porting.served import AS_WRITTEN, Served
-from porting.simplify import flatten
 from porting.tower import port_tower
 from tests.witness import as_array, assert_equal, check_function, run, saved_model_of, tf, to_numpy, trace
-from torch_towers.program import Program
+from torch_towers.program.program import Program
 
 PRICES = (np.arange(200) / 10).astype(np.float32)
 SPREAD = np.random.default_rng(0).uniform(0.1, 9, 400).astype(np.float32)

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 import torch_towers
-from porting.oracle import Oracle
+from porting.parity.oracle import Oracle
 from porting.port import main
 from porting.saved_model import read
 from porting.served import Served
 from porting.tower import PortedTower, port_tower
 from tests.witness import tf
-from torch_towers.program import walk
-from torch_towers.registry import OPS
+from torch_towers.graph.registry import OPS
+from torch_towers.program.program import walk
 
 relu, relu6, bias_add = tf.nn.relu, tf.nn.relu6, tf.nn.bias_add
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.oracle import Oracle
+from porting.parity.comparison import verify_with_tensorflow
+from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.served import Served
 from porting.tower import port_tower
-from porting.verify import verify_with_tensorflow
 from tests.witness import tf
 
 PRICES = {"price": (np.arange(200) / 10).astype(np.float32)}

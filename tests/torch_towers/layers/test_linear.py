@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from torch_towers import products as module
+from torch_towers.kernels import matmul as module
 from torch_towers.layers.linear import Linear, linear, linear_relu
 
 

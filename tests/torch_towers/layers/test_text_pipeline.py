@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torch_towers import native
 from torch_towers.errors import InputError
+from torch_towers.kernels import native
 from torch_towers.layers import text_pipeline
 from torch_towers.layers.text import TextVectorization
 from torch_towers.layers.text_pipeline import Change, pipeline_of

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from torch_towers import layers as _layers  # noqa: F401  (fills MODULES)
 from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
-from torch_towers.dtypes import FLOATS, TORCH_DTYPES
-from torch_towers.registry import OPS
+from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
+from torch_towers.graph.registry import OPS
 
 X = torch.tensor([[0.25, 0.5, 0.75, 0.125], [0.5, 0.25, 0.375, 0.875], [0.75, 0.625, 0.5, 0.25]])
 Y = X.flip(0)

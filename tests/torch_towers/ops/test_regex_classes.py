@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.torch_towers.test_native import assert_same, both
+from tests.torch_towers.kernels.test_native import assert_same, both
 from tests.witness import tf
-from torch_towers import native
+from torch_towers.kernels import native
 from torch_towers.ops.re2 import compiled
 from torch_towers.ops.regex import regex_replace
 from torch_towers.ops.regex_classes import classes_of

@@ -1,0 +1,166 @@
+"""Loops over sequences: what a `while_loop` that reads its operands step by step computes, as one graph with what is around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from porting.lifting.lift import Refusal, View, renamed
+from porting.lifting.patterns import number
+from torch_towers.graph.graph import Graph, Node, node_of
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A `while_loop`, its bodies' nodes beside those of the graph: `nodes` and `store` are what a pattern looks at.
+
+    `before`: the values that the loop carries, as its body sees them -> what they start with; `after`: -> what they become.
+    `list_of`: the carried list that takes the outputs; `states`: the other carried values that are no counters.
+    """
+
+    view: View
+    root: Node
+    nodes: dict[str, Node]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    test: Any
+
+    @property
+    def store(self) -> dict[str, Any]:
+        return self.view.store
+
+    def dtype(self, ref: Any) -> str | None:
+        return self.view.dtype(ref)
+
+    def node(self, ref: Any, op: str) -> Node | None:
+        """The node that computes `ref`, where it is an `op`."""
+        node = self.nodes.get(node_of(ref)) if isinstance(ref, str) else None
+        return node if node is not None and node.op == op else None
+
+    def place(self, carried: str) -> str:
+        """The reference, outside, to the last value of what is carried."""
+        return f"{self.root.name}:{list(self.before).index(carried)}"
+
+    # -- counting -----------------------------------------------------------------------------------------------------
+
+    @property
+    def counters(self) -> set[str]:
+        """What starts at 0 and grows by 1."""
+        return {name for name, start in self.before.items() if start == 0 and self._grows(name)}
+
+    def _grows(self, name: str) -> bool:
+        step = self.node(self.after[name], "size_add")
+        return step is not None and step.inputs in ((name, 1), (1, name))
+
+    def check_length(self, x: str) -> None:
+        """Refuses a loop that takes another number of steps than `x [n, length, ...]` has."""
+        pending, found = [self.test], 0
+        while pending:
+            ref = pending.pop()
+            both, less = self.node(ref, "size_mul"), self.node(ref, "size_less")
+            if both is not None:
+                pending += both.inputs
+            elif less is not None and less.inputs[0] in self.counters and self.is_length(less.inputs[1], x):
+                found += 1
+            else:
+                raise Refusal("it is not known to take as many steps as its sequence has")
+        if not found:
+            raise Refusal("it is not known to take as many steps as its sequence has")
+
+    def is_length(self, size: Any, x: str) -> bool:
+        """Whether `size` is the length of `x [n, length, ...]`."""
+        length = (self.view.shape(x) or (None, None))[1]
+        node = self.view.node(size)
+        if node is not None and node.op == "size":
+            shape = self.view.shape(node.inputs[0])
+            size = None if shape is None else shape[node.attrs["axis"]]
+        return length is not None and size == length
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def sequence(self, items: Any, counter: Any) -> tuple[str, bool]:
+        """The tensor `[n, length, ...]` whose steps the loop reads as `items[counter]`, and whether from its end."""
+        rows = self.node(items, "list_from_tensor")
+        if rows is None or counter not in self.counters:
+            raise Refusal("it does not read its sequence step by step")
+        ref = rows.inputs[0]
+        flipped = self.node(ref, "flip")
+        if flipped is not None and tuple(flipped.attrs["axes"]) == (0,):
+            ref = flipped.inputs[0]
+        turned = self.node(ref, "transpose")
+        if turned is None or tuple(turned.attrs["perm"]) != (1, 0, 2):
+            raise Refusal("its sequence has the steps in front of the rows")
+        return turned.inputs[0], flipped is not None
+
+    def mask(self, condition: Any) -> tuple[str, bool]:
+        """The mask `[n, length]` of which `condition [n, 1]` or `[n, units]` is one step, and whether from its end."""
+        tiled = self.node(condition, "tile")
+        if tiled is not None:
+            condition = tiled.inputs[0]
+        read = self.node(condition, "list_get")
+        if read is None:
+            raise Refusal("what it keeps of a state does not depend on a mask over the steps")
+        column, backwards = self.sequence(*read.inputs)
+        added = self.node(column, "unsqueeze")
+        if added is None or added.attrs["axis"] not in (2, -1) or self.view.dtype(added.inputs[0]) != "bool":
+            raise Refusal("its mask is not one bool for each step")
+        return added.inputs[0], backwards
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    @property
+    def list_of(self) -> str:
+        """The list that takes the outputs."""
+        found = [name for name, ref in self.after.items() if self.node(ref, "list_set") is not None]
+        if len(found) != 1 or self.written.inputs[0] != found[0]:
+            raise Refusal("it does not write one output for each step")
+        return found[0]
+
+    @property
+    def written(self) -> Node:
+        """The node that writes the output of a step."""
+        found = [node for ref in self.after.values() if (node := self.node(ref, "list_set")) is not None]
+        if len(found) != 1:
+            raise Refusal("it does not write one output for each step")
+        return found[0]
+
+    @property
+    def states(self) -> list[str]:
+        return [name for name in self.before if name not in self.counters and name != self.list_of]
+
+    def keeps_all(self, x: str) -> bool:
+        """Whether the outputs of all steps are kept; False where each is written over the one before."""
+        reserved, index = self.node(self.before[self.list_of], "list_reserve"), self.written.inputs[1]
+        if reserved is not None and index in self.counters and self.is_length(reserved.inputs[0], x):
+            return True
+        if reserved is not None and (index, reserved.inputs[0]) == (0, 1):
+            return False
+        raise Refusal("its outputs are not as many as its steps")
+
+    def is_zero(self, ref: Any) -> bool:
+        return number(self.view, ref) == 0
+
+
+def loop_of(view: View, root: Node) -> Loop:
+    """The `while_loop` `root`, read."""
+    body, cond, carried = root.attrs["body"], root.attrs["cond"], int(root.attrs["carried"])
+    nodes = dict(view.nodes)
+    results = {key: _beside(nodes, f"{root.name}/{key}/", graph, root, carried) for key, graph in
+               (("body", body), ("cond", cond))}  # fmt: skip
+    names = [_carried(root, spec.name) for spec in body.inputs[:carried]]
+    before = dict(zip(names, root.inputs[:carried], strict=True))
+    return Loop(view, root, nodes, before, dict(zip(names, results["body"], strict=True)), results["cond"][0])
+
+
+def _beside(nodes: dict[str, Node], prefix: str, graph: Graph, root: Node, carried: int) -> list[Any]:
+    """Adds the nodes of a body to `nodes`; gives the references to its results."""
+    new: dict[str, Any] = {node.name: prefix + node.name for node in graph.nodes}
+    for i, (spec, operand) in enumerate(zip(graph.inputs, root.inputs, strict=True)):
+        new[spec.name] = _carried(root, spec.name) if i < carried else operand
+    for node in graph.nodes:
+        nodes[prefix + node.name] = Node(prefix + node.name, node.op, renamed(node.inputs, new), node.attrs)
+    return [renamed((ref,), new)[0] for ref in graph.outputs.values()]
+
+
+def _carried(root: Node, name: str) -> str:
+    return f"{root.name}/{name}"

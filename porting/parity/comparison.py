@@ -1,0 +1,235 @@
+"""Verify: runs a ported tower beside TensorFlow, on inputs made from its own graph, and reports how far apart they are."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from porting.errors import PortingError
+from porting.frontends.retrieval import Retrieval
+from porting.parity.divergence import first_difference
+from porting.parity.evidence import gather, given
+from porting.parity.oracle import Oracle
+from porting.parity.reference import coarsest, reference
+from porting.parity.report import ParityReport, compare
+from porting.parity.rounding import Disturbances
+from porting.samples import samples
+from porting.tower import PortedTower
+from torch_towers.errors import InputError
+from torch_towers.formats.npz import to_numpy
+from torch_towers.parity.recorded import Recorded, batches_of, is_recorded
+from torch_towers.parity.verify import INDEX_IDS, INDEX_SCORES
+from torch_towers.search.similarity import top_k
+from torch_towers.tower import Tower
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequence[Arrays] = ()) -> ParityReport:
+    """The port against TensorFlow on `batches`, or on inputs made from the graph itself where none are given."""
+    where = (ported.model.path, ported.model.tags, ported.entry)
+    index = _answering(ported)
+    part = replace(ported.cut, fetches={}) if index else ported.cut
+
+    def ask(asked: Sequence[Arrays]) -> list[Any]:
+        return oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
+
+    found = given(ask, batches) if batches else gather(ask, ported.tf_graph, ported.model, ported.inside)
+    asked, answers = [sample.inputs for sample in found.samples], found.answers
+    names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
+    theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
+    kinds = [sample.kind for sample in found.samples]
+    report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}", kinds)
+    report.wanted = found.wanted
+    ids = _compare_ids(report, ported, oracle, asked, theirs)
+    report.recorded = [
+        Recorded(sample.inputs, _by_index(answer, index), inside, sample.kind)
+        for sample, answer, inside in zip(found.samples, theirs, ids, strict=True)
+    ]
+    if index is None:
+        _judge_by_rounding(report, ported, [sample for sample in found.samples if sample.kind == "domain"])
+    if not report.passed and not ported.cut:
+        report.failures += _located(ported, oracle, asked, theirs)
+    return report
+
+
+RUNS = 8
+"""Disturbed runs. That 8 movements are all below a fifth of their standard deviation has a probability of 4e-7."""
+FACTOR = 4.0
+"""How many times the largest of the movements an error may be: right towers measure up to 1.7, wrong ones from 20."""
+_ROWS = 4  # of a batch, and two batches: a tower of images takes seconds for each run
+
+
+def _judge_by_rounding(report: ParityReport, ported: PortedTower, samples: Sequence[Any]) -> None:
+    """Passes outputs that are less exact than TensorFlow's where every error of the port is what rounding can do in this graph."""
+    asked = [output for output in report.outputs.values() if output.less_exact]
+    if not asked:
+        return
+    tower, exact = ported.tower(), reference(ported)
+    disturbed = Disturbances(tower, exact)
+    for inputs in [_few(sample.inputs) for sample in samples[-2:]]:
+        ours, true = answer(tower, inputs), answer(exact, inputs)
+        if isinstance(ours, str) or isinstance(true, str):
+            return
+        runs = [disturbed.run(inputs, seed) for seed in range(RUNS)]
+        for output in asked:
+            if output.name not in runs[0]:
+                return
+            moved = np.max([np.abs(to_numpy(run[output.name]) - true[output.name]) for run in runs], axis=0)
+            allowed = FACTOR * moved + 2 * np.spacing(np.abs(ours[output.name])).astype(np.float64)
+            used = np.max(np.abs(ours[output.name].astype(np.float64) - true[output.name]) / allowed, initial=0.0)
+            output.rounding = max(output.rounding or 0.0, float(used))
+    for output in asked:
+        if output.rounding is not None and output.rounding <= 1.0:
+            output.passed, output.less_exact, output.reason = True, False, ""
+
+
+def _few(inputs: Arrays) -> Arrays:
+    """The first rows of a batch whose inputs have as many rows each; else the whole batch."""
+    rows = {array.shape[0] if array.ndim else -1 for array in inputs.values()}
+    return {name: array[:_ROWS] for name, array in inputs.items()} if len(rows) == 1 and rows != {-1} else inputs
+
+
+def _compare_ids(
+    report: ParityReport, ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]
+) -> list[Arrays]:
+    """Adds the ids and masks that the preprocessing gives, on the batches that TensorFlow answers, against its own kernels' results.
+
+    Gives TensorFlow's for each batch, none where it refused the batch.
+    """
+    answered = [i for i, answer in enumerate(theirs) if not isinstance(answer, str)]
+    ids: list[Arrays] = [{} for _ in asked]
+    if not ported.ids or not answered:
+        return ids
+    where = (ported.model.path, ported.model.tags, ported.entry)
+    expected = oracle.run_cut(*where, replace(ported.cut, fetches=ported.ids), [asked[i] for i in answered])
+    for i, values in zip(answered, expected, strict=True):
+        ids[i] = {} if isinstance(values, str) else values
+    _check_ids(report, ported, [(asked[i], ids[i]) for i in answered])
+    return ids
+
+
+def _check_ids(report: ParityReport, ported: PortedTower, batches: Sequence[tuple[Arrays, Arrays]]) -> None:
+    tower = ported.tower()
+    pairs: list[tuple[Arrays, Arrays]] = []
+    for batch, values in batches:
+        with contextlib.suppress(InputError):  # what the port refuses is a failure of the report already
+            ours = {name: to_numpy(found) for name, found in tower.preprocess(dict(batch)).items()}
+            pairs += [(ours, values)] if values else []
+    report.compare_ids(pairs)
+
+
+def _by_index(answer: Any, index: Retrieval | None) -> Any:
+    """What is recorded of an answer: where an index gave it, its scores and identifiers under names that no output has."""
+    if index is None or isinstance(answer, str):
+        return answer
+    names = {index.scores: INDEX_SCORES, index.ids: INDEX_IDS}
+    return {recorded: answer[name] for name, recorded in names.items() if name is not None}
+
+
+def _answering(ported: PortedTower) -> Retrieval | None:
+    """The index that the tower was cut from, where the whole can be asked for scores: then that is what is compared."""
+    found = ported.retrieval
+    return found if found is not None and found.candidates is not None and found.scores is not None else None
+
+
+_LOOKED_AT = 4  # batches at most that are run node by node: a large tower takes seconds for each
+
+
+def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]) -> list[str]:
+    """Where a port that is not equal goes wrong, on the first batch that shows it."""
+    answered = [batch for batch, answer in zip(asked, theirs, strict=True) if not isinstance(answer, str)]
+    said: list[str] = []
+    for batch in answered[:_LOOKED_AT]:
+        seen = first_difference(ported, oracle, batch)
+        if seen.found:
+            return [seen.said]
+        said = said or [seen.said]
+    return said
+
+
+def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
+    """The port against recorded inputs and outputs: arrays named `<signature>|in|<input>` and `<signature>|out|<output>`, or what
+    `--record` wrote."""
+    index = _answering(ported)
+    if is_recorded(arrays):
+        return _verify_recorded(ported, batches_of(arrays, Path("the reference")).get(ported.entry, []), index)
+    names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
+    inputs, outputs = samples.from_reference(arrays, ported.entry, ported.tf_graph.inputs, names)
+    return _report(ported, [inputs], [outputs], "recorded outputs")
+
+
+def _verify_recorded(ported: PortedTower, batches: Sequence[Recorded], index: Retrieval | None) -> ParityReport:
+    """The port against batches that were recorded where TensorFlow is."""
+    if not batches:
+        raise PortingError(f"nothing is recorded for {ported.entry!r} in the reference")
+    known = {} if index is None else {INDEX_SCORES: index.scores, INDEX_IDS: index.ids}
+    theirs = [
+        batch.outputs
+        if isinstance(batch.outputs, str)
+        else {known.get(name) or name: a for name, a in batch.outputs.items()}
+        for batch in batches
+    ]
+    kinds = [batch.kind for batch in batches]
+    report = _report(ported, [batch.inputs for batch in batches], theirs, "recorded outputs", kinds)
+    _check_ids(report, ported, [(batch.inputs, batch.ids) for batch in batches if batch.ids])
+    report.recorded = list(batches)
+    return report
+
+
+def not_compared(why_not: str) -> ParityReport:
+    """The report where nothing is compared: there is no TensorFlow and nothing recorded, or nobody asked."""
+    return ParityReport("nothing", why_not)
+
+
+def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str,
+            kinds: Sequence[str] = ()) -> ParityReport:  # fmt: skip
+    index = _answering(ported)
+    tower = ported.tower()
+    ours = [answer(tower, batch, index) for batch in asked]
+    tower = reference(ported)
+    exact = [answer(tower, batch, index) for batch in asked]
+    if index is not None:  # what else the whole gives is not in the split
+        theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
+    return compare(ours, theirs, exact, compared_with=compared_with, precision=coarsest(ported), kinds=kinds)
+
+
+def answer(tower: Tower, batch: Arrays, index: Retrieval | None = None) -> dict[str, np.ndarray[Any, Any]] | str:
+    """Every output of the tower for one batch, as numpy; the message where it refuses the batch.
+
+    With an index, what that answers for the tower's embedding, by the names of the whole entry's outputs.
+    """
+    try:
+        with torch.inference_mode():
+            found = tower(dict(batch))
+            if index is None:
+                return {name: to_numpy(value) for name, value in found.items()}
+            return _retrieved(found[tower.embedding], index)
+    except InputError as error:
+        return str(error)
+
+
+def _retrieved(embedding: Any, index: Retrieval) -> dict[str, np.ndarray[Any, Any]]:
+    """Scores and identifiers of the best candidates, as the index gives them."""
+    assert index.candidates is not None
+    candidates = torch.from_numpy(np.array(index.candidates)).to(embedding.dtype)
+    scores, rows = top_k(embedding, candidates, index.k or 10)
+    ids = rows.to(torch.int32).numpy() if index.identifiers is None else index.identifiers[rows.numpy()]
+    return {name: value for name, value in zip((index.scores, index.ids), (to_numpy(scores), ids), strict=True) if name}
+
+
+def _both(index: Retrieval) -> list[str]:
+    return [name for name in (index.scores, index.ids) if name]
+
+
+def _named(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """TensorFlow's results by our names: a restored function's results come numbered."""
+    if set(arrays) == set(names):
+        return dict(arrays)
+    return {name: arrays[str(i)] for i, name in enumerate(names)}

@@ -1,0 +1,48 @@
+"""Recording: TensorFlow's answers for a SavedModel, to be compared with where TensorFlow is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from porting.errors import PortingError
+from porting.flat_graph.flatten import flatten
+from porting.parity.comparison import verify_with_tensorflow
+from porting.parity.evidence import gather, given
+from porting.parity.oracle import Oracle
+from porting.samples.user_inputs import read_examples
+from porting.saved_model import SavedModel
+from porting.tower import port_tower
+from torch_towers.parity.recorded import Recorded, pack
+
+
+def record(
+    model: SavedModel, entry: str, oracle: Oracle, inputs: Path | None = None, *, without_dropout: bool = False
+) -> list[Recorded]:
+    """The answers for inputs made from the graph itself, or for those of a user's file `inputs`.
+
+    Where the entry ports here, the ids inside it are recorded too. Errors: `PortingError`.
+    """
+    graph = flatten(model.graph(entry), model.functions)
+    try:
+        ported = port_tower(model, entry, split_index=True, without_dropout=without_dropout)
+    except PortingError:  # to record is what one does for another machine, where another version may port it
+        examples = [] if inputs is None else [read_examples(inputs, graph.inputs)]
+        where = (model.path, model.tags, entry)
+        found = given(lambda asked: oracle.run(*where, asked), examples) if examples else gather(
+            lambda asked: oracle.run(*where, asked), graph, model, 0
+        )  # fmt: skip
+        return [Recorded(s.inputs, a, kind=s.kind) for s, a in zip(found.samples, found.answers, strict=True)]
+    examples = [] if inputs is None else [read_examples(inputs, ported.spec.inputs)]
+    return verify_with_tensorflow(ported, oracle, examples).recorded
+
+
+def write(path: Path, towers: Mapping[str, Sequence[Recorded]]) -> None:
+    """Writes the file as a whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        partial.write_bytes(pack(towers))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,273 @@
+"""Verify: a checkpoint is whole (every checksum, weights too), and still gives TensorFlow's answers on this machine.
+
+The answers are those that the port recorded in the checkpoint (`samples.npz`), or a file of the user's: arrays named
+`<signature>|in|<input>` and `<signature>|out|<output>`, or what `port.py --record` wrote. TensorFlow is not needed. Integers and
+strings must be equal, ids inside the tower too; floats as near as parity.json says that the port was, with room for another
+order of summation, and at the precision that the tower runs in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from torch_towers.checkpoint.checkpoint import SAMPLES, read_samples
+from torch_towers.errors import InputError
+from torch_towers.formats.npz import load_arrays, to_numpy
+from torch_towers.info import recorded_parity
+from torch_towers.parity.answers import Ranking, answer
+from torch_towers.parity.recorded import Recorded, batches_of, is_recorded, of_reference, unpack
+from torch_towers.tower import Tower
+from torch_towers.two_tower import TwoTower, load
+
+Array = np.ndarray[Any, Any]
+
+INDEX_SCORES, INDEX_IDS = "index.scores", "index.ids"
+"""What the outputs of a retrieval index are called in samples.npz, since the tower that was cut from it has others."""
+
+ROUNDING = 2e-5
+"""Distance from TensorFlow, relative to the RMS of an output, that is never rounding in float32: right towers are at 1e-8 to 5e-6."""
+_ORDER = 4.0  # times the errors that the port measured: another machine, or a GPU, adds up in another order
+_FLOOR_ULP = 4.0  # units in the last place that are always allowed
+_WORST = 64  # no value further off than so many times the RMS that is allowed: a wrong row is millions of times off
+
+
+@dataclass
+class Checked:
+    """One value of a tower, an output or an id inside it, compared with what was recorded."""
+
+    tower: str
+    output: str
+    values: int
+    passed: bool
+    said: str
+
+
+@dataclass
+class VerifyReport:
+    """What was verified."""
+
+    path: str
+    bytes: int
+    recorded: dict[str, str]  # by tower: what was measured when it was ported
+    rows: dict[str, int] = field(default_factory=dict[str, int])  # by tower: rows that were compared now
+    outputs: list[Checked] = field(default_factory=list[Checked])
+
+    @property
+    def passed(self) -> bool:
+        return all(output.passed for output in self.outputs)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed}
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        lines = [f"{self.path}: whole: {self.bytes / 1e6:,.1f} MB, every sha256 is right"]
+        lines += [f"{tower}: {said}" for tower, said in self.recorded.items()]
+        lines += [f"{tower}: compared on {rows} rows here" for tower, rows in self.rows.items()]
+        lines += [f"{'ok  ' if o.passed else 'FAIL'} {o.tower} {o.output}: {o.said}" for o in self.outputs]
+        if not self.outputs:
+            lines.append("no answers are recorded in it: port it where TensorFlow is installed, or give --reference")
+        return lines
+
+
+def verify(
+    path: str | os.PathLike[str],
+    reference: Path | None = None,
+    tower: str | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+) -> VerifyReport:
+    """Checks a checkpoint, and compares it with the answers recorded in it, or in the file `reference`.
+
+    `tower` ("query", "candidate") is the one that is compared, None: all. `device` and `dtype` are where and in which precision it
+    runs. Errors: `CheckpointError`, `InputError`.
+    """
+    towers = load(path, verify=True, device=device, dtype=dtype)
+    folder = Path(path)
+    parity = recorded_parity(folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    report = VerifyReport(str(folder), size, {name: _said(parity, name) for name in sides(towers)})
+    batches = recorded_in(folder) if reference is None else _in_file(reference, towers)
+    batches = {name: found for name, found in batches.items() if tower in (None, name)}
+    report.rows = {name: sum(map(_rows, found)) for name, found in batches.items()}
+    report.outputs = compared(towers, batches, parity)
+    if reference is not None and not report.outputs:
+        held = ", ".join(sorted({name.partition("|")[0] for name in load_arrays(reference)})) or "nothing"
+        raise InputError(f"{reference}: holds nothing that fits a tower of {folder}; it has {held}")
+    return report
+
+
+def sides(towers: TwoTower) -> dict[str, Tower]:
+    """The towers that are there, by name."""
+    both = {"query": towers.query, "candidate": towers.candidate}
+    return {name: tower for name, tower in both.items() if tower is not None}
+
+
+def recorded_in(folder: Path) -> dict[str, list[Recorded]]:
+    """The batches recorded in a checkpoint, by tower; none where it has none. Errors: `CheckpointError`, `InputError`."""
+    content = read_samples(folder)
+    return {} if content is None else unpack(folder / SAMPLES, content)
+
+
+def compared(towers: TwoTower, batches: Mapping[str, Sequence[Recorded]], parity: Mapping[str, Any]) -> list[Checked]:
+    """The towers' answers for recorded batches against TensorFlow's. `parity` is what parity.json says of each tower."""
+    found: list[Checked] = []
+    for name, tower in sides(towers).items():
+        recorded = batches.get(name, ())
+        measured = cast("dict[str, Any]", parity.get(name) or {}).get("outputs", {})
+        found += _refusals(name, tower, recorded)
+        answered = [batch for batch in recorded if not isinstance(batch.outputs, str)]
+        ranking = _ranking(towers, answered)
+        ours = [answer(tower, batch.inputs, ranking) for batch in answered]
+        kept = [(batch, mine) for batch, mine in zip(answered, ours, strict=True) if not isinstance(mine, str)]
+        coarse = tower.dtype not in (torch.float32, torch.float64)  # extremes need not fit a half
+        refused = [
+            mine for batch, mine in zip(answered, ours, strict=True)
+            if isinstance(mine, str) and not (coarse and batch.kind == "edge")
+        ]  # fmt: skip
+        if refused:
+            found.append(
+                Checked(name, "outputs", len(refused), False, f"refuses what TensorFlow answered: {refused[0]}")
+            )
+        found += _ids(name, tower, [batch for batch, _ in kept])
+        for output in kept[0][0].outputs if kept else ():
+            pairs = [(mine.get(output), _of(batch, output), batch.kind) for batch, mine in kept]
+            found.append(_checked(name, output, pairs, measured.get(output, {}), tower.dtype))
+    return found
+
+
+def _of(batch: Recorded, output: str) -> Array:
+    return cast("Mapping[str, Array]", batch.outputs)[output]
+
+
+def _rows(batch: Recorded) -> int:
+    if isinstance(batch.outputs, str):
+        return 0
+    return max((array.shape[0] for array in batch.outputs.values() if array.ndim), default=1)
+
+
+def _refusals(name: str, tower: Tower, recorded: Sequence[Recorded]) -> list[Checked]:
+    """What TensorFlow refused must be refused."""
+    refused = [batch for batch in recorded if isinstance(batch.outputs, str)]
+    if not refused:
+        return []
+    wrong = [batch for batch in refused if not isinstance(answer(tower, batch.inputs), str)]
+    said = f"{len(refused) - len(wrong)} of {len(refused)} batches refused that TensorFlow refused"
+    return [Checked(name, "refusals", len(refused), not wrong, said)]
+
+
+def _ids(name: str, tower: Tower, batches: Sequence[Recorded]) -> list[Checked]:
+    """The ids, masks and strings inside the tower: equal to the bit."""
+    found: list[Checked] = []
+    for value in batches[0].ids if batches else ():
+        ours = [to_numpy(tower.preprocess(dict(batch.inputs))[value]) for batch in batches]
+        found.append(_equal(name, value, [(mine, batch.ids[value]) for mine, batch in zip(ours, batches, strict=True)]))
+    return found
+
+
+def _equal(tower: str, name: str, pairs: Sequence[tuple[Array, Array]]) -> Checked:
+    values = sum(theirs.size for _, theirs in pairs)
+    equal = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs if ours.shape == theirs.shape)
+    return Checked(tower, name, values, equal == values, f"{equal} of {values} values equal")
+
+
+def _checked(
+    tower: str,
+    name: str,
+    pairs: Sequence[tuple[Array | None, Array, str]],
+    measured: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> Checked:
+    present = [(ours, theirs) for ours, theirs, _ in pairs if ours is not None]
+    if len(present) < len(pairs):
+        return Checked(tower, name, 0, False, "the tower does not give it")
+    for ours, theirs in present:
+        same_kind = ours.dtype == theirs.dtype or (
+            ours.dtype.kind == theirs.dtype.kind == "f" and dtype != torch.float32
+        )
+        if ours.shape != theirs.shape or not same_kind:
+            said = f"{ours.dtype} {list(ours.shape)} for the recorded {theirs.dtype} {list(theirs.shape)}"
+            return Checked(tower, name, int(theirs.size), False, said)
+    if present[0][1].dtype.kind not in "fc":
+        return _equal(tower, name, present)
+    decisive = [(ours, theirs) for (ours, theirs), (_, _, kind) in zip(present, pairs, strict=True) if kind == "domain"]
+    ours, theirs = (np.concatenate([pair[i].reshape(-1) for pair in decisive or present]) for i in range(2))
+    return _near(Checked(tower, name, int(theirs.size), False, ""), ours, theirs, measured, dtype)
+
+
+def _near(result: Checked, ours: Array, theirs: Array, measured: Mapping[str, Any], dtype: torch.dtype) -> Checked:
+    """Whether floats are as near TensorFlow's as rounding leaves them."""
+    finite = np.isfinite(theirs)
+    if not np.array_equal(ours[~finite], theirs[~finite].astype(ours.dtype), equal_nan=True):
+        result.said = "NaN or infinities stand in other places than in the recorded answers"
+        return result
+    apart = np.abs(ours[finite].astype(np.float64) - theirs[finite].astype(np.float64))
+    coarse = max(1.0, torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
+    scale, ulp = _rms(theirs[finite].astype(np.float64)), _rms(np.spacing(np.abs(theirs[finite])).astype(np.float64))
+    allowed = coarse * (_relative(measured) * scale + _FLOOR_ULP * ulp)
+    rms, worst = _rms(apart), float(apart.max(initial=0.0))
+    result.passed = rms <= allowed and worst <= _WORST * allowed
+    result.said = f"apart {rms:.2e} (RMS; {allowed:.2e} is allowed), at most {worst:.2e}, of values around {scale:.2g}"
+    return result
+
+
+def _relative(measured: Mapping[str, Any]) -> float:
+    """How far an output may be from TensorFlow's, relative to its RMS: by both errors that parity.json records."""
+    errors, size = [measured.get("error"), measured.get("tensorflow_error")], measured.get("scale")
+    if isinstance(size, float) and size > 0 and all(isinstance(error, float) for error in errors):
+        return min(ROUNDING, _ORDER * sum(cast("list[float]", errors)) / size)
+    return ROUNDING
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def _ranking(towers: TwoTower, recorded: Sequence[Recorded]) -> Ranking | None:
+    """The checkpoint's index, where its answers are what was recorded."""
+    names = {name for batch in recorded for name in cast("Mapping[str, Array]", batch.outputs)}
+    if towers.candidates is None or not names & {INDEX_SCORES, INDEX_IDS}:
+        return None
+    scores, ids = (name if name in names else None for name in (INDEX_SCORES, INDEX_IDS))
+    return Ranking(towers.candidates, scores, ids)
+
+
+def _in_file(path: Path, towers: TwoTower) -> dict[str, list[Recorded]]:
+    """The recorded batches of a user's file that belong to each tower."""
+    arrays = load_arrays(path)
+    found: dict[str, list[Recorded]] = {}
+    for name, tower in sides(towers).items():
+        source = towers.source.get(name)
+        entry = (
+            str(cast("Mapping[str, Any]", source).get("entry", "serving_default"))
+            if isinstance(source, Mapping)
+            else "serving_default"
+        )
+        inputs, outputs = [spec.name for spec in tower.inputs], [spec.name for spec in tower.outputs]
+        batches = (
+            batches_of(arrays, path).get(entry, [])
+            if is_recorded(arrays)
+            else of_reference(arrays, entry, inputs, outputs)
+        )
+        if batches:
+            found[name] = batches
+    return found
+
+
+def _said(parity: Mapping[str, Any], name: str) -> str:
+    found = parity.get(name)
+    if not isinstance(found, dict):
+        return str(parity.get("reason", "no parity was recorded"))
+    fields = cast("dict[str, Any]", found)
+    if fields.get("compared_with") == "nothing":
+        return "was not compared when it was ported"
+    equal = "was equal to" if fields.get("passed") else "was NOT equal to"
+    return f"{equal} {fields.get('compared_with')} on {fields.get('rows')} rows when it was ported"

@@ -1,0 +1,65 @@
+"""Work: how much a tower computes for a row, which decides whether several threads are worth waking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from torch_towers.graph.graph import Graph, Node
+from torch_towers.layers.attention import MultiHeadAttention
+from torch_towers.program.binding import descend, path
+from torch_towers.program.program import Program
+
+SMALL = 1e8
+"""Multiplications that one core does in about a millisecond; to wake a thread takes some hundredths of it, for each op again."""
+
+_ELEMENT = 8  # multiplications that take as long as reading or writing a number
+
+
+def work_of(program: Program, inputs: dict[str, Any]) -> float:
+    """Multiplications of a run over `inputs`, counted by running it; infinite where it is more than `SMALL`, or not to be told."""
+    total = 0.0
+    for node, env in each(program, inputs):
+        total += _work(program, node, env)
+        if total > SMALL:
+            return math.inf
+    return total
+
+
+def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[str, Any]]]:
+    """The nodes of a run over `inputs`, one call each, with all values up to each of them."""
+    env = dict(inputs)
+    for node, (name, run) in zip(program.graph.nodes, program._steps, strict=True):
+        env[name] = run(program, env)
+        yield node, env
+
+
+def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
+    """Those of a node that multiplies matrices, 0 for others; infinite where they are not to be told."""
+    if node.op.startswith("conv") or node.op == "einsum" or any(isinstance(v, Graph) for v in node.attrs.values()):
+        return math.inf
+    result = env[node.name]
+    if not isinstance(result, Tensor):
+        return 0.0
+    if node.op == "matmul":
+        return float(result.numel() * env[node.inputs[0]].shape[-1])
+    if node.op == "attention":
+        keys = env[node.inputs[1]]
+        return float((env[node.inputs[0]].numel() + result.numel()) * keys.shape[1 if node.attrs["heads_last"] else -2])
+    if node.op == "module":
+        layer = descend(program, path(str(node.attrs["module"])))
+        if isinstance(layer, nn.Linear):
+            return float(result.numel() * layer.in_features)
+        if isinstance(layer, MultiHeadAttention):
+            return layer.multiplications(*(env[str(ref)].shape for ref in node.inputs[:2]))
+    return 0.0
+
+
+def _work(program: Program, node: Node, env: dict[str, Any]) -> float:
+    found, result = multiplications(program, node, env), env[node.name]
+    if found or node.op in ("parameter", "constant") or not isinstance(result, Tensor):
+        return found
+    return float(_ELEMENT * result.numel())

@@ -1,0 +1,215 @@
+"""Fusion: nodes that run as one call where that gives the same numbers in less time.
+
+A graph stays as it is written; only its plan, the calls that a run makes, has one step in the place of several. A step that
+cannot be fast this time (a gradient is asked for, a layer was swapped, the graph is being compiled) makes the single calls.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.graph import Graph, Node, node_of, references
+from torch_towers.kernels.fast_path import plain, untouched
+from torch_towers.kernels.top_k import top_k_of_products
+from torch_towers.layers.embedding import Embedding
+from torch_towers.layers.linear import linear, linear_relu
+from torch_towers.layers.text_pipeline import pipeline_of
+from torch_towers.program.binding import Env, Host, Run, Step, call, descend, getter, path
+
+
+class Fused(NamedTuple):
+    """One call for several nodes: `absorbed` come before the node that the call computes, and nothing else reads them."""
+
+    absorbed: tuple[str, ...]
+    run: Run  # gives `NotImplemented` where the single calls have to do it
+
+
+class View:
+    """A graph as patterns see it."""
+
+    def __init__(self, graph: Graph, host: Host) -> None:
+        self.graph, self.host = graph, host
+        self.nodes = {node.name: node for node in graph.nodes}
+        self._readers = Counter(name for node in graph.nodes for name in map(node_of, references(node.inputs)))
+        self._readers.update(map(node_of, graph.outputs.values()))
+
+    def only(self, reference: Any) -> Node | None:
+        """The node behind a reference to a whole value that nothing else reads."""
+        node = self.nodes.get(reference) if isinstance(reference, str) else None
+        return node if node is not None and self._readers[node.name] == 1 else None
+
+    def scalar(self, reference: Any) -> bytes | None:
+        """The constant string of rank 0 behind a reference."""
+        node = self.nodes.get(reference) if isinstance(reference, str) else None
+        value = self.host.get(str(node.attrs["tensor"])) if node is not None and node.op == "constant" else None
+        return None if value is None or value.ndim else value.item()
+
+    def module_type(self, node: Node) -> str:
+        """The type of the module that a node calls, or nothing."""
+        return self.graph.modules[str(node.attrs["module"])].type if node.op == "module" else ""
+
+
+def plan_of(graph: Graph, host: Host, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps of a run: of `steps`, one for each node, or one for several that are fused."""
+    single = dict(steps)
+    view = View(graph, host)
+    fused = {node.name: found for node in graph.nodes for pattern in _PATTERNS if (found := pattern(view, node))}
+    absorbed = {name for found in fused.values() for name in found.absorbed}
+
+    def before(name: str) -> list[Step]:
+        """The single calls that a fused one stands for, but the last."""
+        parts = fused[name].absorbed if name in fused else ()
+        return [step for part in parts for step in (*before(part), (part, single[part]))]
+
+    return tuple(
+        (name, _with_single_calls(fused[name].run, before(name), run) if name in fused else run)
+        for name, run in single.items()
+        if name not in absorbed
+    )
+
+
+def _with_single_calls(fast: Run, parts: Sequence[Step], last: Run) -> Run:
+    def run(root: nn.Module, env: Env) -> Any:
+        value = fast(root, env)
+        if value is NotImplemented:
+            for name, part in parts:
+                env[name] = part(root, env)
+            value = last(root, env)
+        return value
+
+    return run
+
+
+_MANY = 256  # ids from which one pass over the table's rows is faster than gathering them first
+
+
+def _weighted_embedding(view: View, node: Node) -> Fused | None:
+    """`weighted_sum(embedding(ids), weights)`: the rows are added as they are read, and never stand in memory."""
+    rows = view.only(node.inputs[0]) if node.op == "weighted_sum" else None
+    if rows is None or view.module_type(rows) != "Embedding":
+        return None
+    parts, ids, weights = path(str(rows.attrs["module"])), rows.inputs[0], node.inputs[1]
+    if not isinstance(ids, str) or not isinstance(weights, str) or ":" in ids + weights:
+        return None
+
+    def run(root: nn.Module, env: Env) -> Any:
+        layer, x = descend(root, parts), env[ids]
+        if (
+            not untouched(layer, Embedding)
+            or x.ndim != 2
+            or x.device.type != "cpu"
+            or not plain(x, env[weights], layer.weight)  # type: ignore[reportArgumentType]
+            or x.numel() < _MANY  # asked last: while a graph is captured, its sizes are not compared
+        ):
+            return NotImplemented
+        return layer.weighted_sum(x, env[weights])  # type: ignore[operator]
+
+    return Fused((rows.name,), run)
+
+
+def _dense(view: View, node: Node) -> Fused | None:
+    """A dense layer, with the relu behind it."""
+    behind = node.op == "relu" and not node.attrs.get("no_nan")
+    layer = node if node.op == "module" else view.only(node.inputs[0]) if behind else None
+    if layer is None or view.module_type(layer) != "Linear":
+        return None
+    product = linear if layer is node else linear_relu
+    parts, find = path(str(layer.attrs["module"])), getter(layer.inputs[0])
+
+    def run(root: nn.Module, env: Env) -> Any:
+        return product(descend(root, parts), find(env))
+
+    return Fused(() if layer is node else (layer.name,), run)
+
+
+def _best_of_products(view: View, node: Node) -> Fused | None:
+    """`top_k(matmul(queries, matrix_transpose(candidates)), k)`: block by block, never the full matrix of scores."""
+    product = view.only(node.inputs[0]) if node.op == "top_k" else None
+    turned = view.only(product.inputs[1]) if product is not None and product.op == "matmul" else None
+    if product is None or turned is None or turned.op != "matrix_transpose" or not isinstance(node.inputs[1], int):
+        return None
+    queries, candidates, k = getter(product.inputs[0]), getter(turned.inputs[0]), node.inputs[1]
+
+    def run(root: nn.Module, env: Env) -> Any:
+        q, c = queries(env), candidates(env)
+        return top_k_of_products(q, c, k, **node.attrs) if q.ndim == c.ndim == 2 else NotImplemented
+
+    return Fused((turned.name, product.name), run)
+
+
+def _counted_mask(view: View, node: Node) -> Fused | None:
+    """`reduce_sum(cast(unsqueeze(mask, 2)), axis 1)`: how many of each row a mask lets through, as a column of floats."""
+    if node.op != "reduce_sum" or node.attrs.get("axes") != (1,) or node.attrs.get("keepdim"):
+        return None
+    floats = view.only(node.inputs[0])
+    column = view.only(floats.inputs[0]) if floats is not None and floats.op == "cast" else None
+    if floats is None or column is None or column.op != "unsqueeze" or column.attrs.get("axis") not in (2, -1):
+        return None
+    dtype, mask = torch_dtype(str(floats.attrs["dtype"])), column.inputs[0]
+    if dtype not in (torch.float32, torch.float64) or not isinstance(mask, str) or ":" in mask:
+        return None
+
+    def run(root: nn.Module, env: Env) -> Any:
+        x = env[mask]
+        return torch.sum(x, 1, True, dtype=dtype) if x.dtype == torch.bool and x.ndim == 2 else NotImplemented
+
+    return Fused((column.name, floats.name), run)
+
+
+def _text_pipeline(view: View, node: Node) -> Fused | None:
+    """Changes of a text, one after another, before it is split and looked up: one pass over each text."""
+    if view.module_type(node) != "TextVectorization":
+        return None
+    chain: list[_Change] = []
+    text: Any = node.inputs[0]
+    while change := _change(view, text):
+        chain.insert(0, change)
+        text = change.text
+    layer = view.host[f"module:{node.attrs['module']}"]
+    while chain:
+        pipeline = pipeline_of([(change.op, change.attrs) for change in chain], layer)
+        if pipeline is not None:
+            absorbed = tuple(name for change in chain for name in change.absorbed)
+            return Fused(absorbed, call(pipeline, (chain[0].text,)))
+        chain.pop(0)
+    return None
+
+
+class _Change(NamedTuple):
+    """A node that makes one text of another: `attrs` as `pipeline_of` takes them."""
+
+    text: Any
+    op: str
+    attrs: Mapping[str, Any]
+    absorbed: tuple[str, ...]
+
+
+def _change(view: View, reference: Any) -> _Change | None:
+    node = view.only(reference)
+    if node is None or node.op not in ("lower", "upper", "strip", "regex_replace", "string_join"):
+        return None
+    if node.op != "string_join":
+        return _Change(node.inputs[0], node.op, node.attrs, (node.name,))
+    given = [view.scalar(operand) for operand in node.inputs]
+    if given.count(None) != 1:
+        return None
+    place, separator = given.index(None), node.attrs.get("separator", b"")
+    before = b"".join(cast(bytes, part) + separator for part in given[:place])
+    after = b"".join(separator + cast(bytes, part) for part in given[place + 1 :])
+    constants = tuple(str(operand) for i, operand in enumerate(node.inputs) if i != place and view.only(operand))
+    return _Change(node.inputs[place], "string_join", {"before": before, "after": after}, (*constants, node.name))
+
+
+_PATTERNS: tuple[Callable[[View, Node], Fused | None], ...] = (
+    _weighted_embedding,
+    _counted_mask,
+    _dense,
+    _best_of_products,
+    _text_pipeline,
+)

@@ -1,0 +1,168 @@
+"""Listing: a tower as text for people, with the shape of every value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from torch_towers.graph.dtypes import dtype_name as name_of
+from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.inputs.reader import BATCH, rows_of
+from torch_towers.program import sketch
+from torch_towers.program.program import Program
+
+if TYPE_CHECKING:
+    from torch_towers.tower import Tower
+
+_SIZES = (2, 3)  # rows of the two sketches: a size that is 2 in one and 3 in the other is the batch
+WIDTH = 76
+_SHOWN = 1000  # numbers of an example: a larger one is left to the reader
+
+
+def listing(tower: Tower) -> str:
+    """The tower line by line: its inputs, each step with operands and the shape of its result, its outputs."""
+    shapes = shapes_of(tower)
+    lines = [f"inputs   {_specs(tower.inputs)}", f"outputs  {_specs(tower.outputs)}"]
+    if len(tower.outputs) > 1 and tower.spec.embedding:
+        lines.append(f"embedding  {tower.spec.embedding}")
+    for title, program in _parts(tower):
+        lines += ["", f"{title}({', '.join(spec.name for spec in program.graph.inputs)})"]
+        lines += _graph(program.graph, shapes.get(title, {}), "  ")
+    return "\n".join(lines)
+
+
+def model_card(towers: Mapping[str, Tower], similarity: str) -> str:
+    """MODEL.md: what the checkpoint is, its inputs with an example, and its towers line by line."""
+    parts = ["# A two-tower model\n", f"Similarity: {similarity}. Read by `torch_towers.load`.\n"]
+    for name, tower in towers.items():
+        example = {spec.name: _example(spec) for spec in tower.inputs}
+        parts.append(
+            f"## {name}\n\n```python\ntowers.encode_{name}({example!r})\n```\n\n```text\n{listing(tower)}\n```\n"
+        )
+    return "\n".join(parts)
+
+
+def _parts(tower: Tower) -> list[tuple[str, Program]]:
+    named = [("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess)]
+    return [
+        (name, program) for name, program in named if program is not None and (program.graph.nodes or name == "encoder")
+    ]
+
+
+def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
+    lines: list[str] = []
+    for node in graph.nodes:
+        if node.op in ("parameter", "constant"):
+            line = f"{indent}{node.name} = {node.op}"
+            if node.attrs["tensor"] != node.name:
+                line += f" {node.attrs['tensor']}"
+        else:
+            line = f"{indent}{node.name} = {call_of(node, graph)}"
+        shape = shapes.get(node.name, "")
+        lines.append(f"{line:<{WIDTH}}  {shape}".rstrip())
+        for key, value in node.attrs.items():
+            if isinstance(value, Graph):
+                lines.append(f"{indent}  {key}({', '.join(spec.name for spec in value.inputs)}):")
+                lines += _graph(value, {}, indent + "    ")
+    lines.append(f"{indent}return {', '.join(_pair(name, ref) for name, ref in graph.outputs.items())}")
+    return lines
+
+
+def _pair(name: str, reference: str) -> str:
+    return name if name == reference else f"{name}={reference}"
+
+
+def call_of(node: Node, graph: Graph) -> str:
+    """A node as a call, with its operands."""
+    operands = [_operand(operand) for operand in node.inputs]
+    attrs = [f"{key}={_constant(value)}" for key, value in node.attrs.items() if not isinstance(value, Graph)]
+    if node.op != "module":
+        return f"{node.op}({', '.join(operands + attrs)})"
+    spec = graph.modules[str(node.attrs["module"])]
+    args = ", ".join(f"{key}={_constant(value)}" for key, value in spec.args.items())
+    return f"{spec.type}({args})({', '.join(operands)})"
+
+
+def _operand(operand: Any) -> str:
+    if isinstance(operand, str):
+        return operand
+    if isinstance(operand, tuple):
+        return f"({', '.join(map(_operand, operand))})"  # type: ignore[reportUnknownArgumentType]
+    return repr(operand)
+
+
+def _constant(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _specs(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {shown_sizes(spec.shape)}" for spec in specs)
+
+
+def shown_sizes(shape: tuple[Any, ...] | None) -> str:
+    """A shape for people; free sizes are "?"."""
+    return "[...]" if shape is None else "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+# -- shapes, found without running anything -------------------------------------------------------------------------------
+
+
+def shapes_of(tower: Tower) -> dict[str, dict[str, str]]:
+    """The dtype and shape of each value of each part, as far as they can be known beforehand."""
+    first, second = (_sketched(tower, rows) for rows in _SIZES)
+    return {
+        part: {name: _shape(first[part][name], second[part].get(name)) for name in first[part]}
+        for part in first
+    }  # fmt: skip
+
+
+def _sketched(tower: Tower, rows: int) -> dict[str, dict[str, Any]]:
+    given = {tower._renamed.get(spec.name, spec.name): sketch.made_up(spec, rows) for spec in tower.inputs}
+    sketched: dict[str, dict[str, Any]] = {}
+    for title, program in (
+        ("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess),
+    ):  # fmt: skip
+        if program is not None:
+            inputs = {spec.name: given.get(spec.name, sketch.UNKNOWN) for spec in program.graph.inputs}
+            sketched[title] = sketch.sketch(program, inputs)
+            given |= sketch.outputs(program, sketched[title])
+    return sketched
+
+
+def _shape(first: Any, second: Any) -> str:
+    if type(first) is tuple and type(second) is tuple:
+        return ", ".join(map(_shape, first, second))  # type: ignore[reportUnknownArgumentType]
+    if isinstance(first, int):
+        return "size"
+    if not isinstance(first, (Tensor, sketch.Told)) or not isinstance(second, (Tensor, sketch.Told)):
+        return ""
+    before, after = first.shape, second.shape
+    if before is None or after is None:
+        return ""
+    sizes = ["?"] if len(before) != len(after) else map(_size, before, after)
+    return f"{first.dtype if isinstance(first, sketch.Told) else name_of(first)} [{', '.join(sizes)}]"
+
+
+def _size(first: int | None, second: int | None) -> str:
+    if first is None or second is None:
+        return "?"
+    if first == second:
+        return str(first)
+    times, rest = divmod(first, _SIZES[0])
+    if rest == 0 and second == times * _SIZES[1]:
+        return BATCH if times == 1 else f"{times} {BATCH}"
+    return "?"
+
+
+def _example(spec: TensorSpec) -> Any:
+    value: Any = "text" if spec.dtype == "string" else 0.5 if spec.dtype.startswith("float") else 1
+    sizes = (spec.shape or ())[1 if rows_of(spec) else 0 :]
+    if math.prod(size for size in sizes if isinstance(size, int)) > _SHOWN:
+        return ...
+    for size in reversed(sizes):
+        value = [value] * (size if isinstance(size, int) else 2)
+    return [value] if rows_of(spec) else value

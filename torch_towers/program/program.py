@@ -1,0 +1,277 @@
+"""Program: runs a graph of torch ops as an `nn.Module`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from keyword import iskeyword
+from types import FunctionType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from torch_towers import layers as _layers  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills MODULES)
+from torch_towers import ops as _ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills OPS)
+from torch_towers.graph.dtypes import DTYPE_NAMES, FLOATS
+from torch_towers.graph.graph import Graph, ModuleSpec, Node
+from torch_towers.graph.registry import MODULES, Op
+from torch_towers.program.binding import Env, Host, Store, descend, getter, is_layer, is_stored, path, steps_of
+from torch_towers.program.fusion import plan_of
+from torch_towers.program.precision import float_graph
+
+
+class _Forward:
+    """`program.forward`, its operands by the names of the program's own graph: `torch.export` ties free sizes to them.
+
+    A partial, since `torch.compile` does not trace how a bound method is made.
+    """
+
+    def __get__(self, program: Program | None, kind: type[Program]) -> Callable[..., dict[str, Any]]:
+        return kind.run if program is None else functools.partial(program._named, program)
+
+
+class Program(nn.Module):
+    """A graph that runs: `program(**inputs) -> {output: value}`.
+
+    Weights are parameters under their TensorFlow-derived names and lifted layers are submodules, so `state_dict()` reads
+    like the model's own source. Constants are buffers that `state_dict()` leaves out. `frozen` names the weights that are
+    buffers rather than parameters (integers always are). A copy shares the vocabularies; a pickle holds them.
+    """
+
+    forward = _Forward()  # type: ignore[reportAssignmentType]
+
+    def __init__(self, graph: Graph, store: Store, *, frozen: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        anchor = torch.empty(0, dtype=torch.float32, device="cpu")  # knows device and dtype of a tower without weights
+        self.register_buffer("_anchor", anchor, persistent=False)
+        for name, spec in sorted(modules(graph).items()):  # "block" before "block.dense", which goes into it
+            _add_module(self, name, MODULES[spec.type], spec.args, store, frozen)
+        _add_tensors(self, graph, store, frozen)
+        self._host = Host.of(walk(graph), modules(graph), store)
+        self._written = self.graph = graph
+        self._own = frozenset(name for name, value in self.tensors().items() if value.dtype != torch.float32)
+        self._bind()
+        self.eval()
+
+    def _bind(self) -> None:
+        """Makes the calls of a run from the graph."""
+        self._steps = steps_of(self.graph, self._host)
+        self._plan = plan_of(self.graph, self._host, self._steps)
+        self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
+        self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))
+
+    def values(self, **inputs: Any) -> Env:
+        """The value of every node by its name, inputs among them: what a run passes through, step by step."""
+        env: Env = dict(inputs)
+        for name, step in self._steps:
+            env[name] = step(self, env)
+        return env
+
+    def outputs_of(self, env: Env) -> dict[str, Any]:
+        """The graph's outputs among the values of its nodes."""
+        return {name: get(env) for name, get in self._outputs}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in _BOUND}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[reportUnknownMemberType]
+        self._bind()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are and the graph runs."""
+        return self._buffers["_anchor"].device  # type: ignore[union-attr]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What stands for float32 in the graph."""
+        return self._buffers["_anchor"].dtype  # type: ignore[union-attr]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `half`, `cuda`, ... do: the dtype that they give stands for float32, and the graph follows it.
+
+        Other floats that TensorFlow's graph asks for by name stay as they are. Errors: `ValueError` for a dtype that no tower has.
+        """
+        before, after = self.dtype, fn(self._buffers["_anchor"]).dtype  # type: ignore[arg-type]
+        if DTYPE_NAMES.get(after) not in FLOATS:
+            raise ValueError(f"{after} is not one of {', '.join(FLOATS)}")
+        own = {id(value) for name, value in self.tensors(lenient=True).items() if name in self._own}
+
+        def moved(value: Tensor) -> Tensor:
+            new = fn(value)
+            return value.to(new.device) if id(value) in own and new.dtype != value.dtype else new
+
+        super()._apply(moved, recurse)  # type: ignore[reportUnknownMemberType]
+        if after != before:
+            self._rewrite(float_graph(self._written, DTYPE_NAMES[after]))
+        return self
+
+    def _rewrite(self, graph: Graph) -> None:
+        """Puts the same graph at another precision over the weights and constants that are here."""
+        before = modules(self.graph)
+        for name, spec in modules(graph).items():
+            entry = MODULES[spec.type]
+            if before[name] != spec and is_layer(entry):  # a layer that knows its dtype
+                layer = descend(self, path(name))
+                if type(layer) is entry.function:
+                    weights = layer.state_dict(prefix=f"{name}.", keep_vars=True)
+                    _add_module(self, name, entry, spec.args, weights, frozenset(weights))
+                    descend(self, path(name)).train(layer.training)
+        self.graph = graph
+        self._bind()
+
+    def tensors(self, *, lenient: bool = False) -> dict[str, Tensor]:
+        """The weights and constants as they are now, by the names that the graph and the checkpoint give them.
+
+        Raises `LookupError`, naming it, where a layer was replaced by one with other weights; `lenient` leaves its weights out.
+        """
+        found: dict[str, Tensor] = {}
+        for name, spec in modules(self.graph).items():
+            if not is_layer(MODULES[spec.type]):
+                continue
+            now = descend(self, path(name)).state_dict(keep_vars=True)
+            if now.keys() == layer_weights(spec):
+                found |= {f"{name}.{key}": value for key, value in now.items()}
+            elif not lenient:
+                raise LookupError(
+                    f"the layer {name!r} was replaced by one with the weights {', '.join(now) or 'of none'}"
+                )
+        for node in walk(self.graph):
+            if node.op in ("parameter", "constant"):
+                name = str(node.attrs["tensor"])
+                *owners, last = path(name)
+                value = getattr(descend(self, owners), last, None)
+                if isinstance(value, Tensor):
+                    found[name] = value
+        return found
+
+    def run(self, **inputs: Any) -> dict[str, Any]:
+        """Every output of the graph by its name. Operands are keyed by the graph's input names."""
+        env: Env = dict(inputs)
+        for name, run in self._plan:
+            env[name] = run(self, env)
+        return {name: get(env) for name, get in self._outputs}
+
+
+_BOUND = frozenset({"_steps", "_plan", "_outputs", "_named"})  # made from the graph: neither copied nor pickled
+
+
+@functools.cache
+def _with_signature(names: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
+    """`Program.run` with a signature that names its operands, where Python can."""
+    if not all(name.isidentifier() and not iskeyword(name) and name != "self" for name in names):
+        return Program.run
+    run: Any = FunctionType(Program.run.__code__, Program.run.__globals__, "forward")  # without one more call
+    keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    run.__signature__ = inspect.Signature([this, *keywords])
+    run.__doc__ = Program.run.__doc__
+    return run
+
+
+def layer_weights(spec: ModuleSpec) -> set[str]:
+    """The names of a layer's weights, found by building it without memory."""
+    return set(empty_layer(MODULES[spec.type], spec.args).state_dict())
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new weights as they are. To fill a meta tensor with random numbers would import torch's compiler: seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in _FILLERS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_FILLERS = frozenset(name for name in dir(nn.init) if name.endswith("_"))
+
+
+def empty_layer(entry: Op, args: Mapping[str, Any]) -> nn.Module:
+    """A layer whose weights have shapes and no memory."""
+    with torch.device("meta"), _Unfilled():
+        return entry.function(**args)
+
+
+def used_names(graph: Graph) -> set[str]:
+    """Every weight, constant and vocabulary that `graph` names."""
+    used = {str(node.attrs["tensor"]) for node in walk(graph) if node.op in ("parameter", "constant")}
+    for name, spec in modules(graph).items():
+        entry = MODULES[spec.type]
+        if is_layer(entry):
+            used |= {f"{name}.{key}" for key in layer_weights(spec)}
+        else:
+            used |= {value for key, value in spec.args.items() if is_stored(entry, key, value)}
+    return used
+
+
+def _add_module(
+    root: nn.Module, name: str, entry: Op, args: Mapping[str, Any], store: Store, frozen: frozenset[str]
+) -> None:
+    """Layers with weights become submodules, their weights mapped in without a copy."""
+    if not is_layer(entry):
+        return  # a host module: its step holds it
+    built = empty_layer(entry, args)
+    parameters = dict(built.named_parameters())
+    for key, slot in built.state_dict().items():
+        value = store[f"{name}.{key}"]
+        if not isinstance(value, Tensor) or value.shape != slot.shape:
+            found = list(value.shape)
+            raise ValueError(f"'{name}.{key}' is {found}, but the layer {entry.name} wants {list(slot.shape)}")
+        owner, last = built.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2]
+        if key not in parameters:
+            owner._buffers[last] = value.detach()
+        elif isinstance(value, nn.Parameter):  # the other tower has it too: one parameter, trained from both
+            owner._parameters[last] = value
+        else:
+            trainable = f"{name}.{key}" not in frozen and value.is_floating_point()
+            owner._parameters[last] = nn.Parameter(value, requires_grad=trainable)
+    owner, last = _owner(root, path(name))
+    owner.add_module(last, built.eval())
+
+
+def _add_tensors(root: nn.Module, graph: Graph, store: Store, frozen: frozenset[str]) -> None:
+    for node in walk(graph):
+        if node.op not in ("parameter", "constant"):
+            continue
+        name = str(node.attrs["tensor"])
+        value = store[name]
+        owner, last = _owner(root, path(name))
+        if not isinstance(value, Tensor) or last in owner._parameters or last in owner._buffers:
+            continue
+        if node.op == "parameter" and name not in frozen and value.is_floating_point():
+            owner.register_parameter(last, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+        else:
+            owner.register_buffer(last, value.detach(), persistent=node.op == "parameter")
+
+
+def graphs(graph: Graph) -> list[Graph]:
+    """`graph` and every graph among the attributes of its nodes (the bodies of loops and branches)."""
+    found = [graph]
+    for one in found:
+        found += [value for node in one.nodes for value in node.attrs.values() if isinstance(value, Graph)]
+    return found
+
+
+def walk(graph: Graph) -> list[Node]:
+    """The nodes of `graph` and of the graphs inside it."""
+    return [node for one in graphs(graph) for node in one.nodes]
+
+
+def modules(graph: Graph) -> dict[str, ModuleSpec]:
+    """The modules of `graph` and of the graphs inside it."""
+    return {name: spec for one in graphs(graph) for name, spec in one.modules.items()}
+
+
+def _owner(root: nn.Module, parts: list[str]) -> tuple[nn.Module, str]:
+    """The (sub)module that holds the last of `parts`, made where it is missing, and the name that it has there."""
+    for part in parts[:-1]:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        child = root._modules[part]
+        assert child is not None
+        root = child
+    return root, parts[-1]

@@ -1,0 +1,224 @@
+"""Similarity of embeddings, and the exact best candidates of each query without the full matrix of scores."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.errors import suggestion
+from torch_towers.kernels.matmul import products
+from torch_towers.kernels.threads import without_waiting
+from torch_towers.kernels.top_k import ON_DEVICE, SCORES, native_top_k
+
+QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, SCORES, 128
+"""Rows of queries at a time, scores at a time on the CPU, and scores that are first seen as their maximum."""
+
+Array = np.ndarray[Any, Any]
+
+Similarity = Literal["dot", "cosine"]
+""""dot": the inner product; "cosine": that of the embeddings at length 1. For distances there is `distance`."""
+
+_DISTANCES = {"manhattan": "L1_DISTANCE", "euclidean": "SQUARED_L2_DISTANCE"}
+
+
+def check_similarity(kind: Any) -> None:
+    """Raises `ValueError` where `kind` is no `Similarity`."""
+    known = get_args(Similarity)
+    if kind in known:
+        return
+    hint = suggestion(str(kind), known)
+    if str(kind) in _DISTANCES:
+        hint = f" (torch_towers.search.similarity.distance has {_DISTANCES[str(kind)]})"
+    raise ValueError(f"similarity must be {' or '.join(map(repr, known))}, not {kind!r}{hint}")
+
+
+COMPARISONS = 1 << 22
+"""Of indices with excluded ones, each with each, up to which that takes less time than sorting them."""
+
+
+def as_embeddings(value: Any, what: str) -> Tensor:
+    """`value` (tensor, array, list) as a float tensor `[n, dim]`; a single vector is one row."""
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if tensor.ndim == 1:
+        tensor = tensor[None]
+    if tensor.ndim != 2:
+        raise ValueError(f"{what} must have the shape [n, dim], not {list(tensor.shape)}")
+    return tensor if tensor.is_floating_point() else tensor.float()
+
+
+def similarity(queries: Any, candidates: Any, kind: Similarity = "dot") -> Tensor:
+    """The score of every query with every candidate: `[n, dim], [m, dim] -> [n, m]`."""
+    return without_waiting(lambda: products(*_pair(queries, candidates, kind)))
+
+
+def similarity_pairwise(queries: Any, candidates: Any, kind: Similarity = "dot") -> Tensor:
+    """The score of each query with the candidate of the same row: `[n, dim], [n, dim] -> [n]`."""
+    q, c = without_waiting(_pair, queries, candidates, kind)
+    if len(q) != len(c):
+        raise ValueError(f"pairs need as many queries as candidates, not {len(q)} and {len(c)}")
+    return without_waiting(lambda: (q * c).sum(-1))
+
+
+def top_k(
+    queries: Any, candidates: Any, k: int, kind: Similarity = "dot", exclude: Any = None
+) -> tuple[Tensor, Tensor]:
+    """The best candidates of each query: `[n, dim], [m, dim] -> scores [n, min(k, m)], indices [n, min(k, m)]` int64.
+
+    Exact, best first; of equal scores the lower index comes first. NaN ranks below every number, as -inf does, and is given as
+    -inf. `exclude` lists, for each query, indices of candidates that it must not get: an integer tensor `[n, e]` (negative: none)
+    or lists of different lengths. Where fewer than k are left, the rest is score -inf, index -1. The full matrix of scores is
+    never held. Errors: `ValueError`.
+    """
+    return without_waiting(_top_k, queries, candidates, k, kind, exclude)
+
+
+def _top_k(queries: Any, candidates: Any, k: int, kind: Similarity, exclude: Any) -> tuple[Tensor, Tensor]:
+    if type(k) is not int or k < 0:
+        raise ValueError(f"k must be an integer that is not negative, not {k!r}")
+    q, c = (x.detach() for x in _pair(queries, candidates, kind))
+    k = min(k, len(c))
+    excluded = None if exclude is None else _excluded(exclude, len(q))
+    wanted = k if excluded is None else min(len(c), k + excluded.shape[1])
+    blocks = [_best(q[start : start + QUERY_BLOCK], c, wanted) for start in range(0, len(q), QUERY_BLOCK)]
+    if not blocks:
+        return q.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=q.device)
+    if len(blocks) == 1:
+        scores, indices = blocks[0]
+    else:
+        scores, indices = torch.cat([s for s, _ in blocks]), torch.cat([i for _, i in blocks])
+    return (scores, indices) if excluded is None else _without(scores, indices, excluded, k, len(c))
+
+
+def _pair(queries: Any, candidates: Any, kind: Similarity) -> tuple[Tensor, Tensor]:
+    check_similarity(kind)
+    q, c = as_embeddings(queries, "queries"), as_embeddings(candidates, "candidates")
+    if q.shape[1] != c.shape[1]:
+        raise ValueError(f"queries have {q.shape[1]} dimensions and candidates {c.shape[1]}: they are not of one model")
+    if q.dtype != c.dtype or q.device != c.device:
+        dtype = torch.promote_types(q.dtype, c.dtype)
+        q, c = q.to(dtype), c.to(q.device, dtype)
+    if kind == "cosine":
+        return torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(c, dim=-1)
+    return q, c
+
+
+def _best(q: Tensor, c: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best k of all candidates for one block of queries."""
+    if k == 0:
+        return q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
+    if (found := native_top_k(q, c, k)) is not None:
+        return found
+    step = max((SCORE_BLOCK if c.is_cpu else ON_DEVICE) // max(len(q), 1), 2 * k, 1)
+    best: tuple[Tensor, Tensor] | None = None
+    for start in range(0, len(c), step):
+        scores, indices = _select(products(q, c[start : start + step]), k)
+        indices += start
+        if best is not None:  # what was found before has lower indices, and stands first
+            scores, order = _select(torch.cat([best[0], scores], 1), k)
+            indices = torch.cat([best[1], indices], 1).gather(1, order)
+        best = scores, indices
+    assert best is not None
+    return best
+
+
+def _select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row (all, if there are fewer), largest first, the lower position first among equals."""
+    n = scores.shape[1]
+    k = min(k, n)
+    if n < 4 * k * CHUNK:
+        return _select_flat(scores, k)
+    # The k largest lie in the k chunks with the largest maxima, and equal ones in the first such chunks.
+    whole = n - n % CHUNK
+    maxima = scores[:, :whole].reshape(len(scores), -1, CHUNK).amax(-1)
+    if maxima.isnan().any():
+        return _select(scores.masked_fill(scores.isnan(), float("-inf")), k)
+    _, chunks = _select_flat(maxima, k)
+    chunks = chunks.sort(1).values
+    inside = (chunks[..., None] * CHUNK + torch.arange(CHUNK, device=scores.device)).flatten(1)
+    rest = torch.arange(whole, n, device=scores.device).expand(len(scores), -1)
+    positions = torch.cat([inside, rest], 1)
+    best, order = _select_flat(scores.gather(1, positions), k)
+    return best, positions.gather(1, order)
+
+
+def _select_flat(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    n = scores.shape[1]
+    values, indices = torch.topk(scores, min(k + 1, n), dim=1)  # one more than k: it tells whether the last one is tied
+    if values[:, 0].isnan().any():  # NaN is the largest for torch
+        return _select_flat(scores.masked_fill(scores.isnan(), float("-inf")), k)
+    if k < n:
+        tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]  # which of the equal ones torch took is not said
+        indices = indices[:, :k]
+        if len(tied):
+            indices[tied] = _first_of_equals(scores[tied], values[tied, k - 1 : k], k)
+    indices = indices.sort(1).values
+    values, order = scores.gather(1, indices).sort(dim=1, descending=True, stable=True)
+    return values, indices.gather(1, order)
+
+
+def _first_of_equals(scores: Tensor, last: Tensor, k: int) -> Tensor:
+    """Positions of the k largest of each row, of those that equal `last`, the smallest, the first: `[n, m], [n, 1] -> [n, k]`."""
+    more, equal = scores > last, scores == last
+    room = k - more.sum(1, keepdim=True)
+    taken = more | (equal & (equal.cumsum(1) <= room))
+    return taken.nonzero()[:, 1].reshape(-1, k)
+
+
+def _excluded(exclude: Any, rows: int) -> Array:
+    """What each query must not get as `[n, e]`, padded with -1."""
+    if not isinstance(exclude, Tensor):
+        lists: list[list[int]] = [row.tolist() if hasattr(row, "tolist") else list(row) for row in exclude]
+        lengths = np.array([len(row) for row in lists], np.int64)
+        padded = np.full((len(lists), lengths.max(initial=0)), -1, np.int64)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = list(chain.from_iterable(lists))
+    else:
+        padded = exclude.cpu().numpy().astype(np.int64, copy=False)
+    if padded.ndim != 2 or len(padded) != rows:
+        shape = list(padded.shape)
+        raise ValueError(f"exclude must list candidates for each of the {rows} queries; its shape is {shape}")
+    return padded
+
+
+def _without(scores: Tensor, indices: Tensor, excluded: Array, k: int, count: int) -> tuple[Tensor, Tensor]:
+    """The first k that are not excluded; the places that stay empty are -inf and -1."""
+    found = indices.cpu().numpy()
+    if found.size * excluded.shape[1] <= COMPARISONS:
+        out = (found[..., None] == excluded[:, None]).any(-1)
+    else:
+        row = np.arange(len(found))[:, None] * count  # a number of its own for each query and candidate
+        out = np.isin(found + row, np.where((excluded >= 0) & (excluded < count), excluded + row, -1))
+    order = out.argsort(axis=1, kind="stable")[:, :k]
+    rows = np.arange(len(order))[:, None]
+    places, empty = (torch.as_tensor(each, device=indices.device) for each in (order, out[rows, order]))
+    return scores.gather(1, places).masked_fill_(empty, float("-inf")), indices.gather(1, places).masked_fill_(
+        empty, -1
+    )
+
+
+Distance = Literal["SQUARED_L2_DISTANCE", "L1_DISTANCE", "COSINE_DISTANCE", "DOT_PRODUCT_DISTANCE"]
+DISTANCES = get_args(Distance)
+"""The measures of Vertex AI Vector Search. All are distances: the smaller, the nearer."""
+
+
+def distance(queries: Any, candidates: Any, name: Distance = "DOT_PRODUCT_DISTANCE") -> Tensor:
+    """Vertex's distance of every query to every candidate: `[n, dim], [m, dim] -> [n, m]`, in the embeddings' dtype.
+
+    COSINE_DISTANCE is 1 - cosine, DOT_PRODUCT_DISTANCE the negative dot product. Errors: `ValueError`.
+    """
+    if name not in DISTANCES:
+        hint = suggestion(str(name).upper(), DISTANCES)
+        raise ValueError(f"{name!r} is not a distance of Vertex's{hint}: those are {', '.join(DISTANCES)}")
+    if name == "DOT_PRODUCT_DISTANCE":
+        return -similarity(queries, candidates, "dot")
+    if name == "COSINE_DISTANCE":
+        return 1 - similarity(queries, candidates, "cosine")
+    q, c = _pair(queries, candidates, "dot")
+    if name == "L1_DISTANCE":
+        return torch.cdist(q, c, p=1)
+    # From the differences, not as |q|^2 - 2qc + |c|^2, which cancels where the two are near.
+    rows = [(c - row).square().sum(-1) for row in q]
+    return torch.stack(rows) if rows else q.new_empty(0, len(c))
