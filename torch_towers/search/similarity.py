@@ -10,28 +10,12 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import suggestion
+from torch_towers.graph.similarity import Similarity, check_similarity
 from torch_towers.kernels.matmul import products
 from torch_towers.kernels.threads import without_waiting
 from torch_towers.kernels.top_k import top_k_of_products
 
 Array = np.ndarray[Any, Any]
-
-Similarity = Literal["dot", "cosine"]
-""""dot": the inner product; "cosine": that of the embeddings at length 1. For distances there is `distance`."""
-
-_DISTANCES = {"manhattan": "L1_DISTANCE", "euclidean": "SQUARED_L2_DISTANCE"}
-
-
-def check_similarity(kind: Any) -> None:
-    """Raises `ValueError` where `kind` is no `Similarity`."""
-    known = get_args(Similarity)
-    if kind in known:
-        return
-    hint = suggestion(str(kind), known)
-    if str(kind) in _DISTANCES:
-        hint = f" (torch_towers.search.similarity.distance has {_DISTANCES[str(kind)]})"
-    raise ValueError(f"similarity must be {' or '.join(map(repr, known))}, not {kind!r}{hint}")
-
 
 COMPARISONS = 1 << 22
 """Of indices with excluded ones, each with each, up to which that takes less time than sorting them."""
