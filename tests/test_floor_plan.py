@@ -102,7 +102,7 @@ def _is_of_self(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
 
 
-TORCH = {"_parameters", "_buffers", "_modules", "_apply"}
+TORCH = {"_parameters", "_buffers", "_modules", "_apply", "_get_name", "_non_persistent_buffers_set"}
 """What torch tells authors of modules to use, and has no other name for."""
 
 
