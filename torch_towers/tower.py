@@ -466,9 +466,7 @@ def _neutral(column: Tensor | Strings, spec: TensorSpec) -> Any:
     shape = (1, *column.shape[1:])
     if isinstance(column, Tensor):
         return torch.zeros(shape, dtype=column.dtype)
-    empty = np.empty(shape, dtype=object)
-    empty.fill(b"")
-    return empty
+    return np.full(shape, b"", object)
 
 
 def _progress_bar(rows: int) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.registry import Infer, Number, Spec, Strings, op, returns
 from torch_towers.ops.rows import Rows, concat, distinct, filled, ints, place, ranges, take
 from torch_towers.ops.sizes import as_sizes
@@ -435,9 +436,7 @@ def cross_strings(columns: Sequence[Column], picked: Sequence[Tensor], separator
         separator.join(parts)
         for parts in zip(*[[text[i] for i in at] for text, at in zip(texts, indices, strict=True)])
     ]
-    out = np.empty(len(joined), object)
-    out[:] = joined
-    return out
+    return strings(joined)
 
 
 def _texts(values: Rows) -> list[bytes]:
