@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from torch_towers.errors import TorchTowersError
@@ -23,6 +25,14 @@ from torch_towers.source.names import class_name, identifier, plain, variable
 from torch_towers.source.spelling import SPELLINGS, Call
 
 _INLINE = 56  # characters of a formula that stands inside another
+_NUMBERS = {
+    **dict.fromkeys(
+        ("add", "sub", "mul", "div", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal"), (0, 1)
+    ),
+    **dict.fromkeys(("maximum", "minimum"), (0, 1)),
+    "where": (1, 2),
+}
+"""Which operands of an op may be numbers, one of them at a time."""
 _LINE = 84  # characters of a formula on its line
 
 
@@ -62,7 +72,9 @@ def write_class(unit: Unit, name: str, doc: Sequence[str], graph: Graph, known: 
 
 
 class _Class:
-    def __init__(self, unit: Unit, graph: Graph, known: Mapping[str, Known], names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, unit: Unit, graph: Graph, known: Mapping[str, Known], names: Mapping[str, str] | None = None
+    ) -> None:
         self.unit, self.graph, self.known = unit, graph, known
         self.short = names or {}  # of layers and weights, inside a block
         self.numbered = _numbers(names or {})  # what tells one block from the next, as a pattern
@@ -77,14 +89,20 @@ class _Class:
         scope = _Scope(self, self.graph, self.known, reuse_inputs=block)
         body = scope.statements()
         result = scope.returned()
-        parameters = ", ".join(f"{scope.names[spec.name]}: {_type(self._known_input(spec))}" for spec in self.graph.inputs)
+        parameters = ", ".join(
+            f"{scope.names[spec.name]}: {_type(self._known_input(spec))}" for spec in self.graph.inputs
+        )
         returns = "Tensor" if len(self.graph.outputs) == 1 else "dict[str, Tensor]"
         lines = ["class \0(nn.Module):", *(f"    {line}".rstrip() for line in _docstring(doc)), ""]
         lines += [f"    {line}" for line in self.annotations] + ([""] if self.annotations else [])
         if self.made:
             lines += ["    def __init__(self) -> None:", "        super().__init__()"]  # fmt: skip
             lines += [*(f"        {line}" for line in self.made), ""]
-        lines += [f"    def forward(self, {parameters}) -> {returns}:" if parameters else f"    def forward(self) -> {returns}:"]
+        lines += [
+            f"    def forward(self, {parameters}) -> {returns}:"
+            if parameters
+            else f"    def forward(self) -> {returns}:"
+        ]
         lines += [f"        {line}" for line in (*body, f"return {result}")]
         made = self.unit.add(name, "\n".join(lines) + "\n")
         return Written(made, {ours: theirs for theirs, ours in self.attributes.items()}, self.lists)
@@ -116,7 +134,9 @@ class _Class:
             self.unit.helpers[source.helper] = None
         if source.made is None:
             return source.call("", args)
-        held = [n for n in self.unit.tensors if n.startswith(f"{name}.") and isinstance(self.unit.tensors[n], nn.Parameter)]
+        held = [
+            n for n in self.unit.tensors if n.startswith(f"{name}.") and isinstance(self.unit.tensors[n], nn.Parameter)
+        ]
         still = ".requires_grad_(False)" if held and all(n in self.unit.frozen for n in held) else ""
         return source.call(self.attribute(name, f"self.\0 = {source.made}{still}"), args)
 
@@ -126,7 +146,7 @@ class _Class:
         dtype = dtype_name(value)
         known = Known(dtype, tuple(value.shape))
         if constant and value.ndim == 0 and dtype in ("float32", "float64", "int32", "int64", "bool"):
-            return literal(value.item()), Known("number")
+            return literal(_shortest(value)), Known("number")
         shape = ", ".join(map(str, value.shape)) or "()"
         other = "" if dtype == "float32" else f", dtype=torch.{dtype}"
         if isinstance(value, nn.Parameter) and not constant:
@@ -145,22 +165,36 @@ class _Class:
         inner = _Class(self.unit, blocks.graph, self.known, short)
         shape = str(self.known.get(node_of(blocks.graph.outputs["x"]), UNKNOWN))
         kind, plural = ("TransformerLayer", "layers") if _attends(blocks.graph) else ("Block", "blocks")
-        written = inner.write(kind, [f"One of {blocks.times} equal blocks" + (f": {shape} -> {shape}." if shape else ".")], block=True)
+        written = inner.write(
+            kind, [f"One of {blocks.times} equal blocks" + (f": {shape} -> {shape}." if shape else ".")], block=True
+        )
         attribute = identifier(plural, self.taken, attribute=True)
         self.made.append(f"self.{attribute} = nn.ModuleList({written.name}() for _ in range({blocks.times}))")
         self.lists[attribute] = (blocks, written.attributes)
         return attribute
 
 
+def _shortest(value: Tensor) -> float | int | bool:
+    """A number with as few digits as give the same float32."""
+    if value.dtype != torch.float32:
+        return value.item()
+    short = float(str(np.float32(value.item())))
+    return short if np.float32(short) == np.float32(value.item()) else value.item()
+
+
 def _attends(graph: Graph) -> bool:
-    return any("Attention" in spec.type for spec in graph.modules.values()) or any(n.op == "attention" for n in graph.nodes)
+    return any("Attention" in spec.type for spec in graph.modules.values()) or any(
+        n.op == "attention" for n in graph.nodes
+    )
 
 
 def _short_names(blocks: Blocks) -> dict[str, str]:
     """The names of a block's layers without what tells one block from the next."""
     found: dict[str, str] = {}
     for name, (first, second, *_) in blocks.slots.items():
-        start = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+        start = next(
+            (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+        )
         rest = first[start:].lstrip("0123456789_.")
         found[name] = rest or first[:start].rstrip("0123456789_.").rpartition(".")[2]
     return found
@@ -170,7 +204,11 @@ def _numbers(names: Mapping[str, str]) -> re.Pattern[str] | None:
     """A pattern of what stands before the short names: "layer_0_" of "layer_0_attention"."""
     starts = {name.removesuffix(short) for name, short in names.items() if name.endswith(short) and name != short}
     heads = {re.sub(r"\d+[._]*$", "", start) for start in starts if re.search(r"\d[._]*$", start)}
-    return re.compile("|".join(rf"^{re.escape(head)}\d+_" for head in sorted(heads))) if heads and "" not in heads else None
+    return (
+        re.compile("|".join(rf"^{re.escape(head)}\d+_" for head in sorted(heads)))
+        if heads and "" not in heads
+        else None
+    )
 
 
 def _type(known: Known) -> str:
@@ -215,8 +253,7 @@ class _Scope:
         return self.lines
 
     def returned(self) -> str:
-        found = {name: self._operand(ref)[0] for name, ref in self.graph.outputs.items()}
-        found = {name: Expression(f"torch.tensor({text})") if self._is_number(self.graph.outputs[name]) else text for name, text in found.items()}
+        found = {name: self._as_tensor(ref, *self._operand(ref)[:2])[0] for name, ref in self.graph.outputs.items()}
         if len(found) == 1:
             return str(next(iter(found.values())))
         return "{" + ", ".join(f"{literal(name)}: {text}" for name, text in found.items()) + "}"
@@ -225,9 +262,6 @@ class _Scope:
         """What a function inside gives: a tuple of results."""
         found = [str(self._operand(ref)[0]) for ref in self.graph.outputs.values()]
         return f"({', '.join(found)},)"
-
-    def _is_number(self, ref: str) -> bool:
-        return ref in self.inlined and self.inlined[ref][2].dtype == "number"
 
     def _operand(self, operand: Any) -> tuple[Expression, Known, Counter[str]]:
         """An operand as text, what is known of it, and the values that its text reads."""
@@ -309,13 +343,21 @@ class _Scope:
     def _called(self, node: Node, args: list[Expression], known: list[Known], result: Known) -> Expression:
         if node.op == "module":
             return self.owner.layer(self.graph, str(node.attrs["module"]), args)
+        takes = _NUMBERS.get(node.op, ())
+        made = [
+            (arg, one)
+            if i in takes and "number" not in (known[j].dtype for j in takes if j < i)
+            else self._as_tensor(operand, arg, one)
+            for i, (operand, arg, one) in enumerate(zip(node.inputs, args, known, strict=True))
+        ]
+        args, known = [arg for arg, _ in made], [one for _, one in made]
         spelling = SPELLINGS.get(node.op)
         if spelling is not None:
             found = spelling(Call(tuple(args), tuple(known), node.attrs, result))
             if found is not None:
                 return found
         entry = OPS[node.op]
-        given = [str(arg) for arg in self._as_tensors(node, args, known)]
+        given = list(map(str, args))
         for key, value in node.attrs.items():
             given.append(f"{key}={self._function(key, value) if isinstance(value, Graph) else literal(value)}")
         if entry.takes_device:
@@ -323,15 +365,12 @@ class _Scope:
         self.owner.unit.ops = True
         return Expression(f"ops.{node.op}({', '.join(given)})", ATOM)
 
-    def _as_tensors(self, node: Node, args: list[Expression], known: list[Known]) -> list[Expression]:
-        """Constants that became numbers are tensors again for an op that takes no number."""
-        found: list[Expression] = []
-        for operand, arg, one in zip(node.inputs, args, known, strict=True):
-            if isinstance(operand, str) and one.dtype == "number":
-                dtype = dtype_name(self.owner.unit.tensors[self._constant(operand)])
-                arg = Expression(f"torch.tensor({arg}, dtype=torch.{dtype}, device={self._device()})")
-            found.append(arg)
-        return found
+    def _as_tensor(self, operand: Any, arg: Expression, known: Known) -> tuple[Expression, Known]:
+        """A constant that became a number is a tensor again where no number is taken."""
+        if not isinstance(operand, str) or known.dtype != "number":
+            return arg, known
+        dtype = dtype_name(self.owner.unit.tensors[self._constant(operand)])
+        return Expression(f"torch.tensor({arg}, dtype=torch.{dtype})"), Known(dtype, ())
 
     def _constant(self, ref: str) -> str:
         return next(str(node.attrs["tensor"]) for node in self.graph.nodes if node.name == node_of(ref))
@@ -367,7 +406,10 @@ class _Scope:
             self.left.subtract(other[2])
         shape = str(self.known.get(node.name, UNKNOWN))
         one = self._free("layer" if attribute.startswith("layers") else "block")
-        self.lines += [f"for {one} in self.{attribute}:", f"    {name} = {one}({name}{rest})" + (f"  # {shape}" if shape else "")]
+        self.lines += [
+            f"for {one} in self.{attribute}:",
+            f"    {name} = {one}({name}{rest})" + (f"  # {shape}" if shape else ""),
+        ]
         self.names[node.name] = name
         self.owners[name] = node.name
 

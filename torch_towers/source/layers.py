@@ -60,18 +60,47 @@ class MultiHeadAttention(nn.Module):
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
         return self.attention_output(found.transpose(1, 2).flatten(-2))
 ''',
+    "BatchNorm": '''\
+class BatchNorm(nn.Module):
+    """Batch normalization over the last axis by its running statistics: [..., features] -> [..., features]."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float, scale: bool = True, shift: bool = True) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.weight = nn.Parameter(torch.ones(num_features)) if scale else None
+        self.bias = nn.Parameter(torch.zeros(num_features)) if shift else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = torch.rsqrt(self.running_var + self.eps)
+        factor = factor if self.weight is None else factor * self.weight
+        shift = self.running_mean * factor
+        return x * factor + (-shift if self.bias is None else self.bias - shift)
+''',
 }
 """Classes that a file holds where it needs them: weights by the names that the layer of `torch_towers.layers` has."""
 
 _KNOWN = frozenset(("torch", "nn", "F", "Tensor", *dir(builtins)))  # what a file has without more imports
 
 
+def _arguments(text: str) -> list[str]:
+    """The arguments of the constructor of a class."""
+    made = next(
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    )
+    return [argument.arg for argument in made.args.args if argument.arg != "self"]
+
+
 @functools.cache
 def own_class(kind: str) -> str | None:
     """The text of a layer's class for the file itself, where it needs nothing but torch; else None."""
-    if kind in HELPERS:
-        return HELPERS[kind]
     function = MODULES[kind].function
+    if kind in HELPERS:
+        return HELPERS[kind] if _arguments(HELPERS[kind]) == list(inspect.signature(function).parameters) else None
     if not inspect.isclass(function) or not function.__module__.startswith("torch_towers."):
         return None
     text = inspect.getsource(function)
@@ -89,28 +118,27 @@ def layer_source(kind: str, args: Mapping[str, Any], dtype: str | None = None) -
     other = f", dtype=torch.{dtype}" if dtype not in (None, "float32") else ""
     a = _Args(kind, args)
     if kind == "Linear":
-        return LayerSource(f"nn.Linear({a['in_features']}, {a['out_features']}{'' if a.raw('bias') else ', bias=False'}{other})")
+        return LayerSource(
+            f"nn.Linear({a['in_features']}, {a['out_features']}{'' if a.raw('bias') else ', bias=False'}{other})"
+        )
     if kind == "Embedding":
         return LayerSource(f"nn.Embedding({a['num_embeddings']}, {a['embedding_dim']}{other})")
     if kind == "LayerNorm":
-        shape = tuple(a.raw("normalized_shape"))
+        shape = tuple(map(int, a.raw("normalized_shape")))
         affine = "" if a.raw("elementwise_affine") else ", elementwise_affine=False"
         bias = "" if a.raw("bias") or affine else ", bias=False"
-        size = str(shape[0]) if len(shape) == 1 else str(literal(shape))
+        size = str(shape[0]) if len(shape) == 1 else f"[{', '.join(map(str, shape))}]"
         return LayerSource(f"nn.LayerNorm({size}, eps={_short(a.raw('eps'))}{affine}{bias}{other})")
     if kind == "PReLU":
         return LayerSource(f"nn.PReLU({a['num_parameters']}{other})")
     if kind == "L2Normalize":
         return _normalized(a)
-    if kind in HELPERS and not other and set(args) <= set(inspect.signature(MODULES[kind].function).parameters):
-        named = ", ".join(f"{key}={literal(value)}" for key, value in args.items())
-        return LayerSource(f"{kind}({named})", helper=kind)
     return _by_name(kind, args)
 
 
 def _normalized(a: _Args) -> LayerSource:
     """`x * min(rsqrt(max(squares, eps)), limit)` is `x / max(length, ...)`."""
-    axes, eps, limit = tuple(a.raw("axes")), float(a.raw("eps")), float(a.raw("limit"))
+    axes, eps, limit = tuple(map(int, a.raw("axes"))), float(a.raw("eps")), float(a.raw("limit"))
     floor = max(math.sqrt(eps), 0.0 if math.isinf(limit) else 1.0 / limit)
     if len(axes) != 1 or (eps and math.isfinite(limit)):
         return _by_name("L2Normalize", a.args)
@@ -119,8 +147,12 @@ def _normalized(a: _Args) -> LayerSource:
 
 
 def _by_name(kind: str, args: Mapping[str, Any]) -> LayerSource:
+    """The layer by its class, with the arguments that are not its defaults, the first ones without their names."""
     function = MODULES[kind].function
-    named = ", ".join(f"{key}={literal(value)}" for key, value in args.items())
+    parameters = inspect.signature(function).parameters
+    said = {key: value for key, value in args.items() if parameters[key].default != value}
+    first = [name for name, own in zip(parameters, said, strict=False) if name == own][:4]
+    named = ", ".join(f"{'' if key in first else f'{key}='}{literal(value)}" for key, value in said.items())
     if function.__module__.startswith("torch.nn"):
         return LayerSource(f"nn.{function.__name__}({named})")
     if own_class(kind) is not None:

@@ -51,15 +51,15 @@ def layout(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
     """All values of the encoder by reference, and its free sizes; of each the first input that shows it."""
     sizes: dict[str, tuple[int, ...]] = {BATCH: _ROWS}
     made = [_given(tower, sizes, trial) for trial in range(len(_ROWS))]
+    named = [name for name in sizes if not name.isidentifier()]
+    short = {name: "length" if len(named) == 1 else f"n{i}" for i, name in enumerate(named, 1)}
+    sizes = {short.get(name, name): values for name, values in sizes.items()}
     free: list[FreeSize] = []
     for spec in tower.encoder.graph.inputs:
         known = _known([trial[spec.name] for trial in made], sizes)
         for axis, dim in enumerate(known.dims or ()):
             if isinstance(dim, str) and dim in sizes and all(size.name != dim for size in free):
                 free.append(FreeSize(dim, spec.name, None if known.dtype == "size" else axis))
-    if len(free) - any(size.name == BATCH for size in free) == 1 and (only := next(s for s in free if s.name != BATCH)):
-        sizes = {"length" if name == only.name else name: values for name, values in sizes.items()}
-        free = [FreeSize("length", only.input, only.axis) if size == only else size for size in free]
     traced = [sketch.sketch(tower.encoder, trial) for trial in made]
     found: dict[str, Known] = {}
     for name in traced[0]:
@@ -88,26 +88,20 @@ def _made(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, ...]], trial
     if isinstance(value, (int, Tensor)):
         return value
     if spec.dtype == "size":
-        return _size(spec.name, sizes)[trial]
+        return _size(f"{spec.name}, size", sizes)[trial]
     shape = value.shape if isinstance(value, sketch.Told) and value.shape is not None else spec.shape
     if shape is None:
         return sketch.UNKNOWN
-    free = sum(size is None for size in shape[1:])
-    dims = [_dim(size, axis, spec.name, free > 1, sizes, trial) for axis, size in enumerate(shape)]
+    dims = [_dim(size, f"{spec.name}, {axis}", sizes, trial) for axis, size in enumerate(shape)]
     if spec.dtype not in TORCH_DTYPES:
         return sketch.Told(spec.dtype, tuple(dims))
     return torch.empty(dims, dtype=TORCH_DTYPES[spec.dtype], device="meta")
 
 
-def _dim(
-    size: int | str | None, axis: int, name: str, several: bool, sizes: dict[str, tuple[int, ...]], trial: int
-) -> int:
+def _dim(size: int | str | None, place: str, sizes: dict[str, tuple[int, ...]], trial: int) -> int:
     if isinstance(size, int):
         return size
-    if size == BATCH or (size is None and axis == 0):
-        return _ROWS[trial]
-    own = f"{name}_size_{axis}" if several else f"{name}_length"
-    return _size(size if isinstance(size, str) else own, sizes)[trial]
+    return _ROWS[trial] if size == BATCH else _size(size if isinstance(size, str) else place, sizes)[trial]
 
 
 def _size(name: str, sizes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:

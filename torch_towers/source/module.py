@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -38,7 +39,12 @@ def source_of(path: str | Path) -> Source:
     towers = load(folder)
     config = parse_json(opened(folder, lambda one: one.read(CONFIG, MAX_CONFIG)), CONFIG)
     shared = {side: dict(config["towers"][side]["shared"]) for side in config["towers"]}
-    return _File(towers, shared, folder.name).source()
+    return written(towers, shared, folder.name)
+
+
+def written(towers: TwoTower, shared: Mapping[str, Mapping[str, str]], name: str) -> Source:
+    """Towers as a Python file. `shared` says of each tower which tensors are stored under another's name; `name` is the checkpoint's."""
+    return _File(towers, shared, name).source()
 
 
 class _File:
@@ -62,7 +68,9 @@ class _File:
             tensors = tower.encoder.tensors()
             tensors |= {name: tensors[theirs] for name, theirs in aliases.items()}
             unit = Unit(tensors, tower.frozen, taken=self.taken, classes=classes)
-            written[side] = write_class(unit, f"{side} tower", _doc(side, tower, known), with_blocks(found.graph), known)
+            written[side] = write_class(
+                unit, f"{side} tower", _doc(side, tower, known), with_blocks(found.graph, tensors), known
+            )
             parts += unit.written
             helpers |= unit.helpers
             imports |= unit.imports
@@ -71,12 +79,15 @@ class _File:
             names |= renamed
             entries += lines
         body = [str(own_class(name)) for name in helpers] + parts + [self._both(written)]
-        text = "\n\n".join([self._head(imports, ops, bool(entries)), *body, _loading(entries)])
+        text = "\n\n".join([*body, _loading(entries)])
+        text = f"{self._head(imports, ops, text)}\n\n{text}"
         return Source(formatted(text), names)
 
-    def _head(self, imports: set[tuple[str, str]], ops: bool, renames: bool) -> str:
+    def _head(self, imports: set[tuple[str, str]], ops: bool, body: str) -> str:
         side, tower = next(iter(self.sides.items()))
-        example = ", ".join(f'"{plain(spec.name, 30)}": [...]' for spec in tower.inputs[:3]) + (", ..." if len(tower.inputs) > 3 else "")
+        example = ", ".join(f'"{plain(spec.name, 30)}": [...]' for spec in tower.inputs[:3]) + (
+            ", ..." if len(tower.inputs) > 3 else ""
+        )
         lines = [
             f'"""The towers of {self.name} as PyTorch modules, written by `torch-towers source`. This file is yours.',
             "",
@@ -91,8 +102,12 @@ class _File:
             "",
             "from pathlib import Path",
         ]
-        lines += [f"from {module} import {name}" for module, name in sorted(imports) if not module.startswith("torch_towers")]
-        lines += ["", "import torch", "import torch.nn.functional as F  # noqa: N812", "from safetensors.torch import load_file, save_file", "from torch import Tensor, nn"]
+        lines += [
+            f"from {module} import {name}" for module, name in sorted(imports) if not module.startswith("torch_towers")
+        ]
+        lines += ["", *(["import torch"] if re.search(r"\btorch\.", body) else [])]
+        lines += ["import torch.nn.functional as F"] if re.search(r"\bF\.", body) else []
+        lines += ["from safetensors.torch import load_file, save_file", "from torch import Tensor, nn"]
         ours = [f"from {module} import {name}" for module, name in sorted(imports) if module.startswith("torch_towers")]
         lines += ["", *ours] if ours else []
         lines += ["from torch_towers.ops import named as ops"] if ops else []
@@ -100,11 +115,23 @@ class _File:
 
     def _both(self, written: Mapping[str, Written]) -> str:
         cosine = self.towers.similarity_function == "cosine"
-        doc = "Both towers, and the similarity that they were trained for." if len(written) == 2 else "The tower of the checkpoint."
-        lines = ["class TwoTower(nn.Module):", f'    """{doc}"""', "", "    def __init__(self) -> None:", "        super().__init__()"]
+        doc = (
+            "Both towers, and the similarity that they were trained for."
+            if len(written) == 2
+            else "The tower of the checkpoint."
+        )
+        lines = [
+            "class TwoTower(nn.Module):",
+            f'    """{doc}"""',
+            "",
+            "    def __init__(self) -> None:",
+            "        super().__init__()",
+        ]
         lines += [f"        self.{side} = {one.name}()" for side, one in written.items()]
         lines += _ties(written, self.shared)
-        left, right = ("F.normalize(queries, dim=-1)", "F.normalize(candidates, dim=-1)") if cosine else ("queries", "candidates")
+        left, right = (
+            ("F.normalize(queries, dim=-1)", "F.normalize(candidates, dim=-1)") if cosine else ("queries", "candidates")
+        )
         lines += [
             "",
             "    def similarity(self, queries: Tensor, candidates: Tensor) -> Tensor:",
@@ -144,7 +171,9 @@ def _doc(side: str, tower: Tower, known: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _names(side: str, written: Written, aliases: Mapping[str, str], shared: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def _names(
+    side: str, written: Written, aliases: Mapping[str, str], shared: Mapping[str, str]
+) -> tuple[dict[str, str], list[str]]:
     """Where weights have other names in the checkpoint: prefix by prefix, and as lines of a dict."""
     found: dict[str, str] = {}
     lines: list[str] = []
@@ -224,7 +253,14 @@ def _loading(entries: list[str]) -> str:
     lines: list[str] = []
     key = "name"
     if entries:
-        lines += ["NAMES = {", *(f"    {entry}" for entry in entries), "}", '"""What has another name in the checkpoint: layers, or weights."""', "", ""]
+        lines += [
+            "NAMES = {",
+            *(f"    {entry}" for entry in entries),
+            "}",
+            '"""What has another name in the checkpoint: layers, or weights."""',
+            "",
+            "",
+        ]
         lines += [
             "def stored(name: str) -> str:",
             '    """The name in the checkpoint of a weight of this file."""',

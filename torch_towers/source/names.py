@@ -36,7 +36,9 @@ def class_name(text: str, taken: set[str]) -> str:
     return identifier("".join(word[0].upper() + word[1:] for word in words), taken)
 
 
-_OP = re.compile(r"[A-Z][A-Za-z0-9]*(_\d+)?|(truediv|concat|add|sub|mul|and|or|constant|floordiv|mod|pow|embedding_lookup)(_\d+)?")
+_OP = re.compile(
+    r"[A-Z][A-Za-z0-9]*(_\d+)?|(truediv|concat|add|sub|mul|and|or|constant|floordiv|mod|pow|embedding_lookup)(_\d+)?"
+)
 
 
 def variable(node: str, layers: set[str]) -> str:

@@ -132,10 +132,15 @@ def _without_flattening(graph: Graph, layout: Layout) -> Graph:
             if linear is not None and flat is not None and flat.op == "reshape" and after is not None:
                 source = _renamed(flat.inputs[0], names)
                 before = dims(source)
-                if before is not None and before[:-1] == after[:-1] and dims(flat.name) is not None:
-                    if len(dims(flat.name) or ()) == 2 and (dims(flat.name) or ())[1] == before[-1]:
-                        made.append(replace(node, op="module", inputs=(source,), attrs=linear.attrs))
-                        continue
+                flattened = dims(flat.name) or ()
+                if (
+                    before is not None
+                    and before[:-1] == after[:-1]
+                    and len(flattened) == 2
+                    and flattened[1] == before[-1]
+                ):
+                    made.append(replace(node, op="module", inputs=(source,), attrs=linear.attrs))
+                    continue
         made.append(node)
     return _rewritten(graph, made, names)
 

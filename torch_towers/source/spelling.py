@@ -148,7 +148,9 @@ SPELLINGS["maximum"], SPELLINGS["minimum"] = _bounded("maximum", "min"), _bounde
 
 @spelled("squared_difference")
 def _squared_difference(call: Call) -> Expression | None:
-    return Expression(f"torch.square({call.args[0]:+} - {call.args[1]:+r})") if call.tensors() and call.floats() else None
+    return (
+        Expression(f"torch.square({call.args[0]:+} - {call.args[1]:+r})") if call.tensors() and call.floats() else None
+    )
 
 
 @spelled("where")
@@ -219,7 +221,7 @@ SPELLINGS["tile"] = _with_sizes("repeat", "()")
 
 @spelled("transpose")
 def _transpose(call: Call) -> Expression | None:
-    perm = call.attrs["perm"]
+    perm = tuple(map(int, call.attrs["perm"]))
     moved = [i for i, axis in enumerate(perm) if i != axis]
     if len(moved) == 2:
         return Expression(f"{call.args[0]:.}.transpose({moved[0]}, {moved[1]})")
@@ -238,8 +240,8 @@ def _join_last(call: Call) -> Expression | None:
 
 @spelled("squeeze")
 def _squeeze(call: Call) -> Expression | None:
-    axes = call.attrs["axes"]
-    return Expression(f"{call.args[0]:.}.squeeze({axes[0] if len(axes) == 1 else literal(tuple(axes))})")
+    axes = tuple(map(int, call.attrs["axes"]))
+    return Expression(f"{call.args[0]:.}.squeeze({axes[0] if len(axes) == 1 else literal(axes)})")
 
 
 def _joined(function: str) -> Spelling:
@@ -283,19 +285,19 @@ def _narrow(call: Call) -> Expression | None:
 
 @spelled("einsum")
 def _einsum(call: Call) -> Expression | None:
-    return Expression(f"torch.einsum({literal(call.attrs['equation'])}, {', '.join(map(str, call.args))})")
+    return Expression(f"torch.einsum({literal(str(call.attrs['equation']))}, {', '.join(map(str, call.args))})")
 
 
 @spelled("flip")
 def _flip(call: Call) -> Expression | None:
-    return Expression(f"{call.args[0]:.}.flip({', '.join(map(str, call.attrs['axes']))})")
+    return Expression(f"{call.args[0]:.}.flip({', '.join(str(int(axis)) for axis in call.attrs['axes'])})")
 
 
 # -- reductions ---------------------------------------------------------------------------------------------------------
 
 
 def _over(call: Call) -> str:
-    axes = tuple(call.attrs["axes"])
+    axes = tuple(map(int, call.attrs["axes"]))
     dims = str(axes[0]) if len(axes) == 1 else str(literal(axes))
     return dims + (", keepdim=True" if call.attrs.get("keepdim") else "")
 
