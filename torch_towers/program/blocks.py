@@ -15,6 +15,7 @@ from torch_towers.program.binding import is_layer
 
 _SOURCES = ("parameter", "constant")
 _LONGEST = 500  # nodes of a block
+_NUMBER = re.compile(r"_?\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +174,15 @@ def _largest(line: _Line, tokens: np.ndarray[Any, Any], graph: Graph) -> tuple[R
 
 
 def _irregular(repeat: Repeat, graph: Graph) -> int:
-    """How many layers of the block are called otherwise in another block, numbers aside."""
-    return sum(
-        len({re.sub(r"_?\d+", "", name) for name in names}) > 1 for names in zip(*repeat.layers(graph), strict=True)
-    )
+    """0 where layers are called alike in every block and those of a block have one number; else how many there are too many."""
+    alike = numbers = 0
+    first: set[str] = set()
+    for names in zip(*repeat.layers(graph), strict=True):
+        alike += len({_NUMBER.sub("", name) for name in names}) == 1
+        parts = zip(*(name.split(".") for name in names[:2]), strict=False)
+        first |= {"".join(_NUMBER.findall(a)) for a, b in parts if a != b}
+        numbers += 1
+    return numbers - alike + max(len(first) - 1, 0)
 
 
 def _runs(tokens: np.ndarray[Any, Any]) -> Iterator[tuple[int, int, int, int]]:
