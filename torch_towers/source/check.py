@@ -72,17 +72,16 @@ def _tower(name: str, tower: Tower, written: nn.Module, batches: Sequence[Record
             tensors = tower.preprocess(dict(batch.inputs))
             given = [tensors[spec.name] for spec in tower.encoder.graph.inputs]
             with torch.inference_mode():
-                theirs = tower.encoder(
+                theirs: dict[str, Any] = tower.encoder(
                     **{spec.name: value for spec, value in zip(tower.encoder.graph.inputs, given, strict=True)}
                 )
         except (InputError, RuntimeError, ValueError, IndexError):
             continue  # a batch that the tower refuses
         with torch.inference_mode():
             ours: Any = written(*given)
-        if not isinstance(ours, dict):
-            ours = dict.fromkeys(theirs, ours)
+        mine: dict[str, Any] = ours if isinstance(ours, dict) else dict.fromkeys(theirs, ours)  # type: ignore[reportUnknownVariableType]
         for output, value in theirs.items():
-            answers.setdefault(output, []).append((ours[output], value, batch.kind == "domain"))
+            answers.setdefault(output, []).append((mine[output], value, batch.kind == "domain"))
     return [_output(name, output, pairs) for output, pairs in answers.items()]
 
 
@@ -90,7 +89,7 @@ def _output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, bool]]) -> 
     rows, apart, scale, said = 0, 0.0, 0.0, ""
     decisive = any(domain for _, _, domain in pairs)
     for ours, theirs, domain in pairs:
-        mine, other = (np.asarray(to_numpy(v) if isinstance(v, Tensor) else v) for v in (ours, theirs))
+        mine, other = _array(ours), _array(theirs)
         rows += other.shape[0] if other.ndim else 1
         if mine.shape != other.shape or mine.dtype != other.dtype:
             said = f"{mine.dtype} {list(mine.shape)} where the checkpoint gives {other.dtype} {list(other.shape)}"
@@ -105,7 +104,11 @@ def _output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, bool]]) -> 
     return Compared(tower, output, rows, apart / scale if scale and np.isfinite(scale) else apart, said)
 
 
-def _rms(values: Any) -> float:
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    return to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _rms(values: np.ndarray[Any, Any]) -> float:
     values = values[np.isfinite(values)]
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from torch_towers.graph.dtypes import TORCH_DTYPES, dtype_name
 from torch_towers.graph.graph import TensorSpec
+from torch_towers.inputs.reader import BATCH
 from torch_towers.program import sketch
-from torch_towers.tower import BATCH, Tower
+from torch_towers.tower import Tower
 
 Dim = int | str | None
 _ROWS, _LENGTHS = (2, 3, 5), (4, 7, 11)  # three sketches: a size is what fits in all of them
@@ -75,9 +76,10 @@ def layout(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
 def _given(tower: Tower, sizes: dict[str, tuple[int, ...]], trial: int) -> dict[str, Any]:
     """The inputs of the encoder as meta tensors, from those of the tower through its preprocessing."""
     given: dict[str, Any] = {}
+    renamed = tower.spec.renamed()
     for spec in tower.inputs:
-        given[tower._renamed.get(spec.name, spec.name)] = _made(spec, sketch.UNKNOWN, sizes, trial)
-    before = tower._preprocess
+        given[renamed.get(spec.name, spec.name)] = _made(spec, sketch.UNKNOWN, sizes, trial)
+    before = tower.parts["preprocess"]
     env = sketch.sketch(before, {spec.name: given.get(spec.name, sketch.UNKNOWN) for spec in before.graph.inputs})
     found = sketch.outputs(before, env)
     return {spec.name: _made(spec, found.get(spec.name), sizes, trial) for spec in tower.encoder.graph.inputs}

@@ -102,14 +102,13 @@ class _File:
             "",
             "from pathlib import Path",
         ]
-        lines += [
-            f"from {module} import {name}" for module, name in sorted(imports) if not module.startswith("torch_towers")
-        ]
+        by_module = {module: sorted(name for one, name in imports if one == module) for module, _ in sorted(imports)}
+        said = [f"from {module} import {', '.join(names)}" for module, names in by_module.items()]
+        lines += [line for line in said if not line.startswith("from torch_towers")]
         lines += ["", *(["import torch"] if re.search(r"\btorch\.", body) else [])]
         lines += ["import torch.nn.functional as F"] if re.search(r"\bF\.", body) else []
         lines += ["from safetensors.torch import load_file, save_file", "from torch import Tensor, nn"]
-        ours = [f"from {module} import {name}" for module, name in sorted(imports) if module.startswith("torch_towers")]
-        lines += ["", *ours] if ours else []
+        lines += [line for line in said if line.startswith("from torch_towers")]
         lines += ["from torch_towers.ops import named as ops"] if ops else []
         return "\n".join(lines) + "\n"
 

@@ -318,7 +318,7 @@ SPELLINGS["reduce_mean"] = _reduced("mean", floats=True)
 def _extreme(method: str) -> Spelling:
     def spell(call: Call) -> Expression | None:
         dims = call.known[0].dims
-        axes = tuple(call.attrs["axes"])
+        axes: tuple[int, ...] = tuple(map(int, call.attrs["axes"]))
         if dims is None or not axes or not all(isinstance(dims[axis], int) and dims[axis] for axis in axes):
             return None  # of nothing, the op gives the lowest there is, and torch refuses
         return Expression(f"{call.args[0]:.}.{method}({_over(call)})")
@@ -346,10 +346,11 @@ def _gather(call: Call) -> Expression | None:
 
 @spelled("attention")
 def _attention(call: Call) -> Expression | None:
-    masked = len(call.args) > 3 and str(call.args[3]) != "None"
+    mask_text = "".join(map(str, call.args[3:]))
+    masked = mask_text not in ("", "None")
     if masked and call.known[3].dtype == "bool":
         return None  # a place that may take nothing takes the average of all
     query, key, value = (f"{x:.}.transpose(1, 2)" if call.attrs.get("heads_last") else str(x) for x in call.args[:3])
-    mask = f"attn_mask={call.args[3]}, " if masked else ""
+    mask = f"attn_mask={mask_text}, " if masked else ""
     text = f"F.scaled_dot_product_attention({query}, {key}, {value}, {mask}scale={literal(call.attrs['scale'])})"
     return Expression(text + (".transpose(1, 2)" if call.attrs.get("heads_last") else ""))

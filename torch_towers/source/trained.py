@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # type: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from torch_towers.checkpoint.checkpoint import CONFIG, MAX_CONFIG
