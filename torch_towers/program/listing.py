@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from torch_towers.graph.dtypes import dtype_name as name_of
-from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of, references
 from torch_towers.inputs.reader import BATCH, rows_of
 from torch_towers.program import sketch
+from torch_towers.program.blocks import Repeat, in_order, repeats
 from torch_towers.program.program import Program
 
 if TYPE_CHECKING:
@@ -54,20 +55,55 @@ def _parts(tower: Tower) -> list[tuple[str, Program]]:
 
 def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
     lines: list[str] = []
-    for node in graph.nodes:
-        if node.op in ("parameter", "constant"):
-            line = f"{indent}{node.name} = {node.op}"
-            if node.attrs["tensor"] != node.name:
-                line += f" {node.attrs['tensor']}"
-        else:
-            line = f"{indent}{node.name} = {call_of(node, graph)}"
-        shape = shapes.get(node.name, "")
-        lines.append(f"{line:<{WIDTH}}  {shape}".rstrip())
-        for key, value in node.attrs.items():
-            if isinstance(value, Graph):
-                lines.append(f"{indent}  {key}({', '.join(spec.name for spec in value.inputs)}):")
-                lines += _graph(value, {}, indent + "    ")
+    found = repeats(graph)
+    inside = {name: repeat for repeat in found for name in repeat.blocks[0]}
+    around: Repeat | None = None
+    for node, repeat in _in_blocks(graph, inside, found) if found else ((node, None) for node in graph.nodes):
+        if repeat is not None and repeat is not around:
+            lines += _head(repeat, indent)
+        around = repeat
+        lines += _line(node, graph, shapes, indent + "  " * (repeat is not None))
     lines.append(f"{indent}return {', '.join(_pair(name, ref) for name, ref in graph.outputs.items())}")
+    return lines
+
+
+def _in_blocks(
+    graph: Graph, inside: Mapping[str, Repeat], found: tuple[Repeat, ...]
+) -> Iterator[tuple[Node, Repeat | None]]:
+    """The nodes with the first block of each repeat whole and without the others, parameters and constants where they are read first."""
+    sources = {node.name: node for node in graph.nodes if node.op in ("parameter", "constant")}
+    others = {name for repeat in found for block in repeat.blocks[1:] for name in block}
+    for node in in_order(graph):
+        if node.name not in others:
+            repeat = inside.get(node.name)
+            read = [source for ref in references(node.inputs) if (source := sources.pop(node_of(ref), None))]
+            yield from ((each, repeat) for each in (*read, node))
+
+
+def _head(repeat: Repeat, indent: str) -> list[str]:
+    """The line above a block that stands for all of them."""
+    taken, given = (", ".join(dict.fromkeys(pair[at] for pair in repeat.carries)) for at in (0, 1))
+    last = dict(zip(repeat.blocks[0], repeat.blocks[-1], strict=True))
+    end = ", ".join(dict.fromkeys(last[node_of(ref)] for _, ref in repeat.carries))
+    behind = (
+        f"each on {given} of the one before, at first on {taken}; the last one gives {end}" if given else "side by side"
+    )
+    return [f"{indent}x {len(repeat.blocks)}, {behind}:"]
+
+
+def _line(node: Node, graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
+    """A node with the shape of its result, and the graphs among its attributes."""
+    if node.op in ("parameter", "constant"):
+        line = f"{indent}{node.name} = {node.op}"
+        if node.attrs["tensor"] != node.name:
+            line += f" {node.attrs['tensor']}"
+    else:
+        line = f"{indent}{node.name} = {call_of(node, graph)}"
+    lines = [f"{line:<{WIDTH}}  {shapes.get(node.name, '')}".rstrip()]
+    for key, value in node.attrs.items():
+        if isinstance(value, Graph):
+            lines.append(f"{indent}  {key}({', '.join(spec.name for spec in value.inputs)}):")
+            lines += _graph(value, {}, indent + "    ")
     return lines
 
 

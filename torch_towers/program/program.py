@@ -21,6 +21,7 @@ from torch_towers.graph.registry import MODULES, Op
 from torch_towers.program.binding import Env, Host, Store, descend, getter, is_layer, is_stored, path, steps_of
 from torch_towers.program.fusion import plan_of
 from torch_towers.program.precision import float_graph
+from torch_towers.program.shown import shown
 
 
 class _Forward:
@@ -148,6 +149,9 @@ class Program(nn.Module):
                 if isinstance(value, Tensor):
                     found[name] = value
         return found
+
+    def __repr__(self) -> str:
+        return shown(self, self.graph)
 
     def run(self, **inputs: Any) -> dict[str, Any]:
         """Every output of the graph by its name. Operands are keyed by the graph's input names."""
