@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+from porting import converters as _converters  # noqa: F401  (fills CONVERTERS)
+from porting import rewrites as _rewrites  # noqa: F401  (fills REWRITES)
 from porting.budget import Budget, within
 from porting.conversion import batch
 from porting.conversion.convert import Context, ConvertingEmitter, convert
@@ -95,7 +97,7 @@ def port_tower(
     `budget` says what the port may cost (None: by the weight of the file).
     Errors: `PortingError`.
     """
-    limits = budget or Budget.of(model)
+    limits = budget or Budget.of(model.weight())
     with within(limits), at_most_steps(limits.steps):
         return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
 
