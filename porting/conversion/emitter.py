@@ -16,6 +16,7 @@ import torch
 
 from porting import budget
 from porting.conversion import folding
+from porting.conversion.effects import EFFECTS, has_effect
 from porting.conversion.values import Constant, Operand, Sizes, Value, constant
 from porting.errors import PortingError
 from porting.names import Namer, clean
@@ -312,15 +313,7 @@ class Emitter:
         return list(found)
 
 
-EFFECTS = frozenset({"check"})
-"""Ops that stay although nothing uses their results: TensorFlow's assertions."""
 UNFOLDABLE = EFFECTS | {"size"}
-
-
-def has_effect(node: Node) -> bool:
-    """True for checks, and for branches and loops that hold one."""
-    bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
-    return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)
 
 
 def _values(operands: Any, known: Mapping[str, Value]) -> Any:
