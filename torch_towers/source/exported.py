@@ -121,7 +121,8 @@ def _onnx(program: Any, tower: Tower, path: Path) -> Runner:
     runtime = need("onnxruntime", "onnx")
     names = list(tower.encoder.graph.outputs)
     try:
-        made: Any = torch.onnx.export(program, dynamo=True, output_names=names, verbose=False)
+        exporter: Any = torch.onnx
+        made = exporter.export(program, dynamo=True, output_names=names, verbose=False)
         made.save(path)
     except Exception as error:  # the exporter raises what it finds
         raise TorchTowersError(f"ONNX has no words for this encoder: {_first_line(error)}") from error
