@@ -25,6 +25,7 @@ from porting.frontends.documents import Schema, described, front
 from porting.frontends.retrieval import Retrieval
 from porting.lifting.lift import lift
 from porting.names import identifier
+from porting.padding.proof import without_padding
 from porting.samples import samples
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
@@ -138,6 +139,10 @@ def _ported(
     parts = split(graph, known)
     spec = _spec(model, entry, tf_graph, parts, graph, known, embedding, defaults)
     spec = _with_rows(spec, tf_graph, converted, emitter, store, model)
+    spec, padded, padding_refused = (
+        without_padding(spec, store, _domain_samples(tf_graph, model)) if lifts else (spec, [], ())
+    )
+    notes += padded
     held = {name for key, name in context.weights.items() if not model.variables[key].trainable}
     origins = lifted.origins if lifted else {}
     frozen = {name for name in store if origins.get(name, name) in held}
@@ -146,7 +151,7 @@ def _ported(
         unit_norm=_ends_in_unit_norm(graph, spec.embedding),
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
-        refusals=tuple(lifted.refusals) if lifted else (),
+        refusals=(*(lifted.refusals if lifted else ()), *padding_refused),
         cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(notes), retrieval=index, entry_outputs=tuple(whole.outputs),
         inside=_largest(emitter.known.values()),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}), served=served,
