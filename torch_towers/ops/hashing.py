@@ -42,9 +42,10 @@ def hashes_of(x: Strings | Tensor, key: bytes, hash_of: Callable[[bytes], int]) 
     """The hash of each string, of an integer's decimal text: by the native core (SipHash under `key`, Fingerprint64 where it is empty), else by `hash_of`."""
     hashes = np.empty(tuple(x.shape), np.uint64)
     if isinstance(x, Tensor):
-        fits = native.core is not None and x.dtype in (torch.int64, torch.int32)
-        if fits and native.core.hash_integers(x.to(torch.int64).contiguous().numpy(), key, hashes):
-            return hashes
+        if native.core is not None and x.dtype in (torch.int64, torch.int32):
+            numbers = x.to(torch.int64).contiguous().numpy()
+            if native.core.hash_integers(numbers, key, hashes):
+                return hashes
         x = as_string(x)
     if native.core is None or not native.core.hashes(np.ascontiguousarray(x), key, hashes):
         hashes.reshape(-1)[:] = np.fromiter(map(hash_of, x.ravel().tolist()), np.uint64, x.size)
