@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+from torch import Tensor
+
 from porting import converters as _converters  # noqa: F401  (fills CONVERTERS)
 from porting import rewrites as _rewrites  # noqa: F401  (fills REWRITES)
 from porting.budget import Budget, within
@@ -24,6 +26,7 @@ from porting.frontends import retrieval
 from porting.frontends.documents import Schema, described, front
 from porting.frontends.retrieval import Retrieval
 from porting.lifting.lift import lift
+from porting.lifting.weights import tensors_of
 from porting.names import identifier
 from porting.padding.proof import without_padding
 from porting.samples import samples
@@ -36,7 +39,7 @@ from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import BATCH, Graph, Size, TensorSpec, node_of
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.ops.control_flow import at_most_steps
-from torch_towers.program.program import walk
+from torch_towers.program.program import modules, walk
 from torch_towers.tower import Tower
 
 
@@ -70,6 +73,25 @@ class PortedTower:
     def no_nan(self) -> int:
         """How many relus give 0 for NaN, as oneDNN's do."""
         return sum(bool(node.attrs.get("no_nan")) for node in walk(self.spec.encoder))
+
+    @property
+    def layer_share(self) -> float:
+        """The share of its float parameters that are in layers; 1.0 where it has none."""
+        graphs = [
+            graph for graph in (self.spec.preprocess, self.spec.encoder, self.spec.postprocess) if graph is not None
+        ]
+        layers = {name for graph in graphs for item in modules(graph).items() for name in tensors_of(*item)}
+        used = layers | {
+            str(node.attrs["tensor"]) for graph in graphs for node in walk(graph) if node.op == "parameter"
+        }
+        sizes = {
+            name: value.numel()
+            for name in used
+            if isinstance(value := self.store[name], Tensor) and value.is_floating_point()
+        }
+        return (
+            sum(size for name, size in sizes.items() if name in layers) / (sum(sizes.values()) or 1) if sizes else 1.0
+        )
 
     def tower(self) -> Tower:
         """The tower, ready to run."""
