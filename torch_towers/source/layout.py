@@ -53,8 +53,10 @@ def layout(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
 
     Free sizes of different inputs are different ones, but where the encoder takes them only as one.
     """
-    found, free = _layout(tower, {BATCH: _ROWS})
-    if any(found.get(ref, UNKNOWN).dims is None for ref in tower.encoder.graph.outputs.values()):
+    sizes: dict[str, tuple[int, ...]] = {BATCH: _ROWS}
+    found, free = _layout(tower, sizes)
+    of_rows = all(name.isidentifier() or name.endswith(", 1") for name in sizes)  # as lengths of texts are
+    if of_rows and any(found.get(ref, UNKNOWN).dims is None for ref in tower.encoder.graph.outputs.values()):
         together, fewer = _layout(tower, _One({BATCH: _ROWS}))
         if sum(known.dims is not None for known in together.values()) > sum(k.dims is not None for k in found.values()):
             return together, fewer
