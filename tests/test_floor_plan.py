@@ -16,11 +16,15 @@ ORDER = {
         "errors", "extras", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
         "two_tower", "", "info", "parity", "testing", "bulk", "cli",
     ),
+    "porting": (
+        "", "errors", "components", "names", "registry", "budget", "saved_model", "flat_graph", "served", "conversion", "converters",
+        "lifting", "rewrites", "frontends", "split", "samples", "tower", "parity", "report", "inspection", "ops_table", "command", "port",
+    ),
 }  # fmt: skip
 """The places of a package, folders and the files beside them, each of which imports only places before it; "" is the package itself."""
 
-FOREIGN = {"_C", "_replace", "_schema", "_constants", "_parser"}
-"""Names of torch, numpy and Python that are private to them; the reason stands where each is used."""
+FOREIGN = {"_C", "_replace", "_asdict", "_schema", "_constants", "_parser", "_apply_op_helper", "_call_flat"}
+"""Names of torch, TensorFlow, numpy and Python that are private to them; the reason stands where each is used."""
 
 Import = tuple[str, int, str]
 """The importing module, the line, the imported module."""
@@ -106,8 +110,9 @@ TORCH = {"_parameters", "_buffers", "_modules", "_apply", "_get_name", "_non_per
 """What torch tells authors of modules to use, and has no other name for."""
 
 
-def test_the_document_shows_the_same_order() -> None:
+@pytest.mark.parametrize("package, title", [("torch_towers", "## The runtime"), ("porting", "## The porter")])
+def test_the_document_shows_the_same_order(package: str, title: str) -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    runtime = text.partition("## The runtime")[2].partition("\n## ")[0]
-    shown = re.findall(r"`(\w+)/`", "\n".join(re.findall(r"^\| (\S.*?) \|", runtime, re.M)))
-    assert shown == [place for place in ORDER["torch_towers"] if (ROOT / "torch_towers" / place).is_dir() and place]
+    section = text.partition(title)[2].partition("\n## ")[0]
+    shown = re.findall(r"`(\w+)/`", "\n".join(re.findall(r"^\| (\S.*?) \|", section, re.M)))
+    assert shown == [place for place in ORDER[package] if (ROOT / package / place).is_dir() and place]
