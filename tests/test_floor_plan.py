@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "torch_towers": (
         "errors", "extras", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
-        "two_tower", "", "info", "parity", "testing", "bulk", "cli",
+        "two_tower", "", "info", "parity", "source", "testing", "bulk", "cli",
     ),
     "porting": (
         "", "errors", "components", "names", "registry", "budget", "saved_model", "flat_graph", "served", "conversion", "converters",
