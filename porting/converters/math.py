@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Dimensions, Value
+from porting.conversion.values import Constant, Dimensions, Sizes, Value
 from porting.converters.random import Uniform
 from porting.errors import PortingError
 from torch_towers.graph.dtypes import FLOATS, torch_dtype
