@@ -42,6 +42,11 @@ class Compared:
     def passed(self) -> bool:
         return not self.said and self.apart <= ROUNDING
 
+    def line(self) -> str:
+        """The same for people."""
+        said = "equal to the bit" if not self.apart else f"apart {self.apart:.1e} of its size (RMS)"
+        return f"{self.tower} {self.output}: {said}, on {self.rows} rows"
+
 
 def check(text: str, checkpoint: Path, scratch: Path) -> list[Compared]:
     """Runs the file with this text in a child process; what it found. Errors: `TorchTowersError` where it does not run."""
@@ -82,10 +87,11 @@ def _tower(name: str, tower: Tower, written: nn.Module, batches: Sequence[Record
         mine: dict[str, Any] = ours if isinstance(ours, dict) else dict.fromkeys(theirs, ours)  # type: ignore[reportUnknownVariableType]
         for output, value in theirs.items():
             answers.setdefault(output, []).append((mine[output], value, batch.kind == "domain"))
-    return [_output(name, output, pairs) for output, pairs in answers.items()]
+    return [compared_output(name, output, pairs) for output, pairs in answers.items()]
 
 
-def _output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, bool]]) -> Compared:
+def compared_output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, bool]]) -> Compared:
+    """One output in batch after batch: (ours, theirs, whether the batch decides about floats)."""
     rows, apart, scale, said = 0, 0.0, 0.0, ""
     decisive = any(domain for _, _, domain in pairs)
     for ours, theirs, domain in pairs:
