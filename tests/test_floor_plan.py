@@ -18,7 +18,7 @@ ORDER = {
     ),
     "porting": (
         "", "errors", "components", "names", "registry", "budget", "saved_model", "flat_graph", "served", "conversion", "converters",
-        "lifting", "rewrites", "frontends", "split", "padding", "samples", "tower", "parity", "report", "inspection", "ops_table", "command", "port",
+        "lifting", "rewrites", "padding", "frontends", "split", "samples", "tower", "parity", "report", "inspection", "ops_table", "command", "port",
     ),
 }  # fmt: skip
 """The places of a package, folders and the files beside them, each of which imports only places before it; "" is the package itself."""
