@@ -58,8 +58,7 @@ def _both_ways(spec: TowerSpec, store: Mapping[str, Any], samples: Sequence[Mapp
     for sample in samples[:4]:
         try:
             with torch.no_grad():
-                prepared = tower.preprocess(dict(sample))
-                given = {each.name: _wide(prepared[each.name]) for each in spec.encoder.inputs}
+                given = tower.on_device(tower.preprocess(dict(sample)))
                 given = _ending(spec, {name: _few(value) for name, value in given.items()}, draw)
                 whole = tower.encoder(**given)
 
