@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_towers.graph.registry import module
-from torch_towers.kernels.fast_path import plain, untouched
+from torch_towers.kernels.fast_path import plain, readable, untouched
 from torch_towers.layers.norms import BatchNorm
 from torch_towers.ops.conv import Padding, convolve, convolve_back
 
@@ -144,23 +144,30 @@ class ConvTranspose3d(_Margins, nn.ConvTranspose3d):
         return _backward(self, input, sizes)
 
 
+MANY = 1 << 16
+"""Numbers of an image or batch from which one step takes less time than three: below, to look whether it may costs more."""
+
+_FLOATS = (torch.float32, torch.float64)  # narrower ones are rounded between the steps
+
+
 def convolved(layer: Any, norm: Any, x: Tensor, activation: str, no_nan: bool) -> Any:
     """`activation(norm(layer(x)))` in the memory of `layer(x)`; `NotImplemented` where somebody would see a difference.
 
     `norm` may be None, `activation` "relu", "relu6" or nothing. A normalization goes into the kernel where that has fewer numbers
     than the result, anew at each call: kernels may change, and this takes no memory that lasts.
     """
-    kind = type(layer)
+    if not readable() or x.numel() < MANY:  # while a graph is captured, its sizes are not compared
+        return NotImplemented
+    kind: type[nn.Module] = type(layer)
     if kind not in (Conv1d, Conv2d, Conv3d) or not untouched(layer, kind) or not layer.channels_last:
         return NotImplemented
     if norm is not None and not untouched(norm, BatchNorm):
         return NotImplemented
-    held = [*layer.parameters(), *(() if norm is None else norm.state_dict(keep_vars=True).values())]
-    if (
-        x.dtype not in (torch.float32, torch.float64)
-        or any(each.dtype != x.dtype for each in held)
-        or not plain(x, *held)
-    ):
+    held = [x, layer.weight, layer.bias]
+    if norm is not None:
+        held += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    held = [each for each in held if each is not None]
+    if x.dtype not in _FLOATS or any(each.dtype != x.dtype for each in held) or not plain(*held):
         return NotImplemented
     weight, bias, line = layer.weight, layer.bias, None if norm is None else norm.line()
     if line is not None and x.numel() > weight.numel() * math.prod(
@@ -174,7 +181,7 @@ def convolved(layer: Any, norm: Any, x: Tensor, activation: str, no_nan: bool) -
     if line is not None:
         y.mul_(line[0]).add_(line[1])
     if activation and no_nan:
-        y = torch.fmax(y, y.new_zeros(()), out=y)
-    elif activation:
-        y.relu_()
+        y = torch.nan_to_num_(y, 0.0, math.inf, -math.inf)
+    if activation:
+        y = y.relu_()
     return y.clamp_(max=6.0) if activation == "relu6" else y

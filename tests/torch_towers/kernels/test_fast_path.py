@@ -22,6 +22,7 @@ from torch_towers.kernels import matmul as products_module
 from torch_towers.kernels import top_k as top_k_module
 from torch_towers.kernels.fast_path import plain, readable, untouched
 from torch_towers.kernels.top_k import top_k_of_products
+from torch_towers.layers import conv
 from torch_towers.layers.linear import linear, linear_relu
 from torch_towers.ops.linalg import matmul
 from torch_towers.ops.reductions import top_k
@@ -108,6 +109,12 @@ def _best(device: str) -> tuple[Call, Call, Tensor]:
 def _top_k(device: str) -> tuple[Call, Call, Tensor]:
     x = torch.stack([torch.randperm(900, generator=torch.Generator().manual_seed(i)) for i in range(3)])
     return lambda x: top_k(x, 5)[0], lambda x: _sorted(x, 5), x.float().to(device)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images in one step too."""
+    monkeypatch.setattr(conv, "MANY", 0)
 
 
 def _image(device: str) -> tuple[Call, Call, Tensor]:
@@ -335,12 +342,12 @@ def test_without_followers_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPat
         if (real := getattr(place, name)) is not None:
             monkeypatch.setattr(place, name, lambda *args, **more: taken.append(name) or real(*args, **more))
 
-    expected = {"convolution, fused": "fmax", "matmul": "_onednn", "similarity": "_onednn", "linear": "_onednn", "linear with relu": "_onednn", "dense, fused": "_onednn",
+    expected = {"convolution, fused": "nan_to_num_", "matmul": "_onednn", "similarity": "_onednn", "linear": "_onednn", "linear with relu": "_onednn", "dense, fused": "_onednn",
                 "weighted embeddings": "embedding_bag", "best of products": "native_top_k", "top_k": "_largest_of_rows"}  # fmt: skip
     for place, name in (
         (products_module, "_onednn"),
         (F, "embedding_bag"),
-        (torch, "fmax"),
+        (torch, "nan_to_num_"),
         (top_k_module, "native_top_k"),
         (top_k_module, "_largest_of_rows"),
     ):

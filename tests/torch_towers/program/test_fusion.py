@@ -13,6 +13,7 @@ from tests.torch_towers.towers import strings
 from torch_towers import layers as _layers  # noqa: F401  fills MODULES
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.kernels import native
+from torch_towers.layers import conv
 from torch_towers.program.binding import steps_of
 from torch_towers.program.fusion import plan_of
 from torch_towers.program.program import Program
@@ -150,6 +151,12 @@ def test_changes_of_a_text_are_one_pass() -> None:
     assert found.equal(slow) and found[1].tolist() == [2, 1, 3, 1, 4, 0]
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images in one step too."""
+    monkeypatch.setattr(conv, "MANY", 0)
+
+
 def image_tower(
     kernel: int, stride: int, activation: dict[str, Any] | None, *, norm: bool = True, groups: int = 1
 ) -> Program:
@@ -183,6 +190,7 @@ ACTIVATIONS = [None, {"op": "relu"}, {"op": "relu6"}, {"op": "relu", "no_nan": T
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize(("kernel", "stride", "size"), [(1, 1, 9), (3, 2, 9), (5, 1, 2), (3, 1, 0)])
+@pytest.mark.usefixtures("small")
 def test_convolutions(kernel: int, stride: int, size: int, activation: dict[str, Any] | None, groups: int) -> None:
     """With the normalization in the kernel (many places) and behind it (few); NaN as single calls have it."""
     for norm in (True, False):
@@ -199,6 +207,7 @@ def test_convolutions(kernel: int, stride: int, size: int, activation: dict[str,
         torch.testing.assert_close(followed, expected, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.usefixtures("small")
 def test_a_changed_normalization_is_seen_at_once() -> None:
     program = image_tower(1, 1, {"op": "relu"})
     x = torch.randn(3, 9, 9, 4)
@@ -211,6 +220,7 @@ def test_a_changed_normalization_is_seen_at_once() -> None:
     assert not torch.allclose(found, before)
 
 
+@pytest.mark.usefixtures("small")
 def test_a_swapped_convolution_is_called() -> None:
     program = image_tower(1, 1, {"op": "relu"})
     program.conv = nn.Identity()
