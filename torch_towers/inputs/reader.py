@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError, suggestion
+from torch_towers.formats.byte_strings import string, strings
 from torch_towers.graph.dtypes import DTYPE_NAMES, TORCH_DTYPES
 from torch_towers.graph.graph import BATCH, TensorSpec, is_batched, rows_of
 from torch_towers.graph.registry import Strings
@@ -194,11 +195,15 @@ def _plain(column: Any, spec: TensorSpec) -> Any:
         if getattr(column, "null_count", 0):
             row = next(i for i, value in enumerate(column.to_pylist()) if value is None)
             raise InputError(f"feature {spec.name!r}, row {row}: the value is None")
+        if spec.dtype == "string" and str(column.type) in _TEXTS:  # the same buffers, as bytes: no `str` is made
+            return column.cast(_TEXTS[str(column.type)]).to_numpy(zero_copy_only=False)
         nested = spec.dtype == "string" or "list" in str(column.type)
         return column.to_pylist() if nested else np.asarray(column)
     if hasattr(column, "to_numpy"):  # pandas and polars
         if hasattr(column, "isna") and not isinstance(column.dtype, np.dtype) and column.isna().any():
             raise InputError(f"feature {spec.name!r}, row {int(np.argmax(column.isna()))}: the value is None")
+        if spec.dtype == "string" and getattr(getattr(column, "dtype", None), "storage", "") == "pyarrow":
+            return _plain(column.array.__arrow_array__(), spec)
         return np.asarray(column.to_numpy())
     if hasattr(column, "__array__"):  # jax and others
         return np.asarray(column)
@@ -207,6 +212,10 @@ def _plain(column: Any, spec: TensorSpec) -> Any:
     if isinstance(column, Iterable) and not isinstance(column, Mapping):
         return list(cast(Iterable[Any], column))
     raise InputError(f"feature {spec.name!r} is {_kind(column)}: give a list, an array or a tensor")
+
+
+_TEXTS = {"string": "binary", "large_string": "large_binary"}
+"""Arrow's types of text, and those of the same buffers as bytes."""
 
 
 def _is_table(inputs: Any) -> bool:
@@ -235,9 +244,7 @@ def _read_strings(column: Any, spec: TensorSpec) -> Strings:
         return _strings_of_list(array.reshape(-1).tolist(), list(array.shape), spec)
     if isinstance(column, Tensor):
         raise InputError(f"feature {spec.name!r} is a tensor of {column.dtype}; the tower takes strings")
-    value = np.empty((), dtype=object)
-    value[()] = _encode(column, spec, 0)
-    return value
+    return string(_encode(column, spec, 0))
 
 
 def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Strings:
@@ -270,16 +277,13 @@ def _encoded(column: Sequence[Any], spec: TensorSpec, per_row: int) -> Strings:
         return array
     kinds = set(map(type, column))
     if kinds == {bytes}:
-        array[:] = column
-        return array
+        return strings(column)
     if kinds == {str}:
         try:
-            array[:] = list(map(str.encode, column))
-            return array
+            return strings(list(map(str.encode, column)))
         except UnicodeEncodeError:
             pass
-    array[:] = [_encode(value, spec, index // per_row) for index, value in enumerate(column)]
-    return array
+    return strings([_encode(value, spec, index // per_row) for index, value in enumerate(column)])
 
 
 def _encode(value: Any, spec: TensorSpec, row: int) -> bytes:
