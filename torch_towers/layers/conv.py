@@ -158,7 +158,7 @@ def convolved(layer: Any, norm: Any, x: Tensor, activation: str, no_nan: bool) -
     """
     if not readable() or x.numel() < MANY:  # while a graph is captured, its sizes are not compared
         return NotImplemented
-    kind: Any = type(layer)
+    kind = layer.__class__
     if kind not in (Conv1d, Conv2d, Conv3d) or not untouched(layer, kind) or not layer.channels_last:
         return NotImplemented
     if norm is not None and not untouched(norm, BatchNorm):
