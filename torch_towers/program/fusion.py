@@ -32,8 +32,12 @@ class Fused(NamedTuple):
     run: Run  # gives `NotImplemented` where the single calls have to do it
 
 
-class View:
-    """A graph as patterns see it."""
+class Readers:
+    """The nodes of a graph by their names, and who reads them: what a pattern here asks of a node.
+
+    `porting/lifting/patterns.py` has a matcher of formulas. It stays there: a runtime without the porter fuses too, and each of the five
+    patterns below asks what no formula says (a literal k, one reader, a constant text).
+    """
 
     def __init__(self, graph: Graph, host: Host) -> None:
         self.graph, self.host = graph, host
@@ -60,7 +64,7 @@ class View:
 def plan_of(graph: Graph, host: Host, steps: Sequence[Step]) -> tuple[Step, ...]:
     """The steps of a run: of `steps`, one for each node, or one for several that are fused."""
     single = dict(steps)
-    view = View(graph, host)
+    view = Readers(graph, host)
     fused = {node.name: found for node in graph.nodes for pattern in _PATTERNS if (found := pattern(view, node))}
     absorbed = {name for found in fused.values() for name in found.absorbed}
 
@@ -91,7 +95,7 @@ def _with_single_calls(fast: Run, parts: Sequence[Step], last: Run) -> Run:
 _MANY = 256  # ids from which one pass over the table's rows is faster than gathering them first
 
 
-def _weighted_embedding(view: View, node: Node) -> Fused | None:
+def _weighted_embedding(view: Readers, node: Node) -> Fused | None:
     """`weighted_sum(embedding(ids), weights)`: the rows are added as they are read, and never stand in memory."""
     rows = view.only(node.inputs[0]) if node.op == "weighted_sum" else None
     if rows is None or view.module_type(rows) != "Embedding":
@@ -115,7 +119,7 @@ def _weighted_embedding(view: View, node: Node) -> Fused | None:
     return Fused((rows.name,), run)
 
 
-def _dense(view: View, node: Node) -> Fused | None:
+def _dense(view: Readers, node: Node) -> Fused | None:
     """A dense layer, with the relu behind it."""
     layer = node if node.op == "module" else view.only(node.inputs[0]) if node.op == "relu" else None
     if layer is None or view.module_type(layer) != "Linear":
@@ -129,7 +133,7 @@ def _dense(view: View, node: Node) -> Fused | None:
     return Fused(() if layer is node else (layer.name,), run)
 
 
-def _convolution(view: View, node: Node) -> Fused | None:
+def _convolution(view: Readers, node: Node) -> Fused | None:
     """A convolution with its normalization and relu: one pass over an image in the place of five."""
     activation = node if node.op in ("relu", "relu6") else None
     below = view.only(node.inputs[0]) if activation is not None else node
@@ -147,7 +151,7 @@ def _convolution(view: View, node: Node) -> Fused | None:
     return Fused((below.name if activation is not None and below is not None else layer.name,), run)
 
 
-def _best_of_products(view: View, node: Node) -> Fused | None:
+def _best_of_products(view: Readers, node: Node) -> Fused | None:
     """`top_k(matmul(queries, matrix_transpose(candidates)), k)`: block by block, never the full matrix of scores."""
     product = view.only(node.inputs[0]) if node.op == "top_k" else None
     turned = view.only(product.inputs[1]) if product is not None and product.op == "matmul" else None
@@ -166,7 +170,7 @@ def _best_of_products(view: View, node: Node) -> Fused | None:
     return Fused((turned.name, product.name), run)
 
 
-def _counted_mask(view: View, node: Node) -> Fused | None:
+def _counted_mask(view: Readers, node: Node) -> Fused | None:
     """`reduce_sum(cast(unsqueeze(mask, 2)), axis 1)`: how many of each row a mask lets through, as a column of floats."""
     if node.op != "reduce_sum" or node.attrs.get("axes") != (1,) or node.attrs.get("keepdim"):
         return None
@@ -185,7 +189,7 @@ def _counted_mask(view: View, node: Node) -> Fused | None:
     return Fused((column.name, floats.name), run)
 
 
-def _text_pipeline(view: View, node: Node) -> Fused | None:
+def _text_pipeline(view: Readers, node: Node) -> Fused | None:
     """Changes of a text, one after another, before it is split and looked up: one pass over each text."""
     if view.module_type(node) != "TextVectorization":
         return None
@@ -213,7 +217,7 @@ class _Change(NamedTuple):
     absorbed: tuple[str, ...]
 
 
-def _change(view: View, reference: Any) -> _Change | None:
+def _change(view: Readers, reference: Any) -> _Change | None:
     node = view.only(reference)
     if node is None or node.op not in ("lower", "upper", "strip", "regex_replace", "string_join"):
         return None
@@ -229,7 +233,7 @@ def _change(view: View, reference: Any) -> _Change | None:
     return _Change(node.inputs[place], "string_join", {"before": before, "after": after}, (*constants, node.name))
 
 
-_PATTERNS: tuple[Callable[[View, Node], Fused | None], ...] = (
+_PATTERNS: tuple[Callable[[Readers, Node], Fused | None], ...] = (
     _weighted_embedding,
     _counted_mask,
     _dense,

@@ -1,0 +1,48 @@
+"""What a run costs: multiplications, counted by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
+from torch_towers.program.cost import SMALL, each, multiplications, work_of
+from torch_towers.program.program import Program
+
+X = TensorSpec("x", "float32", ("batch", 4))
+
+
+def program(*nodes: Node, modules: Any = None, **store: Any) -> Program:
+    return Program(Graph((X,), nodes, {"y": nodes[-1].name}, modules or {}), store)
+
+
+def counted(made: Program, rows: int) -> list[float]:
+    return [multiplications(made, node, env) for node, env in each(made, {"x": torch.ones(rows, 4)})]
+
+
+def test_a_product_costs_rows_times_both_widths() -> None:
+    made = program(Node("w", "parameter", (), {"tensor": "w"}), Node("y", "matmul", ("x", "w")), w=torch.ones(4, 5))
+    assert counted(made, 3) == [0.0, 3 * 4 * 5]
+    assert work_of(made, {"x": torch.ones(3, 4)}) == 3 * 4 * 5
+
+
+def test_a_dense_layer_costs_what_its_product_does_and_an_element_what_its_memory_does() -> None:
+    linear = {"dense": ModuleSpec("Linear", {"in_features": 4, "out_features": 6})}
+    store = {"dense.weight": torch.ones(6, 4), "dense.bias": torch.ones(6)}
+    made = program(Node("h", "module", ("x",), {"module": "dense"}), Node("y", "relu", ("h",)), modules=linear, **store)
+    assert counted(made, 2) == [2 * 4 * 6, 0.0]
+    assert work_of(made, {"x": torch.ones(2, 4)}) == 2 * 4 * 6 + 8 * 2 * 6
+
+
+def test_what_is_large_or_not_to_be_told_is_infinite() -> None:
+    made = program(Node("y", "einsum", ("x", "x"), {"equation": "ab,cb->ac"}))
+    assert work_of(made, {"x": torch.ones(2, 4)}) == math.inf
+    square = program(
+        Node("w", "parameter", (), {"tensor": "w"}), Node("y", "matmul", ("x", "w")), w=torch.ones(4, 1000)
+    )
+    rows = int(SMALL / 4000)
+    assert work_of(square, {"x": torch.ones(rows, 4)}) == pytest.approx(SMALL)
+    assert work_of(square, {"x": torch.ones(rows + 1, 4)}) == math.inf
