@@ -3,6 +3,7 @@
 # make test-without-tensorflow  the tests again, without TensorFlow and without native code
 # make test-older-processors    what computes with numbers again, with the instructions that older processors have
 # make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
+# make fuzz    looks for bytes that a reader does not survive, guided by coverage, for an hour (FUZZ_SECONDS=60: a minute)
 # make bench   compares speed with TensorFlow and ONNX Runtime, side by side
 # make bench-device  the towers on a GPU: whole, encoder alone, compiled, beside what the device can do at most
 # make bench-bulk  the commands on a million generated rows (ROWS=20000: in two minutes), killed and resumed: speed, memory, every row once
@@ -12,7 +13,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 export TORCH_TOWERS_CORPUS ?= $(wildcard ../shared/savedmodels)
 
-.PHONY: demo test test-without-tensorflow test-older-processors lint corpus bench bench-device bench-bulk docs clean
+.PHONY: demo test test-without-tensorflow test-older-processors lint fuzz corpus bench bench-device bench-bulk docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-parity.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +49,11 @@ lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright --pythonpath $(RUN)
+
+FUZZ_SECONDS ?= 3600
+fuzz: $(VENV)/.installed
+	$(RUN) -m pip install -q -c constraints.txt -r requirements-fuzz.txt
+	$(RUN) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 corpus: $(VENV)/.installed
 	$(RUN) -m tests.corpus.table
