@@ -475,7 +475,9 @@ def _own(value: Any) -> Any:
 
 def _misfit(name: str, why: str) -> CheckpointError:
     """An output that no port would make."""
-    return CheckpointError(f"the output {name!r} is not of the rows that the tower was given: {why}: port the model again")
+    return CheckpointError(
+        f"the output {name!r} is not of the rows that the tower was given: {why}: port the model again"
+    )
 
 
 def _neutral(column: Tensor | Strings, spec: TensorSpec) -> Any:

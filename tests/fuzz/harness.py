@@ -131,7 +131,13 @@ def _guided(atheris: Any, target: Any, watch: _Watch, seconds: int, seed: int, f
     def mutated(data: bytes, largest: int, seed: int) -> bytes:
         return target.mutated(bytes(data), random.Random(seed))[:largest]
 
-    options = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", f"-seed={seed + 1}", "-rss_limit_mb=0", "-timeout=86400"]
+    options = [
+        f"-max_total_time={seconds}",
+        f"-max_len={LARGEST}",
+        f"-seed={seed + 1}",
+        "-rss_limit_mb=0",
+        "-timeout=86400",
+    ]
     atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={folder}/", str(corpus)], watch, custom_mutator=mutated)
     atheris.Fuzz()
 

@@ -7,7 +7,26 @@ import json
 from random import Random
 from typing import Any
 
-INTEGERS = [0, 1, -1, 2, 3, 7, 255, 256, 1 << 16, 1 << 24, 1 << 28, (1 << 31) - 1, 1 << 31, -(1 << 31), 1 << 40, (1 << 63) - 1, -(1 << 63), 1 << 64]
+INTEGERS = [
+    0,
+    1,
+    -1,
+    2,
+    3,
+    7,
+    255,
+    256,
+    1 << 16,
+    1 << 24,
+    1 << 28,
+    (1 << 31) - 1,
+    1 << 31,
+    -(1 << 31),
+    1 << 40,
+    (1 << 63) - 1,
+    -(1 << 63),
+    1 << 64,
+]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 1e38, 1e308, -1e308, 1e-12]
 TEXTS = ["", "a", "0", "-1", "é", "\ud800", "\0", "../x", "x" * 5000, "NaN", "(" * 200, "%s", "\\x"]
 
@@ -27,7 +46,9 @@ def of_bytes(data: bytes, random: Random) -> bytes:
     elif kind == 3:
         made[at:at] = made[at:end] * random.choice((1, 2, 50))
     elif kind == 4:
-        made[at:end] = random.choice((b"\0", b"\xff", b"\n", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b'"', b"[", b"9" * 20))
+        made[at:end] = random.choice(
+            (b"\0", b"\xff", b"\n", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", b'"', b"[", b"9" * 20)
+        )
     else:
         del made[at:]
     return bytes(made)

@@ -27,7 +27,13 @@ def folder() -> tempfile.TemporaryDirectory[str]:
 
 def seeds() -> list[bytes]:
     """A file each: its ending on the first line."""
-    return [b"csv\n" + CSV, b"tsv\n" + CSV.replace(b",", b"\t"), b"jsonl\n" + LINES, b"csv.gz\n" + CSV, b"jsonl.bz2\n" + LINES]
+    return [
+        b"csv\n" + CSV,
+        b"tsv\n" + CSV.replace(b",", b"\t"),
+        b"jsonl\n" + LINES,
+        b"csv.gz\n" + CSV,
+        b"jsonl.bz2\n" + LINES,
+    ]
 
 
 def mutated(data: bytes, random: Random) -> bytes:

@@ -17,7 +17,10 @@ NAME = "query.table.keys"
 
 
 def seeds() -> list[bytes]:
-    return [(Path(folder().name) / "towers" / "vocabularies" / f"{NAME}.txt").read_bytes(), b"a\nb\\x00\nc\nd\ne\nf\n\n\\n\n"]
+    return [
+        (Path(folder().name) / "towers" / "vocabularies" / f"{NAME}.txt").read_bytes(),
+        b"a\nb\\x00\nc\nd\ne\nf\n\n\\n\n",
+    ]
 
 
 def mutated(data: bytes, random: Random) -> bytes:
