@@ -46,8 +46,8 @@ class NodeChecks:
 
     def check(self, node: Any) -> None:
         """The attributes of the message `node` and its inputs are of the kinds that its op takes. Raises CorruptModelError."""
-        operands = [self._operand(node, reference) for reference in node.input]
-        given = [dtype for reference, dtype in zip(node.input, operands, strict=True) if not reference.startswith("^")]
+        operands = [(reference, self._operand(node, reference)) for reference in node.input]
+        given = [(reference, dtype) for reference, dtype in operands if not reference.startswith("^")]
         if node.op in CALL_OPS and node.attr["f"].WhichOneof("value") != "func":
             raise self._wrong(node, "does not say which function it calls")
         known = None if node.op in self._functions else definition(node.op)
@@ -59,7 +59,7 @@ class NodeChecks:
         wanted = [result.dtype for result in self._tensors(node, known.inputs)]
         if len(given) != len(wanted):
             raise self._wrong(node, f"has {len(given)} operands, expected {len(wanted)}")
-        for reference, is_, expected in zip(_data(node), given, wanted, strict=True):
+        for (reference, is_), expected in zip(given, wanted, strict=True):
             if is_ != expected and None not in (is_, expected):
                 raise self._wrong(node, f"takes '{reference}', which is {is_}, expected {expected}")
 
@@ -169,7 +169,3 @@ class NodeChecks:
 
     def _wrong(self, node: Any, what: str) -> CorruptModelError:
         return CorruptModelError(f"{self._where}: node '{node.name}' ({node.op}) {what}")
-
-
-def _data(node: Any) -> list[str]:
-    return [reference for reference in node.input if not reference.startswith("^")]
