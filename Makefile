@@ -5,7 +5,7 @@
 # make test-sanitized           the native code's tests again, with gcc's sanitizers inside it
 # make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
 # make fuzz    looks for bytes that a reader does not survive, guided by coverage, for an hour (FUZZ_SECONDS=60: a minute)
-# make bench   compares speed with TensorFlow and ONNX Runtime, side by side
+# make bench   compares speed with TensorFlow's on every tower that the tests build, quiet and busy, and with ONNX Runtime's
 # make bench-device  the towers on a GPU: whole, encoder alone, compiled, beside what the device can do at most
 # make bench-bulk  the commands on a million generated rows (ROWS=20000: in two minutes), killed and resumed: speed, memory, every row once
 
@@ -72,6 +72,8 @@ corpus: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(RUN) -m pip install -q -c constraints.txt -r requirements-benchmarks.txt
+	$(RUN) -m benchmarks.general --json general.json
+	$(RUN) -m benchmarks.general --keep --busy --rounds 2 --json busy.json
 	$(RUN) -m benchmarks.run --json benchmarks.json
 	$(RUN) -m benchmarks.startup --json startup.json
 	$(RUN) -m benchmarks.search --json search.json

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+from porting import converters as _converters  # noqa: F401  (fills CONVERTERS)
+from porting import rewrites as _rewrites  # noqa: F401  (fills REWRITES)
 from porting.budget import Budget, within
 from porting.conversion import batch
 from porting.conversion.convert import Context, ConvertingEmitter, convert
@@ -30,9 +32,8 @@ from porting.served import Served
 from porting.split import SOURCES, Parts, split
 from torch_towers.formats.npz import as_stored
 from torch_towers.graph.dtypes import FLOATS
-from torch_towers.graph.graph import Graph, Size, TensorSpec, node_of
+from torch_towers.graph.graph import BATCH, Graph, Size, TensorSpec, node_of
 from torch_towers.graph.spec import TowerSpec
-from torch_towers.inputs.reader import BATCH
 from torch_towers.ops.control_flow import at_most_steps
 from torch_towers.program.program import walk
 from torch_towers.tower import Tower
@@ -96,7 +97,7 @@ def port_tower(
     `budget` says what the port may cost (None: by the weight of the file).
     Errors: `PortingError`.
     """
-    limits = budget or Budget.of(model)
+    limits = budget or Budget.of(model.weight())
     with within(limits), at_most_steps(limits.steps):
         return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
 

@@ -85,5 +85,12 @@ PyObject *hashes(PyObject *self, PyObject *args);
 PyObject *ngrams(PyObject *self, PyObject *args);
 PyObject *replace_classes(PyObject *self, PyObject *args);
 PyObject *split_classes(PyObject *self, PyObject *args);
+PyObject *fill_rows(PyObject *self, PyObject *args);
+PyObject *chunks(PyObject *self, PyObject *args);
+PyObject *distinct(PyObject *self, PyObject *args);
+PyObject *split(PyObject *self, PyObject *args);
+PyObject *ascii_case(PyObject *self, PyObject *args);
+PyObject *cut(PyObject *self, PyObject *args);
+PyObject *read_numbers(PyObject *self, PyObject *args);
 
 #endif

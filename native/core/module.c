@@ -11,6 +11,13 @@ static PyMethodDef methods[] = {
     {"ngrams", ngrams, METH_VARARGS, "ngrams(values, splits, widths, separator, left, right, pads, keeps_short, ends) -> list or None"},
     {"replace_classes", replace_classes, METH_VARARGS, "replace_classes(texts, classes, before, after, keeps) -> list"},
     {"split_classes", split_classes, METH_VARARGS, "split_classes(texts, classes, kept) -> (tokens, starts, limits, splits, rows)"},
+    {"fill_rows", fill_rows, METH_VARARGS, "fill_rows(indices, rank, out, position, empty) -> elements, or -1"},
+    {"chunks", chunks, METH_VARARGS, "chunks(ids, chunks, owners, lengths) -> chunks, or -1"},
+    {"distinct", distinct, METH_VARARGS, "distinct(given, values, inverse, counts) -> how many"},
+    {"split", split, METH_VARARGS, "split(texts, marks, how, skips) -> (parts, indices, longest) or None"},
+    {"ascii_case", ascii_case, METH_VARARGS, "ascii_case(texts, upper) -> list"},
+    {"cut", cut, METH_VARARGS, "cut(texts, positions, lengths, characters) -> list or None"},
+    {"read_numbers", read_numbers, METH_VARARGS, "read_numbers(texts, floats, out) -> bool"},
     {"hashes", hashes, METH_VARARGS, "hashes(strings, key, out) -> bool"},
     {NULL, NULL, 0, NULL},
 };

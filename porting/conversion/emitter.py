@@ -16,6 +16,7 @@ import torch
 
 from porting import budget
 from porting.conversion import folding
+from porting.conversion.effects import EFFECTS, has_effect
 from porting.conversion.values import Constant, Operand, Sizes, Value, constant
 from porting.errors import PortingError
 from porting.names import Namer, clean
@@ -52,6 +53,7 @@ class Emitter:
         self._expressions: dict[str, tuple[str, tuple[Any, ...]]] = {}  # a `size_add`, ... node -> what it computes
         self._symbols = 0
         self.equal_rows: list[tuple[str, str]] = []  # first sizes that the graph wants to be equal
+        self.rows_of: dict[str, Size] = {}  # a partition of rows -> the free size of what it parts
         self.known: dict[str, Value] = {}  # reference -> what is known of the value
         for spec in self.inputs:
             self._node_names(spec.name)
@@ -311,15 +313,7 @@ class Emitter:
         return list(found)
 
 
-EFFECTS = frozenset({"check"})
-"""Ops that stay although nothing uses their results: TensorFlow's assertions."""
 UNFOLDABLE = EFFECTS | {"size"}
-
-
-def has_effect(node: Node) -> bool:
-    """True for checks, and for branches and loops that hold one."""
-    bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
-    return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)
 
 
 def _values(operands: Any, known: Mapping[str, Value]) -> Any:

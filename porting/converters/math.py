@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.values import Constant, Sizes, Value
 from porting.converters.random import Uniform
 from porting.errors import PortingError
-from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.dtypes import FLOATS, torch_dtype
 
 Emit = ConvertingEmitter
 
@@ -179,10 +181,6 @@ def l2_loss(t: Emit, x: Any) -> Any:
 
 
 def _like(number: float, x: Any) -> Any:
-    import torch
-
-    from torch_towers.graph.dtypes import torch_dtype
-
     return torch.tensor(number, dtype=torch_dtype(x.dtype))
 
 

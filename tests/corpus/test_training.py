@@ -13,7 +13,7 @@ import torch
 from porting.parity.comparison import answer
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
-from tests.corpus.test_producers import keras_towers, modules, tfrs_towers
+from tests.corpus.producers import keras_towers, modules, tfrs_towers
 from tests.witness import as_array, tf
 
 RNG = np.random.default_rng(21)

@@ -37,7 +37,7 @@ def _buckets(hashes: Hashes, num_buckets: int) -> Tensor:
     return torch.from_numpy((hashes % np.uint64(num_buckets)).view(np.int64))  # type: ignore[reportUnknownMemberType]
 
 
-def _hashes(x: Strings, key: bytes, hash_of: Callable[[bytes], int]) -> Hashes:
+def hashes_of(x: Strings, key: bytes, hash_of: Callable[[bytes], int]) -> Hashes:
     """The hash of each string: by the native core (SipHash under `key`, Fingerprint64 where it is empty), else by `hash_of`."""
     hashes = np.empty(x.shape, np.uint64)
     if native.core is None or not native.core.hashes(np.ascontiguousarray(x), key, hashes):
@@ -52,7 +52,7 @@ def hash_bucket_fast(x: Strings, *, num_buckets: int) -> Tensor:
         raise InputError(
             "this tower hashes strings, and the package pyfarmhash is not installed: pip install pyfarmhash"
         )
-    return _buckets(_hashes(x, b"", fingerprint64), num_buckets)
+    return _buckets(hashes_of(x, b"", fingerprint64), num_buckets)
 
 
 @op(stage="host", infer=_BUCKETS)
@@ -67,7 +67,7 @@ def hash_bucket_strong(x: Strings, *, num_buckets: int, key: tuple[int, ...]) ->
         )
     secret = struct.pack("<2Q", *[part & _MASK for part in key])
     return _buckets(
-        _hashes(x, secret, lambda text: int.from_bytes(siphash24(text, key=secret).digest(), "little")), num_buckets
+        hashes_of(x, secret, lambda text: int.from_bytes(siphash24(text, key=secret).digest(), "little")), num_buckets
     )
 
 

@@ -12,8 +12,9 @@ import torch
 
 from porting.conversion.emitter import Emitter
 from porting.conversion.values import Constant, Value, constant
-from porting.lifting.lift import View, lift
+from porting.lifting.lift import lift
 from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Weight, square
+from porting.lifting.view import View
 from torch_towers.graph.graph import TensorSpec
 from torch_towers.program.program import Program
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.conversion.convert import CONVERTERS, load_converters
 from porting.parity.comparison import verify_with_tensorflow
 from porting.parity.divergence import first_difference
 from porting.parity.oracle import Oracle
+from porting.registry import CONVERTERS
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
 
@@ -26,7 +26,6 @@ def broken(people: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any]
     """`broken(op, wrong)`: the tower ported with `wrong(t, right)` in the place of what the converter of `op` gives."""
 
     def port(op: str, wrong: Any) -> PortedTower:
-        load_converters()
         entry = CONVERTERS[op]
         function = lambda t, *operands, **attrs: wrong(t, entry.function(t, *operands, **attrs))  # noqa: E731
         monkeypatch.setitem(CONVERTERS, op, replace(entry, function=function))
