@@ -286,7 +286,7 @@ class Tower(nn.Module):
     def _embeddings(self, columns: Columns, rows: int | None, name: str, start: int = 0) -> Tensor:
         try:
             with torch.inference_mode():
-                found = self._computed(columns, name, rows)[name]
+                found: Any = self._computed(columns, name, rows)[name]
         except torch.OutOfMemoryError:
             raise
         except KERNEL_ERRORS as error:  # InputError of the graph's own checks is one of them

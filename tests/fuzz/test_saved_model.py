@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 
 from porting.errors import PortingError
-from porting.registry import load_converters
 from porting.saved_model import protos, read
 from porting.tower import port_tower
 from tests.fuzz.harness import fuzz
@@ -22,7 +21,6 @@ MODEL = PACKAGES / "query_model"
 @functools.cache
 def folder() -> tempfile.TemporaryDirectory[str]:
     """The demo's query tower; it lives as long as the process."""
-    load_converters()
     made = tempfile.TemporaryDirectory()
     shutil.copytree(MODEL, made.name, dirs_exist_ok=True)
     return made

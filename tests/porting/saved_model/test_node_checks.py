@@ -75,7 +75,7 @@ def test_types_that_a_call_gives_are_not_guessed(tmp_path: Path) -> None:
 def test_bodies_of_functions_are_checked_too(tmp_path: Path) -> None:
     call = node("y", "PartitionedCall", "x", f=Call("g"), Tin=["float32"], Tout=["float32"])
     save(tmp_path, [call], {"y": ("float32", "y:0")}, [function("g", [node("neg", "Neg", "x", T="int32")], "neg:y:0")])
-    with pytest.raises(CorruptModelError, match="function 'g': node 'neg' .* which is float32, expected int32"):
+    with pytest.raises(CorruptModelError, match=r"function 'g': node 'neg' .* which is float32, expected int32"):
         _ = read(tmp_path).functions["g"].nodes
 
 
