@@ -202,7 +202,10 @@ def cast(t: Emit, x: Any, *, SrcT: str, DstT: str, Truncate: bool = False) -> An
         return t.to_integer(x, dtype=DstT)
     if SrcT.startswith("complex") and not DstT.startswith("complex"):
         return cast(t, t.real(x), SrcT="float32" if SrcT == "complex64" else "float64", DstT=DstT)
-    return t.cast(x, dtype=DstT)
+    found = t.cast(x, dtype=DstT)
+    if isinstance(x, Sizes) and isinstance(found, Value):
+        t.counts[found.ref] = x
+    return found
 
 
 _MANTISSA = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}

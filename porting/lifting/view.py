@@ -26,7 +26,7 @@ FREE = frozenset(
     """add sub mul neg div square sqrt rsqrt maximum minimum tanh sigmoid relu relu6 elu softplus erf erfc exp pow equal less greater
     where cast reshape transpose unsqueeze squeeze broadcast_to zeros_like ones_like size size_add size_sub size_mul sizes_tensor
     select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm
-    space_to_batch""".split()  # noqa: SIM905
+    space_to_batch reciprocal""".split()  # noqa: SIM905
 )
 """Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
 layers which have nothing to do with each other share such nodes."""

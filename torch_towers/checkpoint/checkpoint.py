@@ -13,11 +13,10 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from torch_towers.checkpoint.folder import Folder, writing
@@ -37,12 +36,13 @@ from torch_towers.checkpoint.recognize import recognized
 from torch_towers.checkpoint.replacing import opened, replaced
 from torch_towers.checkpoint.weights import Digest, Stored, parse_json, read_weights, stored, write_weights
 from torch_towers.errors import CheckpointError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.text_lines import escape, from_lines, to_lines, unescape
 from torch_towers.graph.dtypes import TORCH_DTYPES
 from torch_towers.graph.graph import Graph
 from torch_towers.graph.registry import Strings
 from torch_towers.graph.similarity import Similarity, check_similarity
-from torch_towers.graph.spec import TowerSpec
+from torch_towers.graph.spec import Padding, TowerSpec
 from torch_towers.program.binding import Store
 from torch_towers.program.program import used_names, walk
 
@@ -206,6 +206,7 @@ class _Writer:
             "shared": {name: key for name, key in names.items() if key != f"{side}.{name}"},
             "names": used,
             **written,
+            **({"padding": [asdict(item) for item in spec.padding]} if spec.padding else {}),
         }
 
     def index(self, candidates: Candidates) -> Any:
@@ -388,7 +389,7 @@ _TOWER = {"inputs", "outputs", "embedding", "defaults", "shared", "names", "prep
 def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, dict[str, str]]:
     """One tower, and where each name in it is stored."""
     where = f"{CONFIG}: towers.{side}"
-    fields = mapping(data, where, _TOWER, {"postprocess"})
+    fields = mapping(data, where, _TOWER, {"postprocess", "padding"})
     shared = mapping(fields["shared"], f"{where}.shared")
     names: dict[str, str] = {}
     for item in sequence(fields["names"], f"{where}.names"):
@@ -414,10 +415,25 @@ def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, 
             label(key, f"{where}.defaults"): text(value, f"{where}.defaults")
             for key, value in mapping(fields["defaults"], f"{where}.defaults").items()
         },
+        padding=tuple(
+            _padding(item, f"{where}.padding") for item in sequence(fields.get("padding", []), f"{where}.padding")
+        ),
     )
     if missing := sorted({*spec.defaults.values()} - names.keys()):
         raise CheckpointError(f"{where}.defaults: the checkpoint has no {missing[0]!r}")
     return spec, names
+
+
+def _padding(data: Any, where: str) -> Padding:
+    """Where rows of the encoder's inputs end."""
+    fields = mapping(data, where, {"input", "value", "along", "outputs"})
+    value = fields["value"]
+    if not isinstance(value, (bool, int, float)):
+        raise CheckpointError(f"{where}: the value behind the end of a row must be a number, not {value!r}")
+    along, outputs = (
+        tuple(label(item, where) for item in sequence(fields[key], where)) for key in ("along", "outputs")
+    )
+    return Padding(label(fields["input"], where), value, along, outputs)
 
 
 def _index(data: Any, kinds: Mapping[str, Kind]) -> tuple[str, str | None, int]:
@@ -473,9 +489,7 @@ def _inline(fields: Mapping[str, Any], where: str) -> Strings:
 def _shaped(tokens: list[bytes], shape: list[Any], where: str) -> Strings:
     if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(tokens):
         raise CheckpointError(f"{where} has {len(tokens)} tokens; {CONFIG} says {shape}")
-    values = np.empty(len(tokens), dtype=object)
-    values[:] = tokens
-    return values.reshape(shape)
+    return strings(tokens, shape)
 
 
 def _side(spec: TowerSpec, names: Mapping[str, str], values: Mapping[str, Any], table: Mapping[str, Stored]) -> Side:

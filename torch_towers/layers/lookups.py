@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import Spec, Strings, module
 from torch_towers.kernels import native
 from torch_towers.ops.hashing import hash_bucket_fast
-from torch_towers.ops.strings import strings
 
 
 def _ids_spec(x: Spec, *, dtype: str = "int64", **args: Any) -> list[Spec]:
@@ -80,8 +80,16 @@ class Vocabulary:
         out = np.empty(len(keys), np.int64)
         left = find(self.words, keys, None if self.oov_buckets else self.oov_id, out)
         if left is not None:
-            out[left] = self._unknown_ids(keys[left].tolist())
+            out[left] = self._unknown(keys[left])
         return out
+
+    def _unknown(self, keys: Any) -> Any:
+        """The ids of strings or int64s that the vocabulary lacks."""
+        if not self.oov_buckets:
+            return self.oov_id
+        if self._integers:
+            return self.oov_id + keys % self.oov_buckets
+        return self.oov_id + hash_bucket_fast(keys, num_buckets=self.oov_buckets).numpy()
 
     def _array_of_list(self, tokens: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
         if native.core is not None and not self.oov_buckets:

@@ -29,6 +29,15 @@ def add_commands(commands: Any, command: Command) -> None:
         "  torch-towers import checkpoints/shop trained.safetensors",
     )  # fmt: skip
     made.add_argument("weights", metavar="FILE", help="safetensors, as `save` of the written file writes them")
+    made = command(
+        commands, "export", export_command, "write an encoder for another runtime, with a free batch and free lengths",
+        "  torch-towers export checkpoints/shop --tower query --format onnx -o query.onnx",
+    )  # fmt: skip
+    made.add_argument(
+        "--format", choices=("onnx", "pt2"), required=True, help="onnx (extra [onnx]), or torch.export's pt2"
+    )
+    made.add_argument("-o", "--output", metavar="FILE", required=True, help="a new file")
+    made.add_argument("--tower", choices=("query", "candidate"), help="default: the only tower that the checkpoint has")
 
 
 def source_command(options: argparse.Namespace) -> int:
@@ -55,9 +64,7 @@ def source_command(options: argparse.Namespace) -> int:
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         beside.write_text(source.text, encoding="utf-8")
         os.replace(beside, target)
-    for item in found:
-        said = "equal to the bit" if not item.apart else f"apart {item.apart:.1e} of its size (RMS)"
-        print(f"{item.tower} {item.output}: {said}, on {item.rows} rows", file=sys.stderr)
+    print("\n".join(item.line() for item in found), file=sys.stderr)
     if not found:
         print("no samples are recorded in this checkpoint: the source was not compared", file=sys.stderr)
     return 0
@@ -71,4 +78,15 @@ def import_command(options: argparse.Namespace) -> int:
     print(f"{options.checkpoint}: {changed} weights have new values")
     if missing:
         print(f"unchanged, since the file does not hold them: {', '.join(missing)}")
+    return 0
+
+
+def export_command(options: argparse.Namespace) -> int:
+    """`torch-towers export`."""
+    from torch_towers.source.exported import export
+
+    found, behind = export(Path(options.checkpoint), Path(options.output), options.format, options.tower)
+    print("\n".join(item.line() for item in found))
+    if behind:
+        print(f"{options.output}: {behind}")
     return 0

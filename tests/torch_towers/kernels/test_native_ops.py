@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from tests.torch_towers.kernels.test_native import SPACES, TEXTS, assert_same, both
 from torch_towers.kernels import native
+from torch_towers.layers.buckets import Hashing
+from torch_towers.layers.lookups import IntegerLookup, StringLookup
+from torch_towers.layers.text import TextVectorization
 from torch_towers.ops.dynamic import unique
-from torch_towers.ops.numerals import to_number
+from torch_towers.ops.numerals import as_string, to_number
 from torch_towers.ops.ragged import ragged_fill_empty_rows
 from torch_towers.ops.segments import segment_chunks
 from torch_towers.ops.sparse import sparse_cross_keyed, sparse_fill_empty_rows, sparse_reshape
 from torch_towers.ops.strings import lower, split, split_at_any, strings, substr, upper
+from torch_towers.ops.unicode import unicode_decode, unicode_encode
 
 pytestmark = pytest.mark.skipif(native.core is None, reason="the native core was not built (no compiler)")
 many = settings(max_examples=100, deadline=None)
@@ -160,3 +164,85 @@ def test_buffers_are_checked() -> None:
         native.core.chunks(np.zeros(3, np.int32), ids.copy(), ids.copy(), ids.copy())
     with pytest.raises(ValueError, match="unknown way"):
         native.core.split(np.array([b"a"], object), b"", 1, False)
+
+
+@many
+@given(ANY, st.booleans(), st.booleans(), st.sampled_from(["replace", "ignore", "strict"]))
+def test_code_points(texts: list[bytes], offsets: bool, control: bool, errors: str) -> None:
+    x = strings(texts, (-1,))
+    options: Any = {"input_encoding": "UTF-8", "errors": errors, "replace_control": control, "offsets": offsets}
+    assert_same(*both(lambda: unicode_decode(x, **options, splits_dtype="int32" if control else "int64")))
+
+
+CODES = st.one_of(
+    st.integers(0, 0x10FFFF),
+    st.sampled_from([-1, 0xD800, 0xDFFF, 0x110000, 2**31 - 1, 0, 0x7F, 0x80, 0x7FF, 0x800, 0xFFFF]),
+)
+
+
+@many
+@given(
+    st.lists(st.lists(CODES, max_size=4), max_size=4),
+    st.sampled_from(["replace", "ignore", "strict"]),
+    st.sampled_from(["int32", "int64"]),
+)
+def test_texts_of_code_points(rows: list[list[int]], errors: str, dtype: str) -> None:
+    splits = torch.tensor([0, *map(len, rows)]).cumsum(0).to(getattr(torch, dtype))
+    codes = torch.tensor([code for row in rows for code in row], dtype=torch.int32)
+    assert_same(*both(lambda: unicode_encode(codes, splits, output_encoding="UTF-8", errors=errors)))
+    assert_same(*both(lambda: unicode_encode(codes, splits + 1, output_encoding="UTF-8", errors=errors)))
+
+
+@many
+@given(
+    st.lists(st.one_of(INTEGERS, st.sampled_from([2**63 - 1, -(2**63)])), max_size=9),
+    st.sampled_from([(), (7, 2**64 - 1)]),
+)
+def test_integers_are_hashed_as_text(values: list[int], salt: tuple[int, ...]) -> None:
+    for x in (
+        torch.tensor(values, dtype=torch.int64),
+        torch.tensor([v for v in values if abs(v) < 2**31], dtype=torch.int32),
+    ):
+        hashed, other = both(Hashing(11, salt, 5), x)
+        assert_same(hashed, other)
+        assert_same(hashed, Hashing(11, salt, b"5")(as_string(x)))
+
+
+@many
+@given(
+    ANY,
+    st.sampled_from([(), (1, 2), (2,), (3, 1)]),
+    st.sampled_from(["int", "count", "multi_hot"]),
+    st.sampled_from([b"", b","]),
+    st.sampled_from([0, 3]),
+)
+def test_text_vectorization(texts: list[bytes], widths: tuple[int, ...], mode: str, mark: bytes, buckets: int) -> None:
+    words = strings([b"a", b"ab", b"a b", b"b", b"zz"], (5,))
+    layer = TextVectorization(
+        words,
+        2,
+        7,
+        buckets,
+        None,
+        0,
+        "utf-8",
+        ((rb"[!,.]", b""),),
+        mark,
+        widths,
+        b" ",
+        mode,
+        size=10 if mode != "int" else 0,
+    )
+    assert_same(*both(layer, strings(texts, (-1, 1))))
+
+
+@many
+@given(st.lists(st.integers(-9, 9), max_size=9), st.integers(1, 4))
+def test_unknown_ids(values: list[int], buckets: int) -> None:
+    assert_same(*both(IntegerLookup(torch.tensor([1, -3]), 2, 4, buckets), torch.tensor(values, dtype=torch.int64)))
+    assert_same(
+        *both(
+            StringLookup(strings([b"1", b"-3"], (2,)), 2, 4, buckets),
+            as_string(torch.tensor(values, dtype=torch.int64)),
+        )
+    )
