@@ -35,8 +35,8 @@ class Fused(NamedTuple):
 class Readers:
     """The nodes of a graph by their names, and who reads them: what a pattern here asks of a node.
 
-    `porting/lifting/patterns.py` has a matcher of formulas. It stays there: a runtime without the porter fuses too, and each of the five
-    patterns below asks what no formula says (a literal k, one reader, a constant text).
+    `porting/lifting/patterns.py` has a matcher of formulas. It stays there: a runtime without the porter fuses too, and the
+    patterns below ask what no formula says (a literal k, one reader, a constant text).
     """
 
     def __init__(self, graph: Graph, host: Host) -> None:
