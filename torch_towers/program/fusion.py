@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -115,11 +116,10 @@ def _weighted_embedding(view: View, node: Node) -> Fused | None:
 
 def _dense(view: View, node: Node) -> Fused | None:
     """A dense layer, with the relu behind it."""
-    behind = node.op == "relu" and not node.attrs.get("no_nan")
-    layer = node if node.op == "module" else view.only(node.inputs[0]) if behind else None
+    layer = node if node.op == "module" else view.only(node.inputs[0]) if node.op == "relu" else None
     if layer is None or view.module_type(layer) != "Linear":
         return None
-    product = linear if layer is node else linear_relu
+    product = linear if layer is node else partial(linear_relu, no_nan=bool(node.attrs.get("no_nan")))
     parts, find = path(str(layer.attrs["module"])), getter(layer.inputs[0])
 
     def run(root: nn.Module, env: Env) -> Any:
