@@ -18,7 +18,8 @@ ORDER = {
     ),
     "porting": (
         "errors", "names", "components", "budget", "registry", "saved_model", "flat_graph", "served", "conversion", "converters",
-        "lifting", "rewrites", "padding", "frontends", "split", "samples", "tower", "parity", "report", "inspection", "ops_table", "command",
+        "lifting", "rewrites", "padding", "frontends", "split", "samples", "tower", "parity", "report", "inspection", "ops_table",
+        "layers_table", "command",
         "port", "",
     ),
 }  # fmt: skip
