@@ -133,8 +133,9 @@ def _embed_options(commands: Any) -> None:
         metavar="FEATURE=COLUMN",
         help="a feature from a column of another name",
     )
-    made.add_argument("--format", default="parquet", choices=("parquet", "npy", "vertex-json", "vertex-csv", "vertex-avro"),
-                      help="parquet: id, embedding; npy: embeddings.npy and ids; vertex-*: Vertex Vector Search (default: parquet)")  # fmt: skip
+    made.add_argument("--format", default="parquet", metavar="NAME",
+                      help="parquet: id, embedding; npy: embeddings.npy and ids; vertex-json, vertex-csv, vertex-avro: Vertex Vector Search "
+                           "(default: parquet)")  # fmt: skip
     made.add_argument(
         "--restrict", action="append", default=[], metavar="NAMESPACE[=COLUMN]", help="tokens to allow, from a column"
     )
@@ -193,6 +194,7 @@ def embed_job(options: argparse.Namespace) -> Job:
 
     from torch_towers.bulk.job import Job, Output
     from torch_towers.bulk.sources import find_sources
+    from torch_towers.bulk.write import writer_of
     from torch_towers.checkpoint.checkpoint import CONFIG, MAX_CONFIG
     from torch_towers.checkpoint.replacing import opened
 
@@ -205,7 +207,7 @@ def embed_job(options: argparse.Namespace) -> Job:
         tuple(_numeric(item) for item in options.numeric_restrict),
         options.crowding_tag,
     )
-    if output.columns and not output.format.startswith("vertex"):
+    if output.columns and not writer_of(output).takes_restricts:
         raise ValueError("restricts and crowding tags are for Vertex Vector Search: add --format vertex-json")
     sources = tuple(find_sources(options.input))
     batch = options.batch_size
