@@ -16,7 +16,7 @@ from porting.budget import Budget, within
 from porting.conversion import batch
 from porting.conversion.convert import Context, ConvertingEmitter, convert
 from porting.conversion.values import Value
-from porting.errors import DrawsError, PortingError
+from porting.errors import DrawsError, PortingError, naming
 from porting.flat_graph import dropout, effects
 from porting.flat_graph import subgraph as cutting
 from porting.flat_graph.effects import Functions
@@ -120,7 +120,7 @@ def port_tower(
     Errors: `PortingError`.
     """
     limits = budget or Budget.of(model.weight())
-    with within(limits), at_most_steps(limits.steps):
+    with naming(model.path, "ported"), within(limits), at_most_steps(limits.steps):
         return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
 
 

@@ -838,14 +838,51 @@ def test_a_header_of_many_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
-def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+def test_a_line_without_end(tmp_path: Path, suffix: str) -> None:
     from torch_towers.bulk.read import column_names
 
-    monkeypatch.setattr("torch_towers.bulk.read.MAX_LINE", 1000)
     path = tmp_path / f"i.{suffix}.gz"
     path.write_bytes(gzip.compress(b"a" * 100_000))
-    with pytest.raises(BulkError, match="a line is longer than 1000 bytes"):
-        column_names(find_sources([str(path)])[0])
+    with pytest.raises(BulkError, match=r"a line is longer than 1000 bytes: .* --max-line-bytes raises the limit"):
+        column_names(find_sources([str(path)], max_line=1000)[0])
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "tsv.gz", "jsonl.gz", "jsonl"])
+@pytest.mark.parametrize("kind", ["lines", "a line", "a line of values"])
+def test_files_that_unfold_to_gigabytes(tmp_path: Path, suffix: str, kind: str) -> None:
+    """Within five seconds and 300 MB: an error that names the file, or rows that are said to be bad."""
+    code = (
+        "from torch_towers.bulk.read import Wanted, read_blocks; from torch_towers.bulk.sources import find_sources\n"
+        "wanted = Wanted(('a',), frozenset(), 'query')\n"
+        "try: print('bad', sum(len(block.bad) for block in read_blocks(find_sources(sys.argv[1:])[0], wanted, 64, lambda i: i > 0)))\n"
+        "except torch_towers.TorchTowersError as error: print(error)"
+    )
+    separator = {"csv": b",", "tsv": b"\t"}.get(suffix[:3], b"[],")
+    piece = {"lines": b"x" * 1023 + b"\n", "a line": b"x" * 1024, "a line of values": separator * 1024}[kind]
+    path = tmp_path / f"i.{suffix}"
+    packed = suffix.endswith(".gz")
+    with gzip.open(path, "wb", compresslevel=1) if packed else path.open("wb") as file:
+        file.write(b"[" if kind == "a line of values" else b"a\n")
+        for _ in range((96 if packed else 24) << 3):
+            file.write(piece * 128)
+    said = within_budget(code, str(path))
+    assert str(path) in said or said.startswith("bad"), said
+
+
+def test_what_unfolds_to_more_than_its_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch_towers.bulk.read import Wanted, read_blocks
+
+    def count(max_ratio: int) -> int:
+        wanted = Wanted(("a",), frozenset(), "query")
+        blocks = read_blocks(find_sources([str(path)], max_ratio=max_ratio)[0], wanted, 1000, lambda _: False)
+        return sum(map(len, blocks))
+
+    monkeypatch.setattr("torch_towers.bulk.read._FREE", 1000)
+    path = tmp_path / "i.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" * 100_000))
+    with pytest.raises(BulkError, match=rf"{path}: unfolds to over .* more than 20 times its size: .* --max-ratio"):
+        count(20)
+    assert count(2000) == 99_999
 
 
 def test_an_output_that_is_a_file(checkpoint: Path, tmp_path: Path) -> None:
