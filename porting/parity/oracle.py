@@ -52,12 +52,16 @@ class Oracle:
             env={**os.environ, **_ENVIRONMENT, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn)), "PYTHONPATH": path},
         )  # fmt: skip
         self._requests = 0
+        self._onednn = onednn
+        self._other: Oracle | None = None
         self.version = ""  # TensorFlow's, once it has answered
 
     def __enter__(self) -> Oracle:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._other is not None:
+            self._other.__exit__(*exception)
         if exception[0] is not None or not self._requests:
             self._process.kill()  # nobody waits for its answer any more, or ever asked
         assert self._process.stdin is not None
@@ -66,6 +70,12 @@ class Oracle:
         self._process.wait()
         self._log.close()
         self._folder.cleanup()
+
+    def without_onednn(self) -> Oracle | None:
+        """TensorFlow without oneDNN, in a process that ends with this one; None where this one has none."""
+        if self._onednn and self._other is None:
+            self._other = Oracle(onednn=False)
+        return self._other
 
     def run(
         self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batches: Sequence[Arrays]

@@ -75,6 +75,8 @@ class ParityReport:
     said: str = ""  # what TensorFlow said of a batch that it refused, where it answered too few
     wanted: int = 1  # rows in the domain from which on there is evidence
     refused: int = 0  # batches that TensorFlow refused, and the port too
+    mended: int = 0  # batches whose answer is TensorFlow's without oneDNN, as oneDNN's kernels get their shapes wrong
+    mended_said: str = ""  # what TensorFlow said of the first of them with oneDNN
     outputs: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])
     ids: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])  # what the preprocessing gives
     failures: list[str] = field(default_factory=list[str])
@@ -121,6 +123,10 @@ class ParityReport:
         lines = [f"  compared with {self.compared_with} on {self.rows} rows in {self.batches} batches" + (
             f": {self.domain_rows} in the domain, {self.edge_rows} at its edges" if self.edge_rows else "") + (
             f"; {self.refused} more refused by both" if self.refused else "")]  # fmt: skip
+        if self.mended:
+            lines.append(
+                f"  {self.mended} of the batches compared with TensorFlow without oneDNN, which fails on them: {self.mended_said}"
+            )
         if not self.enough:
             lines.append(f"  not enough evidence: TensorFlow answered {self.domain_rows} rows in the domain, {self.wanted} are wanted: "
                          f"give examples with --inputs{self.said}")  # fmt: skip

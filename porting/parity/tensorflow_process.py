@@ -83,7 +83,8 @@ def _sentence(error: Exception) -> str:
         "Graph execution error"
     ):  # a list of the nodes' places in the user's source follows
         lines = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack"))]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    where = lines.pop(0) + ": " if len(lines) > 1 and lines[0].startswith("Node: ") else ""  # the reason follows
+    return f"{type(error).__name__}: {where}{lines[0] if lines else ''}"
 
 
 def _runner(model: str, tags: tuple[str, ...], entry: str) -> Any:

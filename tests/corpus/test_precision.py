@@ -24,6 +24,7 @@ from tests.corpus.test_training import matched
 from tests.witness import as_array, tf
 from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
+from torch_towers.parity.recorded import of_reference
 
 from .producers.precision_towers import WRITERS
 
@@ -79,10 +80,9 @@ def test_every_recorded_tower_at_each_dtype(recorded: Any) -> None:
         if recorded.group == REFUSE or (recorded.name, signature) in SIDE_EFFECTS:
             continue
         port = port_tower(read(recorded.path), entry_of(signature) or None)
-        inputs, _ = samples.from_reference(
-            recorded.arrays(), port.entry, port.tf_graph.inputs, list(port.tf_graph.outputs)
-        )
-        runs_at_each_dtype(port, [inputs])
+        names = [spec.name for spec in port.tf_graph.inputs]
+        (batch,) = of_reference(recorded.arrays(), port.entry, names, list(port.tf_graph.outputs))
+        runs_at_each_dtype(port, [batch.inputs])
 
 
 # -- towers that TensorFlow runs at another precision ----------------------------------------------------------------------
