@@ -12,12 +12,13 @@ import numpy as np
 
 from porting.errors import PortingError
 from porting.frontends.retrieval import Retrieval
+from porting.parity.bounds import judge
 from porting.parity.divergence import first_difference
 from porting.parity.evidence import gather, given
 from porting.parity.oracle import Oracle
-from porting.parity.reference import coarsest, reference
+from porting.parity.precision import precisions
+from porting.parity.reference import reference
 from porting.parity.report import ParityReport, compare
-from porting.parity.rounding import Disturbances
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
 from torch_towers.formats.npz import to_numpy
@@ -53,7 +54,8 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
         for sample, their, inside in zip(found.samples, theirs, ids, strict=True)
     ]
     if index is None:
-        _judge_by_rounding(report, ported, [sample for sample in found.samples if sample.kind == "domain"])
+        decisive = [batch for batch in report.recorded if batch.kind == "domain" and not isinstance(batch.outputs, str)]
+        judge(report, ported, decisive)
     if not report.passed and not ported.cut:
         report.failures += _located(ported, oracle, asked, theirs)
     return report
@@ -86,43 +88,6 @@ def _same_shapes(ours: Any, theirs: Any) -> bool:
     if isinstance(theirs, str):
         return False
     return all(name not in ours or ours[name].shape == array.shape for name, array in theirs.items())
-
-
-RUNS = 8
-"""Disturbed runs. That 8 movements are all below a fifth of their standard deviation has a probability of 4e-7."""
-FACTOR = 4.0
-"""How many times the largest of the movements an error may be: right towers measure up to 1.7, wrong ones from 20."""
-_ROWS = 4  # of a batch, and two batches: a tower of images takes seconds for each run
-
-
-def _judge_by_rounding(report: ParityReport, ported: PortedTower, samples: Sequence[Any]) -> None:
-    """Passes outputs that are less exact than TensorFlow's where every error of the port is what rounding can do in this graph."""
-    asked = [output for output in report.outputs.values() if output.less_exact]
-    if not asked:
-        return
-    tower, exact = ported.tower(), reference(ported)
-    disturbed = Disturbances(tower, exact)
-    for inputs in [_few(sample.inputs) for sample in samples[-2:]]:
-        ours, true = answer(tower, inputs), answer(exact, inputs)
-        if isinstance(ours, str) or isinstance(true, str):
-            return
-        runs = [disturbed.run(inputs, seed) for seed in range(RUNS)]
-        for output in asked:
-            if output.name not in runs[0]:
-                return
-            moved = np.max([np.abs(to_numpy(run[output.name]) - true[output.name]) for run in runs], axis=0)
-            allowed = FACTOR * moved + 2 * np.spacing(np.abs(ours[output.name])).astype(np.float64)
-            used = np.max(np.abs(ours[output.name].astype(np.float64) - true[output.name]) / allowed, initial=0.0)
-            output.rounding = max(output.rounding or 0.0, float(used))
-    for output in asked:
-        if output.rounding is not None and output.rounding <= 1.0:
-            output.passed, output.less_exact, output.reason = True, False, ""
-
-
-def _few(inputs: Arrays) -> Arrays:
-    """The first rows of a batch whose inputs have as many rows each; else the whole batch."""
-    rows = {array.shape[0] if array.ndim else -1 for array in inputs.values()}
-    return {name: array[:_ROWS] for name, array in inputs.items()} if len(rows) == 1 and rows != {-1} else inputs
 
 
 def _compare_ids(
@@ -228,7 +193,10 @@ def _report(ported: PortedTower, asked: Sequence[Arrays], ours: Sequence[Any], t
     exact = _answers(ported, reference(ported), asked)
     if index is not None:  # what else the whole gives is not in the split
         theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
-    return compare(ours, theirs, exact, compared_with=compared_with, precision=coarsest(ported), kinds=kinds)
+    known = precisions(ported.tf_graph, ported.model.functions)
+    if index is not None:  # what it gives is computed of the embedding
+        known = {name: precision for name in _both(index) for precision in known.values()}
+    return compare(ours, theirs, exact, compared_with=compared_with, precisions=known, kinds=kinds)
 
 
 def _answers(ported: PortedTower, tower: Tower, asked: Sequence[Arrays]) -> list[Any]:

@@ -62,10 +62,9 @@ class Oracle:
     def __exit__(self, *exception: object) -> None:
         if self._other is not None:
             self._other.__exit__(*exception)
-        if exception[0] is not None or not self._requests:
-            self._process.kill()  # nobody waits for its answer any more, or ever asked
+        self._process.kill()  # all that was asked is answered, and to take TensorFlow down in good order takes seconds
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died, and what it was asked last is still unsent
+        with contextlib.suppress(BrokenPipeError):  # what it was asked last may be unsent
             self._process.stdin.close()
         self._process.wait()
         self._log.close()

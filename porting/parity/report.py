@@ -1,12 +1,12 @@
 """Parity: how far the port is from TensorFlow, and whether that is rounding.
 
 For every float output three numbers stand together, over the same inputs: the port's error and TensorFlow's own error, both
-against a float64 run from the same weights and ids, and the distance between the two. The port passes where its error is no
-larger than TensorFlow's (ratio of RMS errors at most `RATIO`, with a floor of a few ulp), or is what rounding can do in this graph
-(`porting/parity/rounding.py`), and where TensorFlow's distance from
-the float64 run, or from the port, is rounding too: a port that computes something else carries its mistake into its own float64
-run, and shows there. Integers, booleans and strings are equal to the bit. Ids that a ranking returns may change places only where their
-scores tie within the error.
+against a float64 run from the same weights and ids, and the distance between the two. `porting/parity/bounds.py` decides, value by
+value, whether that is rounding. Before it, and alone for towers where it takes minutes, stands a rule by RMS: the port's error is no
+larger than TensorFlow's (ratio at most `RATIO`, with a floor of a few ulp), and TensorFlow's distance from the float64 run, or from
+the port, is rounding too: a port that computes something else carries its mistake into its own float64 run, and shows there.
+Integers, booleans and strings are equal to the bit. Ids that a ranking returns may change places only where their scores tie within
+the error.
 """
 
 from __future__ import annotations
@@ -166,12 +166,13 @@ def compare(
     exact: Sequence[Any],
     *,
     compared_with: str,
-    precision: str = "float32",
+    precisions: Mapping[str, str] | None = None,
     kinds: Sequence[str] = (),
 ) -> ParityReport:
     """The report over batches. Each batch is a dict of arrays by output name, or the message (str) of a refusal.
 
-    `exact` is the float64 run of the same batches, `precision` the coarsest float that the tower computes in. `kinds` says of each
+    `exact` is the float64 run of the same batches, `precisions` the coarsest float that each output is rounded to
+    on its way, where that is not its own dtype. `kinds` says of each
     batch whether it is "domain" (the default) or "edge".
     """
     report = ParityReport(compared_with)
@@ -200,7 +201,7 @@ def compare(
             for (ours, theirs, reference), domain in zip(kept, decisive, strict=True)
             if domain or not floating
         ]
-        report.outputs[name] = _compare_output(name, triples, precision)
+        report.outputs[name] = _compare_output(name, triples, (precisions or {}).get(name))
     for output in report.outputs.values():
         if not output.passed and not output.dtype.startswith("float"):
             _forgive_ties(output, [(ours, theirs) for ours, theirs, _ in kept])
@@ -221,7 +222,7 @@ def _rows(arrays: Arrays) -> int:
 
 
 def _compare_output(
-    name: str, triples: Sequence[tuple[Any, np.ndarray[Any, Any], Any]], precision: str = "float32"
+    name: str, triples: Sequence[tuple[Any, np.ndarray[Any, Any], Any]], precision: str | None = None
 ) -> OutputParity:
     theirs = [triple[1] for triple in triples]
     output = OutputParity(name, "string" if theirs[0].dtype == object else theirs[0].dtype.name)
@@ -238,7 +239,7 @@ def _compare_output(
         output.passed = output.equal == output.values
         output.reason = "" if output.passed else _first_difference(ours, expected)
         return output
-    _measure(output, ours, expected, _flat([triple[2] for triple in triples]), precision)
+    _measure(output, ours, expected, _flat([triple[2] for triple in triples]), precision or output.dtype)
     return output
 
 
@@ -296,7 +297,10 @@ def _measure(
     output.ulp = _rms(np.maximum(spacing, np.abs(wide_theirs) * _EPSILON[coarse]))
     # A graph that magnifies rounding (a softmax of large logits) takes both equally far from the float64 run: then they are near
     # each other, as no port with another formula is.
-    if min(output.tensorflow_error, output.distance) > ROUNDING[precision] * output.scale + FLOOR_ULP * output.ulp:
+    if (
+        min(output.tensorflow_error, output.distance)
+        > ROUNDING.get(precision, ROUNDING["float32"]) * output.scale + FLOOR_ULP * output.ulp
+    ):
         output.passed = False
         output.reason = (
             f"TensorFlow is {output.tensorflow_error:.1e} away from the float64 run, of values around {output.scale:.1e}: "

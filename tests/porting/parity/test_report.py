@@ -150,5 +150,5 @@ def test_rounding_is_that_of_the_coarsest_float_inside(precision: str, error: fl
     exact = {"y": np.random.default_rng(0).normal(size=(8, 16))}
     port = {"y": exact["y"].astype(np.float32 if precision != "float64" else np.float64)}
     theirs = {"y": (exact["y"] * (1 + error)).astype(port["y"].dtype)}
-    report = compare([port], [theirs], [exact], compared_with="TensorFlow", precision=precision)
+    report = compare([port], [theirs], [exact], compared_with="TensorFlow", precisions={"y": precision})
     assert report.passed is passed
