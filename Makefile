@@ -3,7 +3,7 @@
 # make test-without-tensorflow  the tests again, without TensorFlow and without native code
 # make test-older-processors    what computes with numbers again, with the instructions that older processors have
 # make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
-# make bench   compares speed with TensorFlow and ONNX Runtime, side by side
+# make bench   compares speed with TensorFlow's on every tower that the tests build, quiet and busy, and with ONNX Runtime's
 # make bench-device  the towers on a GPU: whole, encoder alone, compiled, beside what the device can do at most
 # make bench-bulk  the commands on a million generated rows (ROWS=20000: in two minutes), killed and resumed: speed, memory, every row once
 
@@ -54,6 +54,8 @@ corpus: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(RUN) -m pip install -q -c constraints.txt -r requirements-benchmarks.txt
+	$(RUN) -m benchmarks.general --json general.json
+	$(RUN) -m benchmarks.general --keep --busy --rounds 2 --json busy.json
 	$(RUN) -m benchmarks.run --json benchmarks.json
 	$(RUN) -m benchmarks.startup --json startup.json
 	$(RUN) -m benchmarks.search --json search.json

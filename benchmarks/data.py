@@ -15,6 +15,7 @@ Columns = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 CITIES = [f"city {i}" for i in range(500)]
 USERS, ITEMS, DIM = 20_000, 100_000, 64
+HISTORY = 50
 
 
 def packages() -> list[dict[str, str]]:
@@ -73,6 +74,25 @@ def examples(count: int) -> Columns:
     return {"examples": [_example(dict(zip(columns, row, strict=True))) for row in rows]}
 
 
+def words(count: int) -> Columns:
+    """Queries of one to twelve words: most are short, as those of people are."""
+    pick = random.Random(count)
+    texts = [row["description"].split() or ["tool"] for row in _taken(packages(), count)]
+    return {"text": [" ".join(pick.choices(text, k=min(pick.randint(1, 12), pick.randint(1, 12)))) for text in texts]}
+
+
+def histories(count: int) -> Columns:
+    """The items of a user's history, 0 to 50 and 0 behind them, and two features of the user."""
+    pick = np.random.default_rng(count)
+    lengths = pick.integers(0, HISTORY + 1, (count, 1))
+    items = pick.integers(1, ITEMS, (count, HISTORY))
+    return {
+        "items": np.where(np.arange(HISTORY) < lengths, items, 0),
+        "age": pick.uniform(10, 90, count).astype(np.float32),
+        "city": [CITIES[i] for i in pick.integers(0, len(CITIES), count)],
+    }
+
+
 def floats(count: int) -> Columns:
     """A hundred floats a row, as a numpy array."""
     return {"x": np.random.default_rng(count).standard_normal((count, 100), dtype=np.float32)}
@@ -87,6 +107,10 @@ INPUTS: dict[str, Callable[[int], Columns]] = {
     "serialized examples": examples,
     "brute force": users,
     "mlp": floats,
+    "bert 4x256": words,
+    "bert 2x128": words,
+    "bigru": words,
+    "history": histories,
 }
 """What each tower takes."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,93 @@ def save_mlp(path: Path) -> None:
     _save(model, lambda x: {"embedding": model(x)}, [tf.TensorSpec([None, 100], tf.float32, "x")], path)
 
 
+def save_bert(path: Path, *, blocks: int, dim: int, length: int) -> None:
+    """WordPiece, a BERT in Keras 3 that pads to `length`, the average of the tokens."""
+    import tensorflow as tf
+    import tensorflow_text
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *_pieces()]
+    table = tf.lookup.StaticVocabularyTable(
+        tf.lookup.KeyValueTensorInitializer(vocabulary, tf.range(len(vocabulary), dtype=tf.int64)), 1
+    )
+    tokenizer = tensorflow_text.BertTokenizer(table, lower_case=True)
+    model = _bert(blocks, dim, length, len(vocabulary) + 1)
+    model.tokenizer, model.table = tokenizer, table
+
+    def serve(text: Any) -> dict[str, Any]:
+        ids = tokenizer.tokenize(text).merge_dims(-2, -1)
+        ids, _ = tensorflow_text.combine_segments([ids[:, : length - 2]], start_of_sequence_id=2, end_of_segment_id=3)
+        ids, mask = tensorflow_text.pad_model_inputs(ids, length)
+        return {"embedding": model([ids, mask])}
+
+    serve(tf.constant(["a text"]))
+    _save(model, serve, [tf.TensorSpec([None], tf.string, "text")], path)
+
+
+def _pieces() -> list[str]:
+    """The words of the demo's descriptions, the letters, and what continues a word."""
+    words = sorted({word.lower() for row in data.packages() for word in row["description"].split() if word.isalpha()})
+    letters = [chr(c) for c in (*range(33, 65), *range(97, 123))]
+    return list(dict.fromkeys([*letters, *(f"##{letter}" for letter in letters), *words]))
+
+
+def _bert(blocks: int, dim: int, length: int, vocabulary: int) -> Any:
+    """`ids [n, length], mask [n, length] -> [n, dim]`."""
+    import keras
+
+    layers = keras.layers
+    ids, mask = keras.Input((length,), dtype="int64", name="ids"), keras.Input((length,), dtype="int64", name="mask")
+    places = layers.Embedding(length, dim, name="positions")(keras.ops.arange(length))
+    x = layers.Embedding(vocabulary, dim, name="tokens")(ids) + places
+    x = layers.LayerNormalization(epsilon=1e-12)(x)
+    seen = keras.ops.expand_dims(mask, 1)
+    for _ in range(blocks):
+        found = layers.MultiHeadAttention(dim // 64, 64)(x, x, attention_mask=seen)
+        x = layers.LayerNormalization(epsilon=1e-12)(x + found)
+        found = layers.Dense(dim)(layers.Dense(4 * dim, activation="gelu")(x))
+        x = layers.LayerNormalization(epsilon=1e-12)(x + found)
+    pooled = layers.GlobalAveragePooling1D()(x, mask=keras.ops.cast(mask, "bool"))
+    return keras.Model([ids, mask], layers.Dense(64)(pooled))
+
+
+def save_bigru(path: Path) -> None:
+    """TextVectorization of 32 words, a bidirectional GRU of 64 under the mask, in Keras 3."""
+    import keras
+    import tensorflow as tf
+
+    layers = keras.layers
+    text = layers.TextVectorization(max_tokens=10_000, output_sequence_length=32)
+    text.adapt([row["description"] for row in data.packages()])
+    inputs = keras.Input((), dtype="string", name="text")
+    rows = layers.Embedding(10_000, 64, mask_zero=True)(text(inputs))
+    model = keras.Model(inputs, layers.Dense(64)(layers.Bidirectional(layers.GRU(64))(rows)))
+    _save(model, lambda text: {"embedding": model(text)}, [tf.TensorSpec([None], tf.string, "text")], path)
+
+
+def save_history(path: Path) -> None:
+    """A history of 50 items through a GRU of 64 and an attention over its steps, beside two features, in Keras 3."""
+    import keras
+    import tensorflow as tf
+
+    layers = keras.layers
+    items = keras.Input((data.HISTORY,), dtype="int64", name="items")
+    age, city = keras.Input((), name="age"), keras.Input((), dtype="string", name="city")
+    steps = layers.GRU(64, return_sequences=True)(layers.Embedding(data.ITEMS, 64, mask_zero=True)(items))
+    steps = layers.MultiHeadAttention(2, 32)(steps, steps)
+    parts = [
+        layers.GlobalAveragePooling1D()(steps),
+        layers.Embedding(len(data.CITIES) + 1, 8)(layers.StringLookup(vocabulary=data.CITIES)(city)),
+        layers.Embedding(7, 4)(layers.Discretization(bin_boundaries=[18.0, 25.0, 35.0, 45.0, 55.0, 65.0])(age)),
+    ]
+    model = keras.Model({"items": items, "age": age, "city": city}, layers.Dense(64)(layers.Concatenate()(parts)))
+    specs = {
+        "items": tf.TensorSpec([None, data.HISTORY], tf.int64, "items"),
+        "age": tf.TensorSpec([None], tf.float32, "age"),
+        "city": tf.TensorSpec([None], tf.string, "city"),
+    }
+    _save(model, lambda columns: {"embedding": model(columns)}, [specs], path)
+
+
 def _save(model: Any, serve: Callable[..., Any], specs: list[Any], path: Path) -> None:
     import tensorflow as tf
 
@@ -158,8 +246,12 @@ PRODUCERS: dict[str, Callable[[Path], None]] = {
     "serialized examples": save_example_tower,
     "brute force": save_brute_force,
     "mlp": save_mlp,
+    "bert 4x256": partial(save_bert, blocks=4, dim=256, length=64),
+    "bert 2x128": partial(save_bert, blocks=2, dim=128, length=128),
+    "bigru": save_bigru,
+    "history": save_history,
 }
-"""Towers that are made here; the demo's two lie in examples/. Transformers and images get their producers here."""
+"""Towers that are made here; the demo's two lie in examples/."""
 
 
 def saved_model(folder: Path, tower: str) -> Path:

@@ -41,7 +41,7 @@ def tensorflow_engine(path: str, tower: str) -> Run:
     if THREADS:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    if tower == "sentencepiece":
+    if tower == "sentencepiece" or tower.startswith("bert"):
         import tensorflow_text  # noqa: F401  registers its ops
     loaded = tf.saved_model.load(path)
     signature = loaded.signatures["serving_default"]

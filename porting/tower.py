@@ -31,9 +31,8 @@ from porting.served import Served
 from porting.split import SOURCES, Parts, split
 from torch_towers.formats.npz import as_stored
 from torch_towers.graph.dtypes import FLOATS
-from torch_towers.graph.graph import Graph, Size, TensorSpec, node_of
+from torch_towers.graph.graph import BATCH, Graph, Size, TensorSpec, node_of
 from torch_towers.graph.spec import TowerSpec
-from torch_towers.inputs.reader import BATCH
 from torch_towers.ops.control_flow import at_most_steps
 from torch_towers.program.program import walk
 from torch_towers.tower import Tower

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch_towers.checkpoint.checkpoint import Side
 from torch_towers.errors import CheckpointError, InputError
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
-from torch_towers.graph.graph import TensorSpec
+from torch_towers.graph.graph import TensorSpec, is_batched
 from torch_towers.graph.registry import Strings
 from torch_towers.graph.spec import TowerSpec
-from torch_towers.inputs.reader import BATCH, Columns, InputReader, is_batched
+from torch_towers.inputs.reader import Columns, InputReader
 from torch_towers.kernels.threads import forked, on_one_thread, without_waiting
 from torch_towers.program.batches import run_batches
 from torch_towers.program.binding import Env, Store
 from torch_towers.program.cost import SMALL, work_of
+from torch_towers.program.listing import listing
 from torch_towers.program.precision import full_precision
 from torch_towers.program.program import Program
 from torch_towers.program.refusals import KERNEL_ERRORS, refusal
@@ -54,7 +55,7 @@ class Tower(nn.Module):
         )
         self._store = store
         self._reader = InputReader(spec.inputs, self.defaults)
-        self._renamed = _renamed(spec)
+        self._renamed = spec.renamed()
         self._batched = {item.name for item in spec.inputs if is_batched(item)}
         self._row_work: float | None = None  # counted at the first run
         self._check()
@@ -332,9 +333,7 @@ class Tower(nn.Module):
             columns = {self._renamed[name]: value for name, value in columns.items()}
         values = dict(columns)
         with torch.no_grad():
-            for program in (self._preprocess, self.encoder, self._postprocess):
-                if program is None:
-                    continue
+            for program in self.parts.values():
                 given = {spec.name: values[spec.name] for spec in program.graph.inputs}
                 try:
                     values |= program(**given)
@@ -359,6 +358,12 @@ class Tower(nn.Module):
     @property
     def _postprocess(self) -> Program | None:
         return self._host.after
+
+    @property
+    def parts(self) -> dict[str, Program]:
+        """The programs that a row passes through, in order: "preprocess", "encoder", and "postprocess" where there is one."""
+        after = {} if self._postprocess is None else {"postprocess": self._postprocess}
+        return {"preprocess": self._preprocess, "encoder": self.encoder, **after}
 
     @property
     def device(self) -> torch.device:
@@ -400,8 +405,6 @@ class Tower(nn.Module):
         return Side(spec, {**self._store, **store}, self.frozen)
 
     def __repr__(self) -> str:
-        from torch_towers.program.listing import listing
-
         return listing(self)
 
     def _check(self) -> None:
@@ -445,16 +448,6 @@ def _trainable(value: Tensor | Strings, name: str, frozen: frozenset[str]) -> Te
     return nn.Parameter(value)
 
 
-def _renamed(spec: TowerSpec) -> dict[str, str]:
-    """The preprocessing's name of each input of the signature, where they differ: then they correspond by position."""
-    outer, inner = [item.name for item in spec.inputs], [item.name for item in spec.preprocess.inputs]
-    if set(outer) == set(inner):
-        return {}
-    if len(outer) != len(inner):
-        raise CheckpointError(f"the signature has {len(outer)} inputs, the preprocessing {len(inner)}")
-    return dict(zip(outer, inner, strict=True))
-
-
 def _hosted(value: Any, dtype: str) -> Any:
     """An encoder's output for the host: on the CPU, in the precision that the host's graph was made for."""
     if not isinstance(value, Tensor):
@@ -484,4 +477,4 @@ def _progress_bar(rows: int) -> Any:
     return tqdm(total=rows, unit=" rows", desc="encode")
 
 
-__all__ = ["BATCH", "Outputs", "Tower", "TowerSpec"]
+__all__ = ["Outputs", "Tower", "TowerSpec"]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from torch_towers.checkpoint.checkpoint import Candidates, Side, Similarity, read_checkpoint, save_checkpoint
+from torch_towers.checkpoint.checkpoint import Candidates, Side, read_checkpoint, save_checkpoint
 from torch_towers.errors import CheckpointError, TorchTowersError
 from torch_towers.graph.dtypes import DTYPE_NAMES, FLOATS, TORCH_DTYPES
+from torch_towers.graph.similarity import Similarity, check_similarity
 from torch_towers.program.listing import model_card
 from torch_towers.search import similarity as scores_of
 from torch_towers.tower import Array, Tower
@@ -37,7 +38,7 @@ class TwoTower(nn.Module):
         source: Mapping[str, Any] | None = None,
         candidates: Candidates | None = None,
     ) -> None:
-        scores_of.check_similarity(similarity)
+        check_similarity(similarity)
         super().__init__()
         self.register_module("query", query)
         self.register_module("candidate", candidate)

@@ -14,8 +14,7 @@ from porting.components import component_of
 from porting.conversion.values import Value
 from porting.names import Namer, identifier
 from torch_towers.errors import InputError
-from torch_towers.graph.graph import Size, TensorSpec
-from torch_towers.inputs.reader import BATCH
+from torch_towers.graph.graph import BATCH, Size, TensorSpec
 from torch_towers.tower import Tower
 
 

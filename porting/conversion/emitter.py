@@ -52,6 +52,7 @@ class Emitter:
         self._expressions: dict[str, tuple[str, tuple[Any, ...]]] = {}  # a `size_add`, ... node -> what it computes
         self._symbols = 0
         self.equal_rows: list[tuple[str, str]] = []  # first sizes that the graph wants to be equal
+        self.rows_of: dict[str, Size] = {}  # a partition of rows -> the free size of what it parts
         self.known: dict[str, Value] = {}  # reference -> what is known of the value
         for spec in self.inputs:
             self._node_names(spec.name)

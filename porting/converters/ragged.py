@@ -6,7 +6,9 @@ from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.shape_arithmetic import as_sizes
-from porting.conversion.values import Sizes
+from porting.conversion.values import Sizes, Value
+from porting.converters.array import shaped
+from torch_towers.graph.graph import Size
 
 Emit = ConvertingEmitter
 
@@ -23,7 +25,20 @@ def ragged_tensor_to_tensor(
 ) -> Any:
     types = tuple(kind.decode() if isinstance(kind, bytes) else kind for kind in row_partition_types)
     sizes = () if shape.shape == () else as_sizes(shape)  # a scalar -1: no size is asked for
-    return t.ragged_to_tensor(values, default, tuple(map(t.tensor, partitions)), *sizes, types=types)
+    result = t.ragged_to_tensor(values, default, tuple(map(t.tensor, partitions)), *sizes, types=types)
+    if not isinstance(result, Value) or not result.shape:
+        return result
+    return shaped(t, result, _known_sizes(t, result.shape, partitions[0], sizes))
+
+
+def _known_sizes(t: Emit, shape: tuple[Size, ...], rows: Any, sizes: Any) -> tuple[Size, ...]:
+    """The shape of a padded tensor: sizes that the graph asks for, and one name for the rows of all that one partition parts."""
+    wanted = [size if isinstance(size, int) and size >= 0 else None for size in sizes]
+    if len(wanted) == len(shape):
+        shape = tuple(old if size is None else size for old, size in zip(shape, wanted, strict=True))
+    if not isinstance(shape[0], str) or not isinstance(rows, Value):
+        return shape
+    return (t.rows_of.setdefault(rows.ref, shape[0]), *shape[1:])
 
 
 @converter("RaggedGather", outputs=("output_nested_splits", "output_dense_values"))

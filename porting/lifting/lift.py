@@ -26,7 +26,7 @@ from torch_towers.graph.registry import MODULES
 from torch_towers.program.program import empty_layer, walk
 
 ORDER = (
-    "laws",
+    "identities",
     "recurrent",
     "images",
     "conv",
@@ -41,8 +41,8 @@ ORDER = (
     "lookups",
     "text",
     "buckets",
-    "pieces",
-    "ranges",
+    "sentencepiece",
+    "integer_ranges",
 )
 """The files of `porting/rewrites/` in the order in which they run: laws (images' too) make way for layers, lookups for the text around them."""
 

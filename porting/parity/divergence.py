@@ -93,7 +93,7 @@ def _run(
     env: Env = dict(given)
     refused = ""
     with torch.inference_mode():
-        for name, run in program._steps:
+        for name, run in program.steps:
             try:
                 env[name] = run(program, env)
             except KERNEL_ERRORS as error:

@@ -66,7 +66,7 @@ def _units(program: Program, inputs: Mapping[str, Any]) -> dict[str, float]:
     """The unit of rounding of every node: that of the lowest precision among its float results. Nodes without one are left out."""
     found: dict[str, float] = {}
     env: Values = dict(inputs)
-    for name, run in program._steps:
+    for name, run in program.steps:
         env[name] = run(program, env)
         units = [UNIT[dtype] for dtype in _float_dtypes(env[name])]
         if units:
@@ -77,7 +77,7 @@ def _units(program: Program, inputs: Mapping[str, Any]) -> dict[str, float]:
 def _disturbed(program: Program, inputs: Mapping[str, Any], units: Mapping[str, float], mode: Disturbed) -> Values:
     casts = {node.name for node in program.graph.nodes if node.op == "cast"}
     env: Values = dict(inputs)
-    for name, run in program._steps:
+    for name, run in program.steps:
         mode.unit = units.get(name)
         env[name] = run(program, env)
         if name in casts and mode.unit is not None:  # in float64 it does nothing

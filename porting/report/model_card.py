@@ -15,8 +15,9 @@ from porting.report.measurements import measure
 from porting.report.page import Reported, report
 from porting.samples import samples as sampling
 from porting.tower import PortedTower
-from torch_towers.checkpoint.checkpoint import Side, Similarity, save_checkpoint
+from torch_towers.checkpoint.checkpoint import Side, save_checkpoint
 from torch_towers.errors import TorchTowersError
+from torch_towers.graph.similarity import Similarity
 from torch_towers.parity.answers import Ranking
 from torch_towers.parity.recorded import kept, pack
 from torch_towers.parity.verify import INDEX_IDS, INDEX_SCORES

@@ -15,7 +15,8 @@ from porting.parity.comparison import verify_with_tensorflow
 from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import port_tower
-from tests.corpus.test_producers import Batch, keras_towers, tfrs_towers
+from tests.corpus.producers import keras_towers, tfrs_towers
+from tests.corpus.producers.towers import Batch
 from tests.witness import as_array
 from torch_towers.parity.answers import answer
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from porting.samples import samples
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
-from tests.corpus.test_producers import graphs, keras_towers, modules, tfrs_towers
+from tests.corpus.producers import graphs, keras_towers, modules, tfrs_towers
 from torch_towers.graph.graph import TensorSpec
 from torch_towers.tower import Tower
 

@@ -19,7 +19,8 @@ from porting.samples import samples
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
 from tests.corpus.catalog import REFUSE, SIDE_EFFECTS, catalog, entry_of
-from tests.corpus.test_producers import TOWERS, Built, ported
+from tests.corpus.producers.towers import TOWERS, Built
+from tests.corpus.test_producers import ported
 from tests.corpus.test_training import matched
 from tests.witness import as_array, tf
 from torch_towers.errors import InputError

@@ -12,7 +12,7 @@ import torch
 
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
-from tests.corpus.test_producers import keras_towers, modules, tfrs_towers
+from tests.corpus.producers import keras_towers, modules, tfrs_towers
 from tests.witness import as_array, tf
 from torch_towers.parity.answers import answer
 

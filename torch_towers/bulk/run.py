@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.job import Job
 from torch_towers.bulk.manifest import Manifest, Part, digest, is_part
+from torch_towers.bulk.ray import run_parts
 from torch_towers.bulk.read import Bad, column_names, count_rows
 from torch_towers.bulk.sources import source
 from torch_towers.bulk.vertex import check_output, repeated_id
@@ -122,8 +123,6 @@ def _local(worker: Worker, manifest: Manifest, bar: _Bar) -> Iterable[tuple[int,
 def _ray(
     job: Job, manifest: Manifest, counts: list[int | None], workers: int, gpus: float, bar: _Bar
 ) -> Iterable[tuple[int, Part | None]]:
-    from torch_towers.bulk.ray import run_parts
-
     tasks: list[tuple[int, list[int] | None, list[int]]] = []
     finished = _numbers(manifest)
     for file, count in enumerate(counts):

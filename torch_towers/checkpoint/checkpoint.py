@@ -41,10 +41,10 @@ from torch_towers.formats.text_lines import escape, from_lines, to_lines, unesca
 from torch_towers.graph.dtypes import TORCH_DTYPES
 from torch_towers.graph.graph import Graph
 from torch_towers.graph.registry import Strings
+from torch_towers.graph.similarity import Similarity, check_similarity
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.program.binding import Store
 from torch_towers.program.program import used_names, walk
-from torch_towers.search.similarity import Similarity, check_similarity
 
 FORMAT, VERSION = "torch_towers", 1
 CONFIG, WEIGHTS, VOCABULARIES, SAMPLES = "config.json", "model.safetensors", "vocabularies", "samples.npz"

@@ -23,6 +23,21 @@ class TensorSpec:
     shape: tuple[Size, ...] | None
 
 
+BATCH = "batch"
+"""The name of the size along which the rows of a batch lie. An input whose first size has another name has rows of its own."""
+
+
+def rows_of(spec: TensorSpec) -> str:
+    """The name of the rows that an input has: inputs of one name have equally many. Empty where it has none."""
+    size = spec.shape[0] if spec.shape else None
+    return size if isinstance(size, str) else ""
+
+
+def is_batched(spec: TensorSpec) -> bool:
+    """True for an input or output that has one element per row of the batch."""
+    return rows_of(spec) == BATCH
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One operation. `inputs` hold references to other nodes and literals; `attrs` hold constants only."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch_towers.errors import CheckpointError
 from torch_towers.graph.graph import Graph, TensorSpec, node_of, references
 
 
@@ -25,6 +26,15 @@ class TowerSpec:
     outputs: tuple[TensorSpec, ...]
     embedding: str | None = None
     defaults: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def renamed(self) -> dict[str, str]:
+        """The name of each input in `preprocess`, where names differ: then they correspond by position. Errors: `CheckpointError`."""
+        outer, inner = [item.name for item in self.inputs], [item.name for item in self.preprocess.inputs]
+        if set(outer) == set(inner):
+            return {}
+        if len(outer) != len(inner):
+            raise CheckpointError(f"the signature has {len(outer)} inputs, the preprocessing {len(inner)}")
+        return dict(zip(outer, inner, strict=True))
 
     def needs(self, output: str) -> set[str]:
         """The inputs of `preprocess` that an output is computed from; what a check refuses apart from that does not count."""

@@ -16,15 +16,12 @@ from torch import Tensor
 
 from torch_towers.errors import InputError, suggestion
 from torch_towers.graph.dtypes import DTYPE_NAMES, TORCH_DTYPES
-from torch_towers.graph.graph import TensorSpec
+from torch_towers.graph.graph import BATCH, TensorSpec, is_batched, rows_of
 from torch_towers.graph.registry import Strings
 from torch_towers.inputs import vertex
 from torch_towers.kernels import native
 
 Columns = dict[str, "Tensor | Strings"]
-
-BATCH = "batch"
-"""The name of the size along which the rows of a batch lie. An input whose first size has another name has rows of its own."""
 
 _NUMPY_DTYPES = {name: np.dtype(name) for name in TORCH_DTYPES if name != "bfloat16"}
 _LIMITS = {name: np.iinfo(name) for name, dtype in _NUMPY_DTYPES.items() if dtype.kind in "iu"}
@@ -121,17 +118,6 @@ class InputReader:
 
 
 _NO_ROWS: list[Any] = []
-
-
-def is_batched(spec: TensorSpec) -> bool:
-    """True for an input or output that has one element per row of the batch."""
-    return rows_of(spec) == BATCH
-
-
-def rows_of(spec: TensorSpec) -> str:
-    """The name of the rows that an input has: inputs of one name have equally many. Empty where it has none."""
-    size = spec.shape[0] if spec.shape else None
-    return size if isinstance(size, str) else ""
 
 
 _FlatForm = tuple[np.dtype[Any], tuple[int, ...]]

@@ -1,7 +1,8 @@
-"""The best candidates of queries by their products: one native pass over the candidates, or torch a block at a time.
+"""Exact top-k: the largest of each row, and the best candidates of queries by their products. Of equal values the first comes first.
 
-The native pass (`native/scores.c`) keeps no score that is not among the best so far. It is optional: without it the answers are the same
-up to the rounding of sums. Of equal scores the lower index comes first.
+`largest` is the one selection of this project: the op `top_k`, the search and the fused product all call it. Products of queries and
+candidates go through one native pass (`native/scores.c`), which keeps no score that is not among the best so far, or through torch
+block by block; the answers are the same up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -10,50 +11,147 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.kernels import native
-from torch_towers.kernels.fast_path import plain
+from torch_towers.kernels.fast_path import plain, readable
 from torch_towers.kernels.matmul import are_rows, products
 from torch_towers.kernels.threads import threads
-from torch_towers.ops.reductions import top_k
 
-MOST = 1024
-"""Of the best that the native pass is asked for: beyond, torch's own selection takes less time."""
+MAX_NATIVE_K = 1024
+"""The largest k of the native pass: beyond it torch's own selection takes less time."""
 
-SCORES, ON_DEVICE = 1 << 22, 1 << 26
-"""That torch holds at a time: 16 MB, which stay in a processor's cache; on a device 256 MB, since each launch costs."""
+QUERIES_PER_BLOCK, SCORES_PER_BLOCK, SCORES_PER_CUDA_BLOCK = 1024, 1 << 22, 1 << 26
+"""Scores that are in memory at a time: 16 MB, which stay in a processor's cache; on a device 256 MB, since each launch costs."""
 
-_HELD = 1 << 20  # entries that a thread of the native pass holds
+CHUNK = 128
+"""Scores that are first seen as their maximum."""
+
+_ENTRIES_PER_CALL = 1 << 20  # that the native pass finds in one call, so that its threads' memory is bounded
+_SORTED_WHOLE = 512  # rows up to this length are sorted: a selection takes as long
 
 
-def top_k_of_products(queries: Tensor, candidates: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
-    """The `k` largest products of each query, largest first, and whose they are: `[n, dim], [m, dim] -> [n, k], [n, k]`.
+def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` largest of each row, largest first, and their positions: `[..., n] -> [..., k], [..., k]` int64, for `k <= n`.
 
-    What `top_k(matmul(queries, candidates.mT), k)` gives, without all products in memory where no gradient is asked for.
+    Exact: what a stable descending sort gives. NaN is larger than every number. Gradients flow through the values.
     """
-    if not plain(queries, candidates) or k > len(candidates):
-        return top_k(torch.matmul(queries, candidates.mT), k, dtype=dtype)
-    if found := native_top_k(queries, candidates, k, dtype):
+    n = x.shape[-1]
+    if readable(x) and x.is_floating_point() and n > _SORTED_WHOLE and k > 0 and x.numel():
+        values, positions = _largest_of_rows(x.reshape(-1, n), k)
+        return values.reshape(*x.shape[:-1], k), positions.reshape(*x.shape[:-1], k)
+    if torch.compiler.is_compiling() and x.dtype == torch.float32 and n > _SORTED_WHOLE:
+        positions = _by_integer_keys(x, k)
+        return torch.gather(x, -1, positions), positions
+    return _sorted(x, k)
+
+
+def top_k_of_products(q: Tensor, c: Tensor, k: int, *, nan_last: bool = False) -> tuple[Tensor, Tensor]:
+    """The `k` largest products of each query and whose they are: `[n, dim], [m, dim] -> [n, k], [n, k]` int64, for `k <= m`.
+
+    What `largest(q @ c.T, k)` gives, without all products in memory. `nan_last`: NaN counts as -inf, and is given as that.
+    """
+    if k == 0:
+        return _sorted(q @ c[:0].mT, 0)
+    if not readable(q, c):
+        scores = q @ c.mT
+        return largest(scores.masked_fill(scores.isnan(), float("-inf")) if nan_last else scores, k)
+    if (found := native_top_k(q, c, k)) is not None:
         return found
-    rows = max(1, (SCORES if candidates.is_cpu else ON_DEVICE) // max(1, len(candidates)))
-    starts = range(0, max(1, len(queries)), rows)
-    blocks = [top_k(products(queries[start : start + rows], candidates), k, dtype=dtype) for start in starts]
-    return torch.cat([values for values, _ in blocks]), torch.cat([places for _, places in blocks])
+    starts = range(0, max(1, len(q)), QUERIES_PER_BLOCK)
+    blocks = [_of_block(q[start : start + QUERIES_PER_BLOCK], c, k, nan_last) for start in starts]
+    if len(blocks) == 1:
+        return blocks[0]
+    return torch.cat([values for values, _ in blocks]), torch.cat([positions for _, positions in blocks])
 
 
-def native_top_k(queries: Tensor, candidates: Tensor, k: int, dtype: str = "int64") -> tuple[Tensor, Tensor] | None:
-    """`top_k_of_products` in one pass; None where it is not for the native code: other numbers than float32, NaN among the scores."""
-    if native.scores is None or not queries.numel() or not 0 < k <= MOST:
+def native_top_k(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+    """`top_k_of_products` in one pass; None where the native code does not take it: other numbers than float32, NaN among the scores."""
+    if native.scores is None or not queries.numel() or not 0 < k <= MAX_NATIVE_K:
         return None
     if not are_rows(queries) or not are_rows(candidates) or not plain(queries, candidates):
         return None
     (n, dim), m = queries.shape, len(candidates)
-    values, places = np.empty((n, k), np.float32), np.empty((n, k), np.int32 if dtype == "int32" else np.int64)
-    q, c, step = queries.detach().numpy(), candidates.detach().numpy(), max(64, _HELD // k)
+    values, positions = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    q, c, step = queries.detach().numpy(), candidates.detach().numpy(), max(64, _ENTRIES_PER_CALL // k)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        parts, sizes = (q[rows], c, values[rows], places[rows]), (rows.stop - start, m, dim, k, places.itemsize)
+        parts, sizes = (q[rows], c, values[rows], positions[rows]), (rows.stop - start, m, dim, k, positions.itemsize)
         if not native.scores.top_k(*parts, *sizes, threads(), native.kernel):
             return None
-    found = [torch.from_numpy(array) for array in (values, places)]  # type: ignore[reportUnknownMemberType]
-    return found[0], found[1].to(torch_dtype(dtype))
+    return torch.from_numpy(values), torch.from_numpy(positions)  # type: ignore[reportUnknownMemberType]
+
+
+def _of_block(q: Tensor, c: Tensor, k: int, nan_last: bool) -> tuple[Tensor, Tensor]:
+    """The best k of all candidates for one block of queries: the candidates block by block, the best so far beside each."""
+    step = max((SCORES_PER_BLOCK if c.is_cpu else SCORES_PER_CUDA_BLOCK) // max(len(q), 1), 2 * k)
+    best: tuple[Tensor, Tensor] | None = None
+    for start in range(0, len(c), step):
+        scores = products(q, c[start : start + step])
+        values, positions = _largest(scores, min(k, scores.shape[1]), nan_last)
+        positions = positions + start
+        if best is not None:  # what was found before has lower positions, and stands first
+            positions = torch.cat([best[1], positions], 1)
+            values, order = largest(torch.cat([best[0], values], 1), k)
+            positions = positions.gather(1, order)
+        best = values, positions
+    assert best is not None, "k <= m, and k is not 0"
+    return best
+
+
+def _largest(scores: Tensor, k: int, nan_last: bool) -> tuple[Tensor, Tensor]:
+    values, positions = largest(scores, k)
+    if nan_last and bool(values[:, 0].isnan().any()):  # the largest of all
+        return largest(scores.masked_fill(scores.isnan(), float("-inf")), k)
+    return values, positions
+
+
+def _largest_of_rows(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`[rows, n] -> [rows, k], [rows, k]`: the k largest lie in the k chunks with the largest maxima, equal ones in the first such."""
+    n = x.shape[1]
+    if n < 4 * k * CHUNK:
+        return _selected(x, k)
+    whole = n - n % CHUNK
+    _, chunks = _selected(x[:, :whole].reshape(len(x), -1, CHUNK).amax(-1), k)
+    chunks = chunks.sort(1).values
+    inside = (chunks[..., None] * CHUNK + torch.arange(CHUNK, device=x.device)).flatten(1)
+    rest = torch.arange(whole, n, device=x.device).expand(len(x), -1)
+    positions = torch.cat([inside, rest], 1)
+    values, order = _selected(x.gather(1, positions), k)
+    return values, positions.gather(1, order)
+
+
+def _selected(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same, all rows looked at whole. torch.topk does not say which of equal values it takes: rows with a tie are selected again."""
+    n = x.shape[1]
+    values, positions = torch.topk(x, min(k + 1, n), dim=1)  # one more than k: it tells whether the last one is tied
+    if bool(values[:, 0].isnan().any()):
+        return _sorted(x, k)
+    if k < n:
+        tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]
+        positions = positions[:, :k]
+        if len(tied):
+            positions[tied] = _first_of_equals(x[tied], values[tied, k - 1 : k], k)
+    positions = positions.sort(1).values
+    values, order = x.gather(1, positions).sort(dim=1, descending=True, stable=True)
+    return values, positions.gather(1, order)
+
+
+def _first_of_equals(x: Tensor, last: Tensor, k: int) -> Tensor:
+    """Positions of the k largest of each row, of those that equal `last`, the smallest, the first: `[n, m], [n, 1] -> [n, k]`."""
+    more, equal = x > last, x == last
+    room = k - more.sum(1, keepdim=True)
+    taken = more | (equal & (equal.cumsum(1) <= room))
+    return taken.nonzero()[:, 1].reshape(-1, k)
+
+
+def _by_integer_keys(x: Tensor, k: int) -> Tensor:
+    """Positions of the k largest where no value may be read (compilers): a float's order above, its position, reversed, below."""
+    bits = (x + 0.0).view(torch.int32).to(torch.int64)  # + 0.0: of two equal zeros none is larger
+    order = torch.where(bits < 0, torch.iinfo(torch.int32).min - bits, bits)
+    positions = torch.arange(x.shape[-1] - 1, -1, -1, device=x.device)
+    keys = torch.topk((order << 32) + positions, k, dim=-1, sorted=True).values
+    return x.shape[-1] - 1 - (keys & 0xFFFFFFFF)
+
+
+def _sorted(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    values, positions = torch.sort(x, dim=-1, descending=True, stable=True)
+    return values[..., :k], positions[..., :k]

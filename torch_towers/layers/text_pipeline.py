@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,14 +12,25 @@ from torch import Tensor
 from torch_towers.errors import InputError
 from torch_towers.graph.registry import Strings
 from torch_towers.kernels import native
+from torch_towers.layers.lookups import Vocabulary
 from torch_towers.ops.regex import is_wordwise, literal_rewrite, one_byte_class, replacer
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
 
-if TYPE_CHECKING:
-    from torch_towers.layers.text import TextVectorization
-
 Change = tuple[str, Mapping[str, Any]]
 """A string op and its attributes. Those of "string_join" are the constants `before` and `after` the text, with the separators."""
+
+
+class Vectorization(Protocol):
+    """What the pass needs of the layer `TextVectorization` behind the ops."""
+
+    vocabulary: Vocabulary
+    changes: list[Change]
+    length: int
+    pad_id: int
+    in_one_pass: bool
+
+    def without_core(self, texts: list[bytes]) -> Tensor: ...
+
 
 _WHITE = b" \t\n\v\f\r"
 _KEEP, _SPACE, _DROP, _LEAVE, _UTF8 = 0, 1, 2, 4, 8
@@ -27,7 +38,7 @@ _KEEP, _SPACE, _DROP, _LEAVE, _UTF8 = 0, 1, 2, 4, 8
 is not valid UTF-8."""
 
 
-def pipeline_of(changes: Sequence[Change], layer: TextVectorization) -> Callable[[Strings], Tensor] | None:
+def pipeline_of(changes: Sequence[Change], layer: Vectorization) -> Callable[[Strings], Tensor] | None:
     """The function of `changes`, one after another, and then `layer`: `[n]` or `[n, 1]` strings `-> [n, length]`; None where it has
     no faster form than they have one by one.
 
@@ -180,7 +191,7 @@ class TextPipeline:
     not sure (bytes that are not UTF-8, very long words) go the ops' own way.
     """
 
-    def __init__(self, chain: _Chain, table: bytes, ops: int, layer: TextVectorization) -> None:
+    def __init__(self, chain: _Chain, table: bytes, ops: int, layer: Vectorization) -> None:
         self._layer, self._table, self._pieces, self._whole = layer, table, chain.pieces, chain.whole[:ops]
         self._width, self._pad = layer.length, layer.pad_id
         self._ids = layer.vocabulary.ids

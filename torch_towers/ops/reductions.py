@@ -9,6 +9,7 @@ from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import op
 from torch_towers.kernels.fast_path import readable
+from torch_towers.kernels.top_k import largest
 
 Axes = tuple[int, ...]
 
@@ -135,50 +136,8 @@ def top_k(x: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
     """
     if readable(x) and x.shape[-1] < k:
         raise InputError(f"input must have at least k columns. Had {x.shape[-1]}, needed {k}")
-    if readable(x) and x.dtype in _FLOATS and x.shape[-1] > _SORTS and (found := _without_ties(x, k)) is not None:
-        return found[0], found[1].to(torch_dtype(dtype))
-    if x.dtype == torch.float32 and x.shape[-1] > _SORTS and (torch.compiler.is_compiling() or readable(x)):
-        indices = _first_of_equal(x, k)
-        return torch.gather(x, -1, indices), indices.to(torch_dtype(dtype))
-    values, indices = torch.sort(x, dim=-1, descending=True, stable=True)
-    return values[..., :k], indices[..., :k].to(torch_dtype(dtype))
-
-
-_SORTS = 512  # elements: shorter rows are sorted whole
-
-
-_FLOATS = (torch.float32, torch.float64)
-_CHUNK = 128
-
-
-def _without_ties(x: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
-    """The answer where no two of the largest k + 1 are equal, so that there is only one; None elsewhere, and for NaN."""
-    n = x.shape[-1]
-    if k + 1 > n or not x.numel():
-        return None
-    if n < 4 * (k + 1) * _CHUNK:
-        values, places = torch.topk(x, k + 1, dim=-1)
-    else:  # the largest k + 1 lie in the k + 1 chunks with the largest maxima, or behind the last whole chunk
-        whole = n - n % _CHUNK
-        chunks = x[..., :whole].reshape(*x.shape[:-1], whole // _CHUNK, _CHUNK)
-        best = torch.topk(chunks.amax(-1), k + 1, dim=-1).indices[..., None]
-        inside = torch.take_along_dim(chunks, best, -2).flatten(-2)
-        where = (best * _CHUNK + torch.arange(_CHUNK, device=x.device)).flatten(-2)
-        rest = torch.arange(whole, n, device=x.device).expand(*x.shape[:-1], -1)
-        values, order = torch.topk(torch.cat([inside, x[..., whole:]], -1), k + 1, dim=-1)
-        places = torch.cat([where, rest], -1).gather(-1, order)
-    if not bool((values[..., :-1] > values[..., 1:]).all()):  # NaN, the largest of all to torch, is not larger
-        return None
-    return values[..., :k], places[..., :k]
-
-
-def _first_of_equal(x: Tensor, k: int) -> Tensor:
-    """Where the `k` largest stand, without sorting all: as integers, a float's order above and its place, reversed, below."""
-    bits = (x + 0.0).view(torch.int32).to(torch.int64)  # + 0.0: of two equal zeros none is larger
-    order = torch.where(bits < 0, torch.iinfo(torch.int32).min - bits, bits)
-    places = torch.arange(x.shape[-1] - 1, -1, -1, device=x.device)
-    keys = torch.topk((order << 32) + places, k, dim=-1, sorted=True).values
-    return x.shape[-1] - 1 - (keys & 0xFFFFFFFF)
+    values, positions = largest(x, k)
+    return values, positions.to(torch_dtype(dtype))
 
 
 @op()

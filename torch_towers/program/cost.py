@@ -32,7 +32,7 @@ def work_of(program: Program, inputs: dict[str, Any]) -> float:
 def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[str, Any]]]:
     """The nodes of a run over `inputs`, one call each, with all values up to each of them."""
     env = dict(inputs)
-    for node, (name, run) in zip(program.graph.nodes, program._steps, strict=True):
+    for node, (name, run) in zip(program.graph.nodes, program.steps, strict=True):
         env[name] = run(program, env)
         yield node, env
 

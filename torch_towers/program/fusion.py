@@ -135,10 +135,14 @@ def _best_of_products(view: View, node: Node) -> Fused | None:
     if product is None or turned is None or turned.op != "matrix_transpose" or not isinstance(node.inputs[1], int):
         return None
     queries, candidates, k = getter(product.inputs[0]), getter(turned.inputs[0]), node.inputs[1]
+    dtype = torch_dtype(node.attrs.get("dtype", "int32"))
 
     def run(root: nn.Module, env: Env) -> Any:
         q, c = queries(env), candidates(env)
-        return top_k_of_products(q, c, k, **node.attrs) if q.ndim == c.ndim == 2 else NotImplemented
+        if q.ndim != 2 or c.ndim != 2 or not plain(q, c) or k > len(c):
+            return NotImplemented
+        values, positions = top_k_of_products(q, c, k)
+        return values, positions.to(dtype)
 
     return Fused((turned.name, product.name), run)
 

@@ -3,71 +3,109 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from torch_towers.graph.dtypes import dtype_name as name_of
-from torch_towers.graph.graph import Graph, Node, TensorSpec
-from torch_towers.inputs.reader import BATCH, rows_of
+from torch_towers.graph.graph import BATCH, Graph, Node, TensorSpec, node_of, references, rows_of
+from torch_towers.graph.spec import TowerSpec
 from torch_towers.program import sketch
+from torch_towers.program.blocks import Repeat, in_order, repeats
 from torch_towers.program.program import Program
-
-if TYPE_CHECKING:
-    from torch_towers.tower import Tower
 
 _SIZES = (2, 3)  # rows of the two sketches: a size that is 2 in one and 3 in the other is the batch
 WIDTH = 76
 _SHOWN = 1000  # numbers of an example: a larger one is left to the reader
 
 
-def listing(tower: Tower) -> str:
+class Parts(Protocol):
+    """What a listing shows of a `Tower`: its signature, and its programs in the order in which they run."""
+
+    spec: TowerSpec
+
+    @property
+    def parts(self) -> Mapping[str, Program]: ...
+
+
+def listing(tower: Parts) -> str:
     """The tower line by line: its inputs, each step with operands and the shape of its result, its outputs."""
     shapes = shapes_of(tower)
-    lines = [f"inputs   {_specs(tower.inputs)}", f"outputs  {_specs(tower.outputs)}"]
-    if len(tower.outputs) > 1 and tower.spec.embedding:
-        lines.append(f"embedding  {tower.spec.embedding}")
-    for title, program in _parts(tower):
+    spec = tower.spec
+    lines = [f"inputs   {_specs(spec.inputs)}", f"outputs  {_specs(spec.outputs)}"]
+    if len(spec.outputs) > 1 and spec.embedding:
+        lines.append(f"embedding  {spec.embedding}")
+    for title, program in tower.parts.items():
+        if not program.graph.nodes and title != "encoder":
+            continue
         lines += ["", f"{title}({', '.join(spec.name for spec in program.graph.inputs)})"]
         lines += _graph(program.graph, shapes.get(title, {}), "  ")
     return "\n".join(lines)
 
 
-def model_card(towers: Mapping[str, Tower], similarity: str) -> str:
+def model_card(towers: Mapping[str, Parts], similarity: str) -> str:
     """MODEL.md: what the checkpoint is, its inputs with an example, and its towers line by line."""
     parts = ["# A two-tower model\n", f"Similarity: {similarity}. Read by `torch_towers.load`.\n"]
     for name, tower in towers.items():
-        example = {spec.name: _example(spec) for spec in tower.inputs}
+        example = {spec.name: _example(spec) for spec in tower.spec.inputs}
         parts.append(
             f"## {name}\n\n```python\ntowers.encode_{name}({example!r})\n```\n\n```text\n{listing(tower)}\n```\n"
         )
     return "\n".join(parts)
 
 
-def _parts(tower: Tower) -> list[tuple[str, Program]]:
-    named = [("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess)]
-    return [
-        (name, program) for name, program in named if program is not None and (program.graph.nodes or name == "encoder")
-    ]
-
-
 def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
     lines: list[str] = []
-    for node in graph.nodes:
-        if node.op in ("parameter", "constant"):
-            line = f"{indent}{node.name} = {node.op}"
-            if node.attrs["tensor"] != node.name:
-                line += f" {node.attrs['tensor']}"
-        else:
-            line = f"{indent}{node.name} = {call_of(node, graph)}"
-        shape = shapes.get(node.name, "")
-        lines.append(f"{line:<{WIDTH}}  {shape}".rstrip())
-        for key, value in node.attrs.items():
-            if isinstance(value, Graph):
-                lines.append(f"{indent}  {key}({', '.join(spec.name for spec in value.inputs)}):")
-                lines += _graph(value, {}, indent + "    ")
+    found = repeats(graph)
+    inside = {name: repeat for repeat in found for name in repeat.blocks[0]}
+    around: Repeat | None = None
+    for node, repeat in _in_blocks(graph, inside, found) if found else ((node, None) for node in graph.nodes):
+        if repeat is not None and repeat is not around:
+            lines += _head(repeat, indent)
+        around = repeat
+        lines += _line(node, graph, shapes, indent + "  " * (repeat is not None))
     lines.append(f"{indent}return {', '.join(_pair(name, ref) for name, ref in graph.outputs.items())}")
+    return lines
+
+
+def _in_blocks(
+    graph: Graph, inside: Mapping[str, Repeat], found: tuple[Repeat, ...]
+) -> Iterator[tuple[Node, Repeat | None]]:
+    """The nodes with the first block of each repeat whole and without the others, parameters and constants where they are read first."""
+    sources = {node.name: node for node in graph.nodes if node.op in ("parameter", "constant")}
+    others = {name for repeat in found for block in repeat.blocks[1:] for name in block}
+    for node in in_order(graph):
+        if node.name not in others:
+            repeat = inside.get(node.name)
+            read = [source for ref in references(node.inputs) if (source := sources.pop(node_of(ref), None))]
+            yield from ((each, repeat) for each in (*read, node))
+
+
+def _head(repeat: Repeat, indent: str) -> list[str]:
+    """The line above a block that stands for all of them."""
+    taken, given = (", ".join(dict.fromkeys(pair[at] for pair in repeat.carries)) for at in (0, 1))
+    last = dict(zip(repeat.blocks[0], repeat.blocks[-1], strict=True))
+    end = ", ".join(dict.fromkeys(last[node_of(ref)] for _, ref in repeat.carries))
+    behind = (
+        f"each on {given} of the one before, at first on {taken}; the last one gives {end}" if given else "side by side"
+    )
+    return [f"{indent}x {len(repeat.blocks)}, {behind}:"]
+
+
+def _line(node: Node, graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
+    """A node with the shape of its result, and the graphs among its attributes."""
+    if node.op in ("parameter", "constant"):
+        line = f"{indent}{node.name} = {node.op}"
+        if node.attrs["tensor"] != node.name:
+            line += f" {node.attrs['tensor']}"
+    else:
+        line = f"{indent}{node.name} = {call_of(node, graph)}"
+    lines = [f"{line:<{WIDTH}}  {shapes.get(node.name, '')}".rstrip()]
+    for key, value in node.attrs.items():
+        if isinstance(value, Graph):
+            lines.append(f"{indent}  {key}({', '.join(spec.name for spec in value.inputs)}):")
+            lines += _graph(value, {}, indent + "    ")
     return lines
 
 
@@ -111,7 +149,7 @@ def shown_sizes(shape: tuple[Any, ...] | None) -> str:
 # -- shapes, found without running anything -------------------------------------------------------------------------------
 
 
-def shapes_of(tower: Tower) -> dict[str, dict[str, str]]:
+def shapes_of(tower: Parts) -> dict[str, dict[str, str]]:
     """The dtype and shape of each value of each part, as far as they can be known beforehand."""
     first, second = (_sketched(tower, rows) for rows in _SIZES)
     return {
@@ -120,16 +158,14 @@ def shapes_of(tower: Tower) -> dict[str, dict[str, str]]:
     }  # fmt: skip
 
 
-def _sketched(tower: Tower, rows: int) -> dict[str, dict[str, Any]]:
-    given = {tower._renamed.get(spec.name, spec.name): sketch.made_up(spec, rows) for spec in tower.inputs}
+def _sketched(tower: Parts, rows: int) -> dict[str, dict[str, Any]]:
+    renamed = tower.spec.renamed()
+    given = {renamed.get(spec.name, spec.name): sketch.made_up(spec, rows) for spec in tower.spec.inputs}
     sketched: dict[str, dict[str, Any]] = {}
-    for title, program in (
-        ("preprocess", tower._preprocess), ("encoder", tower.encoder), ("postprocess", tower._postprocess),
-    ):  # fmt: skip
-        if program is not None:
-            inputs = {spec.name: given.get(spec.name, sketch.UNKNOWN) for spec in program.graph.inputs}
-            sketched[title] = sketch.sketch(program, inputs)
-            given |= sketch.outputs(program, sketched[title])
+    for title, program in tower.parts.items():
+        inputs = {spec.name: given.get(spec.name, sketch.UNKNOWN) for spec in program.graph.inputs}
+        sketched[title] = sketch.sketch(program, inputs)
+        given |= sketch.outputs(program, sketched[title])
     return sketched
 
 

@@ -21,6 +21,7 @@ from torch_towers.graph.registry import MODULES, Op
 from torch_towers.program.binding import Env, Host, Store, descend, getter, is_layer, is_stored, path, steps_of
 from torch_towers.program.fusion import plan_of
 from torch_towers.program.precision import float_graph
+from torch_towers.program.shown import shown
 
 
 class _Forward:
@@ -58,15 +59,15 @@ class Program(nn.Module):
 
     def _bind(self) -> None:
         """Makes the calls of a run from the graph."""
-        self._steps = steps_of(self.graph, self._host)
-        self._plan = plan_of(self.graph, self._host, self._steps)
+        self.steps = steps_of(self.graph, self._host)
+        self._plan = plan_of(self.graph, self._host, self.steps)
         self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
         self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))
 
     def values(self, **inputs: Any) -> Env:
         """The value of every node by its name, inputs among them: what a run passes through, step by step."""
         env: Env = dict(inputs)
-        for name, step in self._steps:
+        for name, step in self.steps:
             env[name] = step(self, env)
         return env
 
@@ -149,6 +150,9 @@ class Program(nn.Module):
                     found[name] = value
         return found
 
+    def __repr__(self) -> str:
+        return shown(self, self.graph)
+
     def run(self, **inputs: Any) -> dict[str, Any]:
         """Every output of the graph by its name. Operands are keyed by the graph's input names."""
         env: Env = dict(inputs)
@@ -157,7 +161,7 @@ class Program(nn.Module):
         return {name: get(env) for name, get in self._outputs}
 
 
-_BOUND = frozenset({"_steps", "_plan", "_outputs", "_named"})  # made from the graph: neither copied nor pickled
+_BOUND = frozenset({"steps", "_plan", "_outputs", "_named"})  # made from the graph: neither copied nor pickled
 
 
 @functools.cache

@@ -35,7 +35,7 @@ def refusal(program: Program, inputs: Mapping[str, Any], error: Exception) -> st
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
         return "there is not enough memory for them"
     env: Env = dict(inputs)
-    for node, (name, run) in zip(program.graph.nodes, program._steps, strict=True):
+    for node, (name, run) in zip(program.graph.nodes, program.steps, strict=True):
         try:
             env[name] = run(program, env)
         except InputError as refused:

@@ -39,7 +39,7 @@ def made_up(spec: TensorSpec, rows: int) -> Any:
 
 def sketch(program: Program, env: dict[str, Any]) -> dict[str, Any]:
     """The values of all nodes of a program by name, from those of its inputs. A value is a meta tensor, a size, or `Told`."""
-    steps = dict(program._steps)
+    steps = dict(program.steps)
     for node in program.graph.nodes:
         operands = [_found(operand, env) for operand in node.inputs]
         try:

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from torch_towers.checkpoint.weights import Digest, Stored, parse_json, read_wei
 from torch_towers.errors import CheckpointError
 from torch_towers.extras import need
 from torch_towers.formats.text_lines import from_lines, to_lines
-from torch_towers.search.similarity import Similarity, as_embeddings, check_similarity, top_k
-
-if TYPE_CHECKING:
-    from torch_towers.two_tower import TwoTower
+from torch_towers.graph.similarity import Similarity, check_similarity
+from torch_towers.search.similarity import as_embeddings, top_k
 
 Engine = Literal["exact", "flat", "ivf", "hnsw"]
 """exact: every candidate is scored, blockwise. The others are FAISS's: flat is exact too, ivf and hnsw are approximate."""
@@ -37,6 +35,12 @@ _FILES = {META, WEIGHTS, IDS, ATTRIBUTES, FAISS}
 _MOST_BYTES = 4 << 30  # of ids, and of attributes
 _RECALL_QUERIES, _RECALL_K = 1000, 10
 _log = logging.getLogger(__name__)
+
+
+class EncodesQueries(Protocol):
+    """What an index takes from a model, a `TwoTower` for one: `n inputs of the query tower -> [n, dim]`."""
+
+    def encode_query(self, inputs: Any, /) -> Tensor: ...
 
 
 class Found(NamedTuple):
@@ -237,7 +241,7 @@ class Index:
                 (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], towers: TwoTower | None = None) -> Index:
+    def load(cls, path: str | os.PathLike[str], towers: EncodesQueries | None = None) -> Index:
         """The index that `save` wrote; with `towers` it takes inputs of their query tower. All checksums are verified.
 
         Errors: `CheckpointError`.
@@ -245,7 +249,7 @@ class Index:
         return opened(path, lambda folder: cls._load(folder, towers))
 
     @classmethod
-    def _load(cls, folder: Folder, towers: TwoTower | None) -> Index:
+    def _load(cls, folder: Folder, towers: EncodesQueries | None) -> Index:
         meta = _meta(folder)
         shape = tuple(sequence(meta["shape"], META))
         table = {"embeddings": Stored(text(meta["dtype"], META), cast(Any, shape))}

@@ -10,31 +10,12 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import suggestion
+from torch_towers.graph.similarity import Similarity, check_similarity
 from torch_towers.kernels.matmul import products
 from torch_towers.kernels.threads import without_waiting
-from torch_towers.kernels.top_k import ON_DEVICE, SCORES, native_top_k
-
-QUERY_BLOCK, SCORE_BLOCK, CHUNK = 1024, SCORES, 128
-"""Rows of queries at a time, scores at a time on the CPU, and scores that are first seen as their maximum."""
+from torch_towers.kernels.top_k import top_k_of_products
 
 Array = np.ndarray[Any, Any]
-
-Similarity = Literal["dot", "cosine"]
-""""dot": the inner product; "cosine": that of the embeddings at length 1. For distances there is `distance`."""
-
-_DISTANCES = {"manhattan": "L1_DISTANCE", "euclidean": "SQUARED_L2_DISTANCE"}
-
-
-def check_similarity(kind: Any) -> None:
-    """Raises `ValueError` where `kind` is no `Similarity`."""
-    known = get_args(Similarity)
-    if kind in known:
-        return
-    hint = suggestion(str(kind), known)
-    if str(kind) in _DISTANCES:
-        hint = f" (torch_towers.search.similarity.distance has {_DISTANCES[str(kind)]})"
-    raise ValueError(f"similarity must be {' or '.join(map(repr, known))}, not {kind!r}{hint}")
-
 
 COMPARISONS = 1 << 22
 """Of indices with excluded ones, each with each, up to which that takes less time than sorting them."""
@@ -83,13 +64,7 @@ def _top_k(queries: Any, candidates: Any, k: int, kind: Similarity, exclude: Any
     k = min(k, len(c))
     excluded = None if exclude is None else _excluded(exclude, len(q))
     wanted = k if excluded is None else min(len(c), k + excluded.shape[1])
-    blocks = [_best(q[start : start + QUERY_BLOCK], c, wanted) for start in range(0, len(q), QUERY_BLOCK)]
-    if not blocks:
-        return q.new_empty(0, k), torch.empty(0, k, dtype=torch.int64, device=q.device)
-    if len(blocks) == 1:
-        scores, indices = blocks[0]
-    else:
-        scores, indices = torch.cat([s for s, _ in blocks]), torch.cat([i for _, i in blocks])
+    scores, indices = top_k_of_products(q, c, wanted, nan_last=True)
     return (scores, indices) if excluded is None else _without(scores, indices, excluded, k, len(c))
 
 
@@ -104,68 +79,6 @@ def _pair(queries: Any, candidates: Any, kind: Similarity) -> tuple[Tensor, Tens
     if kind == "cosine":
         return torch.nn.functional.normalize(q, dim=-1), torch.nn.functional.normalize(c, dim=-1)
     return q, c
-
-
-def _best(q: Tensor, c: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The best k of all candidates for one block of queries."""
-    if k == 0:
-        return q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
-    if (found := native_top_k(q, c, k)) is not None:
-        return found
-    step = max((SCORE_BLOCK if c.is_cpu else ON_DEVICE) // max(len(q), 1), 2 * k, 1)
-    best: tuple[Tensor, Tensor] | None = None
-    for start in range(0, len(c), step):
-        scores, indices = _select(products(q, c[start : start + step]), k)
-        indices += start
-        if best is not None:  # what was found before has lower indices, and stands first
-            scores, order = _select(torch.cat([best[0], scores], 1), k)
-            indices = torch.cat([best[1], indices], 1).gather(1, order)
-        best = scores, indices
-    assert best is not None
-    return best
-
-
-def _select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row (all, if there are fewer), largest first, the lower position first among equals."""
-    n = scores.shape[1]
-    k = min(k, n)
-    if n < 4 * k * CHUNK:
-        return _select_flat(scores, k)
-    # The k largest lie in the k chunks with the largest maxima, and equal ones in the first such chunks.
-    whole = n - n % CHUNK
-    maxima = scores[:, :whole].reshape(len(scores), -1, CHUNK).amax(-1)
-    if maxima.isnan().any():
-        return _select(scores.masked_fill(scores.isnan(), float("-inf")), k)
-    _, chunks = _select_flat(maxima, k)
-    chunks = chunks.sort(1).values
-    inside = (chunks[..., None] * CHUNK + torch.arange(CHUNK, device=scores.device)).flatten(1)
-    rest = torch.arange(whole, n, device=scores.device).expand(len(scores), -1)
-    positions = torch.cat([inside, rest], 1)
-    best, order = _select_flat(scores.gather(1, positions), k)
-    return best, positions.gather(1, order)
-
-
-def _select_flat(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    n = scores.shape[1]
-    values, indices = torch.topk(scores, min(k + 1, n), dim=1)  # one more than k: it tells whether the last one is tied
-    if values[:, 0].isnan().any():  # NaN is the largest for torch
-        return _select_flat(scores.masked_fill(scores.isnan(), float("-inf")), k)
-    if k < n:
-        tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0]  # which of the equal ones torch took is not said
-        indices = indices[:, :k]
-        if len(tied):
-            indices[tied] = _first_of_equals(scores[tied], values[tied, k - 1 : k], k)
-    indices = indices.sort(1).values
-    values, order = scores.gather(1, indices).sort(dim=1, descending=True, stable=True)
-    return values, indices.gather(1, order)
-
-
-def _first_of_equals(scores: Tensor, last: Tensor, k: int) -> Tensor:
-    """Positions of the k largest of each row, of those that equal `last`, the smallest, the first: `[n, m], [n, 1] -> [n, k]`."""
-    more, equal = scores > last, scores == last
-    room = k - more.sum(1, keepdim=True)
-    taken = more | (equal & (equal.cumsum(1) <= room))
-    return taken.nonzero()[:, 1].reshape(-1, k)
 
 
 def _excluded(exclude: Any, rows: int) -> Array:

@@ -10,7 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.witness import Case, as_array, case, check_case, check_function, port, run, tf, trace
+from porting.conversion.convert import Context, convert
+from porting.flat_graph.flatten import flatten
+from porting.served import Served
+from tests.witness import Case, as_array, case, check_case, check_function, port, run, saved_model_of, tf, trace
 from torch_towers.errors import InputError
 from torch_towers.ops.ragged import ragged_to_tensor
 
@@ -77,6 +80,22 @@ def to_tensor_cases() -> list[Case]:
     rows.append(case("RaggedTensorToTensor", shape=np.array([-1, 4]), values=FLOATS, default_value=np.float32(2), row_partition_tensors=(SPLITS,),
                      attrs={"row_partition_types": ["ROW_SPLITS"]}, batched=False, free=False, label="shape and default fed"))  # fmt: skip
     return rows
+
+
+def test_padded_tensors_of_one_partition_have_the_same_rows() -> None:
+    def build(values: Any, splits: Any) -> Any:
+        ragged = tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+        rows, mask = (part.to_tensor(shape=[None, 4]) for part in (ragged, tf.ones_like(ragged)))
+        return rows * mask, ragged.to_tensor()
+
+    concrete = trace(build, {"values": np.float32([1.0]), "splits": SPLITS})
+    model = saved_model_of(concrete, ["values", "splits"])
+    graph, emitter = convert(flatten(model.graph("traced"), model.functions), Context(model, Served()))
+    shapes = [emitter.known[ref].shape for ref in graph.outputs.values()]
+    assert shapes[0] is not None and shapes[1] is not None
+    assert shapes[0][1] == 4
+    assert isinstance(shapes[1][1], str)
+    assert shapes[0][0] == shapes[1][0]
 
 
 def other_cases() -> list[Case]:

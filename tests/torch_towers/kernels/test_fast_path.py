@@ -23,7 +23,6 @@ from torch_towers.kernels import top_k as top_k_module
 from torch_towers.kernels.fast_path import plain, readable, untouched
 from torch_towers.kernels.top_k import top_k_of_products
 from torch_towers.layers.linear import linear, linear_relu
-from torch_towers.ops import reductions
 from torch_towers.ops.linalg import matmul
 from torch_towers.ops.reductions import top_k
 from torch_towers.program.program import Program
@@ -315,12 +314,12 @@ def test_without_followers_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPat
             monkeypatch.setattr(place, name, lambda *args, **more: taken.append(name) or real(*args, **more))
 
     expected = {"matmul": "_onednn", "similarity": "_onednn", "linear": "_onednn", "linear with relu": "_onednn", "dense, fused": "_onednn",
-                "weighted embeddings": "embedding_bag", "best of products": "native_top_k", "top_k": "_without_ties"}  # fmt: skip
+                "weighted embeddings": "embedding_bag", "best of products": "native_top_k", "top_k": "_largest_of_rows"}  # fmt: skip
     for place, name in (
         (products_module, "_onednn"),
         (F, "embedding_bag"),
         (top_k_module, "native_top_k"),
-        (reductions, "_without_ties"),
+        (top_k_module, "_largest_of_rows"),
     ):
         watch(place, name)
     for path, name in expected.items():

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_towers.errors import CheckpointError, InputError
-from torch_towers.graph.graph import TensorSpec
-from torch_towers.inputs.reader import BATCH, InputReader
+from torch_towers.graph.graph import BATCH, TensorSpec
+from torch_towers.inputs.reader import InputReader
 from torch_towers.kernels import native
 from torch_towers.layers.lookups import IntegerLookup, StringLookup
 from torch_towers.layers.text import TextVectorization

@@ -21,9 +21,8 @@ from torch_towers.kernels import matmul as products_module
 from torch_towers.kernels import native
 from torch_towers.kernels import top_k as top_k_module
 from torch_towers.kernels.matmul import products
-from torch_towers.kernels.top_k import native_top_k, top_k_of_products
+from torch_towers.kernels.top_k import largest, native_top_k, top_k_of_products
 from torch_towers.ops.linalg import matmul
-from torch_towers.ops.reductions import top_k
 from torch_towers.program.program import Program
 
 needs_native = pytest.mark.skipif(native.scores is None, reason="the native code was not built (no compiler)")
@@ -117,20 +116,19 @@ def test_values_that_are_not_finite(n: int, place: int, value: float) -> None:
     q, c = whole_numbers(n, 3).abs() + 1, whole_numbers(5000, 3, seed=1)
     c[place] = value
     for sign in (1, -1):
-        want, found = top_k(sign * q @ c.T, 5), top_k_of_products(sign * q, c, 5)
+        want, found = largest(sign * q @ c.T, 5), top_k_of_products(sign * q, c, 5)
         assert found[1].equal(want[1]) and found[0].numpy().tobytes() == want[0].numpy().tobytes()
     if native.scores is not None:
         assert (native_top_k(q, c, 5) is None) == np.isnan(value)
 
 
 @pytest.mark.parametrize("present", [True, False])
-@pytest.mark.parametrize("dtype", ["int16", "int32", "int64"])
 @torch.no_grad()
-def test_equals_the_single_ops(monkeypatch: pytest.MonkeyPatch, present: bool, dtype: str) -> None:
+def test_products_in_blocks(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
     if not present:
         monkeypatch.setattr(native, "scores", None)
-    monkeypatch.setattr(top_k_module, "SCORES", 7000)
-    monkeypatch.setattr(top_k_module, "_HELD", 640)
+    for name, value in [("SCORES_PER_BLOCK", 7000), ("QUERIES_PER_BLOCK", 4), ("_ENTRIES_PER_CALL", 640)]:
+        monkeypatch.setattr(top_k_module, name, value)
     for n, m, dim, k in [
         (1, 3000, 8, 10),
         (9, 3000, 8, 10),
@@ -138,19 +136,65 @@ def test_equals_the_single_ops(monkeypatch: pytest.MonkeyPatch, present: bool, d
         (2, 5, 8, 5),
         (2, 5, 8, 0),
         (0, 5, 8, 2),
+        (2, 0, 8, 0),
     ]:
         q, c = whole_numbers(n, dim, seed=1), whole_numbers(m, dim, seed=2)
-        want, found = top_k(q @ c.mT, k, dtype=dtype), top_k_of_products(q, c, k, dtype=dtype)
-        assert found[0].equal(want[0]) and found[1].equal(want[1]) and found[1].dtype == want[1].dtype
-    assert top_k_of_products(q, c.double().float()[:0], 0)[0].shape == (0, 0)
-    with pytest.raises(InputError, match=r"at least k columns. Had 5, needed 6"):
-        top_k_of_products(whole_numbers(1, 3), whole_numbers(5, 3), 6)
+        want, found = plainly(q, c, k), top_k_of_products(q, c, k)
+        assert found[0].equal(want[0]) and found[1].equal(want[1]) and found[1].dtype == torch.int64
+
+
+@pytest.mark.parametrize("shape", [(600,), (3, 5000), (2, 2, 20001), (1, 0), (0, 600)])
+@pytest.mark.parametrize("k", [0, 1, 5, 10])
+@pytest.mark.parametrize("kind", ["distinct", "ties", "nan", "zeros", "infinite", "equal"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int32])
+def test_the_largest_are_those_of_a_stable_sort(shape: tuple[int, ...], k: int, kind: str, dtype: torch.dtype) -> None:
+    x = normal(*shape, seed=k)
+    if kind == "ties":
+        x = (x * 3).round()
+    elif kind == "zeros":
+        x = torch.where(x > 0, 0.0, -0.0)
+    elif kind == "equal":
+        x = torch.ones(shape)
+    elif x.numel() and dtype.is_floating_point:
+        x.view(-1)[:: 97 if kind == "nan" else 10**9] = float("nan") if kind == "nan" else float("inf")
+    if x.shape[-1] < k:
+        return
+    x = x.to(dtype) if dtype.is_floating_point else (x * 100).to(dtype)
+    values, positions = torch.sort(x, dim=-1, descending=True, stable=True)
+    found = largest(x, k)
+    assert found[1].equal(positions[..., :k])
+    assert (
+        found[0].numpy(force=True).tobytes() == values[..., :k].numpy(force=True).tobytes()
+        if dtype != torch.bfloat16
+        else (found[0].view(torch.int16).equal(values[..., :k].contiguous().view(torch.int16)))
+    )
+
+
+def test_of_long_rows_few_elements_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the chunks and the selection the answers would be the same, and take a hundred times as long."""
+    looked: list[int] = []
+    real = torch.topk
+    monkeypatch.setattr(torch, "topk", lambda x, *args, **more: looked.append(x.numel()) or real(x, *args, **more))
+    monkeypatch.setattr(torch, "sort", None)
+    largest(normal(1, 1 << 20), 10)
+    assert len(looked) == 2 and max(looked) < (1 << 20) / 100
+
+
+@torch.no_grad()
+def test_nan_last() -> None:
+    q, c = torch.ones(2, 1), torch.arange(3000.0)[:, None]
+    c[[5, 2999]] = float("nan")
+    values, positions = top_k_of_products(q, c, 2, nan_last=True)
+    assert positions.tolist() == [[2998, 2997]] * 2
+    values, positions = top_k_of_products(q, torch.full((3, 1), float("nan")), 2, nan_last=True)
+    assert values.tolist() == [[float("-inf")] * 2] * 2 and positions.tolist() == [[0, 1]] * 2
+    assert top_k_of_products(q, c, 2)[1].tolist() == [[5, 2999]] * 2
 
 
 @torch.no_grad()
 def test_other_numbers_and_layouts() -> None:
     q, c = whole_numbers(4, 6, seed=1), whole_numbers(900, 6, seed=2)
-    want = top_k(q @ c.T, 5)
+    want = plainly(q, c, 5)
     for a, b in [
         (q.double(), c.double()),
         (q, c.T.contiguous().T),
@@ -160,7 +204,7 @@ def test_other_numbers_and_layouts() -> None:
         found = top_k_of_products(a, b, 5)
         assert found[0].float().equal(want[0]) and found[1].equal(want[1])
     meta = top_k_of_products(q.to("meta"), c.to("meta"), 5)
-    assert meta[0].shape == (4, 5) and meta[1].dtype == torch.int32
+    assert meta[0].shape == (4, 5) and meta[1].dtype == torch.int64
 
 
 def test_gradients() -> None:
@@ -227,21 +271,22 @@ def test_large_products_with_a_transposed_weight_run_on_onednn(monkeypatch: pyte
     assert calls == [32, 32]
 
 
-def index(outputs: dict[str, str]) -> Program:
+def index(outputs: dict[str, str], dtype: str = "int32", count: int = 4000) -> Program:
     """What TFRS's BruteForce ports to."""
     nodes = (
         Node("candidates", "parameter", (), {"tensor": "candidates"}),
         Node("turned", "matrix_transpose", ("candidates",)),
         Node("scores", "matmul", ("q", "turned")),
-        Node("best", "top_k", ("scores", 5), {"dtype": "int32"}),
+        Node("best", "top_k", ("scores", 5), {"dtype": dtype}),
     )
     graph = Graph((TensorSpec("q", "float32", ("batch", 16)),), nodes, outputs, {})
-    return Program(graph, {"candidates": whole_numbers(4000, 16, seed=3)})
+    return Program(graph, {"candidates": whole_numbers(count, 16, seed=3)})
 
 
-def test_an_index_runs_without_its_scores() -> None:
-    program = index({"values": "best:0", "places": "best:1"})
-    whole = index({"values": "best:0", "places": "best:1", "scores": "scores"})
+@pytest.mark.parametrize("dtype", ["int16", "int32", "int64"])
+def test_an_index_runs_without_its_scores(dtype: str) -> None:
+    program = index({"values": "best:0", "places": "best:1"}, dtype)
+    whole = index({"values": "best:0", "places": "best:1", "scores": "scores"}, dtype)
     assert [len(one._plan) for one in (program, whole)] == [2, 4]
     for n in (0, 1, 7, 80):
         q = whole_numbers(n, 16, seed=n)
@@ -255,6 +300,13 @@ def test_an_index_runs_without_its_scores() -> None:
                 and trained[name].equal(want[name])
                 and found[name].dtype == want[name].dtype
             )
+
+
+def test_more_than_there_are_candidates() -> None:
+    program = index({"values": "best:0"}, count=4)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), pytest.raises(InputError, match=r"at least k columns. Had 4, needed 5"):
+            program(q=whole_numbers(2, 16))
 
 
 @needs_native

@@ -41,7 +41,7 @@ def ids(dtype: torch.dtype = torch.int64) -> Tensor:
 
 def one_by_one(program: Program, **inputs: Any) -> dict[str, Any]:
     env = dict(inputs)
-    for name, run in program._steps:
+    for name, run in program.steps:
         env[name] = run(program, env)
     return env
 

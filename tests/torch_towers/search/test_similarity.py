@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torch_towers import Index, TwoTower, save_checkpoint
 from torch_towers.kernels import native
+from torch_towers.kernels import top_k as top_k_module
 from torch_towers.search import similarity as module
 from torch_towers.search.similarity import distance, similarity, similarity_pairwise, top_k
 
@@ -57,9 +58,10 @@ def whole_numbers(*shape: int, low: int = -2, high: int = 3, seed: int = 0) -> T
 )
 def test_equals_a_stable_sort(n: int, m: int, k: int, seed: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SCORE_BLOCK", block)
-        patch.setattr(module, "QUERY_BLOCK", 2)
-        patch.setattr(module, "CHUNK", 4)
+        patch.setattr(top_k_module, "SCORES_PER_BLOCK", block)
+        patch.setattr(top_k_module, "QUERIES_PER_BLOCK", 2)
+        patch.setattr(top_k_module, "CHUNK", 4)
+        patch.setattr(top_k_module, "_SORTED_WHOLE", 8)
         check(whole_numbers(n, 3, seed=seed), whole_numbers(m, 3, seed=seed + 1), k)
 
 
@@ -131,7 +133,8 @@ def test_vectors_that_are_trained() -> None:
 
 def test_the_matrix_of_scores_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "scores", None)
-    monkeypatch.setattr(module, "SCORE_BLOCK", 4096)
+    monkeypatch.setattr(top_k_module, "SCORES_PER_BLOCK", 4096)
+    monkeypatch.setattr(top_k_module, "_SORTED_WHOLE", 8)
     largest = 0
     real = torch.topk
 

@@ -1,0 +1,67 @@
+"""Rows for a tower that nobody made rows for: drawn from those in the domain of its graph, as Python data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from porting.components import component_of
+
+Columns = dict[str, Any]
+Arrays = Mapping[str, Any]
+SEEDS = (1, 7, 13, 19)
+"""Seeds of `porting.samples` that give free inner axes the same length, 8."""
+
+
+def pool_of(port: Any) -> list[Arrays]:
+    """Batches in the domain of a ported tower, about 130 rows."""
+    from porting.samples import samples
+
+    found = [samples.batches(port.tf_graph, port.model, seed=seed, inside=port.inside) for seed in SEEDS]
+    inside = [[sample.inputs for sample in batches if sample.kind == "domain"] for batches in found]
+    return [batches[-1] for batches in inside]
+
+
+def drawn(pool: Sequence[Arrays], count: int) -> Columns:
+    """`count` rows of a pool, the same in every process: numbers of rank 1 and strings as lists, others as arrays."""
+    names = set(pool[0])
+    taken: Columns = {}
+    for name in pool[0]:
+        kind = component_of(name, names)
+        if kind == "splits":
+            continue
+        if kind == "values":
+            offsets = next(other for other in names if component_of(other, names) == "splits")
+            rows = [row for batch in pool for row in np.split(batch[name], batch[offsets][1:-1])]
+            lists = [rows[i] for i in _places(count, len(rows))]
+            taken[name] = _plain(np.concatenate(lists))
+            taken[offsets] = _plain(np.cumsum([0, *map(len, lists)]))
+            continue
+        arrays = [batch[name] for batch in pool]
+        if not arrays[0].ndim:
+            taken[name] = arrays[0]
+            continue
+        joined = np.concatenate(arrays)
+        taken[name] = _plain(joined[_places(count, len(joined))])
+    return taken
+
+
+def _places(count: int, size: int) -> Any:
+    return np.random.default_rng(count).integers(0, size, count)
+
+
+def _plain(array: Any) -> Any:
+    if array.dtype == object:
+        return _text(array.tolist())
+    return array.tolist() if array.ndim == 1 else array
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_text, value))  # type: ignore[reportUnknownVariableType,reportUnknownArgumentType]
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value

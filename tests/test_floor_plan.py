@@ -1,0 +1,113 @@
+"""The floor plan of docs/architecture.md: what may import what, in both packages. Imports inside functions and for types count too."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ORDER = {
+    "torch_towers": (
+        "errors", "extras", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
+        "two_tower", "", "info", "parity", "testing", "bulk", "cli",
+    ),
+}  # fmt: skip
+"""The places of a package, folders and the files beside them, each of which imports only places before it; "" is the package itself."""
+
+FOREIGN = {"_C", "_replace", "_schema", "_constants", "_parser"}
+"""Names of torch, numpy and Python that are private to them; the reason stands where each is used."""
+
+Import = tuple[str, int, str]
+"""The importing module, the line, the imported module."""
+
+
+def files(package: str) -> dict[str, Path]:
+    """The files of a package by the names of their modules."""
+    found = {path.relative_to(ROOT).with_suffix(""): path for path in (ROOT / package).rglob("*.py")}
+    return {".".join(name.parts).removesuffix(".__init__"): path for name, path in found.items()}
+
+
+def imports(package: str) -> Iterator[Import]:
+    """Every import of a module of this package, wherever it stands."""
+    known = files(package)
+    for module, path in known.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                full = [f"{node.module}.{item.name}" for item in node.names]
+                named = [name if name in known else node.module for name in full]
+            elif isinstance(node, ast.Import):
+                named = [item.name for item in node.names]
+            else:
+                continue
+            yield from ((module, node.lineno, name) for name in named if name in known and name != module)
+
+
+def place_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_every_place_has_its_turn(package: str) -> None:
+    assert {place_of(module) for module in files(package)} == set(ORDER[package])
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_each_place_imports_only_those_before_it(package: str) -> None:
+    turn = {place: i for i, place in enumerate(ORDER[package])}
+    wrong = [
+        f"{module}:{line} imports {imported}"
+        for module, line, imported in imports(package)
+        if turn[place_of(module)] < turn[place_of(imported)]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    needed: dict[str, set[str]] = {module: set() for module in files(package)}
+    for module, _, imported in imports(package):
+        needed[module].add(imported)
+    while free := [module for module, needs in needed.items() if not needs & needed.keys()]:
+        for module in free:
+            del needed[module]
+    assert not needed, "these import each other in a circle, or import what does"
+
+
+def test_the_runtime_imports_no_porter() -> None:
+    for path in files("torch_towers").values():
+        assert not re.search(r"^\s*(from|import) (porting|tensorflow)\b", path.read_text(encoding="utf-8"), re.M), path
+
+
+def test_private_names_stay_in_their_file() -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for package in ORDER for path in files(package).values()}
+    wrong: list[str] = []
+    for path, tree in trees.items():
+        own = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        own |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        own |= {node.attr for node in ast.walk(tree) if _is_of_self(node)}
+        for node in ast.walk(tree):
+            read = [node.attr] if isinstance(node, ast.Attribute) and not _is_of_self(node) else []
+            read += [item.name for item in node.names] if isinstance(node, ast.ImportFrom) else []
+            private = [name for name in read if re.match(r"_[^_]", name) and name not in own | FOREIGN | TORCH]
+            wrong += [f"{path.relative_to(ROOT)}:{node.lineno}: {name}" for name in private]  # type: ignore[attr-defined]
+    assert not wrong
+
+
+def _is_of_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+TORCH = {"_parameters", "_buffers", "_modules", "_apply", "_get_name", "_non_persistent_buffers_set"}
+"""What torch tells authors of modules to use, and has no other name for."""
+
+
+def test_the_document_shows_the_same_order() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    runtime = text.partition("## The runtime")[2].partition("\n## ")[0]
+    shown = re.findall(r"`(\w+)/`", "\n".join(re.findall(r"^\| (\S.*?) \|", runtime, re.M)))
+    assert shown == [place for place in ORDER["torch_towers"] if (ROOT / "torch_towers" / place).is_dir() and place]
