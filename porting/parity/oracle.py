@@ -84,15 +84,17 @@ class Oracle:
         `batches` are keyed by the names of `SavedModel.graph(entry).inputs`. Errors: PortingError where TensorFlow cannot
         load the model at all.
         """
-        return self._ask({"model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry}, batches)
+        return self._ask(_where(model, tags, entry), batches)
 
-    def values(self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batch: Arrays) -> Arrays:
-        """The first result of every node of the entry's flat graph, by the node's name, as TensorFlow's kernels compute it.
+    def values(
+        self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batch: Arrays, cut: Cut | None = None
+    ) -> Arrays:
+        """The results of every node of the entry's flat graph, as TensorFlow's kernels compute them: `name`, `name:1`, ...
 
-        The graph runs op by op; it ends at the first node that TensorFlow refuses.
+        The graph, or the part of it that `cut` is, runs op by op; it ends at the first node that TensorFlow refuses.
         """
-        request = {"model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True}
-        return self._ask(request, [batch])[0]
+        (found,) = self._ask({**_where(model, tags, entry), **_what(cut or Cut()), "runs": "nodes"}, [batch])
+        return {} if isinstance(found, str) else found
 
     def run_cut(
         self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, cut: Cut, batches: Sequence[Arrays]
@@ -101,12 +103,7 @@ class Oracle:
 
         The part runs as a graph of its own, optimized as the whole is: what stands outside of it need not exist in this TensorFlow.
         """
-        request = {
-            "model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True,
-            "feeds": {ref: [spec.name, spec.dtype] for ref, spec in cut.feeds.items()}, "fetches": dict(cut.fetches),
-            "without_dropout": cut.without_dropout,
-        }  # fmt: skip
-        return self._ask(request, batches)
+        return self._ask({**_where(model, tags, entry), **_what(cut), "runs": "part"}, batches)
 
     def _ask(self, request: dict[str, Any], batches: Sequence[Arrays]) -> list[Any]:
         self._requests += 1
@@ -137,6 +134,19 @@ class Oracle:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it printed nothing"
+
+
+def _where(model: str | os.PathLike[str], tags: Sequence[str], entry: str) -> dict[str, Any]:
+    return {"model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry}
+
+
+def _what(cut: Cut) -> dict[str, Any]:
+    return {
+        "feeds": {ref: [spec.name, spec.dtype] for ref, spec in cut.feeds.items()},
+        "fetches": dict(cut.fetches),
+        "without_dropout": cut.without_dropout,
+        "openings": list(cut.openings),
+    }
 
 
 def of_batch(arrays: Arrays, index: int) -> dict[str, np.ndarray[Any, Any]]:
