@@ -13,12 +13,13 @@ import numpy as np
 from porting.errors import PortingError
 from porting.frontends.retrieval import Retrieval
 from porting.parity.bounds import judge
-from porting.parity.divergence import first_difference
+from porting.parity.divergence import difference, first_difference
 from porting.parity.evidence import gather, given
 from porting.parity.oracle import Oracle
 from porting.parity.precision import precisions
 from porting.parity.reference import reference
 from porting.parity.report import ParityReport, compare
+from porting.parity.served_divergence import first_served_difference
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
 from torch_towers.formats.npz import to_numpy
@@ -56,8 +57,8 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
     if index is None:
         decisive = [batch for batch in report.recorded if batch.kind == "domain" and not isinstance(batch.outputs, str)]
         judge(report, ported, decisive)
-    if not report.passed and not ported.cut:
-        report.failures += _located(ported, oracle, asked, theirs)
+    if not report.passed and index is None:
+        report.failures += _located(ported, oracle, ours, report.recorded, report.ids)
     return report
 
 
@@ -136,16 +137,37 @@ def _answering(ported: PortedTower) -> Retrieval | None:
 _LOOKED_AT = 4  # batches at most that are run node by node: a large tower takes seconds for each
 
 
-def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]) -> list[str]:
-    """Where a port that is not equal goes wrong, on the first batch that shows it."""
-    answered = [batch for batch, their in zip(asked, theirs, strict=True) if not isinstance(their, str)]
+def _located(
+    ported: PortedTower, oracle: Oracle, ours: Sequence[Any], batches: Sequence[Recorded], ids: Mapping[str, Any]
+) -> list[str]:
+    """Where a port that is not equal goes wrong, on the first batch that shows it: op by op, then in the graph as it is served."""
+    pairs = [(batch, our) for batch, our in zip(batches, ours, strict=True) if not isinstance(batch.outputs, str)]
+    wrong = [name for name, part in ids.items() if not part.passed]
+    pairs.sort(key=lambda pair: not _shows(ported, *pair, wrong))  # those first that show it
     said: list[str] = []
-    for batch in answered[:_LOOKED_AT]:
-        seen = first_difference(ported, oracle, batch)
+    for batch, _ in pairs[:_LOOKED_AT]:
+        seen = first_difference(ported, oracle, batch.inputs)
         if seen.found:
             return [seen.said]
         said = said or [seen.said]
+    for batch, our in pairs[:_LOOKED_AT]:
+        if _shows(ported, batch, our, wrong) and (found := first_served_difference(ported, oracle, batch.inputs)):
+            return [found]
     return said
+
+
+def _shows(ported: PortedTower, batch: Recorded, ours: Any, wrong: Sequence[str]) -> bool:
+    """Whether a batch shows that the port is not equal."""
+    if isinstance(ours, str) or isinstance(batch.outputs, str):
+        return True
+    if any(name in ours and difference(ours[name], theirs, {}) for name, theirs in batch.outputs.items()):
+        return True
+    inside = ported.tower().preprocess(dict(batch.inputs)) if wrong else {}
+    return any(
+        name in batch.ids and difference(to_numpy(inside[name]), batch.ids[name], {})
+        for name in wrong
+        if name in inside
+    )
 
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:

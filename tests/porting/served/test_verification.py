@@ -47,6 +47,11 @@ def test_different_as_written(prices: Path, oracle: Oracle) -> None:
     report = verify_with_tensorflow(port_tower(read(prices), served=Served(optimizer=False)), oracle, [PRICES])
     assert not report.passed
     assert not all(part.passed for part in report.ids.values())
+    (said,) = report.failures
+    assert said.startswith("in the graph as TensorFlow serves it, the first node at which the two part is RealDiv '"), (
+        said
+    )
+    assert "makes more of it" in said and said.endswith("the port was made with --optimizer off: leave that out"), said
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +83,21 @@ def test_what_only_onednn_refuses_is_compared_without_it(signals: Path, oracle: 
     assert report.passed and report.mended == 1 and report.batches == 2, report.lines()
     assert any("without oneDNN, which fails on them: InvalidArgumentError" in line for line in report.lines())
     assert all(not isinstance(batch.outputs, str) for batch in report.recorded)
+
+
+def test_without_onednn_the_relu_is_named(tmp_path: Path, oracle: Oracle) -> None:
+    """0 for NaN is the fused relu's, and the product's before it is NaN on both sides."""
+    module = tf.Module()
+    module.kernel = tf.Variable(np.ones((4, 3), np.float32), name="kernel")
+    module.bias = tf.Variable(np.ones(3, np.float32), name="bias")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {"y": tf.nn.relu(tf.nn.bias_add(tf.math.log(x) @ module.kernel, module.bias)) * 2.0}
+
+    module.serve = serve
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures={"serving_default": serve})
+    batch = {"x": np.float32([[1, 2, 3, 4], [-1, 2, 3, 4]])}
+    report = verify_with_tensorflow(port_tower(read(tmp_path / "model"), served=Served(onednn=False)), oracle, [batch])
+    assert not report.passed
+    assert "the first node at which the two part is Relu '" in report.failures[-1], report.failures
