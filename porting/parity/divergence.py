@@ -137,13 +137,10 @@ def _inside(flat: Graph, openings: Sequence[Opening], theirs: Arrays) -> list[No
     if not openings:
         return list(flat.nodes)
     name, number = openings[-1]
-    starts: list[str] = []
-    for i in range(number):
-        ref = flat.outputs.get(goes_on(name, i))
-        if ref is None:  # a branch
-            starts = [inside(name)]
-            break
-        if node_of(ref) in theirs and not holds(theirs[node_of(ref)]):
+    starts = [] if goes_on(name, 0) in flat.outputs else [inside(name)]
+    for i in range(number if not starts else 0):
+        before = theirs.get(node_of(flat.outputs[goes_on(name, i)]))
+        if before is not None and not holds(before):
             break
         starts.append(inside(name, i))
     return [node for node in flat.nodes if node.name.startswith(tuple(starts))]
