@@ -9,12 +9,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
 
 from porting.errors import PortingError
-
-if TYPE_CHECKING:
-    from porting.saved_model import SavedModel
 
 Kind = Literal["nodes", "fold_bytes"]
 
@@ -29,6 +26,13 @@ _SAID = {
     "nodes": ("the graph has over {limit} nodes once the functions it calls are inlined", "--max-nodes"),
     "fold_bytes": ("what is computed at port time takes over {limit} bytes", "--max-fold-bytes"),
 }
+
+
+class Weight(NamedTuple):
+    """How much a SavedModel holds: the nodes of its graph and functions, and the bytes of their file."""
+
+    nodes: int
+    graph_bytes: int
 
 
 class BudgetError(PortingError):
@@ -46,10 +50,9 @@ class Budget:
 
     @classmethod
     def of(
-        cls, model: SavedModel, *, nodes: int | None = None, fold_bytes: int | None = None, steps: int | None = None
+        cls, weight: Weight, *, nodes: int | None = None, fold_bytes: int | None = None, steps: int | None = None
     ) -> Budget:
-        """The budget of a SavedModel by its own weight; what is given goes before that."""
-        weight = model.weight()
+        """The budget of a SavedModel of this weight; what is given goes before that."""
         return cls(
             nodes=NODES + 16 * weight.nodes if nodes is None else nodes,
             fold_bytes=FOLD_BYTES + 4 * weight.graph_bytes if fold_bytes is None else fold_bytes,

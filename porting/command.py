@@ -148,7 +148,7 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
         without_dropout=options.dropout == "off",
         served=Served(optimizer=options.optimizer == "on", onednn=options.onednn == "on"),
         budget=Budget.of(
-            models[path], nodes=options.max_nodes, fold_bytes=options.max_fold_bytes, steps=options.max_steps
+            models[path].weight(), nodes=options.max_nodes, fold_bytes=options.max_fold_bytes, steps=options.max_steps
         ),
     )
     for line in summary_lines(side, ported):

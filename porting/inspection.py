@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from porting.conversion.convert import CONVERTERS, all_nodes, load_converters
+from porting import converters as _converters  # noqa: F401  (fills CONVERTERS)
+from porting.conversion.convert import all_nodes
 from porting.flat_graph.flatten import flatten
+from porting.registry import CONVERTERS
 from porting.saved_model import SavedModel
 from torch_towers.errors import TorchTowersError
 from torch_towers.graph.graph import TensorSpec
@@ -15,7 +17,6 @@ from torch_towers.graph.graph import TensorSpec
 
 def inspect(model: SavedModel) -> dict[str, Any]:
     """Signatures and functions with inputs and outputs, variables, tables, assets, ops and whether each is supported."""
-    load_converters()
     return {
         "path": str(model.path),
         "tags": list(model.tags),

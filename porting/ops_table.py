@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 
-from porting.conversion.convert import CONVERTERS, Entry, load_converters
+from porting import converters as _converters  # noqa: F401  (fills CONVERTERS)
 from porting.conversion.refusals import BEFORE, REFUSALS
+from porting.registry import CONVERTERS, Entry
 
 HEAD = """# TensorFlow's ops
 
@@ -18,7 +19,6 @@ Attributes that only repeat a dtype or steer TensorFlow's execution are not list
 
 def table() -> str:
     """The Markdown of docs/ops.md: a table for each file of `porting/converters/`."""
-    load_converters()
     groups: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for op, entry in sorted(CONVERTERS.items()):
         groups[entry.function.__module__.rpartition(".")[2]].append((op, entry))

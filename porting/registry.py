@@ -1,14 +1,11 @@
-"""The registry of converters: `CONVERTERS` is filled by the files in `porting/converters/`.
+"""The registry of converters: importing `porting.converters` fills `CONVERTERS`.
 
 An op that is in it only computes: it gives results and changes nothing. `porting.flat_graph.effects` builds on that.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
 import inspect
-import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,12 +52,3 @@ def converter(
         return function
 
     return add
-
-
-@functools.cache
-def load_converters() -> None:
-    """Fills the registry from every file in `porting/converters/`."""
-    from porting import converters
-
-    for file in pkgutil.iter_modules(converters.__path__):
-        importlib.import_module(f"{converters.__name__}.{file.name}")

@@ -14,7 +14,7 @@ from itertools import count
 from torch import nn
 
 from porting.conversion.values import Value
-from porting.lifting.lift import tensors_of
+from porting.lifting.weights import tensors_of
 from porting.names import identifier
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Graph, Node, Size, TensorSpec, node_of, references

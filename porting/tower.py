@@ -9,6 +9,10 @@ from functools import partial
 from math import prod
 from typing import Any
 
+from torch import Tensor
+
+from porting import converters as _converters  # noqa: F401  (fills CONVERTERS)
+from porting import rewrites as _rewrites  # noqa: F401  (fills REWRITES)
 from porting.budget import Budget, within
 from porting.conversion import batch
 from porting.conversion.convert import Context, ConvertingEmitter, convert
@@ -23,7 +27,9 @@ from porting.frontends import retrieval
 from porting.frontends.documents import Schema, described, front
 from porting.frontends.retrieval import Retrieval
 from porting.lifting.lift import lift
+from porting.lifting.weights import tensors_of
 from porting.names import identifier
+from porting.padding.proof import without_padding
 from porting.samples import samples
 from porting.saved_model import SavedModel
 from porting.saved_model.names import Names
@@ -34,7 +40,7 @@ from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import BATCH, Graph, Size, TensorSpec, node_of
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.ops.control_flow import at_most_steps
-from torch_towers.program.program import walk
+from torch_towers.program.program import modules, walk
 from torch_towers.tower import Tower
 
 
@@ -70,6 +76,25 @@ class PortedTower:
         """How many relus give 0 for NaN, as oneDNN's do."""
         return sum(bool(node.attrs.get("no_nan")) for node in walk(self.spec.encoder))
 
+    @property
+    def layer_share(self) -> float:
+        """The share of its float parameters that are in layers; 1.0 where it has none."""
+        graphs = [
+            graph for graph in (self.spec.preprocess, self.spec.encoder, self.spec.postprocess) if graph is not None
+        ]
+        layers = {name for graph in graphs for item in modules(graph).items() for name in tensors_of(*item)}
+        used = layers | {
+            str(node.attrs["tensor"]) for graph in graphs for node in walk(graph) if node.op == "parameter"
+        }
+        sizes = {
+            name: value.numel()
+            for name in used
+            if isinstance(value := self.store[name], Tensor) and value.is_floating_point()
+        }
+        return (
+            sum(size for name, size in sizes.items() if name in layers) / (sum(sizes.values()) or 1) if sizes else 1.0
+        )
+
     def tower(self) -> Tower:
         """The tower, ready to run."""
         return Tower(self.spec, self.store, frozen=self.frozen)
@@ -97,7 +122,7 @@ def port_tower(
     `budget` says what the port may cost (None: by the weight of the file).
     Errors: `PortingError`.
     """
-    limits = budget or Budget.of(model)
+    limits = budget or Budget.of(model.weight())
 
     def port(lifts: bool, limits: Budget) -> PortedTower:
         with within(limits), at_most_steps(limits.steps):
@@ -144,6 +169,10 @@ def _ported(
     parts = split(graph, known)
     spec = _spec(model, entry, tf_graph, parts, graph, known, embedding, defaults)
     spec = _with_rows(spec, tf_graph, converted, emitter, store, model)
+    spec, padded, padding_refused = (
+        without_padding(spec, store, _domain_samples(tf_graph, model)) if lifts else (spec, [], ())
+    )
+    notes += padded
     held = {name for key, name in context.weights.items() if not model.variables[key].trainable}
     origins = lifted.origins if lifted else {}
     frozen = {name for name in store if origins.get(name, name) in held}
@@ -152,7 +181,7 @@ def _ported(
         unit_norm=_ends_in_unit_norm(graph, spec.embedding),
         lifted=Counter(lifted.counts) if lifted else Counter(),
         remaining=Counter(node.op for node in walk(graph) if node.op not in SOURCES and node.op != "module"),
-        refusals=tuple(lifted.refusals) if lifted else (),
+        refusals=(*(lifted.refusals if lifted else ()), *padding_refused),
         cut=cut, cuts=tuple(described(whole, cut)), notes=tuple(notes), retrieval=index, entry_outputs=tuple(whole.outputs),
         inside=_largest(emitter.known.values()),
         ids=_ids(parts, known, emitter.results, lifted.names if lifted else {}), served=served,

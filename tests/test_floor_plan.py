@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "torch_towers": (
         "errors", "extras", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
-        "two_tower", "", "info", "parity", "testing", "bulk", "cli",
+        "two_tower", "", "info", "parity", "source", "testing", "bulk", "cli",
     ),
 }  # fmt: skip
 """The places of a package, folders and the files beside them, each of which imports only places before it; "" is the package itself."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torch_towers.errors import TorchTowersError
+from torch_towers.source import command as source
 
 if TYPE_CHECKING:
     from torch_towers.bulk import Job, Summary
@@ -79,6 +80,7 @@ def parser(added: dict[str, EntryPoint] | None = None) -> argparse.ArgumentParse
     _similarity_options(commands)
     _info_options(commands)
     _verify_options(commands)
+    source.add_commands(commands, _command)
     for name in sorted(added or {}):
         commands.add_parser(name, add_help=False, help=_ADDED_HELP.get(name, "added by another package"))
     return made

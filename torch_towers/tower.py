@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
@@ -16,11 +17,13 @@ from torch_towers.graph.graph import TensorSpec, is_batched
 from torch_towers.graph.registry import Strings
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.inputs.reader import Columns, InputReader
+from torch_towers.kernels.fast_path import readable
 from torch_towers.kernels.threads import forked, on_one_thread, without_waiting
 from torch_towers.program.batches import run_batches
 from torch_towers.program.binding import Env, Store
 from torch_towers.program.cost import SMALL, work_of
 from torch_towers.program.listing import listing
+from torch_towers.program.padding import budget_of, run_cut
 from torch_towers.program.precision import full_precision
 from torch_towers.program.program import Program
 from torch_towers.program.refusals import KERNEL_ERRORS, refusal
@@ -39,10 +42,18 @@ class Tower(nn.Module):
 
     The encoder is its submodule, so `parameters()`, `state_dict()` and `to()` are those of any module; a dtype stands for float32
     in the encoder. The preprocessing runs on the CPU in the signature's precision always.
+
+    `skip_padding`: where rows end with padding that changes no output, as was proven at port time, the encoder does not compute it
+    in `eval()`: rows are cut at their ends, and those of like lengths run together. The numbers are the same within rounding.
     """
 
-    def __init__(self, spec: TowerSpec, store: Store, *, frozen: frozenset[str] = frozenset()) -> None:
+    skip_padding: bool
+
+    def __init__(
+        self, spec: TowerSpec, store: Store, *, frozen: frozenset[str] = frozenset(), skip_padding: bool = True
+    ) -> None:
         super().__init__()
+        self.skip_padding = skip_padding
         self.spec = spec
         self.inputs, self.outputs = spec.inputs, spec.outputs
         self.defaults = {name: store[key] for name, key in spec.defaults.items()}
@@ -58,6 +69,7 @@ class Tower(nn.Module):
         self._renamed = spec.renamed()
         self._batched = {item.name for item in spec.inputs if is_batched(item)}
         self._row_work: float | None = None  # counted at the first run
+        self._place_work: float | None = None  # of one place of a row, where padding is skipped
         self._check()
         self.eval()
 
@@ -179,7 +191,7 @@ class Tower(nn.Module):
 
     def _is_small(self, columns: Columns, rows: int) -> bool:
         """Whether one thread is faster than several: decided by the graph and the number of rows alone."""
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" or self._skips():
             return False
         if self._row_work is None:
             if not self._splittable or self._whole(columns, rows):
@@ -195,9 +207,9 @@ class Tower(nn.Module):
         prepared = self._prepared(columns)
         if self.device.type == "cuda":
             with full_precision():
-                encoded = self.encoder(**self._on_device(prepared))
+                encoded = self._encode(prepared, only)
         else:
-            encoded = self.encoder(**self._on_device(prepared))
+            encoded = self._encode(prepared, only)
         if only is not None and only in encoded:
             return {only: encoded[only]}
         if self._postprocess is None:
@@ -208,6 +220,41 @@ class Tower(nn.Module):
             after = self._postprocess(**{name: _hosted(both[name], dtype) for name, dtype in wanted.items()})
         both.update(after)
         return {spec.name: both[spec.name] for spec in self.outputs}
+
+    def _encode(self, prepared: Columns, only: str | None) -> Outputs:
+        """The encoder's outputs; without computing padding, where the outputs that are wanted do not depend on it."""
+        encoder = self.spec.encoder
+        wanted = {only} if only is not None and only in encoder.outputs else set(encoder.outputs)
+        if not self._skips() or any(wanted - set(each.outputs) for each in self.spec.padding):
+            return self.encoder(**self._on_device(prepared))
+        given = {name: prepared[name] for name in self._encoder_inputs}
+        if self._place_work is None:
+            self._place_work = self._work_of_place(given)
+
+        def run(inputs: Columns, places: float) -> Outputs:
+            inputs = self._on_device(inputs)
+            if self.device.type == "cpu" and places * cast(float, self._place_work) <= SMALL:
+                found = on_one_thread(functools.partial(self.encoder, **inputs))
+            else:
+                found = self.encoder(**inputs)
+            return {name: found[name] for name in wanted}
+
+        return run_cut(run, given, self.spec.padding, budget=budget_of(self._place_work), splittable=self._splittable)
+
+    def _skips(self) -> bool:
+        """Whether padding is left out now: not where gradients are followed, nor where a compiler or a mode looks on."""
+        return bool(self.skip_padding and self.spec.padding) and not torch.is_grad_enabled() and readable()
+
+    def _work_of_place(self, given: Columns) -> float:
+        """Multiplications for one place of a row, counted on a few of the first row; infinite where they are not to be told."""
+        few = {name: value[:1] if isinstance(value, Tensor) and value.ndim else value for name, value in given.items()}
+        count = min(8, *(few[each.input].shape[1] for each in self.spec.padding))
+        for each in self.spec.padding:
+            few |= {name: few[name][:, :count] for name in each.along}
+        try:
+            return work_of(self.encoder, self._on_device(few)) / (count * len(self.spec.padding))
+        except (*KERNEL_ERRORS, AttributeError):  # a graph that wants more than one row, or an encoder of the user's
+            return math.inf
 
     def _prepared(self, columns: Columns) -> Columns:
         if self._renamed:
@@ -400,7 +447,7 @@ class Tower(nn.Module):
                 store[name] = value
         spec = TowerSpec(
             self.spec.preprocess, self.encoder.graph, self.spec.postprocess,
-            self.inputs, self.outputs, self.spec.embedding, self.spec.defaults,
+            self.inputs, self.outputs, self.spec.embedding, self.spec.defaults, self.spec.padding,
         )  # fmt: skip
         return Side(spec, {**self._store, **store}, self.frozen)
 
@@ -425,6 +472,14 @@ class Tower(nn.Module):
             raise CheckpointError(f"the output {missing[0]!r} of the signature comes out of no graph")
         if spec.embedding is not None and spec.embedding not in {item.name for item in self.outputs}:
             raise CheckpointError(f"the embedding {spec.embedding!r} is not an output of the signature")
+        for each in spec.padding:
+            ranks = {item.name: len(item.shape or ()) for item in spec.encoder.inputs}
+            wrong = [name for name in (each.input, *each.along) if ranks.get(name, 0) < 2]
+            wrong += [name for name in each.outputs if name not in spec.encoder.outputs]
+            if wrong or each.input not in each.along:
+                raise CheckpointError(
+                    f"the padding of {each.input!r} names {(wrong or [each.input])[0]!r}, which has no rows to cut"
+                )
         if unknown := sorted(spec.defaults.keys() - {item.name for item in self.inputs}):
             raise CheckpointError(f"{unknown[0]!r} has a default, but is not an input of the signature")
 

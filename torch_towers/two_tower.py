@@ -217,18 +217,20 @@ def load(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
     verify: bool | None = None,
+    skip_padding: bool = True,
 ) -> TwoTower:
     """The towers of a checkpoint folder, ready to run. Weights are mapped from the file, not copied.
 
     `dtype` ("bfloat16", `torch.float16`, ...) stands for float32 in the encoders. `verify`: whether the sha256 of all weights is
     checked; None: where they have at most 64 MiB (vocabularies, config.json and the table of the weights always are).
+    `skip_padding` False computes what stands behind the end of a text too (see `Tower`).
     Errors: `CheckpointError` says which file is wrong, and how.
     """
     _check_device(device)
     found = read_checkpoint(path, verify=verify)
     try:
         query, candidate = (
-            None if side is None else Tower(side.spec, side.store, frozen=side.frozen)
+            None if side is None else Tower(side.spec, side.store, frozen=side.frozen, skip_padding=skip_padding)
             for side in (found.query, found.candidate)
         )
     except TorchTowersError:

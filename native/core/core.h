@@ -85,5 +85,15 @@ PyObject *hashes(PyObject *self, PyObject *args);
 PyObject *ngrams(PyObject *self, PyObject *args);
 PyObject *replace_classes(PyObject *self, PyObject *args);
 PyObject *split_classes(PyObject *self, PyObject *args);
+PyObject *hash_integers(PyObject *self, PyObject *args);
+PyObject *decode(PyObject *self, PyObject *args);
+PyObject *encode_codes(PyObject *self, PyObject *args);
+PyObject *fill_rows(PyObject *self, PyObject *args);
+PyObject *chunks(PyObject *self, PyObject *args);
+PyObject *distinct(PyObject *self, PyObject *args);
+PyObject *split(PyObject *self, PyObject *args);
+PyObject *ascii_case(PyObject *self, PyObject *args);
+PyObject *cut(PyObject *self, PyObject *args);
+PyObject *read_numbers(PyObject *self, PyObject *args);
 
 #endif

@@ -142,3 +142,36 @@ PyObject *hashes(PyObject *self, PyObject *args) {
     if (!fits) { PyErr_SetString(PyExc_ValueError, "the buffer has another size"); return NULL; }
     return PyBool_FromLong(plain);
 }
+
+/* The decimal text of an integer, in the last bytes of `room`. */
+static Bytes decimal(int64_t value, unsigned char room[20]) {
+    unsigned char *at = room + 20;
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do *--at = (unsigned char)('0' + rest % 10); while (rest /= 10);
+    if (value < 0) *--at = '-';
+    return (Bytes){at, room + 20 - at};
+}
+
+/* hash_integers(values, key, out) -> bool: what `hashes` gives for the decimal texts of int64s. */
+PyObject *hash_integers(PyObject *self, PyObject *args) {
+    const int one = 1;
+    PyObject *given, *target;
+    const char *secret;
+    Py_ssize_t size;
+    Py_buffer values, out;
+    uint64_t key[2] = {0, 0};
+    unsigned char room[20];
+    if (!PyArg_ParseTuple(args, "Oy#O", &given, &secret, &size, &target)) return NULL;
+    if (size != 0 && size != sizeof key) { PyErr_SetString(PyExc_ValueError, "the key must have 16 bytes, or none"); return NULL; }
+    if (*(const char *)&one != 1) Py_RETURN_FALSE;
+    memcpy(key, secret, (size_t)size);
+    if (PyObject_GetBuffer(given, &values, PyBUF_C_CONTIGUOUS) < 0) return NULL;
+    if (writable(target, values.len / 8, 8, &out) < 0) { PyBuffer_Release(&values); return NULL; }
+    for (Py_ssize_t i = 0; i < values.len / 8; i++) {
+        Bytes text = decimal(((int64_t *)values.buf)[i], room);
+        ((uint64_t *)out.buf)[i] = size ? siphash(key, text.at, (uint64_t)text.size) : fingerprint64(text.at, (uint64_t)text.size);
+    }
+    PyBuffer_Release(&values);
+    PyBuffer_Release(&out);
+    Py_RETURN_TRUE;
+}

@@ -27,7 +27,7 @@ from porting.errors import CorruptModelError, PortingError
 from porting.flat_graph import effects
 from porting.flat_graph.flatten import as_graph, flatten
 from porting.names import outermost
-from porting.registry import CONVERTERS, DRAWS, Entry, converter, load_converters
+from porting.registry import CONVERTERS, DRAWS, Entry, converter
 from porting.saved_model import Function, FunctionRef, SavedModel
 from porting.served import AS_WRITTEN, Served, as_served
 from torch_towers.checkpoint.graph_json import MAX_DEPTH
@@ -75,7 +75,6 @@ class Context:
     """
 
     def __init__(self, model: SavedModel, served: Served = AS_WRITTEN, captured: frozenset[str] = frozenset()) -> None:
-        load_converters()
         self.model = model
         self.served = served
         self.captured = captured

@@ -16,6 +16,7 @@ import torch
 
 from porting import budget
 from porting.conversion import folding
+from porting.conversion.effects import EFFECTS, has_effect
 from porting.conversion.values import Constant, Operand, Sizes, Value, constant
 from porting.errors import PortingError
 from porting.names import Namer, clean
@@ -28,6 +29,21 @@ from torch_towers.program.program import walk
 from torch_towers.program.shapes import WithoutCompiler
 
 _PROBES = ((3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41), (43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97))
+
+
+_SMALL = 256  # elements of a constant that is the same as another of equal values
+
+
+def _content(value: Constant) -> Any:
+    """What makes a constant the same as another: equal numbers where it is small, else being the same object."""
+    array = value.array
+    if not isinstance(array, torch.Tensor) or not 0 < array.numel() <= _SMALL:
+        return id(array)
+    return (
+        value.dtype,
+        value.shape,
+        array.clone(memory_format=torch.contiguous_format).view(-1).view(torch.uint8).numpy().tobytes(),
+    )
 
 
 class Emitter:
@@ -47,10 +63,11 @@ class Emitter:
         self._node_names = Namer()
         self._written: dict[Any, Any] = {}
         self._size_of: dict[str, Value] = {}
-        self._held: dict[int, tuple[str, Any]] = {}
+        self._held: dict[Any, tuple[str, Any]] = {}  # constants that are stored, by what they are
         self._symbol_of: dict[str, str] = {}  # a `size` node -> the free size that it reads
         self._expressions: dict[str, tuple[str, tuple[Any, ...]]] = {}  # a `size_add`, ... node -> what it computes
         self._symbols = 0
+        self.counts: dict[str, Sizes] = {}  # a float that a size was cast to -> the size
         self.equal_rows: list[tuple[str, str]] = []  # first sizes that the graph wants to be equal
         self.rows_of: dict[str, Size] = {}  # a partition of rows -> the free size of what it parts
         self.known: dict[str, Value] = {}  # reference -> what is known of the value
@@ -201,13 +218,14 @@ class Emitter:
         return f"?{self._symbols}"
 
     def _store_constant(self, value: Constant) -> Value:
-        held = self._held.get(id(value.array))
+        key = _content(value)
+        held = self._held.get(key)
         if held is None:
             if folding.is_splat(value.array):
                 self.budget.spend("fold_bytes", folding.stored_bytes(value.array), self.scope or "constant")
             name = self.names.tensor(f"{self.place}.constant" if self.place else "constant")
             self.store[name] = value.array
-            held = self._held[id(value.array)] = (
+            held = self._held[key] = (
                 name,
                 value.array,
             )  # keeps the array alive, so that its id stays its own
@@ -312,15 +330,7 @@ class Emitter:
         return list(found)
 
 
-EFFECTS = frozenset({"check"})
-"""Ops that stay although nothing uses their results: TensorFlow's assertions."""
 UNFOLDABLE = EFFECTS | {"size"}
-
-
-def has_effect(node: Node) -> bool:
-    """True for checks, and for branches and loops that hold one."""
-    bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
-    return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)
 
 
 def _values(operands: Any, known: Mapping[str, Value]) -> Any:

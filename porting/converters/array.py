@@ -14,7 +14,7 @@ from porting.conversion.shape_arithmetic import as_sizes, scalar, vector
 from porting.conversion.values import Constant, Sizes, Value, constant
 from porting.converters.basics import read
 from porting.errors import PortingError
-from torch_towers.graph.dtypes import TORCH_DTYPES
+from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph.graph import Node, Size
 
 Emit = ConvertingEmitter
@@ -474,18 +474,29 @@ def one_hot(t: Emit, indices: Any, depth: Sizes, on: Any, off: Any, *, axis: int
 # -- ranges and padding -------------------------------------------------------------------------------------------------
 
 
-@converter("Range", refuses="floats that are only known at run time")
+@converter("Range", refuses="floats that are only known at run time, sizes aside")
 def range_(t: Emit, start: Any, limit: Any, delta: Any) -> Any:
     dtype = next(operand.dtype for operand in (start, limit, delta))
     if dtype in INTEGERS:
         first, last, step = (_number(t, operand) for operand in (start, limit, delta))
     elif all(isinstance(operand, Constant) for operand in (start, limit, delta)):
         first, last, step = (operand.python() for operand in (start, limit, delta))
+    elif dtype in FLOATS and all(_whole(t, operand) is not None for operand in (start, limit, delta)):
+        counted = range_(t, *(_whole(t, operand) for operand in (start, limit, delta)))
+        return t.cast(counted, dtype=dtype)
     else:
         raise PortingError(f"Range {t.scope!r} counts in {dtype} between bounds that are only known at run time")
     found = t.arange(first, last, step, dtype=dtype)
     counts = isinstance(first, int) and first == 0 and isinstance(step, int) and step == 1
     return shaped(t, found, [t.symbol(last)]) if counts else found
+
+
+def _whole(t: Emit, operand: Any) -> Any:
+    """A rank-0 float that is a whole number for certain, as an integer: a constant, or a size that was cast. None for all else."""
+    if not isinstance(operand, Constant):
+        return t.counts.get(operand.ref)
+    number = operand.python()
+    return constant(int(number), torch.int64) if float(number).is_integer() else None
 
 
 def _number(t: Emit, operand: Any) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.values import Constant, Sizes, Value
 from porting.converters.random import Uniform
 from porting.errors import PortingError
-from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.dtypes import FLOATS, torch_dtype
 
 Emit = ConvertingEmitter
 
@@ -179,10 +181,6 @@ def l2_loss(t: Emit, x: Any) -> Any:
 
 
 def _like(number: float, x: Any) -> Any:
-    import torch
-
-    from torch_towers.graph.dtypes import torch_dtype
-
     return torch.tensor(number, dtype=torch_dtype(x.dtype))
 
 
@@ -204,7 +202,10 @@ def cast(t: Emit, x: Any, *, SrcT: str, DstT: str, Truncate: bool = False) -> An
         return t.to_integer(x, dtype=DstT)
     if SrcT.startswith("complex") and not DstT.startswith("complex"):
         return cast(t, t.real(x), SrcT="float32" if SrcT == "complex64" else "float64", DstT=DstT)
-    return t.cast(x, dtype=DstT)
+    found = t.cast(x, dtype=DstT)
+    if isinstance(x, Sizes) and isinstance(found, Value):
+        t.counts[found.ref] = x
+    return found
 
 
 _MANTISSA = {"bfloat16": 7, "float16": 10, "float32": 23, "float64": 52}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from porting.flat_graph.control_flow_v1 import OPS, kind
-from porting.registry import CONVERTERS, load_converters
+from porting.registry import CONVERTERS
 from porting.saved_model import Function, FunctionRef
 from torch_towers.graph.graph import Graph, Node, node_of
 
@@ -179,7 +179,6 @@ def _computes(node: Node) -> bool:
 
 def _ops(node: Node, functions: Functions, state_of: StateOf) -> Iterator[tuple[Node, StateOf]]:
     """`node`; where it is a branch, a loop or a call, the ops inside it, each with what knows the states there."""
-    load_converters()
     pending, seen = [(node, state_of)], set[Any]()
     while pending:
         node, state_of = pending.pop()

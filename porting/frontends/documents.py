@@ -16,7 +16,7 @@ import numpy as np
 from porting.errors import PortingError
 from porting.flat_graph.effects import normal, upstream
 from porting.flat_graph.subgraph import Cut
-from porting.registry import CONVERTERS, load_converters
+from porting.registry import CONVERTERS
 from porting.saved_model.names import Names
 from torch_towers.graph.dtypes import TORCH_DTYPES
 from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of
@@ -65,7 +65,6 @@ def front(graph: Graph, wanted: str | None = None, schema: Schema | None = None)
 
 def _parsers(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:
     """The last ops without converter, where they and what they need are nothing but a parser of the signature's text."""
-    load_converters()
     missing = {name for name in upstream(graph.outputs.values(), nodes) if nodes[name].op not in CONVERTERS}
     above = {name: upstream([name], nodes, {}) for name in missing}
     needed = set[str]().union(*above.values())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from porting.lifting.lift import Refusal, View, renamed
-from porting.lifting.patterns import number
+from porting.lifting.editable import renamed
+from porting.lifting.patterns import Refusal, number
+from porting.lifting.view import View
 from torch_towers.graph.graph import Graph, Node, node_of
 
 

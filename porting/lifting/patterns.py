@@ -63,6 +63,10 @@ class Match:
         return replace(self, nodes=(*self.nodes, node.name))
 
 
+class Refusal(Exception):  # noqa: N818  (no error: what it says is part of the report)
+    """A pattern matched, but lifting it could change a number or a name: the sentence says why. Raised before anything is written."""
+
+
 class Pattern:
     """A formula. `p.find(nodes, operand, match)` yields every way in which `operand` is that formula."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Weight, square
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, Weight, square
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 
@@ -17,9 +18,12 @@ def _swaps_last(perm: Any) -> bool:
 
 _KEY = Any_("key")
 _TURNED_KEY = Apply("matrix_transpose", _KEY) | Apply("transpose", _KEY, perm=_swaps_last)
+_SWAPPED = Apply("transpose", Any_("query") * Number(name="query_scale") | Any_("query") / Number(name="query_divisor"),
+                 perm=lambda perm: perm is not None and tuple(perm) == (0, 2, 1, 3), name="swapped")  # fmt: skip
 _QUERY = (
     Any_("query") * Number(name="query_scale")
     | Any_("query") / Number(name="query_divisor")
+    | _SWAPPED
     | Any_("query")
 )  # fmt: skip
 
@@ -29,7 +33,43 @@ def _formula(product: Pattern, values: Any) -> Pattern:
     scores = product * Number(name="scale") | product / Number(name="divisor") | product
     let_through = Apply("logical_and", Number(1.0), Any_("mask")) | Any_("mask")
     masked = Apply("where", let_through, scores, Number(name="low")) | Apply("add", scores, Any_("bias")) | scores
-    return values(Apply("softmax", masked))
+    shares = Apply("softmax", masked)
+    return values(Apply("where", Any_("mask"), shares, Number(0.0), name="emptied") | shares)
+
+
+def _swaps_heads(perm: Any) -> bool:
+    return perm is not None and tuple(perm) == (0, 2, 1, 3)
+
+
+def _heads_first(p: Pattern) -> Pattern:
+    """`[batch, places, heads, dim]` as `[batch, heads, places, dim]`."""
+    return Apply("transpose", p, perm=_swaps_heads)
+
+
+def _turns(perm: Any) -> bool:
+    return perm is not None and tuple(perm) == (0, 2, 3, 1)
+
+
+@rewrite("", Apply("matmul", Any_("a"), Apply("transpose", Any_("b"), perm=_turns)))
+def turned_in_two_steps(view: View, root: Node, match: Match) -> None:
+    """`[batch, places, heads, dim]` as `[batch, heads, dim, places]`: heads to the front, then the matrices turned."""
+    shape, dtype = view.shape(match["b"]), view.dtype(match["b"])
+    if shape is None or len(shape) != 4:
+        raise Refusal("a shape is not known")
+    batch, places, heads, dim = shape
+    first = view.before(root, "transpose", match["b"], known=(dtype, (batch, heads, places, dim)), perm=(0, 2, 1, 3))
+    turned = view.before(root, "matrix_transpose", first, known=(dtype, (batch, heads, dim, places)))
+    view.rewrite(root, "matmul", match["a"], turned)
+
+
+@rewrite("", Apply("transpose", Apply("matmul", Any_("a"), Apply("matrix_transpose", Any_("b"))), perm=_swaps_last))
+def product_turned(view: View, root: Node, match: Match) -> None:
+    """`(k @ q.T).T` is `q @ k.T`: Keras 3 writes the einsum of scores so."""
+    shape = view.shape(match["a"])
+    if shape is None or len(shape) < 2:
+        raise Refusal("a shape is not known")
+    known = view.dtype(match["a"]), (*shape[:-2], shape[-1], shape[-2])
+    view.rewrite(root, "matmul", match["b"], view.before(root, "matrix_transpose", match["a"], known=known))
 
 
 @rewrite(
@@ -97,13 +137,37 @@ def _write(view: View, root: Node, match: Match, *, heads_last: bool) -> None:
     dtypes = {view.dtype(ref) for ref in (*operands, root.name)}
     if len(dtypes) != 1 or not dtypes <= set(FLOATS):
         raise Refusal("its operands are not floats of one dtype")
+    if match.get("swapped") is not None:  # queries are scaled before their heads are put first
+        swapped = view.nodes[match["swapped"]]
+        known = view.dtype(swapped.name), view.shape(swapped.name)
+        operands[0] = view.before(root, "transpose", operands[0], known=known, perm=swapped.attrs["perm"])
     shapes = [view.shape(ref) for ref in operands]
     if any(shape is None or not 3 <= len(shape) <= 4 or len(shape) != len(shapes[0] or ()) for shape in shapes):
         raise Refusal("its operands are not known to have three or four axes each")
     scale = (match.get("scale") or 1.0) * (match.get("query_scale") or 1.0)
     scale /= (match.get("divisor") or 1.0) * (match.get("query_divisor") or 1.0)
     mask = _mask(view, match)
-    view.rewrite(root, "attention", *operands, *mask, scale=float(scale), heads_last=heads_last)
+    empty = {"empty": True} if match.get("emptied") is not None else {}
+    view.rewrite(root, "attention", *operands, *mask, scale=float(scale), heads_last=heads_last, **empty)
+
+
+_FIRST = Apply(
+    "attention",
+    _heads_first(Any_("q")),
+    _heads_first(Any_("k")),
+    _heads_first(Any_("v")),
+    name="inner",
+    heads_last=False,
+)
+
+
+@rewrite("", _heads_first(_FIRST))
+def heads_stay_last(view: View, root: Node, match: Match) -> None:
+    """Heads that are put before the places for attention alone, and back behind them, may stay behind."""
+    inner = view.nodes[match["inner"]]
+    view.rewrite(
+        root, "attention", match["q"], match["k"], match["v"], *inner.inputs[3:], **{**inner.attrs, "heads_last": True}
+    )
 
 
 def _mask(view: View, match: Match) -> tuple[str, ...]:
@@ -165,6 +229,7 @@ def multi_head(view: View, root: Node, match: Match) -> None:
         "bias": linear["query"]["bias"],
         "out_bias": linear["attention_output"]["bias"],
     }
+    args |= {"empty": True} if attention.attrs.get("empty") else {}
     own = {f"{name}.{part}": f"{scope}.{name}.{part}" for name in _NAMES for part in ("weight", "bias")}
     own = {part: tensor for part, tensor in own.items() if tensor in view.store}
     if scope not in view.modules and view.name(scope, own) != scope:

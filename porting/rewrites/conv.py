@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Pattern, Weight
+from porting.lifting.patterns import Any_, Apply, Match, Pattern, Refusal, Weight
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 from torch_towers.ops.conv import torch_kernel

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Weight
+from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node, node_of
 
@@ -219,7 +220,42 @@ def parted_heads(view: View, root: Node, match: Match) -> None:
     before, after = view.shape(match["linear"]), view.shape(root.name)
     if view.module_of(view.nodes[match["linear"]], "Linear") is None or not before or not after:
         raise Refusal("not a Linear, or its shape is not known")
-    sizes = after[len(before) - 1 :]
-    if after[: len(before) - 1] != before[:-1] or len(sizes) < 2 or not all(isinstance(size, int) for size in sizes):
+    sizes, rows = after[len(before) - 1 :], len(before) - 1
+    if len(sizes) < 2 or not all(isinstance(size, int) for size in sizes) or math.prod(sizes) != before[-1]:
+        raise Refusal("the last axis is not parted")
+    if sum(old != new for old, new in zip(before[:-1], after[:rows], strict=True)) > 1:  # of one alone, the others tell
         raise Refusal("other axes change too")
     view.rewrite(root, "split_last", match["linear"], sizes=sizes)
+    view.settle(root.name, (*before[:-1], *sizes))
+
+
+@rewrite("", Apply("reshape", Any_("x")))
+def joined_axes(view: View, root: Node, match: Match) -> None:
+    """The last axes made one, however the sizes before them are spelled."""
+    before, after, node = view.shape(match["x"]), view.shape(root.name), view.node(match["x"])
+    if not before or not after or len(after) < 2 or view.dtype(match["x"]) not in FLOATS:
+        raise Refusal("not floats of a known shape")
+    count = len(before) - len(after) + 1
+    inner = before[len(after) - 1 :]
+    if count < 2 or not all(isinstance(size, int) for size in inner) or math.prod(inner) != after[-1]:
+        raise Refusal("the last axes are not joined")
+    if before[: len(after) - 1] != after[:-1] or (node is not None and node.op in ("parameter", "constant")):
+        raise Refusal("other axes change too")
+    view.rewrite(root, "join_last", match["x"], count=count)
+
+
+@rewrite("", Apply("reshape", Apply("tile", Apply("unsqueeze", Any_("x"), name="apart"), name="tile")))
+def repeated(view: View, root: Node, match: Match) -> None:
+    """Each element of an axis several times, as tf.repeat writes it."""
+    shape, wide, result = view.shape(match["x"]), view.shape(match["tile"]), view.shape(root.name)
+    if shape is None or wide is None or result is None or len(result) != len(shape):
+        raise Refusal("a shape is not known")
+    axis = view.nodes[match["apart"]].attrs["axis"] % len(wide)
+    times = view.nodes[match["tile"]].inputs[1:]
+    count = times[axis]
+    if axis == 0 or not isinstance(count, int) or any(time != 1 for at, time in enumerate(times) if at != axis):
+        raise Refusal("it is not repeated along the new axis alone")
+    size = shape[axis - 1]
+    if not isinstance(size, int) or result != (*shape[: axis - 1], size * count, *shape[axis:]):
+        raise Refusal("the new axis is not joined with the one before it")
+    view.rewrite(root, "repeat_each", match["x"], count=count, axis=axis - 1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Weight
+from porting.lifting.patterns import Any_, Apply, Match, Number, Refusal, Weight
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.graph import Node
 
 _INTEGERS = ("int32", "int64", "size")

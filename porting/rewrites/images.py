@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from porting.conversion.values import Value
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Weight
+from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.graph import Node
 
 _X = Any_("x")

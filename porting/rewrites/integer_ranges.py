@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, number
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, number
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph.graph import ModuleSpec, Node, node_of
 from torch_towers.layers.sentencepiece import SentencepieceIds

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Sum, Weight
+from porting.lifting.patterns import Any_, Apply, Match, Refusal, Sum, Weight
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 

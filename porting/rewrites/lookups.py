@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Source, Where
+from porting.lifting.patterns import Any_, Apply, Match, Number, Refusal, Source, Where
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.graph import Node
 
 _X = Any_("x")

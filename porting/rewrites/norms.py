@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Source, Weight, square
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, Source, Weight, square
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node, node_of
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, zero
+from porting.lifting.patterns import Any_, Apply, Match, Refusal, zero
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 

@@ -2,22 +2,79 @@
 
 from __future__ import annotations
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Weight
+from typing import Any
+
+from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 
-_FROM_START = Apply("slice", Weight("table"), 0, Any_("length"), axis=0, step=1)
+_TABLE, _LENGTH = Weight("table"), Any_("length")
+_FROM_START = (
+    Apply("slice", _TABLE, 0, _LENGTH, axis=lambda axis: axis in (0, 1), step=1, name="cut")
+    | Apply("slice", _TABLE, None, _LENGTH, axis=lambda axis: axis in (0, 1), step=1, name="cut")
+)  # fmt: skip
+
+
+@rewrite("", Apply("add", Any_("x"), Apply("broadcast_to", Any_("rows"), name="wide")))
+def broadcast_by_the_sum(view: View, root: Node, match: Match) -> None:
+    """`x + broadcast_to(rows, shape of x)` is `x + rows`."""
+    shape = view.shape(match["x"])
+    if shape is None or None in shape or view.shape(match["wide"]) != shape:
+        raise Refusal("not made as wide as what it is added to")
+    view.rewrite(root, "add", match["x"], match["rows"])
 
 
 @rewrite("PositionEmbedding", _FROM_START)
 def first_rows(view: View, root: Node, match: Match) -> None:
     """`table[:length]`, the length being the size of something. A table that other ops use stays one weight."""
-    table, length = match["table"], view.node(match["length"])
-    shape = view.shape(table)
-    if shape is None or len(shape) != 2 or view.dtype(table) not in FLOATS:
+    _lift(view, root, match, strict=False)
+
+
+@rewrite("PositionEmbedding", Apply("narrow", _TABLE, 0, _LENGTH, axis=lambda axis: axis in (0, 1), name="cut"))
+def first_rows_strictly(view: View, root: Node, match: Match) -> None:
+    """`tf.slice(table, [0, 0], [length, -1])`, which refuses lengths beyond the table, as KerasHub and tf-models write it."""
+    _lift(view, root, match, strict=True)
+
+
+@rewrite("PositionEmbedding", Apply("add", Any_("x"), _TABLE))
+def all_rows(view: View, root: Node, match: Match) -> None:
+    """`x + table`, a row for each place of texts of one length, or of the patches of an image."""
+    shape, sizes = view.shape(match["x"]), view.shape(match["table"]) or ()
+    places = sizes[1:] if len(sizes) == 3 and sizes[0] == 1 else sizes
+    if shape is None or len(shape) != 3 or len(places) != 2 or shape[1:] != places:
+        raise Refusal(f"what is added has shape {list(sizes)}: it is not a row for each place of [n, places, dim]")
+    args, values = _table(view, match["table"])
+    node = view.before(root, "identity", match["table"], known=(view.dtype(match["table"]), places))
+    view.layer(
+        view.nodes[node], "PositionEmbedding", args, places[0], weights={"weight": match["table"]}, values=values
+    )
+    view.rewrite(root, "add", match["x"], node)
+
+
+def _table(view: View, table: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of the layer, and the table as a matrix where it had one axis more."""
+    shape = view.shape(table) or ()
+    matrix = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    if len(matrix) != 2 or view.dtype(table) not in FLOATS:
         raise Refusal(f"the weight {table!r} is not a float matrix, so it stays a slice")
-    if length is None or length.op != "size":
+    if matrix != shape and len(view.consumers(table)) != 1:
+        raise Refusal(f"the weight {table!r} has an axis too many, and is used elsewhere too")
+    values = {"weight": view.tensor(table).reshape(matrix)} if matrix != shape else {}
+    return {"num_embeddings": matrix[0], "embedding_dim": matrix[1]}, values
+
+
+def _lift(view: View, root: Node, match: Match, *, strict: bool) -> None:
+    table, length = match["table"], view.node(match["length"])
+    args, values = _table(view, table)
+    args |= {"strict": True} if strict else {}
+    if view.nodes[match["cut"]].attrs["axis"] != (1 if values else 0):
+        raise Refusal("it is cut along another axis than that of its rows")
+    fixed = isinstance(match["length"], int) and 0 <= match["length"] <= args["num_embeddings"]
+    if not fixed and (length is None or length.op != "size"):
         raise Refusal("how many rows it takes is not the size of something, so that it may count from the end")
-    args = {"num_embeddings": shape[0], "embedding_dim": shape[1]}
-    view.layer(root, "PositionEmbedding", args, match["length"], weights={"weight": table})
+    result = view.shape(root.name)
+    view.layer(root, "PositionEmbedding", args, match["length"], weights={"weight": table}, values=values)
+    if values and result is not None:  # it had an axis of length one in front, which the sum adds again
+        view.then(root, "unsqueeze", known=(view.dtype(root.name), result[1:]), axis=0)

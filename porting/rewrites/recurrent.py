@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.conversion.emitter import EFFECTS
-from porting.lifting.lift import Refusal, View, rewrite
+from porting.conversion.effects import has_effect
 from porting.lifting.loops import Loop, loop_of
-from porting.lifting.patterns import Any_, Apply, Match, Nodes, Pattern, Weight
+from porting.lifting.patterns import Any_, Apply, Match, Nodes, Pattern, Refusal, Weight
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph.graph import Node, node_of, references
 
@@ -351,7 +352,7 @@ def _check_other_uses(view: View, root: Node, tensors: set[str], operands: Seque
     """The weights change their layout, so that nothing that stays may use them: what only prepares the loop goes with it."""
     live: set[str] = set()
     pending = [node_of(ref) for ref in view.outputs.values()]
-    pending += [node.name for node in view.nodes.values() if node.op in EFFECTS]
+    pending += [node.name for node in view.nodes.values() if has_effect(node)]
     while pending:
         name = pending.pop()
         node = view.nodes.get(name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Sum
+from porting.lifting.patterns import Any_, Apply, Match, Number, Refusal, Sum
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from porting.rewrites.integer_ranges import pieces_of
 from torch_towers.graph.graph import Node
 
@@ -41,6 +42,4 @@ def rows(view: View, root: Node, match: Match) -> None:
     texts = match["texts"]
     view.rewrite(root, "module", texts, module="")
     view.sweep()
-    if not any(node.attrs.get("module") == held for node in view.nodes.values()):
-        del view.modules[held]  # its name is free for the layer that takes its place
-    view.module(view.nodes[root.name], "SentencepieceRows", view.name(view.wanted.get(held, held), {}), args, texts)
+    view.module(view.nodes[root.name], "SentencepieceRows", view.name_in_place_of(held), args, texts)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from porting.lifting.lift import Refusal, View, rewrite
-from porting.lifting.patterns import Any_, Apply, Match, Number, Source
+from porting.lifting.patterns import Any_, Apply, Match, Number, Refusal, Source
+from porting.lifting.registry import rewrite
+from porting.lifting.view import View
 from torch_towers.graph.graph import Node
 
 _X = Any_("x")
@@ -180,10 +181,7 @@ def _lift(view: View, root: Node, lookup: Node, tokens: _Tokens, args: dict[str,
     view.sweep()
     name = view.layers.get(("TextVectorization", repr(sorted(whole.items()))))
     if name is None:
-        if not any(node.attrs.get("module") == held_by for node in view.nodes.values()):
-            del view.modules[held_by]  # its name is free for the layer that takes its place
-        name = view.name(view.wanted.get(held_by, held_by), {})
-        view.layers["TextVectorization", repr(sorted(whole.items()))] = name
+        name = view.layers["TextVectorization", repr(sorted(whole.items()))] = view.name_in_place_of(held_by)
     view.module(view.nodes[root.name], "TextVectorization", name, whole, texts)
 
 

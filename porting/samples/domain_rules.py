@@ -1,4 +1,4 @@
-"""The rules of `porting.samples.domains`: what each group of TF ops says of the values that reach it."""
+"""The rules of `porting.samples.follower`: what each group of TF ops says of the values that reach it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from porting.samples.domains import (
+from porting.samples.follower import (
     HANDLERS,
     LENGTH,
     MOVES,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from porting.samples.domains import Domain
+from porting.samples.follower import Domain
 from porting.samples.regex_samples import samples_of
 
 MARGIN = 1e-6

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import numpy as np
 
 from porting.components import component_of
-from porting.samples import domains, pools
-from porting.samples.domains import Domain, Domains
+from porting.samples import pools
+from porting.samples.domains import Domains, infer
+from porting.samples.follower import LARGE, Domain
 from porting.samples.sample_images import odd_images, sample_images
 from porting.samples.serialized_examples import record
 from porting.saved_model import SavedModel
@@ -52,7 +53,7 @@ def batches(graph: Graph, model: SavedModel, *, seed: int = 0, inside: int = 0) 
     `inside` is how many elements the largest value has that the graph makes of one row: batches are as small as memory wants.
     """
     rng = np.random.default_rng(seed)
-    maker = _Maker(graph, domains.infer(graph, model), rng, LENGTHS[seed % len(LENGTHS)])
+    maker = _Maker(graph, infer(graph, model), rng, LENGTHS[seed % len(LENGTHS)])
     row = max([inside, *(maker.elements(spec) for spec in graph.inputs)])
     largest = max(1, BUDGET // max(1, row))
     if not maker.free:
@@ -233,7 +234,7 @@ class _Maker:
         """The values of pixels or samples of sound, for an input that looks like them."""
         if is_image(spec):
             return 0.0, 1.0
-        return (-1.0, 1.0) if self.elements(spec) > domains.LARGE else None
+        return (-1.0, 1.0) if self.elements(spec) > LARGE else None
 
     def elements(self, spec: TensorSpec) -> int:
         """Of one row."""

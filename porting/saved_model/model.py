@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from porting.budget import Weight
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model.bundle import Bundle, Progress
 from porting.saved_model.calls import node_name
@@ -48,13 +49,6 @@ class Function:
     outputs: tuple[tuple[str, str], ...]
     nodes: tuple[Node, ...]
     control_outputs: tuple[str, ...]
-
-
-class Weight(NamedTuple):
-    """The nodes of a SavedModel's graph and functions as they are stored, and the bytes of the file."""
-
-    nodes: int
-    graph_bytes: int
 
 
 class _Lazy(Mapping[str, _Value]):

@@ -15,7 +15,7 @@ from porting.tower import port_tower
 from tests.corpus.catalog import FOLDER, RECORDED_LATER, REFUSE, SIDE_EFFECTS, Recorded, catalog, entry_of
 from torch_towers.errors import TorchTowersError
 
-COLUMNS = "{:<24} {:<26} {:>6} {:<8} {:>13} {:>7} {:>9} {:>8}  {}"
+COLUMNS = "{:<24} {:<26} {:>6} {:>7} {:>6} {:<8} {:>13} {:>7} {:>9} {:>8}  {}"
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Row:
     name: str
     producer: str
     ops: int = 0
+    left: int = 0  # ops of ours that no layer stands for
+    in_layers: float = 0.0  # of its float parameters
     ported: bool = False
     refused: bool = False
     reports: Sequence[ParityReport] = ()
@@ -42,7 +44,7 @@ class Row:
         floats = [output for output in outputs if output.dtype.startswith("float")]
         verdict = "refused" if self.refused else "equal" if self.good else "NOT" if self.ported else "no"
         return COLUMNS.format(
-            self.name[:24], self.producer[:26], self.ops, verdict, _ids(exact),
+            self.name[:24], self.producer[:26], self.ops, self.left, f"{self.in_layers:.1%}" if self.ported else "-", verdict, _ids(exact),
             f"{max((_ratio(output) for output in floats), default=0.0):.2f}" if floats else "-",
             f"{max((output.worst for output in floats), default=0.0):.1e}" if floats else "-",
             f"{self.seconds:.1f}", self.message,
@@ -64,6 +66,7 @@ def port_entry(recorded: Recorded, signature: str, oracle: Oracle | None = None)
     try:
         ported = port_tower(read(recorded.path), entry_of(signature) or None)
         row.ported, row.ops = True, len(ported.tf_graph.nodes)
+        row.left, row.in_layers = ported.remaining.total(), ported.layer_share
         later = (recorded.name, signature) in RECORDED_LATER or not recorded.signatures  # or nothing is recorded
         reports = [] if later else [verify_with_reference(ported, recorded.arrays())]
         if oracle is not None:
@@ -99,8 +102,10 @@ def main(arguments: Sequence[str]) -> int:
     if not entries:
         print(f"no SavedModels at {FOLDER}: set TORCH_TOWERS_CORPUS to their folder")
         return 2
-    print(COLUMNS.format("name", "producer", "ops", "ported", "ids equal", "RMS", "max", "seconds", ""))
-    print(COLUMNS.format("", "(TensorFlow)", "", "", "", "ratio", "error", "", ""))
+    print(
+        COLUMNS.format("name", "producer", "ops", "raw ops", "in", "ported", "ids equal", "RMS", "max", "seconds", "")
+    )
+    print(COLUMNS.format("", "(TensorFlow)", "", "left", "layers", "", "", "ratio", "error", "", ""))
     if tensorflow_installed():
         with Oracle() as oracle:
             found = rows(entries, oracle)

@@ -15,6 +15,7 @@ from porting.parity.comparison import verify_with_tensorflow
 from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
+from tests.corpus.sources import assert_clean, assert_source
 from tests.witness import as_array
 
 for producer in ("keras", "tf_keras", "tensorflow_recommenders", "tensorflow_text"):
@@ -44,3 +45,18 @@ def test_equal_to_tensorflow(built: Built, lifts: bool, saved: Callable[..., Pat
     if lifts:
         fewer = {kind: (port.lifted[kind], count) for kind, count in built.lifted.items() if port.lifted[kind] < count}
         assert not fewer, f"lifted, and expected: {fewer}"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sources of these towers are."""
+    return tmp_path_factory.mktemp("written")
+
+
+@pytest.mark.parametrize("built", TOWERS, ids=str)
+def test_source_gives_what_the_port_gives(built: Built, saved: Callable[..., Path], sources: Path) -> None:
+    assert_source(ported(built, saved), sources, str(built))
+
+
+def test_sources_are_clean(sources: Path) -> None:
+    assert_clean(sources / "sources")

@@ -6,6 +6,7 @@ Needs no TensorFlow. TORCH_TOWERS_CORPUS names the folder; without it nothing is
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.corpus.catalog import (
     catalog,
     entry_of,
 )  # fmt: skip
+from tests.corpus.sources import assert_clean, assert_source
 
 if not catalog():
     pytest.skip("TORCH_TOWERS_CORPUS names no folder of SavedModels", allow_module_level=True)
@@ -47,6 +49,12 @@ def _entries(*groups: str) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sources of these towers are."""
+    return tmp_path_factory.mktemp("written")
+
+
 def test_the_catalog_is_read() -> None:
     """A reader of the catalogue that finds half of it would leave the other half untested."""
     folders = {path.parent.name for path in FOLDER.glob("*/saved_model.pb")}
@@ -55,12 +63,17 @@ def test_the_catalog_is_read() -> None:
 
 
 @pytest.mark.parametrize("recorded, signature", _entries(FEATURES, EVERY))
-def test_equal_to_what_tensorflow_recorded(recorded: Recorded, signature: str) -> None:
+def test_equal_to_what_tensorflow_recorded(recorded: Recorded, signature: str, sources: Path) -> None:
     ported = port_tower(read(recorded.path), entry_of(signature))
     report = verify_with_reference(ported, recorded.arrays())
     assert report.passed, "\n".join(report.lines())
     assert report.batches == 1
     assert set(report.outputs) == set(ported.tf_graph.outputs)
+    assert_source(ported, sources, f"{recorded}-{signature}")
+
+
+def test_sources_are_clean(sources: Path) -> None:
+    assert_clean(sources / "sources")
 
 
 @pytest.mark.parametrize("recorded", [item for item in catalog(REFUSE) if item.name in MISSING], ids=str)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from porting import converters, rewrites  # noqa: F401  (fill CONVERTERS and REWRITES for what is tested by itself)
+
 WORDS = ["red", "green", "blue", "größe"]
 EDGES = [0.5, 18.0, 65.0]
 

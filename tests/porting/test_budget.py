@@ -28,8 +28,7 @@ except PortingError as error:
 
 def ported(folder: Path, **limits: int) -> str:
     """What becomes of a port in a process of its own, within five seconds and 300 MB."""
-    imports = "from porting.tower import port_tower; from porting.registry import load_converters; load_converters()"
-    return within_budget(_PORT, str(folder), setup=imports, **limits)
+    return within_budget(_PORT, str(folder), setup="from porting.tower import port_tower", **limits)
 
 
 def twice(name: str, inner: str) -> Any:

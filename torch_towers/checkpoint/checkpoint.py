@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from torch_towers.graph.dtypes import TORCH_DTYPES
 from torch_towers.graph.graph import Graph
 from torch_towers.graph.registry import Strings
 from torch_towers.graph.similarity import Similarity, check_similarity
-from torch_towers.graph.spec import TowerSpec
+from torch_towers.graph.spec import Padding, TowerSpec
 from torch_towers.program.binding import Store
 from torch_towers.program.program import used_names, walk
 
@@ -206,6 +206,7 @@ class _Writer:
             "shared": {name: key for name, key in names.items() if key != f"{side}.{name}"},
             "names": used,
             **written,
+            **({"padding": [asdict(item) for item in spec.padding]} if spec.padding else {}),
         }
 
     def index(self, candidates: Candidates) -> Any:
@@ -388,7 +389,7 @@ _TOWER = {"inputs", "outputs", "embedding", "defaults", "shared", "names", "prep
 def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, dict[str, str]]:
     """One tower, and where each name in it is stored."""
     where = f"{CONFIG}: towers.{side}"
-    fields = mapping(data, where, _TOWER, {"postprocess"})
+    fields = mapping(data, where, _TOWER, {"postprocess", "padding"})
     shared = mapping(fields["shared"], f"{where}.shared")
     names: dict[str, str] = {}
     for item in sequence(fields["names"], f"{where}.names"):
@@ -414,10 +415,25 @@ def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, 
             label(key, f"{where}.defaults"): text(value, f"{where}.defaults")
             for key, value in mapping(fields["defaults"], f"{where}.defaults").items()
         },
+        padding=tuple(
+            _padding(item, f"{where}.padding") for item in sequence(fields.get("padding", []), f"{where}.padding")
+        ),
     )
     if missing := sorted({*spec.defaults.values()} - names.keys()):
         raise CheckpointError(f"{where}.defaults: the checkpoint has no {missing[0]!r}")
     return spec, names
+
+
+def _padding(data: Any, where: str) -> Padding:
+    """Where rows of the encoder's inputs end."""
+    fields = mapping(data, where, {"input", "value", "along", "outputs"})
+    value = fields["value"]
+    if not isinstance(value, (bool, int, float)):
+        raise CheckpointError(f"{where}: the value behind the end of a row must be a number, not {value!r}")
+    along, outputs = (
+        tuple(label(item, where) for item in sequence(fields[key], where)) for key in ("along", "outputs")
+    )
+    return Padding(label(fields["input"], where), value, along, outputs)
 
 
 def _index(data: Any, kinds: Mapping[str, Kind]) -> tuple[str, str | None, int]:

@@ -10,13 +10,26 @@ from torch_towers.graph.graph import Graph, TensorSpec, node_of, references
 
 
 @dataclass(frozen=True, slots=True)
+class Padding:
+    """Where rows of the encoder's inputs end: behind the last place at which the input `[rows, length]` is not `value`.
+
+    What stands behind the end changes none of `outputs`, so that the inputs `along` `[rows, length, ...]` may be cut there.
+    """
+
+    input: str
+    value: float
+    along: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TowerSpec:
     """The three graphs of a tower and its signature.
 
     `preprocess` takes the signature's inputs (by their names, or in their order where a name cannot be a graph's) and gives
     what the encoder takes, by the encoder's names. `encoder` is tensors only. `postprocess`, where a string or table comes after
     the tensors, takes outputs of both by their names. `embedding` is the output that `encode_*` gives, None: the only output, or the
-    only float output of rank 2. `defaults` names, for inputs that may be left out, the tensor or vocabulary in the store that stands in.
+    only float output of rank 2. `defaults` names, for inputs that may be left out, the tensor or vocabulary in the store that stands in. `padding` says where rows may be cut.
     """
 
     preprocess: Graph
@@ -26,6 +39,7 @@ class TowerSpec:
     outputs: tuple[TensorSpec, ...]
     embedding: str | None = None
     defaults: Mapping[str, str] = field(default_factory=dict[str, str])
+    padding: tuple[Padding, ...] = ()
 
     def renamed(self) -> dict[str, str]:
         """The name of each input in `preprocess`, where names differ: then they correspond by position. Errors: `CheckpointError`."""

@@ -15,7 +15,7 @@ class MultiHeadAttention(nn.Module):
     """Attention of several heads between four projections, `query`, `key`, `value` and `attention_output`.
 
     `[batch, t, query_features], [batch, s, key_features], [batch, s, value_features], [..., t, s] -> [batch, t, out_features]`.
-    The mask is that of `attention`. Source: Keras MultiHeadAttention.
+    The mask is that of `attention`, and so is `empty`. Source: Keras MultiHeadAttention.
     """
 
     def __init__(
@@ -30,9 +30,10 @@ class MultiHeadAttention(nn.Module):
         scale: float,
         bias: bool = True,
         out_bias: bool = True,
+        empty: bool = False,
     ) -> None:
         super().__init__()
-        self.heads, self.scale = heads, scale
+        self.heads, self.scale, self.empty = heads, scale, empty
         self.query = nn.Linear(query_features, heads * key_dim, bias)
         self.key = nn.Linear(key_features, heads * key_dim, bias)
         self.value = nn.Linear(value_features, heads * value_dim, bias)
@@ -40,7 +41,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = (self._parted(x) for x in (self.query(query), self.key(key), self.value(value)))
-        found = attention(query, key, value, mask, scale=self.scale, heads_last=True)
+        found = attention(query, key, value, mask, scale=self.scale, heads_last=True, empty=self.empty)
         return self.attention_output(join_last(found, count=2))
 
     def _parted(self, x: Tensor) -> Tensor:

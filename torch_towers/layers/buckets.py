@@ -11,7 +11,6 @@ from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, module
 from torch_towers.ops.hashing import hash_bucket_fast, hash_bucket_strong
 from torch_towers.ops.math import bucketize
-from torch_towers.ops.numerals import as_string
 from torch_towers.ops.segments import bincount
 
 
@@ -28,11 +27,10 @@ class Hashing:
         self._salt, self._mask = tuple(salt), mask_value
 
     def __call__(self, x: Tensor | Strings) -> Tensor:
-        texts = as_string(x) if isinstance(x, Tensor) else x
         if self._salt:
-            buckets = hash_bucket_strong(texts, num_buckets=self._bins, key=self._salt)
+            buckets = hash_bucket_strong(x, num_buckets=self._bins, key=self._salt)
         else:
-            buckets = hash_bucket_fast(texts, num_buckets=self._bins)
+            buckets = hash_bucket_fast(x, num_buckets=self._bins)
         if self._mask is None:
             return buckets
         masked = torch.as_tensor(x == self._mask)

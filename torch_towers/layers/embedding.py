@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from torch_towers.errors import InputError
 from torch_towers.graph.registry import module
 
 
@@ -31,14 +32,18 @@ class Embedding(nn.Embedding):
 class PositionEmbedding(nn.Module):
     """A vector for each place, the first ones of a table: `length -> [length, dim]`.
 
-    A length beyond the table gives all of it. Source: Keras layers of positions, `table[:length]`.
+    A length beyond the table gives all of it; where it is `strict`, an `InputError`.
+    Source: Keras layers of positions, `table[:length]`, tf.slice (strict), `x + table`.
     """
 
-    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+    def __init__(self, num_embeddings: int, embedding_dim: int, strict: bool = False) -> None:
         super().__init__()
+        self.strict = strict
         self.weight = nn.Parameter(torch.zeros(num_embeddings, embedding_dim))
 
     def forward(self, length: int) -> Tensor:
+        if self.strict and length > len(self.weight):
+            raise InputError(f"Expected size[0] in [0, {len(self.weight)}], but got {length}")
         return self.weight[:length]
 
     def extra_repr(self) -> str:

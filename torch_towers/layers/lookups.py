@@ -77,8 +77,16 @@ class Vocabulary:
         out = np.empty(len(keys), np.int64)
         left = find(self.words, keys, None if self.oov_buckets else self.oov_id, out)
         if left is not None:
-            out[left] = self._unknown_ids(keys[left].tolist())
+            out[left] = self._unknown(keys[left])
         return out
+
+    def _unknown(self, keys: Any) -> Any:
+        """The ids of strings or int64s that the vocabulary lacks."""
+        if not self.oov_buckets:
+            return self.oov_id
+        if self._integers:
+            return self.oov_id + keys % self.oov_buckets
+        return self.oov_id + hash_bucket_fast(keys, num_buckets=self.oov_buckets).numpy()
 
     def _array_of_list(self, tokens: list[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
         if native.core is not None and not self.oov_buckets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from torch_towers.graph.registry import module
@@ -14,6 +15,21 @@ LayerNorm = module()(nn.LayerNorm)
 
 Source: Keras LayerNormalization.
 """
+
+
+RMSNorm = module()(nn.RMSNorm)
+"""Divided by the root of the mean square over the last axes, then scaled: `[..., *shape] -> [..., *shape]`.
+
+Source: Keras RMSNormalization, the norms of T5, Llama and Mistral.
+"""
+
+
+@module()
+class OffsetRMSNorm(nn.RMSNorm):
+    """`nn.RMSNorm` whose scale is `1 + weight`: `[..., *shape] -> [..., *shape]`. Source: the norms of Gemma."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, 1.0 + self.weight, self.eps)
 
 
 @module()

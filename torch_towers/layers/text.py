@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import Spec, Strings, module
 from torch_towers.kernels import native
 from torch_towers.layers.lookups import Vocabulary
-from torch_towers.layers.text_pipeline import Change, function_of, pipeline_of
+from torch_towers.layers.text_pipeline import Change, pipeline_of
+from torch_towers.ops.regex import regex_replace
 from torch_towers.ops.segments import ragged_bincount
-from torch_towers.ops.strings import strings
+from torch_towers.ops.strings import lower, ngrams, split, strings
 
 
 def _rows_spec(
@@ -61,7 +61,6 @@ class TextVectorization:
         if lowercase:
             self.changes.append(("lower", {"encoding": {"ascii": "", "utf-8": "utf-8"}[lowercase]}))
         self.changes += [("regex_replace", {"pattern": pattern, "rewrite": rewrite}) for pattern, rewrite in replace]
-        self._functions = [function_of(*change) for change in self.changes]
         self._separator = separator or None
         self._ngrams, self._ngram_separator = tuple(ngrams), ngram_separator
         self._mode, self.length, self.pad_id, self._size, self._dtype = output_mode, length, pad_id, size, dtype
@@ -76,30 +75,22 @@ class TextVectorization:
         return self.without_core(x.ravel().tolist())
 
     def without_core(self, texts: list[bytes]) -> Tensor:
-        """The same of a list of texts, step by step."""
-        for change in self._functions:
-            texts = list(map(change, texts))
-        rows = [self._tokens(text) for text in texts]
-        ids = self.vocabulary.array(strings(list(chain.from_iterable(rows)), (-1,)))
-        lengths = [len(row) for row in rows]
-        if self._mode != "int":
-            return self._counted(ids, lengths)
-        return self._padded(ids, lengths)
+        """The same of a list of texts, op by op."""
+        x = strings(texts, (-1,))
+        for op, attrs in self.changes:
+            x = {"lower": lower, "regex_replace": regex_replace}[op](x, **attrs)
+        indices, tokens, _ = split(x, sep=self._separator or b"")
+        lengths = torch.bincount(indices[:, 0], minlength=len(texts))
+        if self._ngrams:
+            splits = nn.functional.pad(lengths.cumsum(0), (1, 0))
+            tokens, splits = ngrams(tokens, splits, separator=self._ngram_separator, widths=self._ngrams)
+            lengths = splits.diff()
+        ids = self.vocabulary.array(tokens)
+        return self._padded(ids, lengths.numpy()) if self._mode == "int" else self._counted(ids, lengths)
 
-    def _tokens(self, text: bytes) -> list[bytes]:
-        tokens = text.split(self._separator)
-        if not self._ngrams:
-            return tokens
-        join = self._ngram_separator.join
-        grams: list[bytes] = []
-        for width in self._ngrams:
-            grams += tokens if width == 1 else map(join, zip(*[tokens[i:] for i in range(width)], strict=False))
-        return grams
-
-    def _padded(self, ids: np.ndarray[Any, np.dtype[np.int64]], lengths: list[int]) -> Tensor:
-        counts = np.array(lengths, np.int64)
-        width = self.length or (int(counts.max()) if len(lengths) else 0)
-        out = np.full((len(lengths), width), self.pad_id, np.int64)
+    def _padded(self, ids: np.ndarray[Any, np.dtype[np.int64]], counts: Any) -> Tensor:
+        width = self.length or (int(counts.max()) if len(counts) else 0)
+        out = np.full((len(counts), width), self.pad_id, np.int64)
         kept = np.arange(width) < counts[:, None]
         if int(counts.max(initial=0)) <= width:
             out[kept] = ids
@@ -108,8 +99,8 @@ class TextVectorization:
             out[kept] = ids[columns < width]
         return torch.as_tensor(out)
 
-    def _counted(self, ids: np.ndarray[Any, np.dtype[np.int64]], lengths: list[int]) -> Tensor:
-        splits = torch.tensor([0, *lengths]).cumsum(0)
+    def _counted(self, ids: np.ndarray[Any, np.dtype[np.int64]], lengths: Tensor) -> Tensor:
+        splits = nn.functional.pad(lengths.cumsum(0), (1, 0))
         weights = torch.empty(0, dtype=torch_dtype(self._dtype))
         values = torch.from_numpy(ids)  # type: ignore[reportUnknownMemberType]
         return ragged_bincount(splits, values, self._size, weights, binary_output=self._mode == "multi_hot")

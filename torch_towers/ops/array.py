@@ -118,6 +118,12 @@ def tile(x: Tensor | Strings, *multiples: int) -> Tensor | Strings:
 
 
 @op()
+def repeat_each(x: Tensor, *, count: int, axis: int) -> Tensor:
+    """Each element of an axis `count` times: `[..., n, ...] -> [..., n * count, ...]`. Source: tf.repeat, Keras GroupQueryAttention."""
+    return x.repeat_interleave(count, axis)
+
+
+@op()
 def zeros_like(x: Tensor | Strings) -> Tensor | Strings:
     """Zeros, or empty strings, in the shape of `x`. Source: tf.raw_ops.ZerosLike."""
     return torch.zeros_like(x) if isinstance(x, Tensor) else np.full(x.shape, b"", dtype=object)

@@ -14,16 +14,18 @@ from torch_towers.kernels.fast_path import readable
 
 @op()
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, scale: float, heads_last: bool = False
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, scale: float, heads_last: bool = False,
+    empty: bool = False,
+) -> Tensor:  # fmt: skip
     """`softmax(scale * query @ key.T + mask) @ value`: `[..., t, dim], [..., s, dim], [..., s, out] -> [..., t, out]`.
 
     `mask` broadcasts to `[..., t, s]`: floats are added; where a boolean is False nothing is taken, and a place that may take
-    nothing takes the average of all, as in TensorFlow. `heads_last` says that operands and result are `[batch, t, heads, dim]`.
+    nothing takes the average of all, as in TensorFlow, or 0 where it is `empty`, as in Keras 3. `heads_last` says that operands and result are `[batch, t, heads, dim]`.
     Source: Keras MultiHeadAttention, Attention.
     """
     if heads_last:
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    some: Tensor | None = None
     if mask is not None and mask.dtype == torch.bool:
         some = mask.any(-1, keepdim=True)
         query, mask = torch.where(some, query, 0.0), mask | ~some  # equal scores for a place that may take nothing
@@ -31,7 +33,19 @@ def attention(
         result = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     else:
         result = torch.softmax(_scores(query * scale @ key.mT, mask), -1) @ value
+    if empty and some is not None:
+        result = torch.where(some, result, 0.0)
     return result.transpose(1, 2) if heads_last else result
+
+
+@op()
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Positions as rotations: the halves `a, b` of the last axis become `a cos - b sin, b cos + a sin`: `[..., dim] -> [..., dim]`.
+
+    `cos` and `sin` broadcast to `x`. Source: KerasHub RotaryEmbedding.
+    """
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
 
 
 def _scores(products: Tensor, mask: Tensor | None) -> Tensor:

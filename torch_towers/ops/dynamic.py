@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import Spec, op, returns
+from torch_towers.kernels import sparse
 from torch_towers.ops.rows import Rows, distinct, take
 
 
@@ -45,6 +46,9 @@ def unique(x: Rows, *, axis: int | None, dtype: str) -> tuple[Rows, Tensor, Tens
         if x.ndim != 1:
             raise InputError(f"unique expects a 1D vector of strings, not shape {x.shape}")
         return _unique_strings(x, torch_dtype(dtype))
+    found = sparse.distinct(x)
+    if found is not None:
+        return found[0], found[1].to(torch_dtype(dtype)), found[2].to(torch_dtype(dtype))
     at = axis or 0
     rows = x if x.ndim == 1 else x.movedim(at, 0).reshape(x.shape[at], -1)
     _, inverse, counts = distinct(rows, None if x.ndim == 1 else 0)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_towers.errors import InputError
 from torch_towers.graph.registry import Spec, Strings, elementwise, op
 from torch_towers.kernels import native
+from torch_towers.ops.numerals import as_string
 
 try:
     import farmhash
@@ -37,26 +38,32 @@ def _buckets(hashes: Hashes, num_buckets: int) -> Tensor:
     return torch.from_numpy((hashes % np.uint64(num_buckets)).view(np.int64))  # type: ignore[reportUnknownMemberType]
 
 
-def _hashes(x: Strings, key: bytes, hash_of: Callable[[bytes], int]) -> Hashes:
-    """The hash of each string: by the native core (SipHash under `key`, Fingerprint64 where it is empty), else by `hash_of`."""
-    hashes = np.empty(x.shape, np.uint64)
+def hashes_of(x: Strings | Tensor, key: bytes, hash_of: Callable[[bytes], int]) -> Hashes:
+    """The hash of each string, of an integer's decimal text: by the native core (SipHash under `key`, Fingerprint64 where it is empty), else by `hash_of`."""
+    hashes = np.empty(tuple(x.shape), np.uint64)
+    if isinstance(x, Tensor):
+        if native.core is not None and x.dtype in (torch.int64, torch.int32):
+            numbers = x.to(torch.int64).contiguous().numpy()
+            if native.core.hash_integers(numbers, key, hashes):
+                return hashes
+        x = as_string(x)
     if native.core is None or not native.core.hashes(np.ascontiguousarray(x), key, hashes):
         hashes.reshape(-1)[:] = np.fromiter(map(hash_of, x.ravel().tolist()), np.uint64, x.size)
     return hashes
 
 
 @op(stage="host", infer=_BUCKETS)
-def hash_bucket_fast(x: Strings, *, num_buckets: int) -> Tensor:
-    """FarmHash Fingerprint64 modulo `num_buckets`: `[...] -> [...]` int64. Source: tf.raw_ops.StringToHashBucketFast."""
+def hash_bucket_fast(x: Strings | Tensor, *, num_buckets: int) -> Tensor:
+    """FarmHash Fingerprint64 modulo `num_buckets`: `[...] -> [...]` int64, integers as decimal text. Source: tf.raw_ops.StringToHashBucketFast."""
     if fingerprint64 is None:
         raise InputError(
             "this tower hashes strings, and the package pyfarmhash is not installed: pip install pyfarmhash"
         )
-    return _buckets(_hashes(x, b"", fingerprint64), num_buckets)
+    return _buckets(hashes_of(x, b"", fingerprint64), num_buckets)
 
 
 @op(stage="host", infer=_BUCKETS)
-def hash_bucket_strong(x: Strings, *, num_buckets: int, key: tuple[int, ...]) -> Tensor:
+def hash_bucket_strong(x: Strings | Tensor, *, num_buckets: int, key: tuple[int, ...]) -> Tensor:
     """SipHash-2-4 under a key of two integers, modulo `num_buckets`: `[...] -> [...]` int64.
 
     Source: tf.raw_ops.StringToHashBucketStrong.
@@ -67,7 +74,7 @@ def hash_bucket_strong(x: Strings, *, num_buckets: int, key: tuple[int, ...]) ->
         )
     secret = struct.pack("<2Q", *[part & _MASK for part in key])
     return _buckets(
-        _hashes(x, secret, lambda text: int.from_bytes(siphash24(text, key=secret).digest(), "little")), num_buckets
+        hashes_of(x, secret, lambda text: int.from_bytes(siphash24(text, key=secret).digest(), "little")), num_buckets
     )
 
 

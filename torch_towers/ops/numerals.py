@@ -16,6 +16,7 @@ from torch import Tensor
 from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import dtype_name, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, op
+from torch_towers.kernels import native
 from torch_towers.ops.strings import each, items_of, strings
 
 
@@ -84,11 +85,21 @@ def to_number(x: Strings, *, dtype: str) -> Tensor:
     """
     texts = x.ravel().tolist()
     if dtype in ("float32", "float64"):
-        values = np.array(list(map(_float, texts)), np.float64)
+        values = _plain_numbers(x, np.float64)
+        if values is None:
+            values = np.array(list(map(_float, texts)), np.float64)
         if dtype == "float32":
             values = _round_once(values, texts)
         return torch.as_tensor(values).reshape(x.shape)
     limits = torch.iinfo(torch_dtype(dtype))
+    plain = _plain_numbers(x, np.int64)
+    if (
+        plain is not None
+        and limits.min <= plain.min(initial=0)
+        and plain.max(initial=0) <= limits.max
+        and limits.min < 0
+    ):
+        return torch.as_tensor(plain.astype(dtype)).reshape(x.shape)
     syntax = _INTEGER if limits.min < 0 else _UNSIGNED
     numbers: list[int] = []
     for text in texts:
@@ -100,6 +111,14 @@ def to_number(x: Strings, *, dtype: str) -> Tensor:
             raise _not_a_number(text)
         numbers.append(number)
     return torch.as_tensor(np.array(numbers, dtype)).reshape(x.shape)
+
+
+def _plain_numbers(x: Strings, dtype: type[np.generic]) -> np.ndarray[Any, Any] | None:
+    """Decimal numbers by the native core; None where one is something else."""
+    found = np.empty(x.size, dtype)
+    if native.core is None or not native.core.read_numbers(np.ascontiguousarray(x), dtype is np.float64, found):
+        return None
+    return found
 
 
 def _long_integer(digits: bytes) -> int:

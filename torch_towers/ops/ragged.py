@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import dtype_name, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, op
+from torch_towers.kernels import sparse
 from torch_towers.kernels.fast_path import readable
 from torch_towers.ops.rows import Rows, concat, filled, place, ranges, take
 from torch_towers.ops.sizes import as_sizes
@@ -268,6 +269,10 @@ def ragged_fill_empty_rows(
     count = int(rows)
     if count == 0 and rowids.numel():
         raise InputError(f"Received SparseTensor with nrows = 0 but value_rowids.shape[0] = {rowids.numel()}")
+    found = sparse.fill_rows(rowids[:, None], count) if count >= 0 else None
+    if found is not None:
+        out, position, empty = found[0].reshape(-1), *found[1:]
+        return out, place(filled((len(out),), default), position, values), empty, position
     position, starts, empty = filled_positions(rowids, count, "value_rowids({})")
     total = rowids.numel() + int(empty.sum())
     out = torch.empty(total, dtype=torch.int64)

@@ -26,7 +26,7 @@ def regex_replace(x: Strings, *, pattern: bytes, rewrite: bytes, replace_global:
     texts = _replaced_by_class(x, pattern, rewrite) if replace_global else None
     if texts is None:
         return each(replace, x)
-    for row in [row for row, text in enumerate(texts) if text is None]:  # it is not UTF-8
+    for row in [row for row, text in enumerate(texts) if text is None] if None in texts else ():  # it is not UTF-8
         texts[row] = replace(x.ravel()[row])
     return strings(texts, x.shape)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch_towers.errors import InputError
 from torch_towers.graph.registry import Spec, op
+from torch_towers.kernels import sparse
 from torch_towers.kernels.fast_path import plain, readable
 from torch_towers.ops.rows import ranges
 
@@ -154,10 +155,14 @@ def segment_chunks(indices: Tensor, segment_ids: Tensor, *num_segments: int) -> 
     operands. Without `num_segments` there are as many segments as the last id says. Errors: `InputError` for ids out of order or
     range.
     """
+    last = int(segment_ids[-1]) + 1 if segment_ids.numel() else 0
+    count = int(num_segments[0]) if num_segments else last
+    if segment_ids.numel() == indices.shape[0] and count >= 0:
+        found = sparse.chunks(segment_ids, count)
+        if found is not None:
+            return found
     _check_sorted(segment_ids, indices.shape[0])
     ids = segment_ids.to(torch.int64)
-    last = int(ids[-1]) + 1 if ids.numel() else 0
-    count = int(num_segments[0]) if num_segments else last
     if last > count:
         raise InputError(f"segment ids must be < {count}" if num_segments else "segment ids must be >= 0")
     lengths = torch.bincount(ids, minlength=count)
@@ -179,7 +184,7 @@ def sparse_segment_reduce(
     additions this follows: first up to nine rows, then groups of eight.
     """
     rows = indices.to(torch.int64)
-    if readable(rows) and bool(((rows < 0) | (rows >= data.shape[0])).any()):
+    if readable(rows) and not _within(rows, data.shape[0]):
         at = int(((rows < 0) | (rows >= data.shape[0])).nonzero()[0])
         raise InputError(f"indices[{at}] == {int(rows[at])} out of range [0, {data.shape[0]})")
     total = _sums_of_bags(data, rows, chunks, owners, lengths) if plain(data, rows) else None
@@ -195,6 +200,13 @@ def sparse_segment_reduce(
         scaled = total * (1 / divisor)
         total = scaled if readable(few) and bool(few.all()) else torch.where(few, scaled, total / divisor)
     return total.to(data.dtype)
+
+
+def _within(rows: Tensor, count: int) -> bool:
+    if not rows.numel():
+        return True
+    low, high = torch.aminmax(rows)
+    return int(low) >= 0 and int(high) < count
 
 
 def _sums_of_bags(data: Tensor, rows: Tensor, chunks: Tensor, owners: Tensor, lengths: Tensor) -> Tensor | None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from torch_towers.errors import InputError
 from torch_towers.graph.registry import Infer, Number, Spec, Strings, op, returns
+from torch_towers.kernels import sparse
+from torch_towers.ops.hashing import fingerprint64, hashes_of
 from torch_towers.ops.rows import Rows, concat, distinct, filled, ints, place, ranges, take
 from torch_towers.ops.sizes import as_sizes
 
@@ -51,8 +53,10 @@ def sparse_reshape(indices: Tensor, shape: Tensor, new_shape: Tensor) -> tuple[T
 
     Errors: `InputError` where the numbers of elements differ. Source: tf.raw_ops.SparseReshape.
     """
-    size = int(shape.prod())
     wanted = ints(new_shape)
+    if wanted == ints(shape) and min(wanted, default=0) >= 0:
+        return indices, shape
+    size = int(shape.prod())
     if wanted.count(-1) > 1:
         raise InputError("only one output dimension may be -1")
     if any(axis < -1 for axis in wanted):
@@ -128,6 +132,10 @@ def sparse_fill_empty_rows(
     rows = indices[:, 0]
     if count == 0 and rows.numel():
         raise InputError(f"Received SparseTensor with dense_shape[0] = 0 but indices.shape[0] = {rows.numel()}")
+    found = sparse.fill_rows(indices, count) if count >= 0 else None
+    if found is not None:
+        out_indices, position, empty = found
+        return out_indices, place(filled((len(out_indices),), default), position, values), empty, position
     position, starts, empty = filled_positions(rows, count, "indices({}, 0)")
     total = int(torch.bincount(rows, minlength=count).clamp(min=1).sum()) if count else 0
     out_indices = torch.zeros((total, indices.shape[1]), dtype=torch.int64)
@@ -448,7 +456,7 @@ def fingerprints(values: Rows) -> Hashes:
     """Strings by FarmHash's Fingerprint64, integers as they are: uint64."""
     if isinstance(values, Tensor):
         return values.to(torch.int64).numpy().view(np.uint64)
-    return np.array([farmhash.fingerprint64(item) for item in values.tolist()], np.uint64)  # type: ignore[arg-type]  # its stub says str; it takes bytes
+    return hashes_of(values, b"", fingerprint64)
 
 
 def cross_hashes(hashes: Sequence[Hashes], picked: Sequence[Tensor], start: int | None, buckets: int) -> Tensor:

@@ -49,13 +49,23 @@ def lower(x: Strings, *, encoding: str = "") -> Strings:
 
     Source: tf.raw_ops.StringLower.
     """
-    return each(lower_utf8 if encoding else bytes.lower, x)
+    return _cased(lower_utf8, x, upper=False) if encoding else each(bytes.lower, x)
 
 
 @op(stage="host", infer=_SAME)
 def upper(x: Strings, *, encoding: str = "") -> Strings:
     """Upper case: `[...] -> [...]`, with encodings as in `lower`. Source: tf.raw_ops.StringUpper."""
-    return each(upper_utf8 if encoding else bytes.upper, x)
+    return _cased(upper_utf8, x, upper=True) if encoding else each(bytes.upper, x)
+
+
+def _cased(case: Callable[[bytes], bytes], x: Strings, *, upper: bool) -> Strings:
+    """`case` of every element; that of ASCII by the native core."""
+    if native.core is None:
+        return each(case, x)
+    cased = native.core.ascii_case(np.ascontiguousarray(x), upper)
+    for row in [row for row, text in enumerate(cased) if text is None] if None in cased else ():
+        cased[row] = case(x.ravel()[row])
+    return strings(cased, x.shape)
 
 
 @op(stage="host", infer=_SAME)
@@ -77,6 +87,8 @@ def split(x: Strings, *, sep: bytes = b"", maxsplit: int = -1) -> tuple[Tensor, 
 
     `sep` empty splits at runs of ASCII white space. Source: tf.raw_ops.StringSplitV2.
     """
+    if maxsplit < 0 and (found := _split_natively(x, sep, _SEPARATOR if sep else _SPACES, not sep)) is not None:
+        return found
     if maxsplit == 0:
         parts = [[text] for text in x.ravel().tolist()]
     elif sep:
@@ -86,6 +98,23 @@ def split(x: Strings, *, sep: bytes = b"", maxsplit: int = -1) -> tuple[Tensor, 
     else:
         parts = [_split_white_space(text, maxsplit) for text in x.ravel().tolist()]
     return _sparse_rows(parts, x)
+
+
+_SPACES, _SEPARATOR, _ANY, _EACH = range(4)
+"""How the native core splits: at white space, at a text as a whole, at any byte of it, into bytes."""
+
+
+def _split_natively(x: Strings, marks: bytes, how: int, skip_empty: bool) -> tuple[Tensor, Strings, Tensor] | None:
+    found = (
+        None
+        if native.core is None or x.ndim != 1
+        else native.core.split(np.ascontiguousarray(x), marks, how, skip_empty)
+    )
+    if found is None:
+        return None
+    parts, indices, longest = found
+    where = np.frombuffer(indices, np.int64).reshape(-1, 2)
+    return torch.from_numpy(where), strings(parts, (-1,)), torch.tensor([len(x), longest])  # type: ignore[reportUnknownMemberType]
 
 
 def _split_white_space(text: bytes, maxsplit: int) -> list[bytes]:
@@ -100,6 +129,8 @@ def split_at_any(x: Strings, *, delimiters: bytes, skip_empty: bool = True) -> t
 
     An empty string has no parts. Source: tf.raw_ops.StringSplit.
     """
+    if (found := _split_natively(x, delimiters, _ANY if delimiters else _EACH, skip_empty)) is not None:
+        return found
     if not delimiters:
         parts = [[text[i : i + 1] for i in range(len(text))] for text in x.ravel().tolist()]
         return _sparse_rows(parts, x)
@@ -277,11 +308,16 @@ def substr(x: Strings, pos: Tensor, length: Tensor, *, unit: str = "BYTE") -> St
     Raises InputError where `pos` lies outside a string. Source: tf.raw_ops.Substr.
     """
     shape = x.shape if tuple(pos.shape) == x.shape or not pos.ndim else np.broadcast_shapes(x.shape, tuple(pos.shape))
+    if native.core is not None:
+        places, sizes = (value.to(torch.int64).expand(shape).contiguous().numpy() for value in (pos, length))
+        cut = native.core.cut(np.ascontiguousarray(np.broadcast_to(x, shape)), places, sizes, unit != "BYTE")
+        if cut is not None:
+            return strings(cut, shape)
     texts = np.broadcast_to(x, shape).ravel().tolist()
     positions = items_of(pos.expand(shape))
     lengths = items_of(length.expand(shape))
-    cut = _cut_bytes if unit == "BYTE" else _cut_characters
-    return strings([cut(*item) for item in zip(texts, positions, lengths, range(len(texts)), strict=True)], shape)
+    of_one = _cut_bytes if unit == "BYTE" else _cut_characters
+    return strings([of_one(*item) for item in zip(texts, positions, lengths, range(len(texts)), strict=True)], shape)
 
 
 def _cut_text(text: str, pos: int, length: int, index: int) -> str:

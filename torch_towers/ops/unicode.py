@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_towers.errors import InputError
 from torch_towers.formats.unicode_13 import SCRIPT_RUNS
 from torch_towers.graph.registry import Spec, Strings, elementwise, op
+from torch_towers.kernels import native
 
 _UNKNOWN = 103  # ICU's number for code points that are unassigned, private or surrogates
 _REPLACEMENT = 0xFFFD
@@ -275,15 +276,33 @@ def unicode_decode(
     Source: tf.raw_ops.UnicodeDecode, tf.raw_ops.UnicodeDecodeWithOffsets.
     """
     decoder = _decoder(input_encoding)
+    kind = torch.int32 if splits_dtype == "int32" else torch.int64
+    if decoder is _decode_utf8 and not replace_control and native.core is not None:
+        parts = native.core.decode(np.ascontiguousarray(x))
+        if parts is not None:
+            codes, starts, splits = (
+                _numbers(part, dtype) for part, dtype in zip(parts, (np.int32, np.int64, np.int64), strict=True)
+            )
+            return (splits.to(kind), codes, starts) if offsets else (splits.to(kind), codes)
+    return _decoded(x, decoder, errors, replacement, replace_control, kind, offsets)
+
+
+def _numbers(part: bytearray, dtype: type[np.generic]) -> Tensor:
+    return torch.from_numpy(np.frombuffer(part, dtype))  # type: ignore[reportUnknownMemberType]
+
+
+def _decoded(
+    x: Strings, decoder: Decoder, errors: str, replacement: int, control: bool, kind: torch.dtype, offsets: bool
+) -> tuple[Tensor, ...]:
+    """What `unicode_decode` gives, character by character."""
     codes: list[int] = []
     starts: list[int] = []
     splits = [0]
     for text in x.ravel().tolist():
-        for code, offset, _ in _characters(text, decoder, errors, replacement, replace_control):
+        for code, offset, _ in _characters(text, decoder, errors, replacement, control):
             codes.append(code)
             starts.append(offset)
         splits.append(len(codes))
-    kind = torch.int32 if splits_dtype == "int32" else torch.int64
     found = torch.tensor(splits, dtype=kind), torch.tensor(codes, dtype=torch.int32)
     return (*found, torch.tensor(starts, dtype=torch.int64)) if offsets else found
 
@@ -300,6 +319,12 @@ def unicode_encode(
 
     Raises InputError for what is no code point where `errors` is "strict". Source: tf.raw_ops.UnicodeEncode.
     """
+    if native.core is not None and output_encoding == "UTF-8" and codes.dtype == torch.int32:
+        texts = native.core.encode_codes(codes.contiguous().numpy(), splits.to(torch.int64).contiguous().numpy())
+        if texts is not None:
+            found: Strings = np.empty(len(texts), object)
+            found[:] = texts
+            return found
     values: list[int] = codes.tolist()  # type: ignore[reportUnknownMemberType]
     bounds: list[int] = splits.tolist()  # type: ignore[reportUnknownMemberType]
     if bounds[:1] != [0] or bounds[-1] != len(values) or any(a > b for a, b in itertools.pairwise(bounds)):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from porting.conversion.convert import CONVERTERS, Context, convert, converter
+from porting.conversion.convert import Context, convert
 from porting.errors import PortingError
+from porting.registry import CONVERTERS, converter
 from porting.saved_model import Function, FunctionRef
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 from torch_towers.program.program import Program

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from porting.conversion.convert import CONVERTERS, load_converters, unsupported
+from porting.conversion.convert import unsupported
 from porting.conversion.refusals import BEFORE, REFUSALS, refusal_of
+from porting.registry import CONVERTERS
 from torch_towers.graph.graph import Graph, Node
 
 
@@ -28,7 +29,6 @@ def tensorflows_ops() -> set[str]:
 
 
 def test_every_op_is_ported_or_refused() -> None:
-    load_converters()
     ops = tensorflows_ops()
     assert len(ops) > 1400 and "SentencepieceOp" in ops
     assert sorted(op for op in ops - set(CONVERTERS) - set(BEFORE) if refusal_of(op) is None) == []
@@ -36,7 +36,6 @@ def test_every_op_is_ported_or_refused() -> None:
 
 def test_no_line_of_the_table_is_dead() -> None:
     """A name that TensorFlow does not have, or that is ported by now, is not refused."""
-    load_converters()
     left = tensorflows_ops() - set(CONVERTERS) - set(BEFORE)
     dead = [name for refusal in REFUSALS for name in refusal.names if not any(fnmatchcase(op, name) for op in left)]
     assert dead == [], ", ".join(dead)

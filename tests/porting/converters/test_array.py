@@ -490,6 +490,20 @@ def test_shifts_and_padding_known_at_run_time() -> None:
     check_function(build, [{"x": x, "value": np.float32(-7)}, {"x": x[:3], "value": np.float32("nan")}])
 
 
+def test_a_range_of_floats_up_to_a_size() -> None:
+    """As KerasHub counts places: whole numbers of a float dtype."""
+
+    def build(x: Any) -> Any:
+        size = tf.shape(x)[0]
+        return (
+            tf.range(0.0, tf.cast(size, tf.float32), 1.0),
+            tf.range(1.0, tf.cast(size + 4, tf.float32), 2.0),
+        )
+
+    x = NUMBERS.reshape(-1, 6)
+    check_function(build, [{"x": x}, {"x": x[:1]}, {"x": x[:0]}])
+
+
 def test_what_the_optimizer_and_old_graphs_write() -> None:
     """Layouts, offsets and copies."""
 

@@ -7,8 +7,8 @@ import pkgutil
 from collections.abc import Iterator
 from types import ModuleType
 
-from porting.conversion.convert import CONVERTERS, load_converters
 from porting.converters.random import SAMPLES  # refused whatever their operands: tests/porting/test_dropout.py
+from porting.registry import CONVERTERS
 from tests.porting import converters
 from tests.witness import Case
 
@@ -42,13 +42,11 @@ def cases() -> list[Case]:
 
 
 def test_every_op_has_a_case() -> None:
-    load_converters()
     covered = {row.op for row in cases()} | {op for module in modules() for op in getattr(module, "COVERED", ())}
     assert set(CONVERTERS) - covered - set(SAMPLES) == set()
 
 
 def test_every_attribute_is_varied_in_a_case() -> None:
-    load_converters()
     varied = {(row.op, name) for row in cases() for name in (*row.attrs, *row.operands)}
     covered = {op for module in modules() for op in getattr(module, "COVERED", ())}
     missing = [

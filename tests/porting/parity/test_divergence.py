@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.conversion.convert import CONVERTERS, load_converters
 from porting.parity.comparison import verify_with_tensorflow
 from porting.parity.divergence import first_difference
 from porting.parity.oracle import Oracle
+from porting.registry import CONVERTERS
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
 from tests.witness import tf
@@ -35,7 +35,6 @@ def broken(people: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any]
 
 def wrong(monkeypatch: pytest.MonkeyPatch, op: str, change: Any) -> None:
     """Puts `change(t, right)` in the place of what the converter of `op` gives."""
-    load_converters()
     entry = CONVERTERS[op]
     function = lambda t, *operands, **attrs: change(t, entry.function(t, *operands, **attrs))  # noqa: E731
     monkeypatch.setitem(CONVERTERS, op, replace(entry, function=function))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.porting.rewrites import convolutions
+from tests.porting.rewrites import convolutions, transformers
 from tests.witness import tf
 
 TOKENS = ["a", "b", "c", "d e", "é"]
@@ -39,6 +39,9 @@ def build(name: str, folder: Path) -> Path:
     path = folder / name.replace(" ", "_")
     if name == "near_misses":
         _near_misses(path)
+        return path
+    if name.startswith("transformer "):
+        transformers.write(name.split()[1], path)
         return path
     if name == "near_convolutions":
         convolutions.near_misses(path)
@@ -338,7 +341,7 @@ def _near_misses(path: Path) -> None:
             self.tied, self.open, self.open_bias = weight("tied", 8, 8), weight("open", 8, 8), weight("open_bias", 8)
             self.wide, self.scalar_bias = weight("wide", 8, 4), weight("scalar_bias", 1)
             self.mixed, self.square = weight("mixed", 8, 2, 8), weight("square", 8, 8)
-            self.rows = weight("rows", 5, 3)
+            self.rows, self.places = weight("rows", 5, 3), weight("places", 5, 1)
             self.wq, self.wo = weight("block_0/wq", 8, 3), weight("block_0/wo", 8, 3)
             self.gamma, self.beta = weight("gamma", 8), weight("beta", 8)
             self.table, self.shared, self.shared_bias = (
@@ -391,6 +394,11 @@ def _near_misses(path: Path) -> None:
             out["wide_bias"] = tf.matmul(
                 tf.nn.softmax(tf.matmul(s, 2.0 * s, transpose_b=True) + tf.ones([2, 1, 1, 5])), s
             )
+            out["rms_middle"] = s * tf.math.rsqrt(tf.reduce_mean(s * s, 1, keepdims=True) + 1e-6) * self.gamma
+            out["rms_other"] = s * tf.math.rsqrt(tf.reduce_mean(tf.square(s + 1.0), -1, keepdims=True) + 1e-6)
+            first, second = tf.split(s, 2, -1)
+            out["not_rotated"] = s * tf.cos(self.gamma) + tf.concat([-first, second], -1) * tf.sin(self.gamma)
+            out["no_positions"] = s + self.places
             out["wq"], out["wo"] = tf.matmul(x, self.wq), tf.matmul(x, self.wo)
             out["last_rows"] = tf.reduce_sum(self.rows[: tf.shape(x)[0] - 2], 0)
             out["gaps"] = self.gaps.lookup(t)

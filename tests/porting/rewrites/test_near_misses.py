@@ -43,6 +43,9 @@ def test_refusals(almost: Exported) -> None:
     assert "it is not a bias" in linear
     assert "and nn.LayerNorm over the last ones" in almost.refusal("LayerNorm")
     assert "do not count up by one, so it stays a table" in almost.refusal("Lookup")
+    assert "it normalizes over axes [1], and nn.RMSNorm over the last ones" in almost.refusal("RMSNorm")
+    assert "it is not the second half that is negated and put first" in almost.refusal("rotate")
+    assert "it is not a row for each place of [n, places, dim]" in almost.refusal("PositionEmbedding")
     text = almost.refusal("TextVectorization")
     assert "not from a split" in text
     assert "its rows are not those of its texts" in text
@@ -52,6 +55,7 @@ def test_what_stays(almost: Exported) -> None:
     stays = {
         "tied": "matmul", "other_variance": "add", "other_length": "mul", "not_gelu": "mul", "not_swish": "mul",
         "logits": "matmul", "cut_rows": "ragged_to_tensor", "other_rows": "ragged_to_tensor", "gaps": "LookupTable",
+        "rms_middle": "mul", "rms_other": "mul", "not_rotated": "add", "no_positions": "add",
     }  # fmt: skip
     assert {name: almost.kind(name) for name in stays} == stays
     assert almost.kind("norm") == "LayerNorm"

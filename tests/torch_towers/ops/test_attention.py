@@ -79,3 +79,14 @@ def test_it_compiles_with_free_sizes() -> None:
     exported = torch.export.export(Layer(), given_to, dynamic_shapes=(free, free, free, free))
     other = (*operands(7, 2, 4, 5), torch.rand(7, 1, 4, 5) < 0.5)
     torch.testing.assert_close(exported.module()(*other), Layer()(*other))
+
+
+def test_a_place_that_may_take_nothing_gets_nothing_where_it_is_empty() -> None:
+    query, key, value = operands(2, 2, 3, 4)
+    allowed = torch.ones(2, 1, 3, 4, dtype=torch.bool)
+    allowed[1, :, 2] = False
+    for last in (False, True):
+        given_to = [x.transpose(1, 2) if last else x for x in (query, key, value)]
+        found = attention(*given_to, allowed, scale=0.5, heads_last=last, empty=True)
+        expected = torch.where(allowed.any(-1, keepdim=True), formula(query, key, value, allowed, 0.5), 0.0)
+        torch.testing.assert_close(found.transpose(1, 2) if last else found, expected)

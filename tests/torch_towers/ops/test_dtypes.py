@@ -122,6 +122,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("ragged_gather", (SPLITS, VALUES, torch.tensor([1, 0])), {"rank": 1}),
     ("ragged_range", (torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0]), torch.tensor([0.5, 0.5])), {"dtype": "int64"}),
     ("ragged_to_sparse", (SPLITS, VALUES), {}), ("ragged_fill_empty_rows", (torch.tensor([0, 2, 2]), VALUES, 3, torch.tensor(0.5)), {}),
+    ("repeat_each", (X,), {"count": 2, "axis": 0}), ("rotate", (X, Y, ROW), {}),
     ("join_last", (X[None],), {"count": 2}), ("split_last", (X,), {"sizes": (2, 2)}),
     *(("attention", (X[None, None], Y[None, None], X[None, None], *mask), {"scale": 0.5})
       for mask in ((), (torch.tensor([[True, False, True]]),), (X[:, :3],))),

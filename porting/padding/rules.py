@@ -1,0 +1,440 @@
+"""How places behind the end of a row pass through an op or a layer. What is not in these tables keeps padding computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf, prod
+from typing import Any
+
+from porting.padding.places import LOW, WHOLE, DependsError, Places, elementwise
+from torch_towers.graph.graph import Node
+
+ELEMENTWISE = frozenset(
+    """abs add cast ceil clipped_line div div_no_nan elu equal erf erfc exp expm1 floor floor_div floor_mod gelu greater
+    greater_equal hard_sigmoid hard_silu identity isfinite isinf isnan leaky_relu less less_equal log log1p log_sigmoid logical_and
+    logical_not logical_or maximum minimum mish mul mul_no_nan neg not_equal ones_like pow reciprocal relu relu6 round rsqrt
+    scaled_elu selu sigmoid sign silu softplus softsign sqrt square squared_difference sub tanh where wrap_negative xdivy xlogy
+    zeros_like""".split()  # noqa: SIM905
+)
+
+EITHER_WAY = ELEMENTWISE | {
+    "unsqueeze",
+    "squeeze",
+    "transpose",
+    "flip",
+    "Linear",
+    "LayerNorm",
+    "RMSNorm",
+    "L2Normalize",
+}
+"""What may be given places from the last to the first."""
+
+
+@dataclass
+class Call:
+    """A node, what is known of its operands, and what a rule needs to rewrite it for rows that are cut.
+
+    `shapes` are those of whole rows, None for what is no tensor. `inputs` are the operands as they will be written; `length` is the
+    reference to the number of places, `whole` that of whole rows.
+    """
+
+    node: Node
+    parts: list[Places]
+    shapes: list[tuple[int, ...] | None]
+    numbers: list[Any]
+    result: tuple[int, ...] | None
+    inputs: list[Any]
+    length: str
+    whole: int
+    args: Mapping[str, Any]
+    cut: Callable[[Any, int], str]  # an operand, cut along an axis
+
+    def depends(self, why: str) -> DependsError:
+        return DependsError(f"{self.node.name!r} ({self.node.op}): {why}")
+
+    def rank(self, i: int) -> int:
+        return len(self.shapes[i] or ())
+
+    def part(self, i: int) -> Places:
+        """An operand that is there."""
+        return self.parts[i] if i < len(self.parts) else WHOLE
+
+    def along(self, i: int, axis: int) -> bool:
+        """Whether an axis (from the end where negative) of an operand holds the row's places."""
+        return i < len(self.parts) and axis % max(self.rank(i), 1) in self.parts[i].axes
+
+    def needs(self, i: int, axis: int) -> None:
+        """Cuts operand `i`, which both runs have whole, along an axis at which the others are cut."""
+        shape = self.shapes[i]
+        if shape is None or not -len(shape) <= axis < len(shape) or shape[axis] == 1 or self.along(i, axis):
+            return
+        self.in_order()
+        if shape[axis] != self.whole:
+            raise self.depends(f"an operand of shape {list(shape)} does not fit rows that are cut")
+        axis %= len(shape)
+        self.inputs[i] = self.cut(self.inputs[i], axis)
+        self.parts[i] = replace(self.parts[i], axes={**self.parts[i].axes, axis: self.numbers[i]})
+
+    def in_order(self) -> None:
+        """Refuses places that come from the last to the first."""
+        if any(part.backwards for part in self.parts):
+            raise self.depends("it meets places that come from the last to the first")
+
+    def literal(self, i: int) -> None:
+        """Makes the operand `i`, a size that is the number of places of whole rows, that of this run's rows."""
+        if self.inputs[i] == self.whole and type(self.inputs[i]) is int:
+            self.inputs[i] = self.length
+        elif self.inputs[i] != -1 and not self.part(i).is_length:
+            raise self.depends("a size is computed from the length of whole rows")
+
+
+Rule = Callable[[Call], Places]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Registers the rule of ops and of types of layers."""
+
+    def add(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return add
+
+
+def _aligned(call: Call, operands: Sequence[int]) -> None:
+    """Cuts whole operands along every axis at which another is cut, axes counted from the last."""
+    places = {axis - call.rank(i) for i in operands for axis in call.part(i).axes}
+    for i in operands:
+        for axis in places:
+            call.needs(i, axis)
+
+
+def _broadcast(call: Call) -> Places:
+    if len([part for part in call.parts if part.axes]) > 1:
+        call.in_order()
+    _aligned(call, range(len(call.parts)))
+    found = elementwise(call.node, call.parts, [call.rank(i) for i in range(len(call.parts))], call.numbers)
+    return replace(found, backwards=any(part.backwards for part in call.parts))
+
+
+for _op in ELEMENTWISE:
+    RULES[_op] = _broadcast
+
+
+def _moved(part: Places, axes: Mapping[int, int]) -> Places:
+    """The axes of the row's places where they are after an op that moves axes."""
+    return replace(part, axes={axes[axis]: off for axis, off in part.axes.items()})
+
+
+@rule("unsqueeze")
+def _unsqueeze(call: Call) -> Places:
+    new = call.node.attrs["axis"] % (call.rank(0) + 1)
+    return _moved(call.parts[0], {axis: axis + (axis >= new) for axis in range(call.rank(0))})
+
+
+@rule("squeeze")
+def _squeeze(call: Call) -> Places:
+    gone = {axis % call.rank(0) for axis in call.node.attrs["axes"]}
+    kept = [axis for axis in range(call.rank(0)) if axis not in gone]
+    if gone & set(call.parts[0].axes):
+        raise call.depends("it takes the axis of places away")
+    return _moved(call.parts[0], {axis: i for i, axis in enumerate(kept)})
+
+
+@rule("transpose")
+def _transpose(call: Call) -> Places:
+    return _moved(call.parts[0], {axis: i for i, axis in enumerate(call.node.attrs["perm"])})
+
+
+@rule("matrix_transpose")
+def _matrix_transpose(call: Call) -> Places:
+    rank = call.rank(0)
+    return _moved(call.parts[0], {**{i: i for i in range(rank)}, rank - 2: rank - 1, rank - 1: rank - 2})
+
+
+@rule("split_last", "join_last")
+def _last_axes(call: Call) -> Places:
+    count = call.node.attrs.get("count", 1)
+    if any(axis >= call.rank(0) - count for axis in call.parts[0].axes):
+        raise call.depends("it parts or joins the axis of places")
+    return replace(call.parts[0], on=None)
+
+
+@rule("reshape")
+def _reshape(call: Call) -> Places:
+    shape, result, part = call.shapes[0] or (), call.result or (), call.parts[0]
+    axes: dict[int, int] = {}
+    for axis in part.axes:
+        fits = (i for i, n in enumerate(result) if n == shape[axis] and prod(result[:i]) == prod(shape[:axis]))
+        place = next(fits, None)
+        if place is None:
+            raise call.depends("it joins places with other axes")
+        call.literal(place + 1)
+        axes[axis] = place
+    return _moved(part, axes)
+
+
+@rule("broadcast_to")
+def _broadcast_to(call: Call) -> Places:
+    added = len(call.result or ()) - call.rank(0)
+    for axis in call.parts[0].axes:
+        call.literal(axis + added + 1)
+    return _moved(call.parts[0], {axis: axis + added for axis in call.parts[0].axes})
+
+
+@rule("slice")
+def _slice(call: Call) -> Places:
+    axis, part = call.node.attrs["axis"] % call.rank(0), call.parts[0]
+    start, stop = call.node.inputs[1], call.node.inputs[2]
+    if axis not in part.axes:
+        return part
+    if start not in (0, None) or call.node.attrs.get("step", 1) != 1:
+        raise call.depends("it takes places that are counted from elsewhere than the first")
+    if stop == 1:  # the first place, which every row has
+        return replace(part, axes={other: off for other, off in part.axes.items() if other != axis})
+    if stop is not None and (not isinstance(stop, int) or stop < call.whole) and not call.part(2).is_length:
+        raise call.depends("it takes some of the places")
+    return part
+
+
+@rule("select")
+def _select(call: Call) -> Places:
+    axis, part = call.node.attrs["axis"] % call.rank(0), call.parts[0]
+    if axis in part.axes and call.node.inputs[1] != 0:
+        raise call.depends("it takes a place other than the first")
+    return replace(part, axes={i - (i > axis): off for i, off in part.axes.items() if i != axis})
+
+
+@rule("flip")
+def _flip(call: Call) -> Places:
+    turned = {axis % call.rank(0) for axis in call.node.attrs["axes"]} & set(call.parts[0].axes)
+    if turned and len(call.parts[0].axes) > 1:
+        raise call.depends("it turns one of two axes of places")
+    return replace(call.parts[0], backwards=call.parts[0].backwards != bool(turned))
+
+
+@rule("chunk", "split_sizes")
+def _split(call: Call) -> Places:
+    if call.node.attrs["axis"] % call.rank(0) in call.parts[0].axes:
+        raise call.depends("it parts the axis of places")
+    return replace(call.parts[0], on=None)
+
+
+@rule("concat")
+def _concat(call: Call) -> Places:
+    axis = call.node.attrs["axis"] % call.rank(0)
+    if any(axis in part.axes for part in call.parts):
+        raise call.depends("it joins places with others")
+    _aligned(call, range(len(call.parts)))
+    return Places({axis: None for part in call.parts for axis in part.axes}, low=any(part.low for part in call.parts))
+
+
+@rule("stack")
+def _stack(call: Call) -> Places:
+    axis = call.node.attrs["axis"] % (call.rank(0) + 1)
+    _aligned(call, range(len(call.parts)))
+    return Places({i + (i >= axis): None for part in call.parts for i in part.axes}, low=any(p.low for p in call.parts))
+
+
+@rule("size")
+def _size(call: Call) -> Places:
+    return Places(is_length=call.node.attrs["axis"] % call.rank(0) in call.parts[0].axes)
+
+
+@rule("one_hot")
+def _one_hot(call: Call) -> Places:
+    if call.node.attrs["axis"] != -1 or any(part.axes for part in call.parts[1:]):
+        raise call.depends("its new axis is not the last")
+    return Places(dict.fromkeys(call.parts[0].axes))
+
+
+@rule("gather")
+def _gather(call: Call) -> Places:
+    if call.parts[0].axes or call.node.attrs.get("batch_dims"):
+        raise call.depends("it takes elements of rows by their places")
+    first = call.node.attrs.get("axis", 0) % call.rank(0)
+    return Places({axis + first: None for axis in call.parts[1].axes})
+
+
+@rule("cumsum")
+def _cumsum(call: Call) -> Places:
+    axis = call.node.attrs["axis"] % call.rank(0)
+    if axis in call.parts[0].axes and call.node.attrs.get("reverse"):
+        raise call.depends("its sums come from the end of the row")
+    return Places(dict.fromkeys(call.parts[0].axes))
+
+
+# -- sums over places ---------------------------------------------------------------------------------------------------
+
+_NEUTRAL: Mapping[str, Callable[[Any], bool]] = {
+    "reduce_sum": lambda off: off == 0,
+    "reduce_any": lambda off: off in (0, False),
+    "reduce_all": lambda off: bool(off),
+    "reduce_prod": lambda off: off == 1,
+    "reduce_max": lambda off: off <= -1e9,
+    "reduce_min": lambda off: off == inf,
+}
+
+
+@rule(
+    "reduce_sum", "reduce_any", "reduce_all", "reduce_prod", "reduce_max", "reduce_min", "reduce_mean", "euclidean_norm"
+)
+def _reduce(call: Call) -> Places:
+    part, op = call.parts[0], call.node.op
+    axes = call.node.attrs["axes"]
+    gone = {axis % call.rank(0) for axis in (range(call.rank(0)) if axes is None else axes)}
+    for axis in gone & set(part.axes):
+        off = part.off(axis)
+        if op not in _NEUTRAL or off is None or not _NEUTRAL[op](off):
+            raise call.depends("what stands behind the end of a row counts in it")
+    if call.node.attrs.get("keepdim"):
+        return Places({axis: None for axis in part.axes if axis not in gone})
+    kept = [axis for axis in range(call.rank(0)) if axis not in gone]
+    return Places({i: None for i, axis in enumerate(kept) if axis in part.axes})
+
+
+@rule("weighted_sum")
+def _weighted_sum(call: Call) -> Places:
+    for i in (0, 1):
+        call.needs(i, 1)
+    if set(call.parts[0].axes) | set(call.parts[1].axes) != {1} or 0 not in (
+        call.parts[0].off(1),
+        call.parts[1].off(1),
+    ):
+        raise call.depends("what stands behind the end of a row has a weight")
+    return WHOLE
+
+
+@rule("MaskedAverage")
+def _masked_average(call: Call) -> Places:
+    return _weighted_sum(call)
+
+
+def _is_low(number: Any) -> bool:
+    return isinstance(number, (int, float)) and number <= LOW
+
+
+@rule("softmax")
+def _softmax(call: Call) -> Places:
+    part, last = call.parts[0], call.rank(0) - 1
+    if last not in part.axes:
+        return Places(dict.fromkeys(part.axes))
+    if part.off(last) is None or part.off(last) > LOW or part.low or _is_low(part.on):
+        raise call.depends("what stands behind the end of a row has a share, or a place may have none to take from")
+    return Places({**dict.fromkeys(part.axes), last: 0})
+
+
+@rule("matmul")
+def _matmul(call: Call) -> Places:
+    return _product(call, _labels(call.rank(0), call.rank(1)))
+
+
+@rule("einsum")
+def _einsum(call: Call) -> Places:
+    left, _, right = call.node.attrs["equation"].replace(" ", "").partition("->")
+    parts = left.split(",")
+    if len(parts) != 2 or "." in left or not right:
+        raise call.depends("its equation is not one of two operands by the names of all axes")
+    return _product(call, (parts[0], parts[1], right))
+
+
+def _labels(a: int, b: int) -> tuple[str, str, str]:
+    """The equation of a product of matrices of these ranks."""
+    batch = "abcdefgh"[: max(a, b) - 2]
+    return batch[len(batch) - (a - 2) :] + "mk", batch[len(batch) - (b - 2) :] + "kn", f"{batch}mn"
+
+
+def _product(call: Call, labels: tuple[str, str, str]) -> Places:
+    """A sum of products: a place behind the end adds nothing where one factor is 0 there."""
+    places = {labels[i][axis] for i in (0, 1) for axis in call.parts[i].axes}
+    for i in (0, 1):
+        for label in sorted(places & set(labels[i])):
+            call.needs(i, labels[i].index(label))
+    for label in places - set(labels[2]):
+        offs = [call.parts[i].off(labels[i].index(label)) for i in (0, 1) if label in labels[i]]
+        if not any(off is not None and off == 0 for off in offs):
+            raise call.depends("what stands behind the end of a row counts in it")
+    return Places({labels[2].index(label): None for label in places if label in labels[2]})
+
+
+# -- layers -------------------------------------------------------------------------------------------------------------
+
+
+@rule("Linear", "LayerNorm", "RMSNorm", "L2Normalize", "Embedding")
+def _of_each_place(call: Call) -> Places:
+    """Layers that see the last axes of one place."""
+    args, rank, part = call.args, call.rank(0), call.parts[0]
+    own = {axis % rank for axis in args.get("axes", (-1,))} if rank else set[int]()
+    if "normalized_shape" in args:
+        own = set(range(rank - len(args["normalized_shape"]), rank))
+    if "num_embeddings" in args:
+        own = set()
+    if own & set(part.axes) or len(call.parts) > 1:
+        raise call.depends("it mixes places")
+    return Places(dict.fromkeys(part.axes), backwards=part.backwards)
+
+
+@rule("PositionEmbedding")
+def _positions(call: Call) -> Places:
+    return Places({0: None}) if call.parts[0].is_length else WHOLE
+
+
+@rule("attention")
+def _attention(call: Call) -> Places:
+    heads_last = bool(call.node.attrs.get("heads_last"))
+    axis = call.rank(0) - (3 if heads_last else 2)
+    return _attended(call, axis)
+
+
+@rule("MultiHeadAttention")
+def _multi_head_attention(call: Call) -> Places:
+    return _attended(call, 1)
+
+
+def _attended(call: Call, axis: int) -> Places:
+    """Attention whose operands have their places at `axis`, under a mask `[..., t, s]`."""
+    query, keys = call.parts[0], call.parts[1:3]
+    if any(set(part.axes) - {axis} for part in call.parts[:3]):
+        raise call.depends("its operands have the row's places at another axis")
+    masked = len(call.parts) > 3 and call.inputs[3] is not None
+    if masked and call.along(3, -2):
+        call.needs(0, axis)
+        query = call.parts[0]
+    if any(part.axes for part in keys) or (masked and call.along(3, -1)):
+        for i in (1, 2):
+            call.needs(i, axis)
+        if not masked:
+            raise call.depends("it takes from places behind the end of a row: it has no mask")
+        call.needs(3, -1)
+        mask, last = call.parts[3], call.rank(3) - 1
+        off, on = mask.off(last), mask.on
+        if off is None or not (off is False or (off is not True and off <= LOW)):
+            raise call.depends("its mask does not leave out what stands behind the end of a row")
+        if mask.low or _is_low(on) or (off is False and on is not True):
+            raise call.depends("its mask may leave a place nothing to take from, and then it takes the average of all")
+    if query.axes and masked:
+        call.needs(3, -2)
+    if masked and set(call.parts[3].axes) - {call.rank(3) - 1, call.rank(3) - 2}:
+        raise call.depends("its mask has the row's places at another axis")
+    return Places(dict.fromkeys(query.axes))
+
+
+@rule("GRU", "LSTM", "SimpleRNN")
+def _recurrent(call: Call) -> Places:
+    masked, args = len(call.parts) > 1 and call.inputs[1] is not None, call.args
+    if masked and call.along(1, 1):
+        call.needs(0, 1)
+    x = call.parts[0]
+    if set(x.axes) != {1} or any(part.axes for part in call.parts[2:]):
+        raise call.depends("the row's places are not its steps")
+    if masked:
+        call.needs(1, 1)
+        if call.parts[1].off(1) is not False:
+            raise call.depends("its mask does not leave out the steps behind the end of a row")
+    elif args.get("go_backwards") or args.get("return_state") or not args.get("return_sequences"):
+        raise call.depends("it reads on behind the end of a row: it has no mask")
+    if args.get("return_state") and args.get("return_sequences"):
+        raise call.depends("it gives its states beside the outputs of all steps")
+    return Places({1: None}, backwards=bool(args.get("go_backwards"))) if args.get("return_sequences") else WHOLE

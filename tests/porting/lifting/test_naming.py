@@ -1,0 +1,68 @@
+"""Names of modules: a place in the tree that no other module and nobody else's weight has."""
+
+from __future__ import annotations
+
+import torch
+
+from porting.lifting.naming import layer_scope
+from porting.lifting.view import View
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
+
+X = TensorSpec("x", "string", (None,))
+LOOKUP = {"first_id": 1, "oov_id": 0}
+
+
+def view(*names: str) -> View:
+    """A graph of calls: `<name>.call` calls the module `names` stand for, beside a weight `dense.weight`."""
+    calls = [Node(f"{name}.call", "module", ("x",), {"module": name}) for name in names]
+    weight = Node("w", "parameter", (), {"tensor": "dense.weight"})
+    modules = {name: ModuleSpec("StringLookup", {"vocabulary": f"{name}.vocabulary", **LOOKUP}) for name in names}
+    store = {"dense.weight": torch.ones(1), **{f"{name}.vocabulary": name for name in names}}
+    return View(Graph((X,), (weight, *calls), {}, modules), store, {})
+
+
+def test_a_name_is_taken_by_a_module_and_by_a_weight_in_it() -> None:
+    names = view("lookup").names
+    assert names.free("lookup", {}) == "lookup_2"
+    assert names.free("dense", {}) == "dense_2"
+    assert names.free("dense", {"weight": "dense.weight"}) == "dense"
+    assert names.free("dense.weight", {}) == "dense.weight_2"
+    assert names.free("9 lives", {}) == "_9_lives"
+
+
+def test_a_module_without_weights_is_called_after_the_layer_around_it() -> None:
+    graph = view()
+    root = Node("tower.norm_1.moments.truediv", "div", ("x",), {})
+    assert graph.scope(root, "norm") == "tower.norm"
+    assert graph.scope(Node("truediv", "div", ("x",), {}), "norm") == "norm"
+    graph.modules["tower.norm"] = ModuleSpec("StringLookup", LOOKUP)
+    assert graph.scope(root, "norm", suffix="_scale") == "tower.norm_scale"
+    assert layer_scope(["a", "string_lookup", "None_Lookup"]) == ["a"]
+
+
+def test_a_layer_beside_others_in_its_scope_is_named_by_its_kind() -> None:
+    names = view().names
+    assert names.of_layer("LayerNorm", {"weight": "tower.gamma"}, ["tower.dense"]) == "tower.gamma"
+    assert names.of_layer("LayerNorm", {"weight": "tower.weight"}, ["tower.dense"]) == "tower.layer_norm"
+    assert names.of_layer("LayerNorm", {"weight": "norm.weight"}, []) == "norm"
+    assert names.of_layer("Linear", {"weight": "weight"}, []) == "linear"
+
+
+def test_a_name_that_became_free_is_given_back_with_the_vocabulary() -> None:
+    graph = view("lookup")
+    name = graph.name("lookup", {"vocabulary": ""})
+    assert name == "lookup_2"
+    graph.store[f"{name}.vocabulary"] = graph.store.pop("lookup.vocabulary")
+    args = {"vocabulary": f"{name}.vocabulary", **LOOKUP}
+    graph.module(graph.nodes["lookup.call"], "StringLookup", name, args, "x")
+    graph.names.give_back()
+    assert graph.called_modules() == {"lookup"}
+    assert graph.modules["lookup"].args["vocabulary"] == "lookup.vocabulary"
+    assert graph.store["lookup.vocabulary"] == "lookup"
+
+
+def test_what_takes_the_place_of_a_module_takes_its_name() -> None:
+    graph = view("lookup")
+    assert graph.name_in_place_of("lookup") == "lookup_2"  # it is still called
+    graph.rewrite(graph.nodes["lookup.call"], "lower", "x")
+    assert graph.name_in_place_of("lookup") == "lookup"

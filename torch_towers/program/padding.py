@@ -1,0 +1,87 @@
+"""Padding: the encoder runs on rows as long as they are, not as long as the longest text that it was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from torch_towers.graph.spec import Padding
+
+Run = Callable[[dict[str, Any], float], dict[str, Any]]
+"""The encoder on some rows: its inputs, and how many places they are, to its outputs."""
+
+
+def lengths(x: Tensor, value: float) -> Tensor:
+    """How many places of each row come before its end: `[rows, length] -> [rows]`.
+
+    A row of nothing else, or with `value` among its places, has no end: all of it counts.
+    """
+    real = x != value
+    counts = real.sum(1)
+    ends = torch.where(real.any(1), real.to(torch.int8).cumprod(1).sum(1), 0)
+    return torch.where((ends == counts) & (counts > 0), counts, x.shape[1])
+
+
+def run_cut(
+    run: Run, inputs: Mapping[str, Any], padding: Sequence[Padding], *, budget: float, splittable: bool
+) -> dict[str, Any]:
+    """What `run` gives for `inputs`, each row cut at its end.
+
+    Where `splittable`, rows of like lengths run together, at most `budget` places at a time (one row at least), and are put back
+    in their order; else all rows run together, as long as the longest.
+    """
+    ends = [lengths(inputs[each.input], each.value) for each in padding]
+    rows = len(ends[0])
+    longest = [int(end.max()) for end in ends]
+    together = _cut(inputs, padding, longest), float(rows * sum(longest))
+    if not splittable or together[1] <= budget or not _of_rows(inputs, rows):
+        return run(*together)
+    order = torch.argsort(torch.stack(ends).sum(0), stable=True)
+    sums = torch.stack([end[order] for end in ends])
+    parts: list[dict[str, Any]] = []
+    for start, stop in _batches(cast("list[int]", sums.sum(0).tolist()), budget):  # type: ignore[reportUnknownMemberType]
+        some = order[start:stop]
+        longest = [int(each[start:stop].max()) for each in sums]
+        taken = {name: x[some] for name, x in inputs.items()}
+        parts.append(run(_cut(taken, padding, longest), float((stop - start) * sum(longest))))
+        if not _of_rows(parts[-1], stop - start):
+            return run(*together)
+    place = torch.argsort(order)
+    return {name: torch.cat([part[name] for part in parts])[place.to(parts[0][name].device)] for name in parts[0]}
+
+
+def _of_rows(values: Mapping[str, Any], rows: int) -> bool:
+    """Whether all values are tensors with an element for each row."""
+    return all(isinstance(x, Tensor) and x.ndim > 0 and len(x) == rows for x in values.values())
+
+
+def _cut(inputs: Mapping[str, Any], padding: Sequence[Padding], longest: Sequence[int]) -> dict[str, Any]:
+    cut = dict(inputs)
+    for each, length in zip(padding, longest, strict=True):
+        for name in each.along:
+            cut[name] = cut[name][:, :length]
+    return cut
+
+
+def _batches(ends: Sequence[int], budget: float) -> list[tuple[int, int]]:
+    """Where rows, from the shortest to the longest, are parted so that a part has at most `budget` places, or is one row."""
+    parts: list[tuple[int, int]] = []
+    start = 0
+    for stop, end in enumerate(ends):
+        if stop > start and (stop + 1 - start) * end > budget:
+            parts.append((start, stop))
+            start = stop
+    return [*parts, (start, len(ends))]
+
+
+def budget_of(place_work: float) -> float:
+    """How many places run together: some milliseconds of work, so that what a call costs beside it does not count."""
+    return 2048.0 if not math.isfinite(place_work) or place_work <= 0 else min(max(_BATCH / place_work, 32.0), 65536.0)
+
+
+_BATCH = 4e8
+"""Multiplications of a batch of rows of like lengths."""

@@ -1,0 +1,1 @@
+"""Source: a checkpoint as the PyTorch file that one would have written by hand."""

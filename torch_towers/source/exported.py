@@ -1,0 +1,169 @@
+"""Exported: an encoder as a file for another runtime, ONNX or torch's own, checked there on the recorded samples before it is written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_towers.errors import InputError, TorchTowersError
+from torch_towers.extras import need
+from torch_towers.formats.npz import to_numpy
+from torch_towers.graph.registry import MODULES, OPS
+from torch_towers.inputs.reader import BATCH
+from torch_towers.parity.recorded import Recorded
+from torch_towers.parity.verify import recorded_in, sides
+from torch_towers.source.check import Compared, compared_output
+from torch_towers.source.layout import UNKNOWN, layout
+from torch_towers.tower import Tower
+from torch_towers.two_tower import load
+
+Format = Literal["onnx", "pt2"]
+Runner = Callable[[dict[str, Any]], Mapping[str, Any]]
+Batch = tuple[dict[str, Any], Mapping[str, Any], bool]
+"""What the encoder took, what it gave, and whether that decides: inputs in its domain."""
+
+
+def export(checkpoint: Path, target: Path, kind: Format, side: str | None = None) -> tuple[list[Compared], str]:
+    """Writes the encoder of one tower to `target`, with a free batch and free lengths: what was compared, and what stays behind.
+
+    "onnx" is checked in ONNX Runtime, "pt2" (`torch.export`) as it is loaded again. `side` names the tower where there are two.
+    Errors: `TorchTowersError` where the encoder cannot be captured, or gives other numbers there: nothing is written then.
+    """
+    if target.exists():
+        raise TorchTowersError(f"{target} is there already: remove it, or give another name")
+    tower, name = _chosen(checkpoint, side)
+    batches = _batches(tower, recorded_in(checkpoint).get(name, ()))
+    if not batches:
+        raise TorchTowersError(
+            f"{checkpoint} holds no samples of the {name} tower to export it with: port it with them"
+        )
+    program = _captured(tower, batches)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
+        beside = Path(scratch) / target.name
+        run = _onnx(program, tower, beside) if kind == "onnx" else _pt2(program, beside)
+        found = _compared(name, run, batches)
+        if wrong := [item for item in found if not item.passed]:
+            said = wrong[0].said or f"apart by {wrong[0].apart:.1e} of its size"
+            raise TorchTowersError(f"{name} {wrong[0].output}: the exported encoder gives {said}: it was not written")
+        for file in Path(scratch).iterdir():  # weights beyond 2 GB stand in a file beside
+            os.replace(file, target.parent / file.name)
+    return found, left_behind(tower)
+
+
+def _chosen(checkpoint: Path, side: str | None) -> tuple[Tower, str]:
+    towers = sides(load(checkpoint))
+    if side is None and len(towers) > 1:
+        raise InputError(f"{checkpoint} has two towers: say which one with --tower")
+    name = side or next(iter(towers))
+    if name not in towers:
+        raise InputError(f"{checkpoint} has no {name} tower")
+    return towers[name], name
+
+
+def _batches(tower: Tower, recorded: Sequence[Recorded]) -> list[Batch]:
+    """What the encoder takes and gives for the samples, the batch with most rows first."""
+    found: list[Batch] = []
+    for batch in recorded:
+        try:
+            tensors = tower.preprocess(dict(batch.inputs))
+            given = {spec.name: tensors[spec.name] for spec in tower.encoder.graph.inputs}
+            with torch.inference_mode():
+                found.append((given, tower.encoder(**given), batch.kind == "domain"))
+        except (InputError, RuntimeError, ValueError, IndexError):
+            continue  # a batch that the tower refuses
+    return sorted(
+        found, key=lambda one: -max((len(v) for v in one[0].values() if isinstance(v, Tensor) and v.ndim), default=0)
+    )
+
+
+def _captured(tower: Tower, batches: Sequence[Batch]) -> Any:
+    """The encoder as `torch.export` captures it, its batch and its free lengths free."""
+    known, _ = layout(tower)
+    example = {name: value.clone() if isinstance(value, Tensor) else value for name, value in batches[0][0].items()}
+    free: dict[str, Any] = {}
+    for name, value in example.items():
+        dims = known.get(name, UNKNOWN).dims if isinstance(value, Tensor) else None
+        if not isinstance(value, Tensor):
+            free[name] = torch.export.Dim.AUTO
+            continue
+        free[name] = {
+            axis: torch.export.Dim.DYNAMIC if dim == BATCH and size > 1 else torch.export.Dim.AUTO
+            for axis, (dim, size) in enumerate(zip(dims or (None,) * value.ndim, value.shape, strict=True))
+            if not isinstance(dim, int)
+        }
+    try:
+        with torch.no_grad():
+            return torch.export.export(tower.encoder, (), kwargs=example, dynamic_shapes=free, strict=False)
+    except Exception as error:  # torch raises what it finds
+        raise TorchTowersError(f"torch.export does not capture this encoder: {_first_line(error)}") from error
+
+
+def _pt2(program: Any, path: Path) -> Runner:
+    torch.export.save(program, path)
+    module = torch.export.load(path).module()
+
+    def run(given: dict[str, Any]) -> Mapping[str, Any]:
+        with torch.no_grad():
+            return module(**given)
+
+    return run
+
+
+def _onnx(program: Any, tower: Tower, path: Path) -> Runner:
+    need("onnxscript", "onnx")
+    runtime = need("onnxruntime", "onnx")
+    names = list(tower.encoder.graph.outputs)
+    try:
+        exporter: Any = torch.onnx
+        made = exporter.export(program, dynamo=True, output_names=names, verbose=False)
+        made.save(path)
+    except Exception as error:  # the exporter raises what it finds
+        raise TorchTowersError(f"ONNX has no words for this encoder: {_first_line(error)}") from error
+    session: Any = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    wanted = [item.name for item in session.get_inputs()]
+
+    def run(given: dict[str, Any]) -> Mapping[str, Any]:
+        feed = {name: to_numpy(v) if isinstance(v, Tensor) else np.asarray(v, np.int64) for name, v in given.items()}
+        return dict(zip(names, session.run(None, {name: feed[name] for name in wanted}), strict=True))
+
+    return run
+
+
+def _compared(name: str, run: Runner, batches: Sequence[Batch]) -> list[Compared]:
+    answers: dict[str, list[tuple[Any, Any, bool]]] = {}
+    for given, expected, domain in batches:
+        try:
+            found = run(given)
+        except Exception as error:  # the other runtime raises what it finds
+            raise TorchTowersError(f"the exported encoder does not run on a sample: {_first_line(error)}") from error
+        for output, value in expected.items():
+            answers.setdefault(output, []).append((found[output], value, domain))
+    return [compared_output(name, output, pairs) for output, pairs in answers.items()]
+
+
+def left_behind(tower: Tower) -> str:
+    """What of the tower the exported file does not hold, in a sentence; nothing where it holds all."""
+    kinds: dict[str, None] = {}
+    for part, program in tower.parts.items():
+        for node in program.graph.nodes if part != "encoder" else ():
+            kind = program.graph.modules[str(node.attrs["module"])].type if node.op == "module" else node.op
+            entry = OPS.get(kind) or MODULES.get(kind)
+            if entry is not None and entry.stage != "tensor":
+                kinds[kind] = None
+    if not kinds:
+        return ""
+    shown = [*kinds][:8]
+    more = f" and {len(kinds) - len(shown)} more" if len(kinds) > len(shown) else ""
+    return f"it takes what the preprocessing gives, which stays with torch_towers: {', '.join(shown)}{more}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
