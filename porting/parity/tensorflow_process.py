@@ -21,6 +21,7 @@ from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_library, op_def_registry
 from tensorflow.python.saved_model import loader_impl
 
+from porting import converters as _converters  # noqa: F401  (fills CONVERTERS: what has a converter only computes)
 from porting.flat_graph import dropout
 from porting.flat_graph import subgraph as cutting
 from porting.flat_graph.flatten import flatten
