@@ -204,9 +204,12 @@ def _verify_recorded(ported: PortedTower, batches: Sequence[Recorded], index: Re
     return report
 
 
-def not_compared(why_not: str) -> ParityReport:
-    """The report where nothing is compared: there is no TensorFlow and nothing recorded, or nobody asked."""
-    return ParityReport("nothing", why_not)
+def not_compared(why_not: str, *, unanswered: bool = False) -> ParityReport:
+    """The report where nothing is compared: there is no TensorFlow and nothing recorded, or nobody asked.
+
+    `unanswered`: TensorFlow was asked, and cannot run the SavedModel.
+    """
+    return ParityReport("nothing", why_not, unanswered)
 
 
 def _report(ported: PortedTower, asked: Sequence[Arrays], ours: Sequence[Any], theirs: Sequence[Any], compared_with: str,

@@ -38,6 +38,10 @@ def tensorflow_installed() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
 
 
+class OracleError(PortingError):
+    """TensorFlow cannot answer: it does not load the SavedModel, or its process ended."""
+
+
 class Oracle:
     """A running TensorFlow process. Use it in a `with` statement. `onednn`: with oneDNN, as pip installs it on x86."""
 
@@ -81,7 +85,7 @@ class Oracle:
     ) -> list[Any]:
         """TensorFlow's outputs for each batch, by name; where TensorFlow refused the batch, its message (a str) instead.
 
-        `batches` are keyed by the names of `SavedModel.graph(entry).inputs`. Errors: PortingError where TensorFlow cannot
+        `batches` are keyed by the names of `SavedModel.graph(entry).inputs`. Errors: `OracleError` where TensorFlow cannot
         load the model at all.
         """
         return self._ask(_where(model, tags, entry), batches)
@@ -119,10 +123,10 @@ class Oracle:
         except BrokenPipeError:
             reply = ""
         if not reply:
-            raise PortingError(f"TensorFlow's process ended without an answer: {self._last_words()}")
+            raise OracleError(f"TensorFlow's process ended without an answer: {self._last_words()}")
         answer = json.loads(reply)
         if "error" in answer:
-            raise PortingError(f"TensorFlow could not run {request['model']} ({request['entry']}): {answer['error']}")
+            raise OracleError(f"TensorFlow could not run {request['model']} ({request['entry']}): {answer['error']}")
         self.version = answer["version"]
         arrays = load_arrays(answered)
         return [

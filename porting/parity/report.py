@@ -66,6 +66,7 @@ class ParityReport:
 
     compared_with: str  # "TensorFlow 2.21.0", "recorded outputs", "nothing"
     why_not: str = ""  # nothing was compared
+    unanswered: bool = False  # as TensorFlow was asked, and cannot run this SavedModel
     batches: int = 0
     rows: int = 0
     domain_rows: int = (
@@ -91,14 +92,14 @@ class ParityReport:
     @property
     def enough(self) -> bool:
         """Whether anything can be said: with too few answered rows the port is neither equal nor unequal."""
-        return self.compared_with == "nothing" or self.domain_rows >= self.wanted
+        return not self.unanswered and (self.compared_with == "nothing" or self.domain_rows >= self.wanted)
 
     @property
     def verdict(self) -> str:
         """ "equal", "unequal", "not enough evidence" or "not compared"."""
         if not self.passed:
             return "unequal"
-        if self.compared_with == "nothing":
+        if self.compared_with == "nothing" and self.enough:
             return "not compared"
         return "equal" if self.enough else "not enough evidence"
 
