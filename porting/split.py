@@ -14,11 +14,11 @@ from itertools import count
 from torch import nn
 
 from porting.conversion.values import Value
-from porting.lifting.weights import tensors_of
 from porting.names import identifier
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Graph, Node, Size, TensorSpec, node_of, references
 from torch_towers.graph.registry import MODULES, OPS, Stage
+from torch_towers.program.program import stored_names
 
 SOURCES = frozenset({"parameter", "constant"})
 """Nodes without operands: each part that uses one has it."""
@@ -100,7 +100,7 @@ def _is_weight(node: Node, graph: Graph, known: Mapping[str, Value]) -> bool:
 
 def _held(node: Node, graph: Graph) -> list[str]:
     name = str(node.attrs["module"])
-    return tensors_of(name, graph.modules[name])
+    return stored_names(name, graph.modules[name])
 
 
 def _all(node: Node, graph: Graph) -> Iterator[tuple[Node, Graph]]:

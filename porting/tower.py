@@ -27,7 +27,6 @@ from porting.frontends import retrieval
 from porting.frontends.documents import Schema, described, front
 from porting.frontends.retrieval import Retrieval
 from porting.lifting.lift import lift
-from porting.lifting.weights import tensors_of
 from porting.names import identifier
 from porting.padding.proof import without_padding
 from porting.samples import samples
@@ -40,7 +39,7 @@ from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import BATCH, Graph, Size, TensorSpec, node_of
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.ops.control_flow import at_most_steps
-from torch_towers.program.program import modules, walk
+from torch_towers.program.program import modules, stored_names, walk
 from torch_towers.tower import Tower
 
 
@@ -82,7 +81,7 @@ class PortedTower:
         graphs = [
             graph for graph in (self.spec.preprocess, self.spec.encoder, self.spec.postprocess) if graph is not None
         ]
-        layers = {name for graph in graphs for item in modules(graph).items() for name in tensors_of(*item)}
+        layers = {name for graph in graphs for item in modules(graph).items() for name in stored_names(*item)}
         used = layers | {
             str(node.attrs["tensor"]) for graph in graphs for node in walk(graph) if node.op == "parameter"
         }

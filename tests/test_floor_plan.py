@@ -13,14 +13,19 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = {
     "torch_towers": (
-        "errors", "extras", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
+        "errors", "extras", "machine", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
         "two_tower", "", "info", "parity", "source", "testing", "bulk", "cli",
+    ),
+    "porting": (
+        "errors", "names", "components", "budget", "registry", "saved_model", "flat_graph", "served", "conversion", "converters",
+        "lifting", "rewrites", "frontends", "split", "padding", "samples", "tower", "parity", "report", "inspection", "ops_table", "command",
+        "port", "",
     ),
 }  # fmt: skip
 """The places of a package, folders and the files beside them, each of which imports only places before it; "" is the package itself."""
 
-FOREIGN = {"_C", "_replace", "_schema", "_constants", "_parser"}
-"""Names of torch, numpy and Python that are private to them; the reason stands where each is used."""
+FOREIGN = {"_C", "_replace", "_asdict", "_schema", "_constants", "_parser", "_apply_op_helper", "_call_flat"}
+"""Names of torch, TensorFlow and Python that are private to them; the reason stands where each is used."""
 
 Import = tuple[str, int, str]
 """The importing module, the line, the imported module."""

@@ -8,6 +8,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from torch_towers.machine import prepare
+
 if TYPE_CHECKING:
     from torch_towers import layers, ops
     from torch_towers.checkpoint.checkpoint import Side, save_checkpoint
@@ -35,6 +37,8 @@ _HOMES = {
     "CheckpointError": "errors", "Index": "search.index", "InputError": "errors", "Side": "checkpoint.checkpoint", "TorchTowersError": "errors",
     "Tower": "tower", "TowerSpec": "tower", "TwoTower": "two_tower", "load": "two_tower", "save_checkpoint": "checkpoint.checkpoint",
 }  # fmt: skip
+
+prepare()  # before torch is imported
 
 
 def __getattr__(name: str) -> Any:

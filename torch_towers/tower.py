@@ -105,7 +105,7 @@ class Tower(nn.Module):
         columns = {self._renamed.get(name, name): value for name, value in columns.items()}
         traced = {"preprocess": self._preprocess.values(**columns)}
         given = self._preprocess.outputs_of(traced["preprocess"])
-        traced["encoder"] = self.encoder.values(**self._on_device({name: given[name] for name in self._encoder_inputs}))
+        traced["encoder"] = self.encoder.values(**self.on_device({name: given[name] for name in self._encoder_inputs}))
         if self._postprocess is not None:
             given |= self.encoder.outputs_of(traced["encoder"])
             wanted = {spec.name: _hosted(given[spec.name], spec.dtype) for spec in self._postprocess.graph.inputs}
@@ -198,7 +198,7 @@ class Tower(nn.Module):
                 return False
             try:
                 prepared = self._prepared(self._cut(columns, 0, 1))
-                self._row_work = work_of(self.encoder, self._on_device(prepared))
+                self._row_work = work_of(self.encoder, self.on_device(prepared))
             except KERNEL_ERRORS:  # a bad row, or a graph that wants more than one
                 return False
         return rows * self._row_work <= SMALL
@@ -226,13 +226,13 @@ class Tower(nn.Module):
         encoder = self.spec.encoder
         wanted = {only} if only is not None and only in encoder.outputs else set(encoder.outputs)
         if not self._skips() or any(wanted - set(each.outputs) for each in self.spec.padding):
-            return self.encoder(**self._on_device(prepared))
+            return self.encoder(**self.on_device(prepared))
         given = {name: prepared[name] for name in self._encoder_inputs}
         if self._place_work is None:
             self._place_work = self._work_of_place(given)
 
         def run(inputs: Columns, places: float) -> Outputs:
-            inputs = self._on_device(inputs)
+            inputs = self.on_device(inputs)
             if self.device.type == "cpu" and places * cast(float, self._place_work) <= SMALL:
                 found = on_one_thread(functools.partial(self.encoder, **inputs))
             else:
@@ -252,7 +252,7 @@ class Tower(nn.Module):
         for each in self.spec.padding:
             few |= {name: few[name][:, :count] for name in each.along}
         try:
-            return work_of(self.encoder, self._on_device(few)) / (count * len(self.spec.padding))
+            return work_of(self.encoder, self.on_device(few)) / (count * len(self.spec.padding))
         except (*KERNEL_ERRORS, AttributeError):  # a graph that wants more than one row, or an encoder of the user's
             return math.inf
 
@@ -264,7 +264,8 @@ class Tower(nn.Module):
         with torch.no_grad():
             return self._preprocess.forward(**columns)
 
-    def _on_device(self, prepared: Columns) -> dict[str, Any]:
+    def on_device(self, prepared: Columns) -> dict[str, Any]:
+        """What `preprocess` gives, as the encoder takes it: on its device, floats in its dtype."""
         names = self._encoder_inputs
         if self.dtype == torch.float32 and self.device.type == "cpu":
             return prepared if prepared.keys() == names.keys() else {name: prepared[name] for name in names}
@@ -521,9 +522,7 @@ def _neutral(column: Tensor | Strings, spec: TensorSpec) -> Any:
     shape = (1, *column.shape[1:])
     if isinstance(column, Tensor):
         return torch.zeros(shape, dtype=column.dtype)
-    empty = np.empty(shape, dtype=object)
-    empty.fill(b"")
-    return empty
+    return np.full(shape, b"", object)
 
 
 def _progress_bar(rows: int) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch_towers.formats.byte_strings import string
 from torch_towers.graph.dtypes import dtype_name
 from torch_towers.graph.graph import Size
 
@@ -69,9 +70,7 @@ Operand = Value | Constant | Sizes | Resource | tuple[Any, ...]
 def constant(value: Any, dtype: torch.dtype | None = None) -> Constant:
     """Numbers, lists of numbers, numpy arrays, bytes or tensors as a `Constant`."""
     if isinstance(value, bytes):
-        array = np.empty((), object)
-        array[()] = value
-        return Constant(array)
+        return Constant(string(value))
     if isinstance(value, torch.Tensor):
         return Constant(value)
     if isinstance(value, np.ndarray) and value.dtype == object:

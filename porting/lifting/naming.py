@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from porting.lifting.editable import EditableGraph
-from porting.lifting.weights import tensors_of
 from porting.names import identifier, place, spaced
 from torch_towers.graph.graph import ModuleSpec, Node
 from torch_towers.graph.registry import MODULES
 from torch_towers.program.binding import is_layer
+from torch_towers.program.program import stored_names
 
 _INNER = re.compile(
     r"(None_Lookup|hash_table_Lookup|string_lookup|integer_lookup|RaggedToTensor|StringSplit|StringNGrams|bincount|l2_normalize"
@@ -90,7 +90,7 @@ class ModuleNames:
             for node in list(self._graph.nodes.values()):
                 if node.op == "module" and node.attrs["module"] == name:
                     self._graph.nodes[node.name] = replace(node, attrs={"module": base})
-            for tensor in tensors_of(name, spec):
+            for tensor in stored_names(name, spec):
                 if tensor.startswith(f"{name}.") and base + tensor[len(name) :] not in self._store:
                     self._rename_argument(tensor, base + tensor[len(name) :])
 
@@ -98,7 +98,7 @@ class ModuleNames:
         """A vocabulary under another name, for all modules that have it."""
         self._store[new] = self._store[old]
         for name, spec in self._graph.modules.items():
-            if old in tensors_of(name, spec):
+            if old in stored_names(name, spec):
                 args = {key: new if value == old else value for key, value in spec.args.items()}
                 self._graph.modules[name] = ModuleSpec(spec.type, args)
 

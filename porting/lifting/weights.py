@@ -8,10 +8,8 @@ from typing import Any
 
 from porting.lifting.editable import EditableGraph
 from porting.lifting.patterns import SOURCES, Refusal
-from torch_towers.graph.graph import Graph, ModuleSpec, Node, node_of
-from torch_towers.graph.registry import MODULES
-from torch_towers.program.binding import is_layer, is_stored
-from torch_towers.program.program import empty_layer, graphs, walk
+from torch_towers.graph.graph import Graph, Node, node_of
+from torch_towers.program.program import used_names, walk
 
 
 class Weights:
@@ -51,20 +49,9 @@ class Weights:
             raise Refusal(f"its weight {tensor!r} is also used inside a loop or a branch")
 
 
-def tensors_of(name: str, spec: ModuleSpec) -> list[str]:
-    """The names in the store that the module `name` takes: the weights of a layer, or what the arguments of another name."""
-    entry = MODULES[spec.type]
-    if is_layer(entry):
-        return [f"{name}.{key}" for key in empty_layer(entry, spec.args).state_dict()]
-    return [value for key, value in spec.args.items() if is_stored(entry, key, value)]
-
-
 def used(graph: Graph, store: Mapping[str, Any]) -> dict[str, Any]:
     """What a graph, and the graphs inside it, name of the store."""
-    names = {str(node.attrs["tensor"]) for node in walk(graph) if node.op in SOURCES}
-    names |= {
-        tensor for each in graphs(graph) for name, spec in each.modules.items() for tensor in tensors_of(name, spec)
-    }
+    names = used_names(graph)
     return {name: value for name, value in store.items() if name in names}
 
 

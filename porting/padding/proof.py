@@ -58,7 +58,7 @@ def _both_ways(spec: TowerSpec, store: Mapping[str, Any], samples: Sequence[Mapp
     for sample in samples[:4]:
         try:
             with torch.no_grad():
-                given = tower._on_device(tower.preprocess(dict(sample)))
+                given = tower.on_device(tower.preprocess(dict(sample)))
                 given = _ending(spec, {name: _few(value) for name, value in given.items()}, draw)
                 whole = tower.encoder(**given)
 

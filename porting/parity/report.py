@@ -17,16 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from torch_towers.parity.closeness import FLOOR_ULP, OTHER_PLACES, ROUNDING, rms, same_specials
 from torch_towers.parity.recorded import Recorded
 
 RATIO = 1.25
 ORDER = 16.0  # times TensorFlow's median error that the port's may be among values of one magnitude
 MANY = 8  # values make a median
-FLOOR_ULP = 4.0  # a port within this many ulp of the float64 run passes whatever the ratio: both are as good as exact
-# TensorFlow's RMS error relative to the output's RMS, by the coarsest float inside. float32 towers measure 1e-8 to 5e-6, a wrong
-# epsilon 1e-3; float64 towers 1e-16, and 1e-8 with a constant rounded to float32; Keras's mixed policies up to 2e-3 and 8e-2, the
-# latter a softmax of large logits.
-ROUNDING = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-2, "bfloat16": 0.15}
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -283,20 +279,20 @@ def _measure(
     precision: str,
 ) -> None:
     finite = np.isfinite(theirs)
-    if not np.array_equal(ours[~finite], theirs[~finite], equal_nan=True) or not np.isfinite(ours[finite]).all():
-        output.passed, output.reason = False, "NaN or infinities stand in other places than in TensorFlow's"
+    if not same_specials(ours, theirs):
+        output.passed, output.reason = False, OTHER_PLACES + "TensorFlow's"
         return
     wide, wide_theirs = ours[finite].astype(np.float64), theirs[finite].astype(np.float64)
     exact = exact[finite].astype(np.float64)
     exact = np.where(np.isfinite(exact), exact, wide_theirs)  # else nothing would be known of these
-    output.error = _rms(wide - exact)
-    output.tensorflow_error = _rms(wide_theirs - exact)
-    output.distance = _rms(wide - wide_theirs)
+    output.error = rms(wide - exact)
+    output.tensorflow_error = rms(wide_theirs - exact)
+    output.distance = rms(wide - wide_theirs)
     output.worst = float(np.abs(wide - wide_theirs).max(initial=0.0))
-    output.scale = _rms(exact)
+    output.scale = rms(exact)
     spacing = np.spacing(np.abs(theirs[finite])).astype(np.float64)
     coarse = precision if precision in ("float16", "bfloat16") else "float64"  # else what the output itself can hold
-    output.ulp = _rms(np.maximum(spacing, np.abs(wide_theirs) * _EPSILON[coarse]))
+    output.ulp = rms(np.maximum(spacing, np.abs(wide_theirs) * _EPSILON[coarse]))
     # A graph that magnifies rounding (a softmax of large logits) takes both equally far from the float64 run: then they are near
     # each other, as no port with another formula is.
     if (
@@ -326,10 +322,6 @@ def _of_one_order(
             if float(np.median(ours[among])) > ORDER * known:
                 return False
     return True
-
-
-def _rms(values: np.ndarray[Any, Any]) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
 def _forgive_ties(output: OutputParity, batches: Sequence[tuple[Arrays, Arrays]]) -> None:

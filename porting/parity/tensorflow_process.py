@@ -28,6 +28,7 @@ from porting.flat_graph.flatten import flatten
 from porting.flat_graph.subgraph import Cut
 from porting.parity.oracle import Arrays, of_batch
 from porting.saved_model import FunctionRef, SavedModel, read
+from torch_towers.formats.byte_strings import string
 from torch_towers.formats.npz import load_arrays, save_arrays
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 
@@ -168,9 +169,7 @@ def _function_runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
 
 def _array(value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, bytes):
-        array = np.empty((), object)
-        array[()] = value
-        return array
+        return string(value)
     array = np.asarray(value)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.parity.answers import Ranking, answer
+from torch_towers.parity.closeness import rms
 from torch_towers.parity.recorded import Recorded
 from torch_towers.tower import Tower
 
@@ -75,7 +76,7 @@ def _errors(triples: Sequence[tuple[Mapping[str, Array], Mapping[str, Array], Ma
             np.concatenate([triple[i][name].reshape(-1).astype(np.float64) for triple in triples]) for i in range(3)
         )
         finite = np.isfinite(ours) & np.isfinite(theirs) & np.isfinite(reference)
-        scale = _rms(reference[finite]) or 1.0
+        scale = rms(reference[finite]) or 1.0
         port, tensorflow = (np.abs(values - reference)[finite] / scale for values in (ours, theirs))
         found.append(Errors(name, port, tensorflow))
     return found
@@ -93,7 +94,7 @@ def _growth(tower: Tower, exact: Tower, inputs: Mapping[str, Any]) -> list[Growt
         pair = _float_pair(ours.get(node.name), reference.get(node.name))
         if pair is None or node.op in ("parameter", "constant"):
             continue
-        scale, error = _rms(pair[1]), _rms(pair[0] - pair[1])
+        scale, error = rms(pair[1]), rms(pair[0] - pair[1])
         if scale > 0 and np.isfinite(scale) and np.isfinite(error):
             found.append(Growth(node.name, error / scale))
     return found
@@ -126,7 +127,3 @@ def agreement(query: tuple[Array, Array], candidate: tuple[Array, Array]) -> flo
     ranks = [np.argsort(-scores, axis=1, kind="stable")[:, :TOP] for scores in (ours, theirs)]
     equal: Array = np.all(ranks[0] == ranks[1], axis=1)
     return float(equal.mean()) if len(ours) else 1.0
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

@@ -22,6 +22,7 @@ from porting.samples.follower import LARGE, Domain
 from porting.samples.sample_images import odd_images, sample_images
 from porting.samples.serialized_examples import record
 from porting.saved_model import SavedModel
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.graph import Graph, TensorSpec
 
 BATCH_SIZES = (1, 2, 7, 33)
@@ -99,8 +100,7 @@ class _Deck:
     """Values in a random order, dealt one after another, so that every one of them comes."""
 
     def __init__(self, values: Sequence[Any], dtype: str, rng: np.random.Generator) -> None:
-        array = np.empty(len(values), object)
-        array[:] = values
+        array = strings(values)
         with np.errstate(over="ignore"):
             self.values = (array if dtype == "string" else array.astype(dtype))[rng.permutation(len(values))]
         self._at = 0

@@ -12,6 +12,7 @@ import torch
 
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model.dtypes import DType, dtype_of
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.graph import Node
 
 _MAX_EXPANDED = (
@@ -143,9 +144,7 @@ def _values(proto: Any, dtype: DType, where: str) -> np.ndarray:
     """The flat values of a TensorProto that are not in tensor_content."""
     name = dtype.name
     if name == "string":
-        values = np.empty(len(proto.string_val), object)
-        values[:] = list(proto.string_val)
-        return values
+        return strings(list(proto.string_val))
     if not _is_numeric(dtype):
         raise PortingError(f"{where}: a constant of dtype {name}, which is not supported")
     if name in ("float16", "bfloat16"):

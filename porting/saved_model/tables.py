@@ -21,6 +21,7 @@ from porting.saved_model.decode import decode_node
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.files import check_asset, read_asset
 from porting.saved_model.source import Source, check_object_id
+from torch_towers.formats.byte_strings import strings
 
 TABLE_OPS = frozenset(
     f"{prefix}{kind}{suffix}"
@@ -286,9 +287,7 @@ def _column(path: Path, lines: list[bytes], index: int, form: TextFile, dtype: s
             )
         tokens = [row[index] for row in rows]
     if dtype == "string":
-        column = np.empty(len(tokens), object)
-        column[:] = tokens
-        return column
+        return strings(tokens)
     parsers: dict[str, Callable[[bytes], float]] = {
         "int32": _integer,
         "int64": _integer,

@@ -21,6 +21,7 @@ from torch_towers.bulk.run import check_columns
 from torch_towers.bulk.sources import Source, find_sources
 from torch_towers.bulk.worker import Worker
 from torch_towers.extras import need
+from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.text_lines import unescape
 from torch_towers.search.index import Found, Index
 from torch_towers.search.similarity import top_k
@@ -78,15 +79,9 @@ def search(towers: TwoTower, queries: Any, candidates: Generator[Piece], k: int)
             found, places = top_k(vectors, block, k, towers.similarity_function)
             scores, order = torch.cat([scores, found.cpu()], 1).sort(dim=1, descending=True, stable=True)
             scores, order = scores[:, :k], order[:, :k].numpy()
-            ids = np.concatenate([ids, _objects(names)[places.cpu().numpy()]], axis=1)
+            ids = np.concatenate([ids, strings(names)[places.cpu().numpy()]], axis=1)
             ids = np.take_along_axis(ids, order, 1)
     return Found(scores, ids)
-
-
-def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def _numpy(folder: Path) -> Generator[Piece]:

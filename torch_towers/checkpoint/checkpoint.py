@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from torch_towers.checkpoint.folder import Folder, writing
@@ -37,6 +36,7 @@ from torch_towers.checkpoint.recognize import recognized
 from torch_towers.checkpoint.replacing import opened, replaced
 from torch_towers.checkpoint.weights import Digest, Stored, parse_json, read_weights, stored, write_weights
 from torch_towers.errors import CheckpointError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.text_lines import escape, from_lines, to_lines, unescape
 from torch_towers.graph.dtypes import TORCH_DTYPES
 from torch_towers.graph.graph import Graph
@@ -489,9 +489,7 @@ def _inline(fields: Mapping[str, Any], where: str) -> Strings:
 def _shaped(tokens: list[bytes], shape: list[Any], where: str) -> Strings:
     if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(tokens):
         raise CheckpointError(f"{where} has {len(tokens)} tokens; {CONFIG} says {shape}")
-    values = np.empty(len(tokens), dtype=object)
-    values[:] = tokens
-    return values.reshape(shape)
+    return strings(tokens, shape)
 
 
 def _side(spec: TowerSpec, names: Mapping[str, str], values: Mapping[str, Any], table: Mapping[str, Stored]) -> Side:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from torch_towers.errors import InputError
+from torch_towers.formats.byte_strings import strings
 
 BYTES, LENGTHS = "#bytes", "#lengths"
 
@@ -69,14 +70,7 @@ def load_arrays(path: Path, data: bytes | None = None, limit: int = LIMIT) -> di
 def as_strings(array: Array) -> Array:
     """Text or fixed-width bytes as an object array of bytes."""
     items = [item.encode() if isinstance(item, str) else bytes(item) for item in array.reshape(-1).tolist()]
-    return objects(items, array.shape)
-
-
-def objects(items: list[bytes], shape: tuple[int, ...]) -> Array:
-    """An object array of bytes."""
-    flat = np.empty(len(items), object)
-    flat[:] = items
-    return flat.reshape(shape)
+    return strings(items, array.shape)
 
 
 def _stored(path: Path, source: Path | io.BytesIO, limit: int) -> dict[str, Array]:
@@ -120,7 +114,7 @@ def _split(stored: Mapping[str, Array], name: str, lengths: Array, path: Path) -
     for size in sizes:
         items.append(data[end : end + size])
         end += size
-    return objects(items, lengths.shape)
+    return strings(items, lengths.shape)
 
 
 def to_numpy(value: Any) -> Array:

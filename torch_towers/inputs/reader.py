@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError, suggestion
+from torch_towers.formats.byte_strings import string, strings
 from torch_towers.graph.dtypes import DTYPE_NAMES, TORCH_DTYPES
 from torch_towers.graph.graph import BATCH, TensorSpec, is_batched, rows_of
 from torch_towers.graph.registry import Strings
@@ -235,9 +236,7 @@ def _read_strings(column: Any, spec: TensorSpec) -> Strings:
         return _strings_of_list(array.reshape(-1).tolist(), list(array.shape), spec)
     if isinstance(column, Tensor):
         raise InputError(f"feature {spec.name!r} is a tensor of {column.dtype}; the tower takes strings")
-    value = np.empty((), dtype=object)
-    value[()] = _encode(column, spec, 0)
-    return value
+    return string(_encode(column, spec, 0))
 
 
 def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Strings:
@@ -270,16 +269,13 @@ def _encoded(column: Sequence[Any], spec: TensorSpec, per_row: int) -> Strings:
         return array
     kinds = set(map(type, column))
     if kinds == {bytes}:
-        array[:] = column
-        return array
+        return strings(column)
     if kinds == {str}:
         try:
-            array[:] = list(map(str.encode, column))
-            return array
+            return strings(list(map(str.encode, column)))
         except UnicodeEncodeError:
             pass
-    array[:] = [_encode(value, spec, index // per_row) for index, value in enumerate(column)]
-    return array
+    return strings([_encode(value, spec, index // per_row) for index, value in enumerate(column)])
 
 
 def _encode(value: Any, spec: TensorSpec, row: int) -> bytes:

@@ -16,6 +16,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from torch_towers import machine
+
+torch.get_num_threads()  # by now OpenMP has read its environment
+machine.restore()
+
 T = TypeVar("T")
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError, InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.flatbuffer import Table, Trie, root
 from torch_towers.formats.normalization import WHITE_SPACE
 from torch_towers.formats.unicode_tables import BREAKS
 from torch_towers.graph.registry import Strings, module, returns
-from torch_towers.ops.strings import strings
 from torch_towers.ops.text import codepoint, int64, integers, split_utf8
 
 _STARTS = [first for first, _ in BREAKS]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError, InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.flatbuffer import Trie, root
 from torch_towers.graph.registry import Strings, module, returns
-from torch_towers.ops.strings import strings
 from torch_towers.ops.text import integers
 
 _WHITE = b" \t\r\n"

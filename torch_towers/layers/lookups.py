@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import Spec, Strings, module
 from torch_towers.kernels import native
 from torch_towers.ops.hashing import hash_bucket_fast
-from torch_towers.ops.strings import strings
 
 
 def _ids_spec(x: Spec, *, dtype: str = "int64", **args: Any) -> list[Spec]:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError, InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, module, returns
 from torch_towers.kernels.threads import threads
 from torch_towers.ops.ragged import padded_rows
-from torch_towers.ops.strings import strings
 from torch_towers.ops.text import int64, integers
 
 Int32 = np.ndarray[Any, np.dtype[np.int32]]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError, InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.dtypes import dtype_name
 from torch_towers.graph.registry import Spec, Strings, module
 
@@ -56,9 +57,7 @@ class LookupTable:
             if name == "bfloat16":
                 return torch.tensor(list(found), dtype=self.values.dtype).reshape(tuple(x.shape))
             return torch.as_tensor(np.fromiter(found, name, len(flat))).reshape(tuple(x.shape))
-        array = np.empty(len(flat), object)
-        array[:] = list(found)
-        return array.reshape(tuple(x.shape))
+        return strings(list(found), x.shape)
 
     def _defaults(self, default: Tensor | Strings, shape: tuple[int, ...]) -> Iterable[Any]:
         items = _items(default.reshape(-1))

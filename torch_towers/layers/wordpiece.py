@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.registry import Strings, module
-from torch_towers.ops.strings import strings
 from torch_towers.ops.text import TOKENS, integers, split_utf8
 
 Piece = tuple[bytes, int, int]

@@ -20,7 +20,7 @@ from torch_towers.ops.sizes import as_sizes
 Array = Tensor | Strings
 
 
-def strings(value: Any) -> Strings:
+def object_array(value: Any) -> Strings:
     """What numpy gives for objects as an array again: an element taken alone is a rank-0 array of bytes."""
     return np.asarray(value, dtype=object)
 
@@ -90,7 +90,7 @@ def squeeze(x: Tensor | Strings, *, axes: tuple[int, ...]) -> Tensor | Strings:
     for axis in axes:
         if x.shape[axis] != 1:
             raise InputError(f"Can not squeeze dim[{axis}], expected a dimension of 1, got {x.shape[axis]}")
-    return x.squeeze(axes) if isinstance(x, Tensor) else strings(x.squeeze(axis=axes))
+    return x.squeeze(axes) if isinstance(x, Tensor) else object_array(x.squeeze(axis=axes))
 
 
 def _any_rank(x: Spec) -> list[Spec]:
@@ -100,7 +100,7 @@ def _any_rank(x: Spec) -> list[Spec]:
 @op(infer=_any_rank)
 def squeeze_all(x: Tensor | Strings) -> Tensor | Strings:
     """Without all axes of length 1. Source: tf.raw_ops.Squeeze without squeeze_dims."""
-    return x.squeeze() if isinstance(x, Tensor) else strings(x.squeeze())
+    return x.squeeze() if isinstance(x, Tensor) else object_array(x.squeeze())
 
 
 @op()
@@ -114,7 +114,7 @@ def broadcast_to(x: Tensor | Strings, *sizes: int) -> Tensor | Strings:
 def tile(x: Tensor | Strings, *multiples: int) -> Tensor | Strings:
     """`x` repeated along each axis. Source: tf.raw_ops.Tile."""
     times = as_sizes(multiples)
-    return x.repeat(times) if isinstance(x, Tensor) else strings(np.tile(x, times))
+    return x.repeat(times) if isinstance(x, Tensor) else object_array(np.tile(x, times))
 
 
 @op()
@@ -143,7 +143,7 @@ def concat(*xs: Tensor | Strings, axis: int) -> Tensor | Strings:
     """Tensors one after another along an axis. Source: tf.raw_ops.ConcatV2."""
     if isinstance(xs[0], Tensor):
         return torch.cat(xs, axis)  # type: ignore[arg-type]
-    return strings(np.concatenate(xs, axis))  # type: ignore[arg-type]
+    return object_array(np.concatenate(xs, axis))  # type: ignore[arg-type]
 
 
 @op()
@@ -151,7 +151,7 @@ def stack(*xs: Tensor | Strings, axis: int) -> Tensor | Strings:
     """Tensors of one shape along a new axis. Source: tf.raw_ops.Pack."""
     if isinstance(xs[0], Tensor):
         return torch.stack(xs, axis)  # type: ignore[arg-type]
-    return strings(np.stack(xs, axis))  # type: ignore[arg-type]
+    return object_array(np.stack(xs, axis))  # type: ignore[arg-type]
 
 
 def _unstacked(x: Spec, *, axis: int, num: int) -> list[Spec]:
@@ -381,7 +381,7 @@ def gather(x: Tensor | Strings, indices: Tensor, *, axis: int = 0, batch_dims: i
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     if isinstance(x, Tensor):
         return x.index_select(axis, _as_index(indices).reshape(-1)).reshape(shape)
-    return strings(np.take(x, indices.numpy(), axis))
+    return object_array(np.take(x, indices.numpy(), axis))
 
 
 def _as_index(indices: Tensor) -> Tensor:
@@ -397,7 +397,7 @@ def _gather_batched(x: Array, indices: Tensor, axis: int, batch_dims: int) -> Ar
     if isinstance(x, Tensor):
         taken: Any = x.movedim(axis, batch_dims)[(*grids, indices.to(torch.int64))]
     else:
-        taken = strings(np.moveaxis(x, axis, batch_dims)[tuple(grid.numpy() for grid in (*grids, indices))])
+        taken = object_array(np.moveaxis(x, axis, batch_dims)[tuple(grid.numpy() for grid in (*grids, indices))])
     if not outer or not inner:
         return taken
     source = [batch_dims + i for i in range(inner)]
@@ -520,7 +520,7 @@ def pad(x: Tensor | Strings, value: Number | Strings, *paddings: int) -> Tensor 
             if before < 0 or after < 0:  # torch and numpy would cut
                 raise InputError(f"Paddings must be non-negative: {before} {after}")
     if not isinstance(x, Tensor):
-        return strings(np.pad(x, pairs, constant_values=value.item() if isinstance(value, np.ndarray) else value))
+        return object_array(np.pad(x, pairs, constant_values=value.item() if isinstance(value, np.ndarray) else value))
     assert not isinstance(value, np.ndarray)
     reverse = [size for i in range(len(paddings) - 2, -1, -2) for size in paddings[i : i + 2]]
     if isinstance(value, Tensor):

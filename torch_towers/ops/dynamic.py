@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.registry import Spec, op, returns
 from torch_towers.kernels import sparse
@@ -62,10 +63,8 @@ def unique(x: Rows, *, axis: int | None, dtype: str) -> tuple[Rows, Tensor, Tens
 def _unique_strings(x: np.ndarray[Any, Any], dtype: torch.dtype) -> tuple[Rows, Tensor, Tensor]:
     places: dict[bytes, int] = {}
     index = [places.setdefault(item, len(places)) for item in x.tolist()]
-    values = np.empty(len(places), object)
-    values[:] = list(places)
     positions = torch.tensor(index, dtype=torch.int64)
-    return values, positions.to(dtype), torch.bincount(positions, minlength=len(places)).to(dtype)
+    return strings(list(places)), positions.to(dtype), torch.bincount(positions, minlength=len(places)).to(dtype)
 
 
 def _partition_spec(data: Spec, partitions: Spec, *, count: int) -> list[Spec]:

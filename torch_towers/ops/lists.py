@@ -218,9 +218,7 @@ def _zeros(shape: Shape, dtype: str) -> Any:
             f"a list of tensors without an element of its own needs the shape of its elements, but it is {shape}"
         )
     if dtype == "string":
-        empty = np.empty(shape, object)
-        empty[...] = b""
-        return empty
+        return np.full(shape, b"", object)
     if dtype == "variant":
         return np.empty(shape, object)
     return torch.zeros(shape, dtype=torch_dtype(dtype))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torch_towers.errors import InputError
 from torch_towers.formats import tf_example
+from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.tensor_proto import DTYPES, TensorProto
 from torch_towers.graph.dtypes import dtype_name, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, op
@@ -275,9 +276,7 @@ def _flat(parts: list[Any], dtype: str) -> Rows:
 def _tensor(items: Any, dtype: str) -> Rows:
     """A vector of values of one feature."""
     if dtype == "string":
-        array = np.empty(len(items), object)
-        array[:] = items
-        return array
+        return strings(items)
     return torch.from_numpy(np.array(items, _DTYPES[dtype]))  # type: ignore[reportUnknownMemberType]
 
 
@@ -392,10 +391,8 @@ def _csv_column(column: list[bytes], default: Rows, place: int, missing: bytes) 
     given = [item for item in column if item and item != missing]
     if isinstance(default, Tensor):
         name = dtype_name(default)
-        texts = np.empty(len(given), object)
-        texts[:] = given
         try:
-            values: Rows = to_number(texts, dtype=name)
+            values: Rows = to_number(strings(given), dtype=name)
         except InputError as error:
             raise InputError(f"Field {place} is not a valid {_CSV_NAMES[name]}: {error}") from None
     else:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.registry import Infer, Number, Spec, Strings, op, returns
 from torch_towers.kernels import sparse
 from torch_towers.ops.hashing import fingerprint64, hashes_of
@@ -443,9 +444,7 @@ def cross_strings(columns: Sequence[Column], picked: Sequence[Tensor], separator
         separator.join(parts)
         for parts in zip(*[[text[i] for i in at] for text, at in zip(texts, indices, strict=True)])
     ]
-    out = np.empty(len(joined), object)
-    out[:] = joined
-    return out
+    return strings(joined)
 
 
 def _texts(values: Rows) -> list[bytes]:

@@ -6,7 +6,7 @@ import binascii
 import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import chain, pairwise, repeat
 from typing import Any
 
@@ -15,19 +15,13 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.registry import Spec, Strings, elementwise, op
 from torch_towers.kernels import native
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
 
 _SAME = elementwise("string")
-
-
-def strings(items: list[bytes], shape: Sequence[int]) -> Strings:
-    """A flat list of bytes as a string tensor of `shape`."""
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array.reshape(shape)
 
 
 def each(function: Callable[[bytes], bytes], x: Strings) -> Strings:

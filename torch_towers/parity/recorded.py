@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from torch_towers.errors import CheckpointError
+from torch_towers.formats.byte_strings import string
 from torch_towers.formats.npz import load_arrays, pack_arrays
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -74,18 +75,12 @@ def pack(towers: Mapping[str, Iterable[Recorded]]) -> bytes:
     for tower, batches in towers.items():
         for number, batch in enumerate(batches):
             prefix = f"{tower}|{number}|"
-            arrays[prefix + "kind"] = _text(batch.kind)
+            arrays[prefix + "kind"] = string(batch.kind.encode())
             if isinstance(batch.outputs, str):
-                arrays[prefix + "refusal"] = _text(batch.outputs)
+                arrays[prefix + "refusal"] = string(batch.outputs.encode())
             for part, values in zip(_PARTS, (batch.inputs, _answers(batch), batch.ids), strict=True):
                 arrays |= {f"{prefix}{part}|{name}": array for name, array in values.items()}
     return pack_arrays(arrays)
-
-
-def _text(value: str) -> np.ndarray[Any, Any]:
-    made = np.empty((), object)
-    made[()] = value.encode()
-    return made
 
 
 def unpack(path: Path, data: bytes | None = None) -> dict[str, list[Recorded]]:

@@ -22,6 +22,7 @@ from torch_towers.errors import InputError
 from torch_towers.formats.npz import load_arrays, to_numpy
 from torch_towers.info import recorded_parity
 from torch_towers.parity.answers import Ranking, answer
+from torch_towers.parity.closeness import FLOOR_ULP, OTHER_PLACES, ROUNDING, rms, same_specials
 from torch_towers.parity.recorded import Recorded, batches_of, is_recorded, of_reference, unpack
 from torch_towers.tower import Tower
 from torch_towers.two_tower import TwoTower, load
@@ -31,10 +32,7 @@ Array = np.ndarray[Any, Any]
 INDEX_SCORES, INDEX_IDS = "index.scores", "index.ids"
 """What the outputs of a retrieval index are called in samples.npz, since the tower that was cut from it has others."""
 
-ROUNDING = 2e-5
-"""Distance from TensorFlow, relative to the RMS of an output, that is never rounding in float32: right towers are at 1e-8 to 5e-6."""
 _ORDER = 4.0  # times the errors that the port measured: another machine, or a GPU, adds up in another order
-_FLOOR_ULP = 4.0  # units in the last place that are always allowed
 _WORST = 64  # no value further off than so many times the RMS that is allowed: a wrong row is millions of times off
 
 
@@ -206,16 +204,18 @@ def _checked(
 def _near(result: Checked, ours: Array, theirs: Array, measured: Mapping[str, Any], dtype: torch.dtype) -> Checked:
     """Whether floats are as near TensorFlow's as rounding leaves them."""
     finite = np.isfinite(theirs)
-    if not np.array_equal(ours[~finite], theirs[~finite].astype(ours.dtype), equal_nan=True):
-        result.said = "NaN or infinities stand in other places than in the recorded answers"
+    if not same_specials(ours, theirs):
+        result.said = OTHER_PLACES + "the recorded answers"
         return result
     apart = np.abs(ours[finite].astype(np.float64) - theirs[finite].astype(np.float64))
     coarse = max(1.0, torch.finfo(dtype).eps / torch.finfo(torch.float32).eps)
-    scale, ulp = _rms(theirs[finite].astype(np.float64)), _rms(np.spacing(np.abs(theirs[finite])).astype(np.float64))
-    allowed = coarse * (_relative(measured) * scale + _FLOOR_ULP * ulp)
-    rms, worst = _rms(apart), float(apart.max(initial=0.0))
-    result.passed = rms <= allowed and worst <= _WORST * allowed
-    result.said = f"apart {rms:.2e} (RMS; {allowed:.2e} is allowed), at most {worst:.2e}, of values around {scale:.2g}"
+    scale, ulp = rms(theirs[finite].astype(np.float64)), rms(np.spacing(np.abs(theirs[finite])).astype(np.float64))
+    allowed = coarse * (_relative(measured) * scale + FLOOR_ULP * ulp)
+    distance, worst = rms(apart), float(apart.max(initial=0.0))
+    result.passed = distance <= allowed and worst <= _WORST * allowed
+    result.said = (
+        f"apart {distance:.2e} (RMS; {allowed:.2e} is allowed), at most {worst:.2e}, of values around {scale:.2g}"
+    )
     return result
 
 
@@ -223,12 +223,8 @@ def _relative(measured: Mapping[str, Any]) -> float:
     """How far an output may be from TensorFlow's, relative to its RMS: by both errors that parity.json records."""
     errors, size = [measured.get("error"), measured.get("tensorflow_error")], measured.get("scale")
     if isinstance(size, float) and size > 0 and all(isinstance(error, float) for error in errors):
-        return min(ROUNDING, _ORDER * sum(cast("list[float]", errors)) / size)
-    return ROUNDING
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+        return min(ROUNDING["float32"], _ORDER * sum(cast("list[float]", errors)) / size)
+    return ROUNDING["float32"]
 
 
 def _ranking(towers: TwoTower, recorded: Sequence[Recorded]) -> Ranking | None:

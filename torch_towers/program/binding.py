@@ -93,17 +93,22 @@ def resolve(entry: Op, args: Mapping[str, Any], store: Store) -> dict[str, Any]:
     return {key: store[value] if is_stored(entry, key, value) else value for key, value in args.items()}
 
 
-_OURS = ("device", "dtype", "graph", "run", "tensors", "_anchor", "_bind", "_host", "_named", "_outputs", "_own", "_plan",
-         "_rewrite", "_steps", "_written")  # fmt: skip
-_TAKEN = frozenset((*dir(nn.Module()), *_OURS))
+_TAKEN = frozenset((*dir(nn.Module()), "device", "dtype", "graph", "run", "tensors"))
+_TAKEN_AT_ROOT = _TAKEN | {"steps", "values", "outputs_of", "_anchor", "_bind", "_host", "_named", "_outputs", "_own", "_plan",
+                           "_rewrite", "_written"}  # fmt: skip
+"""Attributes of every module, and those of a `Program`, which is the root (`tests/torch_towers/program/test_binding.py` compares)."""
 
 
 def path(name: str) -> list[str]:
     """Where `name` lies in the tree of modules: `"query.type.weight"` -> `["query", "type_", "weight"]`.
 
-    A part that `nn.Module` itself uses as an attribute gets an underscore.
+    A part that the module itself uses as an attribute gets an underscore.
     """
-    return [f"{part}_" if part in _TAKEN else part for part in name.split(".")]
+    first, *rest = name.split(".")
+    return [
+        f"{first}_" if first in _TAKEN_AT_ROOT else first,
+        *(f"{part}_" if part in _TAKEN else part for part in rest),
+    ]
 
 
 def descend(root: nn.Module, parts: list[str]) -> nn.Module:

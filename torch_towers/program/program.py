@@ -203,13 +203,15 @@ def empty_layer(entry: Op, args: Mapping[str, Any]) -> nn.Module:
 def used_names(graph: Graph) -> set[str]:
     """Every weight, constant and vocabulary that `graph` names."""
     used = {str(node.attrs["tensor"]) for node in walk(graph) if node.op in ("parameter", "constant")}
-    for name, spec in modules(graph).items():
-        entry = MODULES[spec.type]
-        if is_layer(entry):
-            used |= {f"{name}.{key}" for key in layer_weights(spec)}
-        else:
-            used |= {value for key, value in spec.args.items() if is_stored(entry, key, value)}
-    return used
+    return used.union(*(stored_names(name, spec) for name, spec in modules(graph).items()))
+
+
+def stored_names(name: str, spec: ModuleSpec) -> list[str]:
+    """The names in the store that the module `name` takes: its weights, or the arguments that name tensors and vocabularies."""
+    entry = MODULES[spec.type]
+    if is_layer(entry):
+        return [f"{name}.{key}" for key in empty_layer(entry, spec.args).state_dict()]
+    return [value for key, value in spec.args.items() if is_stored(entry, key, value)]
 
 
 def _add_module(

@@ -22,6 +22,7 @@ from torch_towers.checkpoint.replacing import opened, replaced
 from torch_towers.checkpoint.weights import Digest, Stored, parse_json, read_weights, write_weights
 from torch_towers.errors import CheckpointError
 from torch_towers.extras import need
+from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.text_lines import from_lines, to_lines
 from torch_towers.graph.similarity import Similarity, check_similarity
 from torch_towers.search.similarity import as_embeddings, top_k
@@ -314,9 +315,7 @@ def _read_ids(ids: Any, count: int) -> np.ndarray[Any, Any]:
         raise ValueError(
             f"ids must be all integers, all str or all bytes, not {', '.join(sorted(k.__name__ for k in kinds))}"
         )
-    array = np.empty(count, dtype=object)
-    array[:] = values
-    return array
+    return strings(values)
 
 
 def _ids_kind(ids: np.ndarray[Any, Any]) -> str:
@@ -374,12 +373,10 @@ def _ids_of(files: Mapping[str, bytes], kind: str, count: int) -> np.ndarray[Any
     names = from_lines(files[IDS])
     if len(names) != count:
         raise CheckpointError(f"{IDS} has {len(names)} ids for {count} candidates")
-    array = np.empty(count, dtype=object)
     try:
-        array[:] = [name.decode() for name in names] if kind == "str" else names
+        return strings([name.decode() for name in names] if kind == "str" else names)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{IDS}: an id is not UTF-8") from error
-    return array
 
 
 def _attributes(data: bytes, count: int) -> dict[str, list[Any]]:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from torch_towers.errors import InputError, TorchTowersError
 from torch_towers.formats.npz import to_numpy
+from torch_towers.parity.closeness import OTHER_PLACES, ROUNDING, rms, same_specials
 from torch_towers.parity.recorded import Recorded
-from torch_towers.parity.verify import ROUNDING, recorded_in, sides
+from torch_towers.parity.verify import recorded_in, sides
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 
@@ -40,7 +41,7 @@ class Compared:
 
     @property
     def passed(self) -> bool:
-        return not self.said and self.apart <= ROUNDING
+        return not self.said and self.apart <= ROUNDING["float32"]
 
     def line(self) -> str:
         """The same for people."""
@@ -103,20 +104,15 @@ def compared_output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, boo
             said = said if np.array_equal(mine, other) else "other values"
         elif domain or not decisive:  # at the edges of a float another order of summation is another number
             finite = np.isfinite(other)
-            if not np.array_equal(np.isnan(mine), np.isnan(other)):
-                said = "NaN in other places"
-            apart = max(apart, _rms(mine[finite].astype(np.float64) - other[finite].astype(np.float64)))
-            scale = max(scale, _rms(other[finite].astype(np.float64)))
+            if not same_specials(mine, other):
+                said = OTHER_PLACES + "the checkpoint's"
+            apart = max(apart, rms(mine[finite].astype(np.float64) - other[finite].astype(np.float64)))
+            scale = max(scale, rms(other[finite].astype(np.float64)))
     return Compared(tower, output, rows, apart / scale if scale and np.isfinite(scale) else apart, said)
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:
     return to_numpy(value) if isinstance(value, Tensor) else np.asarray(value)
-
-
-def _rms(values: np.ndarray[Any, Any]) -> float:
-    values = values[np.isfinite(values)]
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
 def imported(file: Path) -> Any:

@@ -34,7 +34,10 @@ def add_commands(commands: Any, command: Command) -> None:
         "  torch-towers export checkpoints/shop --tower query --format onnx -o query.onnx",
     )  # fmt: skip
     made.add_argument(
-        "--format", choices=("onnx", "pt2"), required=True, help="onnx (extra [onnx]), or torch.export's pt2"
+        "--format",
+        choices=("onnx", "pt2", "transformers"),
+        required=True,
+        help="onnx (extra [onnx]), torch.export's pt2, or, of a BERT, a folder of transformers (extra of that name)",
     )
     made.add_argument("-o", "--output", metavar="FILE", required=True, help="a new file")
     made.add_argument("--tower", choices=("query", "candidate"), help="default: the only tower that the checkpoint has")
@@ -83,8 +86,16 @@ def import_command(options: argparse.Namespace) -> int:
 
 def export_command(options: argparse.Namespace) -> int:
     """`torch-towers export`."""
-    from torch_towers.source.exported import export
+    from torch_towers.source.exported import chosen, export, left_behind
 
+    if options.format == "transformers":
+        from torch_towers.source.to_transformers import to_transformers
+
+        tower, name, batches = chosen(Path(options.checkpoint), options.tower)
+        found = to_transformers(tower, Path(options.output), batches, name)
+        print("\n".join(item.line() for item in found))
+        print(f"{options.output}: no tokenizer is in it; {left_behind(tower) or 'the tower takes ids'}")
+        return 0
     found, behind = export(Path(options.checkpoint), Path(options.output), options.format, options.tower)
     print("\n".join(item.line() for item in found))
     if behind:

@@ -38,12 +38,7 @@ def export(checkpoint: Path, target: Path, kind: Format, side: str | None = None
     """
     if target.exists():
         raise TorchTowersError(f"{target} is there already: remove it, or give another name")
-    tower, name = _chosen(checkpoint, side)
-    batches = _batches(tower, recorded_in(checkpoint).get(name, ()))
-    if not batches:
-        raise TorchTowersError(
-            f"{checkpoint} holds no samples of the {name} tower to export it with: port it with them"
-        )
+    tower, name, batches = chosen(checkpoint, side)
     program = _captured(tower, batches)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         beside = Path(scratch) / target.name
@@ -57,14 +52,18 @@ def export(checkpoint: Path, target: Path, kind: Format, side: str | None = None
     return found, left_behind(tower)
 
 
-def _chosen(checkpoint: Path, side: str | None) -> tuple[Tower, str]:
+def chosen(checkpoint: Path, side: str | None) -> tuple[Tower, str, list[Batch]]:
+    """The tower that is meant, its name, and what its encoder takes and gives for the samples. Errors: `InputError`."""
     towers = sides(load(checkpoint))
     if side is None and len(towers) > 1:
         raise InputError(f"{checkpoint} has two towers: say which one with --tower")
     name = side or next(iter(towers))
     if name not in towers:
         raise InputError(f"{checkpoint} has no {name} tower")
-    return towers[name], name
+    batches = _batches(towers[name], recorded_in(checkpoint).get(name, ()))
+    if not batches:
+        raise InputError(f"{checkpoint} holds no samples of the {name} tower to export it with: port it with them")
+    return towers[name], name, batches
 
 
 def _batches(tower: Tower, recorded: Sequence[Recorded]) -> list[Batch]:

@@ -36,14 +36,14 @@ class LayerSource:
 HELPERS = {
     "MultiHeadAttention": '''\
 class MultiHeadAttention(nn.Module):
-    """Attention between four projections; where a row of the mask lets nothing through, the average of all is taken."""
+    """Attention between four projections; where a row of the mask lets nothing through: the average of all, or 0 (`empty`)."""
 
     def __init__(
         self, query_features: int, key_features: int, value_features: int, out_features: int,
-        heads: int, key_dim: int, value_dim: int, scale: float, bias: bool = True, out_bias: bool = True,
+        heads: int, key_dim: int, value_dim: int, scale: float, bias: bool = True, out_bias: bool = True, empty: bool = False,
     ) -> None:
         super().__init__()
-        self.heads, self.scale = heads, scale
+        self.heads, self.scale, self.empty = heads, scale, empty
         self.query = nn.Linear(query_features, heads * key_dim, bias)
         self.key = nn.Linear(key_features, heads * key_dim, bias)
         self.value = nn.Linear(value_features, heads * value_dim, bias)
@@ -54,11 +54,28 @@ class MultiHeadAttention(nn.Module):
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x in (self.query(query), self.key(key), self.value(value))
         )  # [batch, heads, length, dim]
+        some = None
         if mask is not None and mask.dtype == torch.bool:
             some = mask.any(-1, keepdim=True)
             query, mask = torch.where(some, query, 0.0), mask | ~some
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
+        if self.empty and some is not None:
+            found = torch.where(some, found, 0.0)
         return self.attention_output(found.transpose(1, 2).flatten(-2))
+''',
+    "PositionEmbedding": '''\
+class PositionEmbedding(nn.Module):
+    """A vector for each place, the first ones of a table: length -> [length, dim]."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, strict: bool = False) -> None:
+        super().__init__()
+        self.strict = strict
+        self.weight = nn.Parameter(torch.zeros(num_embeddings, embedding_dim))
+
+    def forward(self, length: int) -> Tensor:
+        if self.strict and length > len(self.weight):
+            raise ValueError(f"{length} places, but the table has {len(self.weight)}")
+        return self.weight[:length]
 ''',
     "BatchNorm": '''\
 class BatchNorm(nn.Module):

@@ -49,8 +49,28 @@ class FreeSize:
 
 
 def layout(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
-    """All values of the encoder by reference, and its free sizes; of each the first input that shows it."""
+    """All values of the encoder by reference, and its free sizes; of each the first input that shows it.
+
+    Free sizes of different inputs are different ones, but where the encoder takes them only as one.
+    """
     sizes: dict[str, tuple[int, ...]] = {BATCH: _ROWS}
+    found, free = _layout(tower, sizes)
+    of_rows = all(name.isidentifier() or name.endswith(", 1") for name in sizes)  # as lengths of texts are
+    if of_rows and any(found.get(ref, UNKNOWN).dims is None for ref in tower.encoder.graph.outputs.values()):
+        together, fewer = _layout(tower, _One({BATCH: _ROWS}))
+        if sum(known.dims is not None for known in together.values()) > sum(k.dims is not None for k in found.values()):
+            return together, fewer
+    return found, free
+
+
+class _One(dict[str, tuple[int, ...]]):
+    """Sizes of which all without a name are one and the same."""
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        return super().setdefault(key if key.isidentifier() else "the only, one", default)
+
+
+def _layout(tower: Tower, sizes: dict[str, tuple[int, ...]]) -> tuple[dict[str, Known], list[FreeSize]]:
     made = [_given(tower, sizes, trial) for trial in range(len(_ROWS))]
     named = [name for name in sizes if not name.isidentifier()]
     short = {name: "length" if len(named) == 1 else f"n{i}" for i, name in enumerate(named, 1)}
@@ -108,7 +128,7 @@ def _dim(size: int | str | None, place: str, sizes: dict[str, tuple[int, ...]], 
 
 def _size(name: str, sizes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The three values of a free size, other than those of the ones before."""
-    count = len(sizes) - 1
+    count = 0 if isinstance(sizes, _One) else len(sizes) - 1
     return sizes.setdefault(name, tuple(n + count * step for n, step in zip(_LENGTHS, _APART, strict=True)))
 
 

@@ -14,7 +14,7 @@ from torch_towers.checkpoint.checkpoint import CONFIG, MAX_CONFIG
 from torch_towers.checkpoint.replacing import opened
 from torch_towers.checkpoint.weights import parse_json
 from torch_towers.graph.registry import MODULES
-from torch_towers.source.blocks import with_blocks
+from torch_towers.source.blocks import Blocks, with_blocks
 from torch_towers.source.classes import Unit, Written, write_class
 from torch_towers.source.layers import own_class
 from torch_towers.source.names import plain
@@ -23,6 +23,7 @@ from torch_towers.tower import Tower
 from torch_towers.two_tower import TwoTower, load
 
 LINE = 120
+_SHORT = 88  # what ruff takes for a long line where nothing else is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class _File:
             "from pathlib import Path",
         ]
         by_module = {module: sorted(name for one, name in imports if one == module) for module, _ in sorted(imports)}
-        said = [f"from {module} import {', '.join(names)}" for module, names in by_module.items()]
+        said = [_import(module, names) for module, names in by_module.items()]
         lines += [line for line in said if not line.startswith("from torch_towers")]
         lines += ["", *(["import torch"] if re.search(r"\btorch\.", body) else [])]
         lines += ["import torch.nn.functional as F"] if re.search(r"\bF\.", body) else []
@@ -128,6 +129,8 @@ class _File:
         ]
         lines += [f"        self.{side} = {one.name}()" for side, one in written.items()]
         lines += _ties(written, self.shared)
+        if len(written) < 2:
+            return "\n".join(lines) + "\n"
         left, right = (
             ("F.normalize(queries, dim=-1)", "F.normalize(candidates, dim=-1)") if cosine else ("queries", "candidates")
         )
@@ -138,6 +141,12 @@ class _File:
             f"        return {left} @ {right}.T",
         ]
         return "\n".join(lines) + "\n"
+
+
+def _import(module: str, names: list[str]) -> str:
+    """An import as ruff sorts and lays it out, at its own length of a line and at ours."""
+    line = f"from {module} import {', '.join(names)}"
+    return line if len(line) <= _SHORT else "\n".join([f"from {module} import (", *(f"    {n}," for n in names), ")"])
 
 
 def _ties(written: Mapping[str, Written], shared: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -194,6 +203,11 @@ def _names(
         add(f"{side}.{ours}", theirs)
     lines += [f'"{ours}": "{theirs}",' for ours, theirs in found.items()]
     for attribute, (blocks, attributes) in written.lists.items():
+        if (scopes := _scopes(blocks, attributes)) and not aliases and not shared:
+            pairs = [(f"{side}.{attribute}.{i}", f"{side}.{scope}") for i, scope in enumerate(scopes)]
+            found |= {ours: theirs for ours, theirs in pairs if ours != theirs}
+            lines += _numbered(pairs, f"{side}.{attribute}.", blocks.times) if found.keys() & dict(pairs).keys() else []
+            continue
         for ours, theirs in attributes.items():
             before = dict(found)
             for i, name in enumerate(blocks.slots[theirs]):
@@ -203,22 +217,31 @@ def _names(
     return found, lines
 
 
+def _scopes(blocks: Blocks, attributes: Mapping[str, str]) -> list[str]:
+    """The name of each block, where its weights have the names of the file behind it; else nothing."""
+    found: list[set[str]] = [set() for _ in range(blocks.times)]
+    for ours, theirs in attributes.items():
+        for scope, name in zip(found, blocks.slots[theirs], strict=True):
+            scope.add(name.removesuffix(f".{ours}") if name.endswith(f".{ours}") else "")
+    return [scope.pop() for scope in found] if all(len(scope) == 1 and "" not in scope for scope in found) else []
+
+
 def _numbered(pairs: list[tuple[str, str]], prefix: str, times: int) -> list[str]:
     """Lines of a dict for the names of blocks: one for all of them, where their numbers run."""
     by_end: dict[str, list[str]] = {}
     for ours, theirs in pairs:
-        _, _, end = ours.removeprefix(prefix).partition(".")
+        end = ours.removeprefix(prefix).lstrip("0123456789")
         by_end.setdefault(end, []).append(theirs)
     lines: list[str] = []
     for end, names in by_end.items():
         pattern = _pattern(names) if len(names) == times else None
         if pattern is None:
-            lines += [f'"{prefix}{i}.{end}": "{name}",' for i, name in enumerate(names)]
+            lines += [f'"{prefix}{i}{end}": "{name}",' for i, name in enumerate(names)]
             continue
         text, start = pattern
-        lines += [f'"{prefix}{i}.{end}": "{names[i]}",' for i in range(start)]
+        lines += [f'"{prefix}{i}{end}": "{names[i]}",' for i in range(start)]
         first = f"{start}, " if start else ""
-        lines.append(f'**{{f"{prefix}{{i}}.{end}": f"{text}" for i in range({first}{times})}},')
+        lines.append(f'**{{f"{prefix}{{i}}{end}": f"{text}" for i in range({first}{times})}},')
     return lines
 
 

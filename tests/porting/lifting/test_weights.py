@@ -10,7 +10,7 @@ import torch
 from porting.conversion.values import Value
 from porting.lifting.patterns import Refusal
 from porting.lifting.view import View
-from porting.lifting.weights import tensors_of, used
+from porting.lifting.weights import used
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
 
 X = TensorSpec("x", "float32", (None, 4))
@@ -71,12 +71,6 @@ def test_a_weight_that_a_loop_reads_too_keeps_its_name_and_value() -> None:
     with pytest.raises(Refusal, match="inside a loop or a branch"):
         linear(view(loop), "y", called="other")
     linear(view(loop), "y")  # as it is, both can read it
-
-
-def test_what_a_module_takes_of_the_store_its_annotations_say() -> None:
-    assert tensors_of("dense", ModuleSpec("Linear", ARGS)) == ["dense.weight", "dense.bias"]
-    args = {"vocabulary": "words", "lowercase": "utf-8", "output_mode": "int"}
-    assert tensors_of("text", ModuleSpec("TextVectorization", args)) == ["words"]
 
 
 def test_a_graph_uses_what_its_bodies_and_their_modules_name() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.torch_towers.ports import checkpoint
+from tests.torch_towers.source.bert import bert
 from torch_towers import TwoTower
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.graph.spec import TowerSpec
@@ -131,3 +132,20 @@ def test_blocks_have_one_class(numbering: str, tmp_path: Path) -> None:
         inner = torch.tanh(expected @ store[f"{first}.weight"].T + store[f"{first}.bias"])
         expected = expected + inner @ store[f"{second}.weight"].T + store[f"{second}.bias"]
     torch.testing.assert_close(towers.query(x), expected)
+
+
+def test_a_bert_of_twelve_layers_is_under_150_lines(tmp_path: Path) -> None:
+    tower = bert(12)
+    source = written(TwoTower(query=tower), {"query": {}}, "bert")
+    assert len(source.text.splitlines()) < 150
+    assert "nn.ModuleList(TransformerLayer() for _ in range(12))" in source.text
+    assert "torch_towers" not in {name.split(".")[0] for name in _imports(ast.parse(source.text))}
+    file = tmp_path / "bert_source.py"
+    file.write_text(source.text)
+    module = imported(file)
+    towers = module.TwoTower()
+    given = {f"query.{name}": value for name, value in tower.encoder.state_dict().items()}
+    towers.load_state_dict({name: given[module.stored(name)] for name in towers.state_dict()})
+    ids = torch.randint(1, 50, (3, 7))
+    mask = torch.arange(7) < torch.tensor([[7], [3], [5]])
+    torch.testing.assert_close(towers.query(ids, mask), tower.encoder(ids=ids, mask=mask)["y"])

@@ -1,0 +1,72 @@
+"""A BERT by hand, as the porter lifts it: for tests that need no TensorFlow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
+from torch_towers.graph.spec import TowerSpec
+from torch_towers.tower import Tower
+
+VOCAB, PLACES = 50, 16
+
+
+def bert(layers: int = 2, dim: int = 8, heads: int = 2, *, form: str = "erf", pooling: str = "mean") -> Tower:
+    """`ids, mask [batch, length] -> y [batch, dim]`, of length 1."""
+    made = _Made(dim)
+    x = made.module("words", "Embedding", {"num_embeddings": VOCAB, "embedding_dim": dim}, "ids")
+    length = made.node("length", "size", "ids", axis=1)
+    places = made.module("places", "PositionEmbedding", {"num_embeddings": PLACES, "embedding_dim": dim}, length)
+    x = made.norm("embeddings_norm", made.node("embeddings", "add", x, places))
+    row = made.node("row", "unsqueeze", "mask", axis=1)
+    mask = made.node("allowed", "unsqueeze", row, axis=1)
+    sizes = dict.fromkeys(("query_features", "key_features", "value_features", "out_features"), dim)
+    sizes |= {"heads": heads, "key_dim": dim // heads, "value_dim": dim // heads}
+    for i in range(layers):
+        at = f"layer_{i}"
+        scale = {"scale": (dim // heads) ** -0.5}
+        found = made.module(f"{at}.attention", "MultiHeadAttention", {**sizes, **scale}, x, x, x, mask)
+        x = made.norm(f"{at}.attention_norm", made.node(f"{at}.add", "add", x, found))
+        inner = made.linear(f"{at}.intermediate", dim, 4 * dim, x)
+        inner = made.linear(f"{at}.output", 4 * dim, dim, made.node(f"{at}.gelu", "gelu", inner, form=form))
+        x = made.norm(f"{at}.output_norm", made.node(f"{at}.add_1", "add", x, inner))
+    if pooling == "mean":
+        column = made.node("column", "unsqueeze", "mask", axis=2)
+        floats = made.node("floats", "cast", column, dtype="float32")
+        total = made.node("total", "weighted_sum", x, "mask")
+        x = made.node("pooled", "div", total, made.node("count", "reduce_sum", floats, axes=(1,), keepdim=False))
+    else:
+        x = made.node("pooled", "select", x, 0, axis=1)
+    x = made.module("normalized", "L2Normalize", {"axes": (-1,), "limit": 1e12}, x)
+    inputs = (TensorSpec("ids", "int64", ("batch", None)), TensorSpec("mask", "bool", ("batch", None)))
+    encoder = Graph(inputs, tuple(made.nodes), {"y": x}, made.modules)
+    before = Graph(inputs, (), {spec.name: spec.name for spec in inputs})
+    return Tower(TowerSpec(before, encoder, None, inputs, (TensorSpec("y", "float32", ("batch", dim)),)), made.store)
+
+
+class _Made:
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.nodes: list[Node] = []
+        self.modules: dict[str, ModuleSpec] = {}
+        self.store: dict[str, Tensor] = {}
+        self.random = torch.Generator().manual_seed(0)
+
+    def node(self, name: str, op: str, *inputs: object, **attrs: object) -> str:
+        self.nodes.append(Node(name, op, inputs, attrs))
+        return name
+
+    def module(self, name: str, kind: str, args: dict[str, object], *inputs: object) -> str:
+        from torch_towers.graph.registry import MODULES
+
+        self.modules[name] = ModuleSpec(kind, args)
+        for key, value in MODULES[kind].function(**args).state_dict().items():
+            self.store[f"{name}.{key}"] = torch.randn(value.shape, generator=self.random) * 0.5
+        return self.node(name, "module", *inputs, module=name)
+
+    def norm(self, name: str, x: str) -> str:
+        return self.module(name, "LayerNorm", {"normalized_shape": (self.dim,), "eps": 1e-12}, x)
+
+    def linear(self, name: str, inner: int, outer: int, x: str) -> str:
+        return self.module(name, "Linear", {"in_features": inner, "out_features": outer, "bias": True}, x)

@@ -1,0 +1,22 @@
+"""Byte strings in numpy: numpy's own fixed-width bytes lose trailing NULs, so a string tensor is an object array of `bytes`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from torch_towers.graph.registry import Strings
+
+
+def strings(items: Sequence[Any], shape: Sequence[int] = (-1,)) -> Strings:
+    """A flat list of bytes as a string tensor of `shape`, by default `[len(items)]`. Other objects that are no sequences do too."""
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array.reshape(tuple(shape))
+
+
+def string(value: bytes) -> Strings:
+    """One string, `[]`."""
+    return strings([value], ())
