@@ -65,6 +65,7 @@ bench-device: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(RUN) -m porting.ops_table > docs/ops.md
+	$(RUN) -m porting.layers_table > docs/layers.md
 
 ROWS ?= 1000000
 bench-bulk: $(VENV)/.installed

@@ -87,6 +87,10 @@ class Namer:
         self._scopes.update(itertools.accumulate(path(name)[:-1], lambda scope, part: f"{scope}.{part}"))
         return name
 
+    def given(self) -> list[dict[str, int] | set[str]]:
+        """All that it remembers of the names that it gave."""
+        return [self._counts, self._taken, self._tensors, self._scopes]
+
     def _is_tensor(self, name: str) -> bool:
         return place(name) in self._tensors
 

@@ -7,17 +7,16 @@ batch size, and compiles and exports whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
-
-from torch import nn
 
 from porting.conversion.values import Value
-from porting.names import identifier
+from porting.lifting.editable import exchanged
+from porting.names import identifier, numbered
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Graph, Node, Size, TensorSpec, node_of, references
 from torch_towers.graph.registry import MODULES, OPS, Stage
+from torch_towers.program.binding import is_layer
 from torch_towers.program.program import stored_names
 
 SOURCES = frozenset({"parameter", "constant"})
@@ -93,8 +92,7 @@ def _lists_for(weighted: set[str], graph: Graph, known: Mapping[str, Value]) -> 
 def _is_weight(node: Node, graph: Graph, known: Mapping[str, Value]) -> bool:
     """Whether `node` is a weight, or a layer that holds some."""
     if node.op == "module":
-        function = MODULES[graph.modules[str(node.attrs["module"])].type].function
-        return isinstance(function, type) and issubclass(function, nn.Module) and bool(_held(node, graph))
+        return is_layer(MODULES[graph.modules[str(node.attrs["module"])].type]) and bool(_held(node, graph))
     return node.op == "parameter" and (known[node.name].dtype in FLOATS if node.name in known else True)
 
 
@@ -133,51 +131,69 @@ def _with_own_sizes(
 ) -> tuple[Graph, Mapping[str, Value], dict[str, str]]:
     """Sizes that the encoder would be given as integers, read there from a tensor that crosses anyway, where one has them.
 
-    An integer would be a constant of the compiled and exported encoder; the size of a tensor stays free.
+    An integer would be a constant of the compiled and exported encoder; the size of a tensor stays free. Of
+
+        preprocess:  ids = hash(texts);  n = size(texts, axis=0)          n: the symbol "batch", as ids.shape[0]
+        encoder:     x = gather(weight, ids);  y = reshape(x, n, 4)
+
+    `ids` crosses, and its axis 0 is "batch" too. So the encoder gets a copy, `n_2 = size(ids, axis=0)`, and reads that: `n` no longer
+    crosses. Arithmetic of such sizes (`size_mul`, ...) is copied with its operands.
     """
     crossing = _Border(graph, known, parts).crossing["encoder"]
+    copies = _size_copies(graph, known, parts, _carriers(crossing, known))
+    wanted = {copies[ref].name for ref in crossing if ref in copies}
+    kept: list[Node] = []
+    for copy in reversed(copies.values()):
+        if copy.name in wanted:
+            wanted |= set(references(copy.inputs))
+            kept.insert(0, copy)
+    if not kept:
+        return graph, known, parts
+    new = {name: copy.name for name, copy in copies.items()}
+    nodes = [replace(n, inputs=exchanged(n.inputs, new)) if parts.get(n.name) == "encoder" else n for n in graph.nodes]
+    known = {**known, **{copy.name: Value(copy.name, "size", ()) for copy in kept}}
+    parts = {**parts, **{copy.name: "encoder" for copy in kept}}
+    return replace(graph, nodes=(*kept, *nodes)), known, parts  # what they read is an input of the encoder
+
+
+def _carriers(crossing: list[str], known: Mapping[str, Value]) -> dict[Size, tuple[str, int]]:
+    """Each size of a tensor that crosses: the tensor and the axis to read it from."""
     carriers: dict[Size, tuple[str, int]] = {}
     for ref in crossing:
         value = known.get(ref)
         if value is not None and value.dtype not in ("string", "size", "variant", None):
             for axis, size in enumerate(value.shape or ()):
                 carriers.setdefault(size, (ref, axis))
-    names = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs} | set(graph.outputs)
-    own: dict[str, str] = {}
-    copies: list[Node] = []
+    return carriers
+
+
+def _size_copies(
+    graph: Graph, known: Mapping[str, Value], parts: Mapping[str, str], carriers: Mapping[Size, tuple[str, int]]
+) -> dict[str, Node]:
+    """The sizes of `preprocess` that the encoder can compute itself: by their names, the nodes that do."""
+    taken = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs} | set(graph.outputs)
+    copies: dict[str, Node] = {}
     for node in graph.nodes:
-        copy = _own_size(node, known, carriers, own) if parts.get(node.name) == "preprocess" else None
+        copy = _own_size(node, known, carriers, copies) if parts.get(node.name) == "preprocess" else None
         if copy is not None:
-            own[node.name] = next(name for i in count(1) if (name := f"{node.name}_{i}") not in names)
-            names.add(own[node.name])
-            copies.append(replace(copy, name=own[node.name]))
-    wanted = {own[ref] for ref in crossing if ref in own}
-    for copy in reversed(copies):
-        if copy.name in wanted:
-            wanted |= set(references(copy.inputs)) & set(own.values())
-    copies = [copy for copy in copies if copy.name in wanted]
-    if not copies:
-        return graph, known, parts
-    users = {name for name, part in parts.items() if part == "encoder"}
-    nodes = [replace(n, inputs=_renamed(n.inputs, own)) if n.name in users else n for n in graph.nodes]
-    known = {**known, **{copy.name: Value(copy.name, "size", ()) for copy in copies}}
-    parts = {**parts, **{copy.name: "encoder" for copy in copies}}
-    return replace(graph, nodes=(*copies, *nodes)), known, parts  # what they read is an input of the encoder
+            copies[node.name] = replace(copy, name=numbered(node.name, taken.__contains__))
+            taken.add(copies[node.name].name)
+    return copies
 
 
 def _own_size(
-    node: Node, known: Mapping[str, Value], carriers: Mapping[Size, tuple[str, int]], own: Mapping[str, str]
+    node: Node, known: Mapping[str, Value], carriers: Mapping[Size, tuple[str, int]], copies: Mapping[str, Node]
 ) -> Node | None:
-    """The node that gives the same size in the encoder; None where that is impossible, or the node no size."""
+    """The node that gives the same size in the encoder; None where `node` is no size, or no tensor that crosses has it."""
     if node.op == "size":
         source = known.get(node.inputs[0])
         size = None if source is None or source.shape is None else source.shape[node.attrs["axis"]]
         if not isinstance(size, str) or size not in carriers:
             return None
         ref, axis = carriers[size]
-        return Node("", "size", (ref,), {"axis": axis})
-    if node.op.startswith("size_") and all(ref in own for ref in references(node.inputs)):
-        return Node("", node.op, _renamed(node.inputs, own), node.attrs)
+        return replace(node, inputs=(ref,), attrs={"axis": axis})
+    if node.op.startswith("size_") and all(ref in copies for ref in references(node.inputs)):
+        return replace(node, inputs=exchanged(node.inputs, {name: copy.name for name, copy in copies.items()}))
     return None
 
 
@@ -219,12 +235,8 @@ class _Border:
         """The name under which `ref` crosses: the input's own, or one made of the node's."""
         if ref not in self.names:
             wanted = identifier(ref.replace(".", "_").replace(":", "_"))
-            name, count = wanted, 1
-            while name in self._taken and name != ref:
-                count += 1
-                name = f"{wanted}_{count}"
-            self._taken.add(name)
-            self.names[ref] = name
+            self.names[ref] = numbered(wanted, lambda name: name in self._taken and name != ref)
+            self._taken.add(self.names[ref])
         return self.names[ref]
 
     def cut(self, part: str) -> Graph:
@@ -233,7 +245,7 @@ class _Border:
         renamed = {} if part == "preprocess" else {ref: self.name(ref) for ref in self.crossing[part]}
         own = [node for node in self.graph.nodes if self.parts.get(node.name) == part]
         outputs = self._outputs(part, renamed)
-        nodes = [Node(node.name, node.op, _renamed(node.inputs, renamed), node.attrs) for node in own]
+        nodes = [Node(node.name, node.op, exchanged(node.inputs, renamed), node.attrs) for node in own]
         needed = {node_of(ref) for node in nodes for ref in references(node.inputs)} | {
             node_of(ref) for ref in outputs.values()
         }
@@ -248,7 +260,7 @@ class _Border:
 
     def _outputs(self, part: str, renamed: Mapping[str, str]) -> dict[str, str]:
         outputs = {
-            name: _rename(ref, renamed) for name, ref in self.graph.outputs.items() if self.outputs[name] == part
+            name: exchanged(ref, renamed) for name, ref in self.graph.outputs.items() if self.outputs[name] == part
         }
         later = ["encoder", "postprocess"] if part == "preprocess" else ["postprocess"] if part == "encoder" else []
         for ref in (ref for other in later for ref in self.crossing[other]):
@@ -264,19 +276,6 @@ class _Border:
             else tuple(s if isinstance(s, int) else None for s in value.shape)
         )
         return TensorSpec(self.name(ref), (value.dtype if value else None) or "float32", shape)
-
-
-def _rename(ref: str, renamed: Mapping[str, str]) -> str:
-    return renamed.get(ref, ref)
-
-
-def _renamed(operands: Iterable[object], renamed: Mapping[str, str]) -> tuple[object, ...]:
-    return tuple(
-        _renamed(operand, renamed) if isinstance(operand, tuple)  # type: ignore[reportUnknownArgumentType]
-        else _rename(operand, renamed) if isinstance(operand, str)
-        else operand
-        for operand in operands
-    )  # fmt: skip
 
 
 def _without_clashes(nodes: list[Node], inputs: set[str]) -> list[Node]:

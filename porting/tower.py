@@ -216,12 +216,9 @@ def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:
 
 def _largest(values: Iterable[Value]) -> int:
     """The elements of the largest of `values`, of one row: free sizes count as 1, as the rows of weights do not count at all."""
-    counts = [prod(size for size in value.shape if isinstance(size, int)) for value in values if _of_rows(value)]
+    shapes = [value.shape for value in values if value.shape and not all(isinstance(size, int) for size in value.shape)]
+    counts = [prod(size for size in shape if isinstance(size, int)) for shape in shapes]
     return max(counts, default=0)
-
-
-def _of_rows(value: Value) -> bool:
-    return bool(value.shape) and any(not isinstance(size, int) for size in value.shape or ())
 
 
 def _ids(

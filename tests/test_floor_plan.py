@@ -18,7 +18,8 @@ ORDER = {
     ),
     "porting": (
         "errors", "names", "components", "budget", "registry", "saved_model", "flat_graph", "served", "conversion", "converters",
-        "lifting", "rewrites", "frontends", "split", "padding", "samples", "tower", "parity", "report", "inspection", "ops_table", "command",
+        "lifting", "rewrites", "padding", "frontends", "split", "samples", "tower", "parity", "report", "inspection", "ops_table",
+        "layers_table", "command",
         "port", "",
     ),
 }  # fmt: skip
@@ -111,8 +112,9 @@ TORCH = {"_parameters", "_buffers", "_modules", "_apply", "_get_name", "_non_per
 """What torch tells authors of modules to use, and has no other name for."""
 
 
-def test_the_document_shows_the_same_order() -> None:
+@pytest.mark.parametrize("package, title", [("torch_towers", "## The runtime"), ("porting", "## The porter")])
+def test_the_document_shows_the_same_order(package: str, title: str) -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    runtime = text.partition("## The runtime")[2].partition("\n## ")[0]
-    shown = re.findall(r"`(\w+)/`", "\n".join(re.findall(r"^\| (\S.*?) \|", runtime, re.M)))
-    assert shown == [place for place in ORDER["torch_towers"] if (ROOT / "torch_towers" / place).is_dir() and place]
+    section = text.partition(title)[2].partition("\n## ")[0]
+    shown = re.findall(r"`(\w+)/`", "\n".join(re.findall(r"^\| (\S.*?) \|", section, re.M)))
+    assert shown == [place for place in ORDER[package] if (ROOT / package / place).is_dir() and place]

@@ -2,7 +2,7 @@
 
 A converter stands in `porting.registry`. Its signature is the op's schema: after the
 emitter `t` its positional parameters are the op's operands, its keyword-only ones the attributes, with TensorFlow's defaults.
-An operand annotated `int`, `bool`, `float`, `bytes`, `tuple` or `np.ndarray` must be a constant; one annotated `Sizes` is a list of
+An operand annotated `int`, `bool`, `float`, `bytes`, `tuple` or `np.ndarray` must be a constant; one annotated `Dimensions` is a list of
 integers, some of which may be known at run time only. An attribute that no parameter reads is an error, unless it only
 repeats a dtype or steers TensorFlow's execution.
 """
@@ -22,7 +22,7 @@ from porting import budget
 from porting.conversion import folding, shape_arithmetic
 from porting.conversion.emitter import Emitter
 from porting.conversion.refusals import refusal_of
-from porting.conversion.values import Constant, Sizes, Value, constant
+from porting.conversion.values import Constant, Dimensions, Sizes, Value, constant
 from porting.errors import CorruptModelError, PortingError
 from porting.flat_graph import effects
 from porting.flat_graph.flatten import as_graph, flatten
@@ -276,11 +276,16 @@ class ConvertingEmitter(Emitter):
 
     def snapshot(self) -> Callable[[], None]:
         """Remembers what the port has stored so far. The function given back takes everything later away again."""
-        names = self.names
-        owners = [vars(self.context), vars(names), {"modules": self.modules, "held": self._held}]
-        saved = [
-            (value, value.copy()) for owner in owners for value in owner.values() if isinstance(value, (dict, set))
+        context = self.context
+        written: list[Any] = [
+            context.store,
+            context.weights,
+            context.tables,
+            self.modules,
+            self._held,
+            *self.names.given(),
         ]
+        saved = [(live, live.copy()) for live in written]
 
         def undo() -> None:
             for live, old in saved:
@@ -336,8 +341,8 @@ def _operands(node: Node, entry: Entry, operands: list[Any]) -> list[Any]:
 
 
 def _as_annotated(node: Node, name: str, hint: Any, operand: Any) -> Any:
-    if hint is Sizes:
-        return shape_arithmetic.as_sizes(operand)
+    if hint is Dimensions:
+        return shape_arithmetic.as_dimensions(operand)
     if hint not in (int, float, bool, bytes, np.ndarray) and typing.get_origin(hint) is not tuple:
         return operand
     array = _constant_array(operand)

@@ -7,12 +7,12 @@ are numpy's own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from porting.conversion.values import Constant, Sizes, Value
+from porting.conversion.values import Constant, Dimensions, Sizes, Value
 from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
 from torch_towers.graph.graph import Node
 from torch_towers.graph.registry import OPS
@@ -22,8 +22,11 @@ RULES: dict[str, Callable[..., Items | None]] = {}
 INTEGERS = ("int32", "int64")
 
 
-def rule(*ops: str) -> Callable[[Callable[..., Items | None]], Callable[..., Items | None]]:
-    def add(function: Callable[..., Items | None]) -> Callable[..., Items | None]:
+Rule = TypeVar("Rule", bound=Callable[..., "Items | None"])
+
+
+def rule(*ops: str) -> Callable[[Rule], Rule]:
+    def add(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(ops, function))
         return function
 
@@ -53,10 +56,10 @@ def of(t: Any, value: Any, dtype: str) -> Sizes | None:
     return Sizes(vector(t.sizes(value)), dtype)
 
 
-def as_sizes(operand: Any) -> tuple[Any, ...]:
+def as_dimensions(operand: Any) -> Dimensions:
     """An operand that means a list of sizes: integers and run-time sizes; one run-time tensor stays as it is."""
     items = _items(operand)
-    return (operand,) if items is None else tuple(items.reshape(-1).tolist())
+    return Dimensions([operand] if items is None else items.reshape(-1).tolist())
 
 
 def vector(items: list[Any]) -> Items:

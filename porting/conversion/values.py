@@ -56,6 +56,10 @@ class Sizes:
         return tuple(self.items.shape)
 
 
+class Dimensions(tuple[Any, ...]):
+    """What a converter gets of an operand that is a list of sizes: integers and run-time sizes, or one tensor of unknown elements."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A variable or a table, passed around at port time: `key` points into the SavedModel's variables or tables."""

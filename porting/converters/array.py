@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,8 @@ import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.shape_arithmetic import add as size_add
-from porting.conversion.shape_arithmetic import as_sizes, scalar, vector
-from porting.conversion.values import Constant, Sizes, Value, constant
+from porting.conversion.shape_arithmetic import as_dimensions, scalar, vector
+from porting.conversion.values import Constant, Dimensions, Sizes, Value, constant
 from porting.converters.basics import read
 from porting.errors import PortingError
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
@@ -24,14 +26,15 @@ INTEGERS = tuple(name for name in TORCH_DTYPES if "int" in name)
 
 def items_of(t: Emit, operand: Any) -> list[Any]:
     """The elements of a small integer tensor, each an integer or a run-time size; its length must be known."""
-    found = as_sizes(operand)
+    found = as_dimensions(operand)
     if len(found) != 1 or found[0] is not operand or (isinstance(operand, Value) and operand.dtype == "size"):
         return list(found)
     if isinstance(operand, Constant):
         return operand.array.reshape(-1).tolist()
     if not _has_length(operand):
         raise PortingError(f"{t.scope!r}: how many numbers {operand.ref!r} holds is only known at run time")
-    return [t.item(operand, index=i) for i in range(int(np.prod(operand.shape)))]
+    shape: Any = operand.shape
+    return [t.item(operand, index=i) for i in range(math.prod(shape))]
 
 
 def sizes_of(t: Emit, operand: Any) -> list[Any]:
@@ -66,7 +69,7 @@ def reshape(t: Emit, x: Any, shape: Any) -> Any:
     if not _has_length(shape):
         return t.reshape(x, shape)
     items = items_of(t, shape)
-    wanted: list[Size] = [None if item == -1 and isinstance(item, int) else t.symbol(item) for item in items]
+    wanted: list[Size] = [t.symbol(item) if isinstance(item, Value) or item != -1 else None for item in items]
     if isinstance(x, Value) and x.shape is not None and tuple(wanted) == x.shape:
         return x
     return shaped(t, t.reshape(x, *items), wanted, x.dtype)
@@ -195,18 +198,19 @@ def ones_like(t: Emit, x: Any) -> Any:
 
 @converter("ConcatV2")
 def concat_v2(t: Emit, *operands: Any) -> Any:
-    return _concat(t, operands[:-1], operands[-1])
+    *xs, axis = operands
+    return _concat(t, xs, axis)
 
 
 @converter("Concat")
-def concat(t: Emit, *operands: Any) -> Any:
-    return _concat(t, operands[1:], operands[0])
+def concat(t: Emit, axis: Any, *xs: Any) -> Any:
+    return _concat(t, xs, axis)
 
 
-def _concat(t: Emit, xs: tuple[Any, ...], axis: Any) -> Any:
+def _concat(t: Emit, xs: Sequence[Any], axis: Any) -> Any:
     if not isinstance(axis, Constant):
         raise PortingError(f"{t.scope!r} joins tensors along an axis that is only known at run time")
-    return t.concat(*xs, axis=axis.python()) if len(xs) > 1 else xs[0]
+    return t.concat(*xs, axis=axis.python()) if len(xs) > 1 else next(iter(xs))
 
 
 @converter("Pack")
@@ -216,7 +220,7 @@ def pack(t: Emit, *xs: Any, axis: int = 0) -> Any:
 
 @converter("ParallelConcat", ignores=("shape",))
 def parallel_concat(t: Emit, *xs: Any) -> Any:
-    return t.concat(*xs, axis=0) if len(xs) > 1 else xs[0]
+    return t.concat(*xs, axis=0) if len(xs) > 1 else next(iter(xs))
 
 
 @converter("ConcatOffset", ignores=("shape_type",), refuses="shapes of unknown length")
@@ -467,7 +471,7 @@ def invert_permutation(t: Emit, x: Any) -> Any:
 
 
 @converter("OneHot")
-def one_hot(t: Emit, indices: Any, depth: Sizes, on: Any, off: Any, *, axis: int = -1) -> Any:
+def one_hot(t: Emit, indices: Any, depth: Dimensions, on: Any, off: Any, *, axis: int = -1) -> Any:
     return t.one_hot(indices, *depth, on, off, axis=axis)
 
 
@@ -501,7 +505,7 @@ def _whole(t: Emit, operand: Any) -> Any:
 
 def _number(t: Emit, operand: Any) -> Any:
     """A rank-0 integer tensor as an integer or a run-time size, even where its rank could not be told."""
-    found = as_sizes(operand)
+    found = as_dimensions(operand)
     return t.item(operand, index=0) if found[0] is operand and operand.dtype != "size" else found[0]
 
 

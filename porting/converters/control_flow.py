@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,20 +120,26 @@ def _branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, 
 
 @converter("While", "StatelessWhile", ignores=("output_shapes", "maximum_iterations"))
 def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
+    """A loop over the variables that its body changes; the others are inside what they are outside.
+
+    What is known of a variable must be true at every turn. It begins as what is known of the first value; the body is converted on
+    that, and where it gives less back, what the trial stored is taken back, and the body is converted again on less. In
+
+        i, x = 0, zeros([1, 4])
+        while i < 10:
+            i, x = i + 1, concat([x, x], axis=0)
+
+    `x` begins as [1, 4] and comes back as [2, 4]. Tried again as [?, 4] it comes back as that, so the loop carries [?, 4]. `i` only
+    counts, so it is no tensor: Python counts it.
+    """
     flat = t.flat(body)
     changing = [i for i in range(len(operands)) if not _passes_on(flat, i)]
     counters = {i: operands[i].dtype for i in changing if _is_number(operands[i]) and _only_counts(flat, i)}
     start = {i: _first(operands[i]) if i in counters else _start(t, operands[i]) for i in changing}
-    known = {i: ("size", ()) if i in counters else (start[i].dtype, start[i].shape) for i in changing}
+    known: _Known = {i: ("size", ()) if i in counters else (start[i].dtype, start[i].shape) for i in changing}
     for _ in range(_MAX_ROUNDS):
         undo = t.snapshot()
-        frame = Frame(t)
-        given = list(operands)
-        for i in changing:
-            given[i] = frame.argument(start[i], known[i], f"variable_{i}")
-            if i in counters:
-                given[i] = Sizes(scalar(given[i]), counters[i])
-        given = [frame.bind(operand, f"operand_{i}") if i not in start else operand for i, operand in enumerate(given)]
+        frame, given = _framed(t, operands, start, known, counters)
         inner = frame.emitter()
         results = inner.inline(body, given)
         found = {i: known[i] if i in counters else _joined(t, frame, given[i], results[i]) for i in changing}
@@ -158,6 +164,25 @@ def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
         for i, value in zip(changing, values, strict=True)
     }
     return [after.get(i, operand) for i, operand in enumerate(operands)]
+
+
+_Known = dict[int, tuple[Any, Any]]
+"""The dtype and shape of each variable that changes, as far as they are known."""
+
+
+def _framed(
+    t: Emit, operands: Sequence[Any], start: Mapping[int, Any], known: _Known, counters: Mapping[int, str]
+) -> tuple[Frame, list[Any]]:
+    """A frame whose first inputs are the variables of `start`, and what stands for each operand inside."""
+    frame = Frame(t)
+    given = list(operands)
+    for i, first in start.items():
+        given[i] = frame.argument(first, known[i], f"variable_{i}")
+        if i in counters:
+            given[i] = Sizes(scalar(given[i]), counters[i])
+    return frame, [
+        given[i] if i in start else frame.bind(operand, f"operand_{i}") for i, operand in enumerate(operands)
+    ]
 
 
 _COUNTS = frozenset(

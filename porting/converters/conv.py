@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Sizes
+from porting.conversion.values import Dimensions, Sizes
 from porting.errors import PortingError
 from torch_towers.ops.conv import Padding
 
@@ -96,7 +96,7 @@ def conv3d(t: Emit, x: Any, weight: Any, *, strides: Any, padding: str, explicit
 @converter(
     "Conv2DBackpropInput", "Conv3DBackpropInputV2", refuses="strides and dilations over the batch or the channels"
 )
-def transposed(t: Emit, sizes: Sizes, weight: Any, x: Any, *, strides: Any, padding: str, explicit_paddings: Any = (),
+def transposed(t: Emit, sizes: Dimensions, weight: Any, x: Any, *, strides: Any, padding: str, explicit_paddings: Any = (),
                data_format: str = "", dilations: Any = ()) -> Any:  # fmt: skip
     data_format = data_format or ("NHWC" if len(strides) == 4 else "NDHWC")
     attrs = _convolution(t, strides, dilations or (1,) * len(strides), padding, explicit_paddings, data_format)

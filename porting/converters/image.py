@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Sizes
+from porting.conversion.values import Dimensions
 from porting.converters.conv import spatial
 from porting.errors import PortingError
 
@@ -81,7 +81,7 @@ def _float32(t: Emit, x: Any) -> Any:
 
 @converter("ResizeBilinear")
 def resize_bilinear(
-    t: Emit, x: Any, size: Sizes, *, align_corners: bool = False, half_pixel_centers: bool = False
+    t: Emit, x: Any, size: Dimensions, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Any:
     return t.resize_bilinear(
         _float32(t, x), *_size(t, size), align_corners=align_corners, half_pixel_centers=half_pixel_centers
@@ -90,14 +90,14 @@ def resize_bilinear(
 
 @converter("ResizeNearestNeighbor")
 def resize_nearest(
-    t: Emit, x: Any, size: Sizes, *, align_corners: bool = False, half_pixel_centers: bool = False
+    t: Emit, x: Any, size: Dimensions, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Any:
     return t.resize_nearest(x, *_size(t, size), align_corners=align_corners, half_pixel_centers=half_pixel_centers)
 
 
 @converter("ResizeBicubic")
 def resize_bicubic(
-    t: Emit, x: Any, size: Sizes, *, align_corners: bool = False, half_pixel_centers: bool = False
+    t: Emit, x: Any, size: Dimensions, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> Any:
     return t.resize_bicubic(
         _float32(t, x), *_size(t, size), align_corners=align_corners, half_pixel_centers=half_pixel_centers
@@ -105,13 +105,20 @@ def resize_bicubic(
 
 
 @converter("ResizeArea")
-def resize_area(t: Emit, x: Any, size: Sizes, *, align_corners: bool = False) -> Any:
+def resize_area(t: Emit, x: Any, size: Dimensions, *, align_corners: bool = False) -> Any:
     return t.resize_area(_float32(t, x), *_size(t, size), align_corners=align_corners)
 
 
 @converter("ScaleAndTranslate")
 def scale_and_translate(
-    t: Emit, x: Any, size: Sizes, scale: Any, translation: Any, *, kernel_type: str = "lanczos3", antialias: bool = True
+    t: Emit,
+    x: Any,
+    size: Dimensions,
+    scale: Any,
+    translation: Any,
+    *,
+    kernel_type: str = "lanczos3",
+    antialias: bool = True,
 ) -> Any:
     return t.scale_and_translate(
         _float32(t, x), *_size(t, size), t.tensor(scale), t.tensor(translation), kernel=kernel_type, antialias=antialias
@@ -120,7 +127,14 @@ def scale_and_translate(
 
 @converter("CropAndResize")
 def crop_and_resize(
-    t: Emit, x: Any, boxes: Any, places: Any, size: Sizes, *, method: str = "bilinear", extrapolation_value: float = 0.0
+    t: Emit,
+    x: Any,
+    boxes: Any,
+    places: Any,
+    size: Dimensions,
+    *,
+    method: str = "bilinear",
+    extrapolation_value: float = 0.0,
 ) -> Any:
     height, width = _size(t, size)
     return t.crop_and_resize(

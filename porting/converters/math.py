@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Sizes, Value
+from porting.conversion.values import Constant, Dimensions, Sizes, Value
 from porting.converters.random import Uniform
 from porting.errors import PortingError
 from torch_towers.graph.dtypes import FLOATS, torch_dtype
@@ -275,7 +275,7 @@ def cumprod(t: Emit, x: Any, axis: int, *, exclusive: bool = False, reverse: boo
 
 
 @converter("TopKV2", outputs=("values", "indices"))
-def top_k_v2(t: Emit, x: Any, k: Sizes, *, sorted: bool = True, index_type: str = "int32") -> tuple[Value, Value]:
+def top_k_v2(t: Emit, x: Any, k: Dimensions, *, sorted: bool = True, index_type: str = "int32") -> tuple[Value, Value]:
     """`sorted` False leaves TensorFlow the order: the largest still comes first here."""
     return t.top_k(x, *k, dtype=index_type)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Sizes, constant
+from porting.conversion.values import Constant, Dimensions, constant
 from porting.errors import PortingError
 
 Emit = ConvertingEmitter
@@ -146,7 +146,7 @@ def decode_raw(t: Emit, x: Any, *, out_type: str, little_endian: bool = True) ->
 
 
 @converter("DecodePaddedRaw")
-def decode_padded_raw(t: Emit, x: Any, size: Sizes, *, out_type: str, little_endian: bool = True) -> Any:
+def decode_padded_raw(t: Emit, x: Any, size: Dimensions, *, out_type: str, little_endian: bool = True) -> Any:
     return t.decode_padded_raw(x, *size, dtype=out_type, little_endian=little_endian)
 
 

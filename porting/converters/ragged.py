@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.shape_arithmetic import as_sizes
-from porting.conversion.values import Sizes, Value
+from porting.conversion.shape_arithmetic import as_dimensions
+from porting.conversion.values import Dimensions, Value
 from porting.converters.array import shaped
 from torch_towers.graph.graph import Size
 
@@ -24,7 +24,7 @@ def ragged_tensor_to_tensor(
     num_row_partition_tensors: int,
 ) -> Any:
     types = tuple(kind.decode() if isinstance(kind, bytes) else kind for kind in row_partition_types)
-    sizes = () if shape.shape == () else as_sizes(shape)  # a scalar -1: no size is asked for
+    sizes = () if shape.shape == () else as_dimensions(shape)  # a scalar -1: no size is asked for
     result = t.ragged_to_tensor(values, default, tuple(map(t.tensor, partitions)), *sizes, types=types)
     if not isinstance(result, Value) or not result.shape:
         return result
@@ -38,7 +38,7 @@ def _known_sizes(t: Emit, shape: tuple[Size, ...], rows: Any, sizes: Any) -> tup
         shape = tuple(old if size is None else size for old, size in zip(shape, wanted, strict=True))
     if not isinstance(shape[0], str) or not isinstance(rows, Value):
         return shape
-    return (t.rows_of.setdefault(rows.ref, shape[0]), *shape[1:])
+    return (t.parted_rows.setdefault(rows.ref, shape[0]), *shape[1:])
 
 
 @converter("RaggedGather", outputs=("output_nested_splits", "output_dense_values"))
@@ -64,7 +64,7 @@ def ragged_to_sparse(t: Emit, *operands: Any) -> Any:
 @converter(
     "RaggedFillEmptyRows", outputs=("output_value_rowids", "output_values", "empty_row_indicator", "reverse_index_map")
 )
-def ragged_fill_empty_rows(t: Emit, rowids: Any, values: Any, rows: Sizes, default: Any) -> Any:
+def ragged_fill_empty_rows(t: Emit, rowids: Any, values: Any, rows: Dimensions, default: Any) -> Any:
     return t.ragged_fill_empty_rows(rowids, values, *rows, default)
 
 

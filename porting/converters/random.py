@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Sizes, Value
+from porting.conversion.values import Constant, Dimensions, Value
 from porting.errors import DrawsError
 from porting.registry import DRAWS
 from torch_towers.graph.dtypes import torch_dtype
@@ -79,8 +79,8 @@ class Uniform(Value):
 
 
 @converter("RandomUniform", ignores=("seed", "seed2"), refuses="numbers that change the result")
-def random_uniform(t: Emit, shape: Sizes, *, dtype: str) -> Uniform:
-    return Uniform(t.scope, tuple(shape), dtype, 0.0, 1.0)
+def random_uniform(t: Emit, shape: Dimensions, *, dtype: str) -> Uniform:
+    return Uniform(t.scope, shape, dtype, 0.0, 1.0)
 
 
 def _refused(op: str, advice: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.shape_arithmetic import as_sizes
-from porting.conversion.values import Constant, Sizes, constant
+from porting.conversion.shape_arithmetic import as_dimensions
+from porting.conversion.values import Constant, Dimensions, constant
 from porting.errors import PortingError
 
 Emit = ConvertingEmitter
@@ -19,7 +19,7 @@ def sparse_reshape(t: Emit, indices: Any, shape: Any, new_shape: Any) -> Any:
 
 @converter("SparseToDense")
 def sparse_to_dense(
-    t: Emit, indices: Any, shape: Sizes, values: Any, default: Any, *, validate_indices: bool = True
+    t: Emit, indices: Any, shape: Dimensions, values: Any, default: Any, *, validate_indices: bool = True
 ) -> Any:
     return t.sparse_to_dense(indices, values, default, *shape, validate=validate_indices)
 
@@ -49,7 +49,7 @@ def sparse_slice(t: Emit, indices: Any, values: Any, shape: Any, start: Any, siz
 
 
 @converter("SparseSplit", outputs=("output_indices", "output_values", "output_shape"))
-def sparse_split(t: Emit, axis: Sizes, indices: Any, values: Any, shape: Any, *, num_split: int) -> Any:
+def sparse_split(t: Emit, axis: Dimensions, indices: Any, values: Any, shape: Any, *, num_split: int) -> Any:
     parts = list(t.sparse_split(indices, values, shape, *axis, count=num_split))
     return parts[:num_split], parts[num_split : 2 * num_split], parts[2 * num_split :]
 
@@ -126,5 +126,5 @@ def sparse_cross_hashed(t: Emit, *operands: Any, N: int) -> Any:
     *columns, buckets, strong, salt = operands
     if not isinstance(strong, Constant):
         raise PortingError(f"{t.scope!r} computes whether to hash strongly; only a constant can be ported")
-    (size,) = as_sizes(buckets)
+    (size,) = as_dimensions(buckets)
     return t.sparse_cross_hashed(*_cross_columns(t, tuple(columns), N), size, salt, strong=bool(strong.python()))

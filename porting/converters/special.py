@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Sizes, constant
+from porting.conversion.values import Constant, Dimensions, constant
 from porting.converters.math import add_n
 from torch_towers.graph.dtypes import torch_dtype
 
@@ -58,7 +58,7 @@ def cumulative_logsumexp(t: Emit, x: Any, axis: int, *, exclusive: bool = False,
 
 
 @converter("HistogramFixedWidth")
-def histogram_fixed_width(t: Emit, x: Any, bounds: Any, bins: Sizes, *, dtype: str = "int32") -> Any:
+def histogram_fixed_width(t: Emit, x: Any, bounds: Any, bins: Dimensions, *, dtype: str = "int32") -> Any:
     return t.histogram_fixed_width(t.tensor(x), t.tensor(bounds), *bins, dtype=dtype)
 
 
@@ -68,12 +68,12 @@ def in_top_k(t: Emit, predictions: Any, targets: Any, *, k: int) -> Any:
 
 
 @converter("InTopKV2")
-def in_top_k_v2(t: Emit, predictions: Any, targets: Any, k: Sizes) -> Any:
+def in_top_k_v2(t: Emit, predictions: Any, targets: Any, k: Dimensions) -> Any:
     return t.in_top_k(predictions, targets, *k)
 
 
 @converter("NthElement")
-def nth_element(t: Emit, x: Any, n: Sizes, *, reverse: bool = False) -> Any:
+def nth_element(t: Emit, x: Any, n: Dimensions, *, reverse: bool = False) -> Any:
     return t.nth_element(x, *n, largest=reverse)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Sizes
+from porting.conversion.values import Constant, Dimensions
 from porting.errors import PortingError
 from torch_towers.errors import InputError
 from torch_towers.ops.re2 import compiled
@@ -77,7 +77,7 @@ def reduce_join(t: Emit, x: Any, axes: np.ndarray, *, keep_dims: bool = False, s
 
 
 @converter("UnsortedSegmentJoin")
-def segment_join(t: Emit, x: Any, segment_ids: Any, num_segments: Sizes, *, separator: bytes = b"") -> Any:
+def segment_join(t: Emit, x: Any, segment_ids: Any, num_segments: Dimensions, *, separator: bytes = b"") -> Any:
     return t.segment_join(x, segment_ids, *num_segments, separator=separator)  # type: ignore[reportGeneralTypeIssues]
 
 

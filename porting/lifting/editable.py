@@ -11,7 +11,7 @@ from porting.conversion.effects import has_effect
 from porting.conversion.emitter import Emitter
 from porting.conversion.values import Value
 from porting.names import numbered
-from torch_towers.graph.graph import Graph, ModuleSpec, Node, node_of, references
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, Size, node_of, references
 
 Shape = tuple[Any, ...]
 
@@ -116,7 +116,7 @@ class EditableGraph:
     def redirect(self, root: Node, refs: Mapping[str, str]) -> None:
         """Everything that used one of `root`'s results by the references in `refs` uses it by the others from now on."""
         for user in self.consumers(root.name):
-            inputs = _exchanged(user.inputs, refs)
+            inputs = exchanged(user.inputs, refs)
             self.nodes[user.name] = replace(user, inputs=inputs)
         self.outputs = {name: refs.get(ref, ref) for name, ref in self.outputs.items()}
 
@@ -174,7 +174,8 @@ class EditableGraph:
         old = self.shape(ref)
         if old is None or shape is None or len(old) != len(shape):
             return
-        new = {a: b for a, b in zip(old, shape, strict=True) if isinstance(a, str) and b is not None and a != b}
+        pairs = zip(old, shape, strict=True)
+        new: dict[Any, Size] = {a: b for a, b in pairs if isinstance(a, str) and b is not None and a != b}
         if not new:
             return
         for each, value in self.known.items():
@@ -195,8 +196,8 @@ def renamed_ref(ref: str, new: Mapping[str, Any]) -> Any:
     return f"{new.get(name, name)}:{index}" if colon else new.get(name, name)
 
 
-def _exchanged(operands: Any, new: Mapping[str, str]) -> Any:
-    """`operands` with whole references exchanged, results of a node among them."""
+def exchanged(operands: Any, new: Mapping[str, str]) -> Any:
+    """`operands` with whole references exchanged: "split:1" for another, and "split:0" as it was."""
     if isinstance(operands, tuple):
-        return tuple(_exchanged(operand, new) for operand in operands)  # type: ignore[reportUnknownVariableType]
+        return tuple(exchanged(operand, new) for operand in operands)  # type: ignore[reportUnknownVariableType]
     return new.get(operands, operands) if isinstance(operands, str) else operands

@@ -53,7 +53,7 @@ def find(encoder: Graph, store: Mapping[str, Any]) -> Found:
 
 def _candidates(encoder: Graph) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
     """Inputs `[rows, length]` that may be a mask or ids, the number behind the end, and the inputs that may be cut with each."""
-    sized = {spec.name: spec.shape[1] for spec in encoder.inputs if _is_sequence(spec)}
+    sized = {spec.name: spec.shape[1] for spec in encoder.inputs if spec.shape is not None and _is_sequence(spec)}
     for name in sized:
         marks = _compared(encoder, name) or ([0] if _is_mask(encoder, name) else [])
         same = tuple(other for other, size in sized.items() if size == sized[name])

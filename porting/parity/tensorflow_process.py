@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -196,7 +196,7 @@ def _part_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
                 results[node.name] = _written(node, [_result(ref, results, nodes) for ref in node.inputs], model)
         return {name: tf.identity(_result(ref, results, nodes)) for name, ref in flat.outputs.items()}
 
-    specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in flat.inputs]
+    specs = [tf.TensorSpec(cast(Any, spec.shape), spec.dtype) for spec in flat.inputs]
     function = tf.function(part, input_signature=specs, autograph=False)
 
     def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
@@ -210,7 +210,7 @@ def _written(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
     """The results of a node, written into the graph that is being traced."""
     if _is_held(node):
         return _held(node, model)
-    definition = op_def_registry.get(node.op)
+    definition: Any = op_def_registry.get(node.op)
     keywords: dict[str, Any] = {}
     inferred: set[str] = set()
     for arg in definition.input_arg:
@@ -274,6 +274,7 @@ def _add_functions(
 
     The `dropouts` of each are taken out.
     """
+    eager: Any = context.context()
     for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
         if set(meta_graph.meta_info_def.tags) != set(tags):
             continue
@@ -287,7 +288,7 @@ def _add_functions(
                     node.op = prefix + node.op if node.op in known else node.op
                     for named in (named for value in node.attr.values() for named in _named(value)):
                         named.name = prefix + named.name if named.name in known else named.name
-                context.context().add_function_def(function)
+                eager.add_function_def(function)
 
 
 def _without_dropouts(function: Any, dropouts: Sequence[dropout.Dropout]) -> None:
@@ -327,7 +328,8 @@ def _result(ref: str, results: Mapping[str, list[Any]], nodes: Mapping[str, Node
 def _offset(node: Node, argument: str) -> int:
     """How many results stand before those of the output argument `argument`."""
     before = 0
-    for arg in op_def_registry.get(node.op).output_arg:
+    definition: Any = op_def_registry.get(node.op)
+    for arg in definition.output_arg:
         if arg.name == argument:
             break
         before += _length(arg, node)
@@ -361,7 +363,7 @@ def _held(node: Node, model: SavedModel) -> list[Any]:
 def _execute(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
     if _is_held(node):
         return _held(node, model)
-    definition = op_def_registry.get(node.op)
+    definition: Any = op_def_registry.get(node.op)
     attrs = [item for attr in definition.attr for item in (attr.name, _attr(attr, node))]
     count = sum(_length(arg, node) for arg in definition.output_arg)
     results = execute.quick_execute(node.op, count, operands, tuple(attrs), context.context())

@@ -176,7 +176,8 @@ def _mask(view: View, match: Match) -> tuple[str, ...]:
     ref = mask or bias
     if ref is None:
         return ()
-    if view.rank(ref) is None or view.rank(ref) > (view.rank(match["query"]) or 0):
+    rank = view.rank(ref)
+    if rank is None or rank > (view.rank(match["query"]) or 0):
         raise Refusal("what masks its scores is not known to have no more axes than they have")
     if mask and (view.dtype(mask) != "bool" or match["low"] > _LOW):
         raise Refusal(f"its mask puts {match['low']} in the place of scores, which still counts")

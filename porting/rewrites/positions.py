@@ -11,10 +11,7 @@ from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 
 _TABLE, _LENGTH = Weight("table"), Any_("length")
-_FROM_START = (
-    Apply("slice", _TABLE, 0, _LENGTH, axis=lambda axis: axis in (0, 1), step=1, name="cut")
-    | Apply("slice", _TABLE, None, _LENGTH, axis=lambda axis: axis in (0, 1), step=1, name="cut")
-)  # fmt: skip
+_FROM_START = Apply("slice", _TABLE, 0, _LENGTH, axis=lambda axis: axis in (0, 1), step=1, name="cut")
 
 
 @rewrite("", Apply("add", Any_("x"), Apply("broadcast_to", Any_("rows"), name="wide")))

@@ -50,15 +50,15 @@ MOVES.update(dict.fromkeys(
      "ReverseV2", "Roll", "Pad", "PadV2", "MirrorPad", "GatherV2", "Gather", "GatherNd"), _first))  # fmt: skip
 MOVES.update({"Split": _second, "Pack": range, "ConcatV2": lambda count: range(count - 1),
               "Concat": lambda count: range(1, count)})  # fmt: skip
-SAME |= {"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "CheckNumerics", "Floor", "Round", "Rint",
+SAME.update({"Identity", "IdentityN", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape", "CheckNumerics", "Floor", "Round", "Rint",
          "Ceil", "Relu", "Abs", "PlaceholderWithDefault", "StringLower", "StringUpper", "StringStrip", "CaseFoldUTF8",
-         "NormalizeUTF8", "UnicodeTranscode", "AsString", "TensorListFromTensor"}  # fmt: skip
-PIECES |= {"StringSplit", "StringNGrams", "StringJoin", "ReduceJoin", "UnsortedSegmentJoin", "UnicodeDecode", "UnicodeDecodeWithOffsets",
+         "NormalizeUTF8", "UnicodeTranscode", "AsString", "TensorListFromTensor"})  # fmt: skip
+PIECES.update({"StringSplit", "StringNGrams", "StringJoin", "ReduceJoin", "UnsortedSegmentJoin", "UnicodeDecode", "UnicodeDecodeWithOffsets",
            "RegexSplitWithOffsets", "WhitespaceTokenizeWithOffsets", "WhitespaceTokenizeWithOffsetsV2",
            "UnicodeScriptTokenizeWithOffsets", "RaggedTensorToTensor", "RaggedTensorToSparse", "RaggedGather", "RaggedRange",
            "SparseToDense", "SparseReshape", "SparseFillEmptyRows", "SparseSlice", "SparseConcat", "Unique", "UniqueV2", "DynamicPartition",
            "DynamicStitch", "ParallelDynamicStitch", "BooleanMask", "Where", "TopKV2", "TensorListStack", "TensorArrayGatherV3",
-           "RaggedTensorToVariant", "RaggedTensorFromVariant", "ScatterNd"}  # fmt: skip
+           "RaggedTensorToVariant", "RaggedTensorFromVariant", "ScatterNd"})  # fmt: skip
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------------
@@ -305,11 +305,11 @@ def decode(follow: Follower, node: Node, operands: list[Any]) -> Any:
 def parse(follow: Follower, node: Node, operands: list[Any]) -> Any:
     """Every feature is an input of its own."""
     features = features_of(node, [value if isinstance(value, np.ndarray) else None for value in operands])
-    traces = {kind: [] for kind in ("sparse", "dense", "ragged")}
+    traces: dict[str, list[Trace]] = {kind: [] for kind in ("sparse", "dense", "ragged")}
     for feature in features:
         element = np.array(follow.feature(operands[0], feature))
         batch = () if node.op == "ParseSingleExample" else (ROWS,)
-        shape = (*batch, *(LENGTH if size is None or size < 0 else size for size in feature.shape or ()))
+        shape = (*batch, *(LENGTH if size < 0 else size for size in feature.shape or ()))
         trace = plain(np.broadcast_to(element, shape))
         traces[feature.kind].append(trace if feature.kind == "dense" else loose([trace]))
     nothing = [None] * len(traces["sparse"])

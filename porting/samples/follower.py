@@ -118,7 +118,7 @@ class Follower:
     def start(self, ids: Array, shape: Any) -> Trace:
         """The trace of an input itself, with some sizes for its free axes."""
         sizes = [LENGTH if i else ROWS for i in range(ids.ndim)]
-        known = list(shape) if shape is not None else [None]
+        known: list[Any] = list(shape) if shape is not None else [None]
         full = tuple(size if isinstance(size, int) else sizes[i] for i, size in enumerate(known))
         if np.prod(full, dtype=float) > 1 << 20:
             return loose([plain(ids.reshape(-1))])
@@ -213,7 +213,7 @@ class Follower:
             if i not in data:
                 self.note(value, "counts", True)
         pool = _Pool()
-        places = [pool.add(value) if i in data else value for i, value in enumerate(operands)]
+        places: list[Any] = [pool.add(value) if i in data else value for i, value in enumerate(operands)]
         traced = [operands[i] for i in data if isinstance(operands[i], Trace)]
         if not traced:
             return []
@@ -260,8 +260,10 @@ class _Pool:
         return np.arange(self.count - trace.origin.size, self.count).reshape(trace.origin.shape)
 
     def take(self, places: Array) -> Trace:
-        arrays = (np.concatenate([getattr(part, name).reshape(-1) for part in self.parts])[places] for name in _PARTS)
-        return Trace(*arrays)
+        origin, scale, offset = (
+            np.concatenate([getattr(part, name).reshape(-1) for part in self.parts])[places] for name in _PARTS
+        )
+        return Trace(origin, scale, offset)
 
 
 _PARTS = ("origin", "scale", "offset")
@@ -315,7 +317,7 @@ def _back(item: Any, scale: float, offset: float) -> Any:
     if isinstance(item, tuple):
         ends = sorted(_back(part, scale, offset) for part in item)
         return tuple(ends)
-    if isinstance(item, float) and not isinstance(item, bool) and scale:
+    if isinstance(item, float) and scale:
         return (item - offset) / scale
     return item
 

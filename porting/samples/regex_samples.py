@@ -35,11 +35,11 @@ def _part(op: Any, value: Any, rng: np.random.Generator) -> str:
     if op in (codes.MAX_REPEAT, codes.MIN_REPEAT):
         least, most, inner = value
         times = int(rng.integers(least, min(most, least + MORE) + 1))
-        return "".join(_part(*item, rng) for _ in range(times) for item in inner)
+        return "".join(_part(item[0], item[1], rng) for _ in range(times) for item in inner)
     if op is codes.SUBPATTERN:
-        return "".join(_part(*item, rng) for item in value[-1])
+        return "".join(_part(item[0], item[1], rng) for item in value[-1])
     if op is codes.BRANCH:
-        return "".join(_part(*item, rng) for item in value[1][int(rng.integers(len(value[1])))])
+        return "".join(_part(item[0], item[1], rng) for item in value[1][int(rng.integers(len(value[1])))])
     if op is codes.AT:
         return ""
     raise NotImplementedError(op)

@@ -151,7 +151,7 @@ _TOKEN = re.compile(
 )
 
 
-def _file_descriptor(schema: str) -> descriptor_pb2.FileDescriptorProto:
+def _file_descriptor(schema: str) -> Any:
     """Parses the small part of the .proto language that `SCHEMA` is written in."""
     file = descriptor_pb2.FileDescriptorProto(name="torch_towers/saved_model.proto", package=PACKAGE, syntax="proto3")
     data_type = file.enum_type.add(name="DataType")

@@ -160,7 +160,7 @@ class Draft:
         return name
 
 
-def _ordered(nodes: Mapping[str, Node]) -> tuple[Node, ...]:
+def _ordered(nodes: dict[str, Node]) -> tuple[Node, ...]:
     """The nodes, each after its operands, else in the order that they have."""
     placed: dict[str, Node] = {}
     pending = list(reversed(nodes))

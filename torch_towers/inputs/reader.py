@@ -195,11 +195,15 @@ def _plain(column: Any, spec: TensorSpec) -> Any:
         if getattr(column, "null_count", 0):
             row = next(i for i, value in enumerate(column.to_pylist()) if value is None)
             raise InputError(f"feature {spec.name!r}, row {row}: the value is None")
+        if spec.dtype == "string" and str(column.type) in _TEXTS:  # the same buffers, as bytes: no `str` is made
+            return column.cast(_TEXTS[str(column.type)]).to_numpy(zero_copy_only=False)
         nested = spec.dtype == "string" or "list" in str(column.type)
         return column.to_pylist() if nested else np.asarray(column)
     if hasattr(column, "to_numpy"):  # pandas and polars
         if hasattr(column, "isna") and not isinstance(column.dtype, np.dtype) and column.isna().any():
             raise InputError(f"feature {spec.name!r}, row {int(np.argmax(column.isna()))}: the value is None")
+        if spec.dtype == "string" and getattr(getattr(column, "dtype", None), "storage", "") == "pyarrow":
+            return _plain(column.array.__arrow_array__(), spec)
         return np.asarray(column.to_numpy())
     if hasattr(column, "__array__"):  # jax and others
         return np.asarray(column)
@@ -208,6 +212,10 @@ def _plain(column: Any, spec: TensorSpec) -> Any:
     if isinstance(column, Iterable) and not isinstance(column, Mapping):
         return list(cast(Iterable[Any], column))
     raise InputError(f"feature {spec.name!r} is {_kind(column)}: give a list, an array or a tensor")
+
+
+_TEXTS = {"string": "binary", "large_string": "large_binary"}
+"""Arrow's types of text, and those of the same buffers as bytes."""
 
 
 def _is_table(inputs: Any) -> bool:

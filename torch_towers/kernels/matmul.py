@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from typing import Any
 
@@ -20,16 +21,24 @@ _SHARED = 1 << 24
 afterwards, in the way of SentencePiece's: so no fewer."""
 
 
-def products(a: Tensor, b: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
-    """Every row of `a` with every row of `b`, `a @ b.T + bias`, or its relu: `[n, dim], [m, dim], [m] -> [n, m]`."""
+def products(a: Tensor, b: Tensor, bias: Tensor | None = None, *, relu: bool = False, no_nan: bool = False) -> Tensor:
+    """Every row of `a` with every row of `b`, `a @ b.T + bias`, or its relu: `[n, dim], [m, dim], [m] -> [n, m]`.
+
+    With `no_nan` the relu of NaN is 0.
+    """
     if _onednn is not None and readable():  # while a graph is captured, its sizes are not compared
         count = a.numel() * b.shape[0]
         if count >= MANY and _takes(a, b, bias):
-            operands: Any = (a, b, bias, "none", [], "")
+            operands: Any = (a, b, bias, "relu" if relu and no_nan else "none", [], "")
             y: Tensor = on_all_threads(_onednn, *operands) if count >= _SHARED else _onednn(*operands)
-            return y.relu_() if relu else y  # its own relu makes 0 of NaN
+            return y.relu_() if relu and not no_nan else y  # its own relu makes 0 of NaN
     y = F.linear(a, b, bias)
-    return F.relu(y) if relu else y
+    return rectified(y, no_nan) if relu else y
+
+
+def rectified(x: Tensor, no_nan: bool) -> Tensor:
+    """The relu, with `no_nan` that of NaN being 0: `[...] -> [...]`."""
+    return F.relu(torch.nan_to_num(x, 0.0, math.inf, -math.inf) if no_nan else x)
 
 
 def are_rows(x: Tensor) -> bool:

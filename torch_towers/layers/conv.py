@@ -5,11 +5,15 @@ Kernels lie in torch's layout. That channels come last costs no copy: their tran
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torch_towers.graph.registry import module
+from torch_towers.kernels.fast_path import plain, readable, untouched
+from torch_towers.layers.norms import BatchNorm
 from torch_towers.ops.conv import Padding, convolve, convolve_back
 
 
@@ -138,3 +142,46 @@ class ConvTranspose3d(_Margins, nn.ConvTranspose3d):
 
     def forward(self, input: Tensor, *sizes: int) -> Tensor:  # type: ignore[reportIncompatibleMethodOverride]
         return _backward(self, input, sizes)
+
+
+MANY = 1 << 16
+"""Numbers of an image or batch from which one step takes less time than three: below, to look whether it may costs more."""
+
+_FLOATS = (torch.float32, torch.float64)  # narrower ones are rounded between the steps
+
+
+def convolved(layer: Any, norm: Any, x: Tensor, activation: str, no_nan: bool) -> Any:
+    """`activation(norm(layer(x)))` in the memory of `layer(x)`; `NotImplemented` where somebody would see a difference.
+
+    `norm` may be None, `activation` "relu", "relu6" or nothing. A normalization goes into the kernel where that has fewer numbers
+    than the result, anew at each call: kernels may change, and this takes no memory that lasts.
+    """
+    if not readable() or x.numel() < MANY:  # while a graph is captured, its sizes are not compared
+        return NotImplemented
+    kind = layer.__class__
+    if kind not in (Conv1d, Conv2d, Conv3d) or not untouched(layer, kind) or not layer.channels_last:
+        return NotImplemented
+    if norm is not None and not untouched(norm, BatchNorm):
+        return NotImplemented
+    held = [x, layer.weight, layer.bias]
+    if norm is not None:
+        held += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
+    held = [each for each in held if each is not None]
+    if x.dtype not in _FLOATS or any(each.dtype != x.dtype for each in held) or not plain(*held):
+        return NotImplemented
+    weight, bias, line = layer.weight, layer.bias, None if norm is None else norm.line()
+    if line is not None and x.numel() > weight.numel() * math.prod(
+        layer.stride
+    ):  # about: places > numbers of one filter
+        factor, shift = line
+        weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+        bias, line = shift if bias is None else torch.addcmul(shift, bias, factor), None
+    x = x.movedim(-1, 1)
+    y = convolve(x, weight, bias, layer.stride, layer.margins, layer.dilation, layer.groups).movedim(1, -1)
+    if line is not None:
+        y.mul_(line[0]).add_(line[1])
+    if activation and no_nan:
+        y = torch.nan_to_num_(y, 0.0, math.inf, -math.inf)
+    if activation:
+        y = y.relu_()
+    return y.clamp_(max=6.0) if activation == "relu6" else y

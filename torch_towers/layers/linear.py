@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from torch_towers.graph.registry import module
 from torch_towers.kernels.fast_path import untouched
-from torch_towers.kernels.matmul import products
+from torch_towers.kernels.matmul import products, rectified
 
 Linear = module()(nn.Linear)
 """`x @ weight.T + bias`: `[..., in] -> [..., out]`. It is torch's own class, which others look for: adapters, quantization.
@@ -21,6 +20,11 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
     return products(x, layer.weight, layer.bias) if untouched(layer, nn.Linear) else layer(x)  # type: ignore[reportArgumentType]
 
 
-def linear_relu(layer: nn.Module, x: Tensor) -> Tensor:
-    """`relu(layer(x))`, in the memory of `layer(x)`: `[..., in] -> [..., out]`. Source: Keras Dense with activation "relu"."""
-    return products(x, layer.weight, layer.bias, relu=True) if untouched(layer, nn.Linear) else F.relu(layer(x))  # type: ignore[reportArgumentType]
+def linear_relu(layer: nn.Module, x: Tensor, *, no_nan: bool = False) -> Tensor:
+    """`relu(layer(x))`, in the memory of `layer(x)`: `[..., in] -> [..., out]`; `no_nan` as the op `relu` has it.
+
+    Source: Keras Dense with activation "relu".
+    """
+    if not untouched(layer, nn.Linear):
+        return rectified(layer(x), no_nan)
+    return products(x, layer.weight, layer.bias, relu=True, no_nan=no_nan)  # type: ignore[reportArgumentType]

@@ -47,6 +47,11 @@ class BatchNorm(nn.BatchNorm1d):
         self.bias = nn.Parameter(torch.zeros(num_features)) if shift else None  # type: ignore[assignment]
 
     def forward(self, input: Tensor) -> Tensor:
+        factor, shift = self.line()
+        return (input * factor).add_(shift)  # in place: fresh memory for many rows takes longer than the sum
+
+    def line(self) -> tuple[Tensor, Tensor]:
+        """What each feature is multiplied by, and what is added to it then: `[features], [features]`."""
         mean, variance, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
         assert mean is not None and variance is not None
         factor = torch.rsqrt(variance + self.eps)
@@ -54,7 +59,7 @@ class BatchNorm(nn.BatchNorm1d):
             factor = factor * weight
         shift = mean * factor
         shift = -shift if bias is None else bias - shift  # type: ignore[reportUnnecessaryComparison]
-        return (input * factor).add_(shift)  # in place: fresh memory for many rows takes longer than the sum
+        return factor, shift
 
     def extra_repr(self) -> str:
         parts = [str(self.num_features), f"eps={self.eps:.6g}"]

@@ -70,6 +70,9 @@ class Recurrent(nn.Module):
 
     def _masked(self, x: Tensor, mask: Tensor, state: State) -> Tensor:
         """The state after every step: the steps that count move to the front, and each place takes what was last before it."""
+        several = self.has_kernel and x.shape[0] > 1 and readable(x, mask) and not forward_ad_is_on()
+        if several and bool(mask.any()):
+            return self._packed(x, mask, state)
         order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)
         counts = mask.to(torch.int64).cumsum(1)
         if (
@@ -80,6 +83,24 @@ class Recurrent(nn.Module):
         sequence = torch.cat((state[0].unsqueeze(1), sequence), 1)
         places = counts if self.return_sequences else counts[:, -1:]
         return _steps(sequence, places)
+
+    def _packed(self, x: Tensor, mask: Tensor, state: State) -> Tensor:
+        """The same by torch's kernel for rows of different lengths: a step computes the rows that still have one."""
+        counts = mask.to(torch.int64).cumsum(1)
+        longest = torch.argsort(counts[:, -1], descending=True, stable=True)  # rows, those with most steps first
+        steps = torch.arange(x.shape[1], device=x.device).unsqueeze(1)
+        step, nth = (counts[:, -1][longest] > steps).nonzero(as_tuple=True)  # of each step, the rows that have it
+        sizes = torch.bincount(step)
+        order = torch.argsort(mask.logical_not().to(torch.uint8), dim=1, stable=True)
+        rows = longest[nth]
+        first = tuple(each[longest[: int(sizes[0])]] for each in state)
+        outputs, _ = self.kernel(x[rows, order[rows, step]], first, sizes.cpu())
+        places = counts if self.return_sequences else counts[:, -1:]
+        starts = sizes.cumsum(0) - sizes
+        last = starts[(places - 1).clamp_min(0)] + torch.argsort(longest).unsqueeze(1)
+        begun = places > 0
+        found = outputs[torch.where(begun, last, 0)]
+        return torch.where(begun.unsqueeze(-1), found, state[0].unsqueeze(1))
 
     def run(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """The outputs of all steps and the last state: by torch's kernel, or step by step where a compiler looks on.
@@ -112,9 +133,17 @@ class Recurrent(nn.Module):
 
     has_kernel = True
 
-    def kernel(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """The same by torch's own kernel."""
+    def kernel(self, x: Tensor, state: State, sizes: Tensor | None = None) -> tuple[Tensor, State]:
+        """The same by torch's own kernel; with `sizes`, of steps `[n, input_size]` one after another, each of as many rows."""
         raise NotImplementedError
+
+    def _called(self, function: Any, x: Tensor, state: Any, weights: list[Tensor], sizes: Tensor | None) -> Any:
+        options = (weights, self.bias_ih is not None, 1, 0.0, False, False)
+        return function(x, state, *options, True) if sizes is None else function(x, sizes, state, *options)
+
+    def multiplications(self, x: torch.Size) -> float:
+        """Those of a call on a sequence of this shape."""
+        return float(x[:-1].numel() * (self.weight_ih.numel() + self.weight_hh.numel()))
 
     def step(self, inputs: Tensor, *state: Tensor) -> State:
         """The state after one step: `[n, gates * hidden_size], [n, hidden_size] ... -> [n, hidden_size] ...`."""
@@ -147,9 +176,8 @@ def _steps(x: Tensor, places: Tensor) -> Tensor:
 class SimpleRNN(Recurrent):
     """`h = tanh(W_ih x + W_hh h + b)`; see `Recurrent` for operands and results. Source: Keras SimpleRNN."""
 
-    def kernel(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h = state[0].unsqueeze(0)
-        found, h = torch.rnn_tanh(x, h, self._weights(), self.bias_ih is not None, 1, 0.0, False, False, True)
+    def kernel(self, x: Tensor, state: State, sizes: Tensor | None = None) -> tuple[Tensor, State]:
+        found, h = self._called(torch.rnn_tanh, x, state[0].unsqueeze(0), self._weights(), sizes)
         return found, (h[0],)
 
     def step(self, inputs: Tensor, *state: Tensor) -> State:
@@ -163,9 +191,9 @@ class LSTM(Recurrent):
     gates = 4
     states = 2
 
-    def kernel(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def kernel(self, x: Tensor, state: State, sizes: Tensor | None = None) -> tuple[Tensor, State]:
         start = [each.unsqueeze(0) for each in state]
-        found, h, c = torch.lstm(x, start, self._weights(), self.bias_ih is not None, 1, 0.0, False, False, True)
+        found, h, c = self._called(torch.lstm, x, start, self._weights(), sizes)
         return found, (h[0], c[0])
 
     def step(self, inputs: Tensor, *state: Tensor) -> State:
@@ -200,9 +228,8 @@ class GRU(Recurrent):
         self.has_kernel = self.reset_after = reset_after
         self.bias_hh = nn.Parameter(torch.zeros(3 * hidden_size)) if bias and reset_after else None
 
-    def kernel(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        h, weights = state[0].unsqueeze(0), self._weights(self.bias_hh)
-        found, h = torch.gru(x, h, weights, self.bias_ih is not None, 1, 0.0, False, False, True)
+    def kernel(self, x: Tensor, state: State, sizes: Tensor | None = None) -> tuple[Tensor, State]:
+        found, h = self._called(torch.gru, x, state[0].unsqueeze(0), self._weights(self.bias_hh), sizes)
         return found, (h[0],)
 
     def step(self, inputs: Tensor, *state: Tensor) -> State:

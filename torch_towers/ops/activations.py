@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from torch_towers.graph.registry import op
+from torch_towers.kernels.fast_path import plain
 
 
 @op()
@@ -17,6 +18,10 @@ def gelu(x: Tensor, *, form: str) -> Tensor:
 
     "erfc" keeps its relative accuracy far below 0, where "erf" cancels. Source: tf.nn.gelu, Keras gelu.
     """
+    if form == "erfc" and plain(x):  # in one piece of memory: to ask for more takes longer than the arithmetic
+        return (
+            torch.mul(x, -math.sqrt(0.5)).erfc_().mul_(x).mul_(0.5)
+        )  # to halve is exact, so that the order is nothing
     if form == "erfc":
         return 0.5 * x * torch.erfc(x * -math.sqrt(0.5))
     return F.gelu(x, approximate="tanh" if form == "tanh" else "none")

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from torch_towers.graph.registry import op
+from torch_towers.kernels.matmul import rectified
 
 
 def _activation(name: str, function: Callable[[Tensor], Tensor], source: str) -> None:
@@ -31,7 +32,7 @@ for _name, _function, _source in (
 @op()
 def relu(x: Tensor, *, no_nan: bool = False) -> Tensor:
     """`max(x, 0)`: `[...] -> [...]`. NaN stays, or with `no_nan` becomes 0, as in oneDNN's products. Source: tf.raw_ops.Relu."""
-    return F.relu(_without_nan(x) if no_nan else x)
+    return rectified(x, no_nan)
 
 
 @op()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torch_towers.graph.graph import Graph, Node
 from torch_towers.layers.attention import MultiHeadAttention
+from torch_towers.layers.recurrent import Recurrent
 from torch_towers.program.binding import descend, path
 from torch_towers.program.program import Program
 
@@ -53,6 +54,8 @@ def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
         layer = descend(program, path(str(node.attrs["module"])))
         if isinstance(layer, nn.Linear):
             return float(result.numel() * layer.in_features)
+        if isinstance(layer, Recurrent):
+            return layer.multiplications(env[str(node.inputs[0])].shape)
         if isinstance(layer, MultiHeadAttention):
             return layer.multiplications(*(env[str(ref)].shape for ref in node.inputs[:2]))
     return 0.0

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.graph.spec import Padding
 
+Ends = np.ndarray[Any, np.dtype[np.int64]]
+
 Run = Callable[[dict[str, Any], float], dict[str, Any]]
 """The encoder on some rows: its inputs, and how many places they are, to its outputs."""
 
 
-def lengths(x: Tensor, value: float) -> Tensor:
+def lengths(x: Tensor, value: float) -> Ends:
     """How many places of each row come before its end: `[rows, length] -> [rows]`.
 
     A row of nothing else, or with `value` among its places, has no end: all of it counts.
     """
-    real = x != value
-    counts = real.sum(1)
-    ends = torch.where(real.any(1), real.to(torch.int8).cumprod(1).sum(1), 0)
-    return torch.where((ends == counts) & (counts > 0), counts, x.shape[1])
+    real = x.numpy() != value
+    counts = np.count_nonzero(real, axis=1)
+    return np.where((counts > 0) & (real.argmin(1) == counts), counts, x.shape[1])
 
 
 def run_cut(
@@ -40,17 +42,17 @@ def run_cut(
     together = _cut(inputs, padding, longest), float(rows * sum(longest))
     if not splittable or together[1] <= budget or not _of_rows(inputs, rows):
         return run(*together)
-    order = torch.argsort(torch.stack(ends).sum(0), stable=True)
-    sums = torch.stack([end[order] for end in ends])
+    order = np.argsort(np.sum(ends, axis=0), kind="stable")
+    sorted_ends = [end[order] for end in ends]
     parts: list[dict[str, Any]] = []
-    for start, stop in _batches(cast("list[int]", sums.sum(0).tolist()), budget):  # type: ignore[reportUnknownMemberType]
-        some = order[start:stop]
-        longest = [int(each[start:stop].max()) for each in sums]
+    for start, stop in _batches(np.sum(sorted_ends, axis=0).tolist(), budget):
+        some = torch.from_numpy(order[start:stop])  # type: ignore[reportUnknownMemberType]
+        longest = [int(each[start:stop].max()) for each in sorted_ends]
         taken = {name: x[some] for name, x in inputs.items()}
         parts.append(run(_cut(taken, padding, longest), float((stop - start) * sum(longest))))
         if not _of_rows(parts[-1], stop - start):
             return run(*together)
-    place = torch.argsort(order)
+    place = torch.from_numpy(np.argsort(order))  # type: ignore[reportUnknownMemberType]
     return {name: torch.cat([part[name] for part in parts])[place.to(parts[0][name].device)] for name in parts[0]}
 
 

@@ -10,14 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from porting.conversion.convert import Context, convert
+from porting.conversion.convert import Context, ConvertingEmitter, convert
 from porting.errors import PortingError
 from porting.registry import CONVERTERS, converter
 from porting.saved_model import Function, FunctionRef
 from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.graph.registry import OPS
 from torch_towers.program.program import Program
 
 X = TensorSpec("x", "float32", (None, 4))
+
+
+def test_no_attribute_of_the_emitter_hides_an_op() -> None:
+    emitter = ConvertingEmitter(Graph((), (), {}), Context(SimpleNamespace(functions={})))  # type: ignore[arg-type]
+    assert OPS.keys() & {*dir(emitter)} == {"stack"}  # `Pack` says `t.call("stack", ...)`
+
+
 AXIS = TensorSpec("axis", "int32", ())
 
 

@@ -240,6 +240,8 @@ def test_pandas() -> None:
     for name, value in READER(COLUMNS)[0].items():
         same(columns[name], value)
     same(read_column(pandas.Series(["a", "é", ""], dtype="string"), WORD), ABC)
+    for dtype in ("string[pyarrow]", "string[python]", object):
+        same(read_column(pandas.Series(["a", "é", ""], dtype=dtype, index=[3, 1, 2]), WORD), ABC)
     same(read_column(pandas.Series(["a", "é", ""], dtype="category"), WORD), ABC)
     same(read_column(pandas.Series([[1, 2, 3]]), VECTOR), F3[None])
     same(read_column(pandas.Series([1, 2, 3], dtype="Int64"), IDS), I3)
@@ -263,6 +265,10 @@ def test_arrow() -> None:
             same(columns[name], value)
     same(read_column(pyarrow.array(["a", "é", ""]), WORD), ABC)
     same(read_column(pyarrow.array([b"a", "é".encode(), b""]), WORD), ABC)
+    same(read_column(pyarrow.array(["a", "é", ""], pyarrow.large_string()), WORD), ABC)
+    same(read_column(pyarrow.chunked_array([["a"], ["é", ""]]), WORD), ABC)
+    same(read_column(pyarrow.chunked_array([], pyarrow.string()), WORD), ABC[:0])
+    same(read_column(pyarrow.array(["x", "a", "é", "", "y"])[1:4], WORD), ABC)
     same(read_column(pyarrow.array(["a", "é", ""]).dictionary_encode(), WORD), ABC)
     same(read_column(pyarrow.array([[1.0, 2.0, 3.0]]), VECTOR), F3[None])
     same(read_column(pyarrow.chunked_array([[1], [2, 3]]), IDS), I3)

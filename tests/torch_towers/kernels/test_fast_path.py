@@ -22,6 +22,7 @@ from torch_towers.kernels import matmul as products_module
 from torch_towers.kernels import top_k as top_k_module
 from torch_towers.kernels.fast_path import plain, readable, untouched
 from torch_towers.kernels.top_k import top_k_of_products
+from torch_towers.layers import conv
 from torch_towers.layers.linear import linear, linear_relu
 from torch_towers.ops.linalg import matmul
 from torch_towers.ops.reductions import top_k
@@ -110,7 +111,35 @@ def _top_k(device: str) -> tuple[Call, Call, Tensor]:
     return lambda x: top_k(x, 5)[0], lambda x: _sorted(x, 5), x.float().to(device)
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images in one step too."""
+    monkeypatch.setattr(conv, "MANY", 0)
+
+
+def _image(device: str) -> tuple[Call, Call, Tensor]:
+    w, b = whole(8, 4, 3, 3, seed=1, device=device), whole(8, seed=2, device=device)
+    args = {"in_channels": 4, "out_channels": 8, "kernel_size": (3, 3), "padding": "SAME"}
+    nodes = (
+        Node("conv", "module", ("x",), {"module": "conv"}),
+        Node("norm", "module", ("conv",), {"module": "norm"}),
+        Node("y", "relu", ("norm",), {"no_nan": True}),
+    )
+    modules = {"conv": ModuleSpec("Conv2d", args), "norm": ModuleSpec("BatchNorm", {"num_features": 8, "eps": 0.25})}
+    inputs = (TensorSpec("x", "float32", ("batch", 6, 6, 4)),)
+    norm = {"weight": w[:, 0, 0, 0], "bias": b, "running_mean": b + 1, "running_var": torch.full_like(b, 0.75)}
+    weights = {"conv.weight": w, "conv.bias": b, **{f"norm.{key}": value for key, value in norm.items()}}
+    program = Program(Graph(inputs, nodes, {"y": "y"}, modules), weights).requires_grad_(False)
+
+    def slow(x: Tensor) -> Tensor:
+        y = F.conv2d(x.movedim(-1, 1), w, b, padding=1).movedim(1, -1)
+        return F.relu(y * norm["weight"] + (b - norm["running_mean"] * norm["weight"]))
+
+    return lambda x: program(x=x)["y"], slow, whole(8, 6, 6, 4, device=device)
+
+
 PATHS = {
+    "convolution, fused": _image,
     "matmul": _matmul, "similarity": _similarity, "linear": _linear, "linear with relu": _linear_relu, "dense, fused": _dense,
     "weighted embeddings": _weighted, "best of products": _best, "top_k": _top_k,
 }  # fmt: skip
@@ -313,11 +342,12 @@ def test_without_followers_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPat
         if (real := getattr(place, name)) is not None:
             monkeypatch.setattr(place, name, lambda *args, **more: taken.append(name) or real(*args, **more))
 
-    expected = {"matmul": "_onednn", "similarity": "_onednn", "linear": "_onednn", "linear with relu": "_onednn", "dense, fused": "_onednn",
+    expected = {"convolution, fused": "nan_to_num_", "matmul": "_onednn", "similarity": "_onednn", "linear": "_onednn", "linear with relu": "_onednn", "dense, fused": "_onednn",
                 "weighted embeddings": "embedding_bag", "best of products": "native_top_k", "top_k": "_largest_of_rows"}  # fmt: skip
     for place, name in (
         (products_module, "_onednn"),
         (F, "embedding_bag"),
+        (torch, "nan_to_num_"),
         (top_k_module, "native_top_k"),
         (top_k_module, "_largest_of_rows"),
     ):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torch_towers.kernels import matmul as module
 from torch_towers.layers.linear import Linear, linear, linear_relu
+from torch_towers.ops.nn import relu
 
 
 def _layer(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
@@ -58,6 +59,8 @@ def test_not_finite_values_stay(rows: int) -> None:
     for found, wanted in ((linear(layer, x), slow), (linear_relu(layer, x), F.relu(slow))):
         assert torch.equal(found.isnan(), wanted.isnan()) and torch.equal(found.isinf(), wanted.isinf())
         assert torch.equal(found.nan_to_num(0, 0, 0) > 0, wanted.nan_to_num(0, 0, 0) > 0)
+    without = linear_relu(layer, x, no_nan=True)
+    assert torch.equal(without, relu(linear(layer, x), no_nan=True)) and not bool(without.isnan().any())
 
 
 @pytest.mark.parametrize("rows", [20, 100_000])

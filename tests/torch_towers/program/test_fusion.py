@@ -13,6 +13,7 @@ from tests.torch_towers.towers import strings
 from torch_towers import layers as _layers  # noqa: F401  fills MODULES
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.kernels import native
+from torch_towers.layers import conv
 from torch_towers.program.binding import steps_of
 from torch_towers.program.fusion import plan_of
 from torch_towers.program.program import Program
@@ -148,3 +149,82 @@ def test_changes_of_a_text_are_one_pass() -> None:
     texts = strings(TEXTS * 3)
     found, slow = program(text=texts)["ids"], one_by_one(program, text=texts)["ids"]
     assert found.equal(slow) and found[1].tolist() == [2, 1, 3, 1, 4, 0]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images in one step too."""
+    monkeypatch.setattr(conv, "MANY", 0)
+
+
+def image_tower(
+    kernel: int, stride: int, activation: dict[str, Any] | None, *, norm: bool = True, groups: int = 1
+) -> Program:
+    """A convolution, perhaps its normalization and an activation, between others."""
+    made = torch.Generator().manual_seed(kernel + stride)
+    args = {"in_channels": 4, "out_channels": 8, "kernel_size": (kernel, kernel), "stride": (stride, stride)}
+    modules = {"conv": ModuleSpec("Conv2d", {**args, "padding": "SAME", "groups": groups})}
+    weights = {
+        "conv.weight": torch.randn(8, 4 // groups, kernel, kernel, generator=made),
+        "conv.bias": torch.randn(8, generator=made),
+    }
+    nodes = [Node("conv", "module", ("x",), {"module": "conv"})]
+    if norm:
+        modules["norm"] = ModuleSpec("BatchNorm", {"num_features": 8, "eps": 1e-3})
+        weights |= {
+            f"norm.{part}": torch.rand(8, generator=made) + 0.1
+            for part in ("weight", "bias", "running_mean", "running_var")
+        }
+        nodes.append(Node("norm", "module", ("conv",), {"module": "norm"}))
+    if activation is not None:
+        nodes.append(
+            Node("act", activation["op"], (nodes[-1].name,), {key: v for key, v in activation.items() if key != "op"})
+        )
+    inputs = (TensorSpec("x", "float32", ("batch", None, None, 4)),)
+    return Program(Graph(inputs, tuple(nodes), {"y": nodes[-1].name}, modules), weights)
+
+
+ACTIVATIONS = [None, {"op": "relu"}, {"op": "relu6"}, {"op": "relu", "no_nan": True}, {"op": "relu6", "no_nan": True}]
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(1, 1, 9), (3, 2, 9), (5, 1, 2), (3, 1, 0)])
+@pytest.mark.usefixtures("small")
+def test_convolutions(kernel: int, stride: int, size: int, activation: dict[str, Any] | None, groups: int) -> None:
+    """With the normalization in the kernel (many places) and behind it (few); NaN as single calls have it."""
+    for norm in (True, False):
+        program = image_tower(kernel, stride, activation, norm=norm, groups=groups)
+        x = torch.randn(2, size, size + 1, 4, generator=torch.Generator().manual_seed(size))
+        if size:
+            x[0, 0, 0, 0] = torch.nan
+        given = x.clone()
+        with torch.no_grad():
+            expected, found = program.values(x=x)[program.graph.nodes[-1].name], program(x=x)["y"]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)  # sums in another order
+        assert torch.equal(x.nan_to_num(), given.nan_to_num()), "the operand is as it was"
+        followed = program(x=x.requires_grad_())["y"]
+        torch.testing.assert_close(followed, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_changed_normalization_is_seen_at_once() -> None:
+    program = image_tower(1, 1, {"op": "relu"})
+    x = torch.randn(3, 9, 9, 4)
+    with torch.no_grad():
+        before = program(x=x)["y"]
+        program.get_submodule("norm").weight.data.mul_(2.0)
+        program.get_submodule("conv").weight.data.mul_(3.0)
+        found = program(x=x)["y"]
+        torch.testing.assert_close(found, program.values(x=x)["act"], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(found, before)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_swapped_convolution_is_called() -> None:
+    program = image_tower(1, 1, {"op": "relu"})
+    program.conv = nn.Identity()
+    program.norm = nn.Identity()
+    x = torch.randn(2, 5, 5, 4)
+    with torch.no_grad():
+        assert torch.equal(program(x=x)["y"], x.relu())

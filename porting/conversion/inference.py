@@ -1,0 +1,263 @@
+"""Inference: the dtype and shape of an op's results, found by running the op itself on meta tensors, at two sets of sizes.
+
+    x: ("batch", 8)   w: (16, 8)   linear(x, w)
+
+The first run takes "batch" as 3, the second as 43. The results are (3, 16) and (43, 16): what both agree on is fixed, and what is 3 and
+then 43 is "batch", so that the result is ("batch", 16). Each free size is another prime, so that no two are taken for each other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from porting.conversion.values import Constant, Sizes, Value
+from torch_towers.graph.dtypes import TORCH_DTYPES, dtype_name
+from torch_towers.graph.graph import Size
+from torch_towers.graph.registry import OPS, Number, Op
+from torch_towers.program.shapes import WithoutCompiler
+
+Specs = list[tuple[Any, Any]]
+"""The dtype and shape of each result."""
+
+_PROBES = ((3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41), (43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97))
+"""Two sizings of as many free sizes."""
+
+
+class SizeExpressions:
+    """What the sizes of a graph are computed from.
+
+    `reads`: a `size` node -> the free size that it reads; `computed`: a `size_add`, ... node -> its op and operands.
+    """
+
+    def __init__(self) -> None:
+        self.reads: dict[str, str] = {}
+        self.computed: dict[str, tuple[str, tuple[Any, ...]]] = {}
+
+    def leaves(self, symbol: str) -> list[str]:
+        """The free sizes that a size is computed from."""
+        return [found for found in self._computed_from(symbol) if self.operands_of(found) is None]
+
+    def evaluate(self, symbol: str, sizing: Mapping[str, int]) -> int:
+        """A size where the free sizes are those of `sizing`."""
+        values = dict(sizing)
+        for found in self._computed_from(symbol):
+            operands = self.operands_of(found)
+            if operands is not None and found not in values:
+                numbers = [values[item] if isinstance(item, str) else item for item in operands]
+                name = self.computed[found][0] if found in self.computed else ""
+                values[found] = OPS[name].function(*numbers) if name else numbers[0]
+        return values[symbol]
+
+    def operands_of(self, symbol: str) -> tuple[Any, ...] | None:
+        """What a size is computed from; None for a free one."""
+        if symbol in self.reads:
+            return (self.reads[symbol],)
+        return self.computed[symbol][1] if symbol in self.computed else None
+
+    def _computed_from(self, symbol: str) -> list[str]:
+        """`symbol` and all that it is computed from, operands first. Each once: arithmetic may be long and share its parts."""
+        found: dict[str, None] = {}
+        pending = [symbol]
+        while pending:
+            operands = [item for item in self.operands_of(pending[-1]) or () if isinstance(item, str)]
+            left = [item for item in operands if item not in found]
+            if left:
+                pending += left
+            else:
+                found[pending.pop()] = None
+        return list(found)
+
+
+def infer(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], expressions: SizeExpressions) -> Specs | None:
+    """The dtype and shape of each result, or None where nothing is known."""
+    if entry.infer is not None:
+        return list(entry.infer(*[_spec(operand) for operand in operands], **attrs))
+    if entry.stage == "host":
+        return None
+    symbols = list(dict.fromkeys(_symbols(operands)))
+    leaves = list(dict.fromkeys(leaf for symbol in symbols for leaf in expressions.leaves(symbol)))
+    for free in (_distinct(leaves), _equal(leaves)):
+        sizes = [{**sizing, **{symbol: expressions.evaluate(symbol, sizing) for symbol in symbols}} for sizing in free]
+        probes = [_probe(entry, operands, attrs, sizing) for sizing in sizes]
+        if all(probe is not None for probe in probes):
+            return _merge(probes, sizes, len(set(free[0].values())) == len(leaves))
+    return None
+
+
+def equal_rows(
+    entry: Op, operands: Sequence[Any], attrs: dict[str, Any], result: Any, expressions: SizeExpressions
+) -> list[tuple[str, str]]:
+    """The first sizes that must be equal, in pairs: those of `operands`, where the op takes them only so, and of results with as many rows."""
+    tensors = _tensors(operands)
+    firsts = list(dict.fromkeys(size for operand in tensors if isinstance(size := operand.shape[0], str)))
+    symbols = list(dict.fromkeys(_symbols(operands)))
+    if entry.infer is not None or len(firsts) < 2 or any(expressions.operands_of(symbol) for symbol in symbols):
+        return []
+    if len(symbols) > len(_PROBES[0]) and len(firsts) < len(symbols):
+        return []
+    rows = [dict.fromkeys(firsts, sizing[firsts[0]]) for sizing in _distinct(symbols)]
+    if len(symbols) <= len(_PROBES[0]) and _probe(entry, operands, attrs, _distinct(symbols)[0]) is not None:
+        return []
+    probes = [_probe(entry, operands, attrs, {**s, **r}) for s, r in zip(_distinct(symbols), rows, strict=True)]
+    if any(probe is None for probe in probes):
+        return []
+    pairs = [(firsts[0], other) for other in firsts[1:]]
+    for value, first, second in zip(result if isinstance(result, tuple) else (result,), *probes, strict=True):
+        follows = first[1][:1] == (rows[0][firsts[0]],) and second[1][:1] == (rows[1][firsts[0]],)
+        if follows and value.shape and isinstance(value.shape[0], str):
+            pairs.append((firsts[0], value.shape[0]))
+    return pairs
+
+
+def positional(entry: Op, count: int) -> list[tuple[str, Any]]:
+    """The names and annotations of the first `count` operands of an op."""
+    found: list[tuple[str, Any]] = []
+    for name, parameter in entry.signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            found += [(name, entry.hints.get(name))] * (count - len(found))
+        elif parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            hint = entry.hints.get(name)
+            found.append((name, int if hint == int | None else hint))  # an open bound is no other kind of operand
+    return found[:count]
+
+
+def takes_literal(hint: Any) -> bool:
+    return (
+        hint is int
+        or hint == Number
+        or (hint is not None and set(typing.get_args(Number)) <= set(typing.get_args(hint)))
+    )
+
+
+def _spec(operand: Any) -> Any:
+    if isinstance(operand, (tuple, list)):
+        return tuple(_spec(item) for item in operand)
+    if isinstance(operand, (Value, Constant, Sizes)):
+        return (operand.dtype, operand.shape)
+    return (type(operand).__name__, ())
+
+
+def _symbols(operands: Sequence[Any]) -> list[str]:
+    found: list[str] = []
+    for operand in operands:
+        if isinstance(operand, (tuple, list)):
+            found += _symbols(operand)
+        elif isinstance(operand, Value) and operand.dtype == "size":
+            found.append(operand.ref)
+        elif isinstance(operand, Sizes):
+            found += _symbols(operand.items.reshape(-1).tolist())
+        elif isinstance(operand, Value) and operand.shape is not None:
+            found += [size for size in operand.shape if isinstance(size, str)]
+    return found
+
+
+def _tensors(operands: Sequence[Any]) -> list[Any]:
+    """The operands that are tensors with an axis."""
+    nested = [operand if isinstance(operand, (tuple, list)) else (operand,) for operand in operands]
+    return [
+        item for items in nested for item in items if isinstance(item, Value) and item.dtype != "size" and item.shape
+    ]
+
+
+def _distinct(symbols: list[str]) -> list[dict[str, int]]:
+    """Two sizings in which every free size is another prime, so that a size of the result tells where it comes from."""
+    if len(symbols) > len(_PROBES[0]):
+        return _equal(symbols)
+    return [dict(zip(symbols, probe, strict=False)) for probe in _PROBES]
+
+
+def _equal(symbols: list[str]) -> list[dict[str, int]]:
+    """Two sizings in which all free sizes are equal, for ops that join tensors whose sizes are equal by the model's nature."""
+    return [dict.fromkeys(symbols, probe[0]) for probe in _PROBES]
+
+
+def _probe(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int]) -> Any:
+    """Runs the op on meta tensors of one sizing; None where that is impossible.
+
+    Constants are on the meta device too, unless the op wants to read them.
+    """
+    found = _tried(entry, operands, attrs, sizing, device="meta")
+    return _tried(entry, operands, attrs, sizing, device="cpu") if found is None else found
+
+
+def _tried(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int], device: str) -> Any:
+    try:
+        metas = [
+            _meta(operand, hint, sizing, device)
+            for operand, (_, hint) in zip(operands, positional(entry, len(operands)), strict=True)
+        ]
+        extra = {"device": torch.device("meta")} if entry.takes_device else {}
+        with torch.no_grad(), WithoutCompiler():
+            result = entry.function(*metas, **attrs, **extra)
+    except Exception:
+        return None
+    results = result if isinstance(result, tuple) else (result,)
+    if not all(isinstance(item, torch.Tensor) for item in results):
+        return None
+    moves_strings = any(dtype == "string" for dtype in _dtypes(operands))
+    return [
+        ("string" if moves_strings and item.dtype == torch.int8 else dtype_name(item), tuple(item.shape))
+        for item in results
+    ]
+
+
+def _dtypes(operands: Sequence[Any]) -> list[str | None]:
+    nested = [operand if isinstance(operand, (tuple, list)) else (operand,) for operand in operands]
+    return [getattr(item, "dtype", None) for items in nested for item in items]
+
+
+class _UnknownError(Exception):
+    """An operand of which too little is known to stand in for it."""
+
+
+_STRING_STAND_IN = torch.int8
+"""What strings are on the meta device: an op that moves strings gives this dtype back."""
+
+
+def _meta(operand: Any, hint: Any, sizing: dict[str, int], device: str) -> Any:
+    """What stands in for an operand; `device` is where its constants are."""
+    if isinstance(operand, (tuple, list)):
+        return tuple(_meta(item, hint, sizing, device) for item in operand)
+    if isinstance(operand, Sizes):
+        items = [_meta(item, int, sizing, device) for item in operand.items.reshape(-1).tolist()]
+        tensor = torch.tensor(items, dtype=TORCH_DTYPES[operand.dtype]).reshape(operand.shape)
+        return tensor.item() if hint is int else tensor.to(device)
+    if isinstance(operand, Constant):
+        if not isinstance(operand.array, torch.Tensor):
+            return torch.empty(operand.shape, dtype=_STRING_STAND_IN, device="meta")
+        if operand.shape == () and takes_literal(hint):
+            return operand.python()
+        return operand.array.to("meta" if operand.array.numel() > 64 else device)
+    if isinstance(operand, Value):
+        if operand.dtype == "size":
+            return sizing[operand.ref]
+        dtype = _STRING_STAND_IN if operand.dtype == "string" else TORCH_DTYPES.get(operand.dtype or "")
+        if operand.shape is None or dtype is None:
+            raise _UnknownError
+        shape = [sizing[size] if isinstance(size, str) else size for size in operand.shape]
+        return torch.empty(typing.cast(Any, shape), dtype=dtype, device="meta")
+    return operand
+
+
+def _merge(probes: list[Any], sizings: list[dict[str, int]], distinct: bool) -> list[tuple[Any, Any]] | None:
+    """What two probes agree on: equal sizes are fixed, sizes that follow a symbol carry its name, others are unknown."""
+    merged: list[tuple[Any, Any]] = []
+    for (dtype, first), (_, second) in zip(*probes, strict=True):
+        if len(first) != len(second):
+            merged.append((dtype, None))
+            continue
+        merged.append((dtype, tuple(_merged_size(a, b, sizings, distinct) for a, b in zip(first, second, strict=True))))
+    return merged
+
+
+def _merged_size(a: int, b: int, sizings: list[dict[str, int]], distinct: bool) -> Size:
+    if a == b:
+        return a
+    if not distinct:
+        return None  # all sizes were probed as equal: which one this is cannot be told
+    return next((name for name in sizings[0] if (sizings[0][name], sizings[1][name]) == (a, b)), None)

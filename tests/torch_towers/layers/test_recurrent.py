@@ -1,0 +1,41 @@
+"""Masked recurrent layers: torch's kernel over rows of different lengths gives what the loop gives, gradients too."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from torch_towers.layers.recurrent import GRU, LSTM, Recurrent, SimpleRNN
+
+FLAGS = list(product((False, True), repeat=4))
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM, SimpleRNN])
+def test_rows_of_different_lengths(kind: type[Recurrent]) -> None:
+    draw = torch.Generator().manual_seed(0)
+    for sequences, backwards, zero, state in FLAGS:
+        layer = kind(3, 4, True, sequences, state, backwards, zero).double()
+        for weight in layer.parameters():
+            weight.data = torch.randn(weight.shape, generator=draw, dtype=torch.float64)
+        for rows in (1, 2, 5):
+            x = torch.randn(rows, 6, 3, generator=draw, dtype=torch.float64, requires_grad=True)
+            mask = torch.rand(rows, 6, generator=draw) > 0.4
+            mask[0] = rows == 1  # a row of no steps among others
+            found: list[list[torch.Tensor]] = []
+            for layer.has_kernel in (True, False):
+                given = layer(x, mask)
+                values = list(given) if isinstance(given, tuple) else [given]
+                total = torch.stack([value.square().sum() for value in values]).sum()
+                gradients = torch.autograd.grad(total, [x, *layer.parameters()])
+                found.append([*values, *gradients])
+            for ours, loop in zip(*found, strict=True):
+                torch.testing.assert_close(ours, loop, rtol=0, atol=1e-12)  # float64, values below 10
+
+
+def test_no_steps_at_all_have_gradients_of_zero() -> None:
+    layer = GRU(3, 4, return_sequences=True)
+    layer(torch.ones(2, 5, 3), torch.zeros(2, 5, dtype=torch.bool)).sum().backward()
+    assert layer.weight_hh.grad is not None
+    assert not layer.weight_hh.grad.any()
