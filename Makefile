@@ -2,17 +2,20 @@
 # make test    sets everything up and runs the tests        make lint    ruff and pyright
 # make test-without-tensorflow  the tests again, without TensorFlow and without native code
 # make test-older-processors    what computes with numbers again, with the instructions that older processors have
+# make test-sanitized           the native code's tests again, with gcc's sanitizers inside it
 # make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
+# make fuzz    looks for bytes that a reader does not survive, guided by coverage, for an hour (FUZZ_SECONDS=60: a minute)
 # make bench   compares speed with TensorFlow's on every tower that the tests build, quiet and busy, and with ONNX Runtime's
 # make bench-device  the towers on a GPU: whole, encoder alone, compiled, beside what the device can do at most
 # make bench-bulk  the commands on a million generated rows (ROWS=20000: in two minutes), killed and resumed: speed, memory, every row once
 
+CC := gcc
 PYTHON ?= python3.11
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 export TORCH_TOWERS_CORPUS ?= $(wildcard ../shared/savedmodels)
 
-.PHONY: demo test test-without-tensorflow test-older-processors lint corpus bench bench-device bench-bulk docs clean
+.PHONY: demo test test-without-tensorflow test-older-processors test-sanitized lint fuzz corpus bench bench-device bench-bulk docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt requirements-parity.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,10 +47,25 @@ test-older-processors: .venv-runtime/.installed
 	TORCH_TOWERS_NATIVE=c ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
 		.venv-runtime/bin/python -m pytest -n 2 --dist loadfile $(NUMBERS)
 
+# The native code again, with AddressSanitizer and UndefinedBehaviorSanitizer inside: a read past an end stops the tests.
+# Python itself has none, so their library is loaded before it; leaks are not looked for, since Python keeps what it likes.
+SANITIZER = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
+test-sanitized: .venv-runtime/.installed
+	@for library in $(SANITIZER); do test -f $$library || { echo "$$library: gcc's sanitizers are needed here (libasan, libubsan)"; exit 1; }; done
+	CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+		.venv-runtime/bin/python setup.py -q build_ext --force --build-lib build/sanitized --build-temp build/sanitized/temp
+	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc OMP_NUM_THREADS=1 \
+		.venv-runtime/bin/python -m pytest -p tests.sanitized $(addprefix tests/torch_towers/kernels/test_,native.py top_k.py)
+
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright --pythonpath $(RUN)
+
+FUZZ_SECONDS ?= 3600
+fuzz: $(VENV)/.installed
+	$(RUN) -m pip install -q -c constraints.txt -r requirements-fuzz.txt
+	$(RUN) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 corpus: $(VENV)/.installed
 	$(RUN) -m tests.corpus.table

@@ -1,5 +1,11 @@
 """The errors of the porter. Each message is one sentence: what, where, why, and what to do now."""
 
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
 from torch_towers.errors import TorchTowersError
 
 
@@ -13,3 +19,32 @@ class CorruptModelError(PortingError):
 
 class DrawsError(PortingError):
     """The outputs depend on random numbers that are drawn anew at each call."""
+
+
+@contextmanager
+def naming(path: Path, what: str) -> Generator[None]:
+    """The boundary of an entry: an error of ours names the file, and an error that no check foresaw becomes one of ours.
+
+    `what` says what was being done: "read".
+    """
+    try:
+        yield
+    except TorchTowersError as error:
+        if str(path) not in str(error):
+            error.args = (f"{path}: {error}",)
+        raise
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        MemoryError,
+        AssertionError,
+    ) as error:
+        why = f"{type(error).__name__}: {error}"[:300]
+        raise CorruptModelError(
+            f"{path}: cannot be {what} ({why}): it contradicts itself, or holds what the porter does not know yet"
+        ) from error

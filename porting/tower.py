@@ -17,7 +17,7 @@ from porting.budget import Budget, within
 from porting.conversion import batch
 from porting.conversion.convert import Context, ConvertingEmitter, convert
 from porting.conversion.values import Value
-from porting.errors import DrawsError, PortingError
+from porting.errors import DrawsError, PortingError, naming
 from porting.flat_graph import dropout, effects
 from porting.flat_graph import subgraph as cutting
 from porting.flat_graph.effects import Functions
@@ -124,7 +124,7 @@ def port_tower(
     limits = budget or Budget.of(model.weight())
 
     def port(lifts: bool, limits: Budget) -> PortedTower:
-        with within(limits), at_most_steps(limits.steps):
+        with naming(model.path, "ported"), within(limits), at_most_steps(limits.steps):
             return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
 
     ported = port(lifts, limits)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch_towers import layers, ops
     from torch_towers.checkpoint.checkpoint import Side, save_checkpoint
     from torch_towers.errors import CheckpointError, InputError, TorchTowersError
+    from torch_towers.ops.control_flow import at_most_steps
     from torch_towers.search.index import Index
     from torch_towers.tower import Tower, TowerSpec
     from torch_towers.two_tower import TwoTower, load
@@ -27,6 +28,7 @@ __all__ = [
     "Tower",
     "TowerSpec",
     "TwoTower",
+    "at_most_steps",
     "layers",
     "load",
     "ops",
@@ -35,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "CheckpointError": "errors", "Index": "search.index", "InputError": "errors", "Side": "checkpoint.checkpoint", "TorchTowersError": "errors",
-    "Tower": "tower", "TowerSpec": "tower", "TwoTower": "two_tower", "load": "two_tower", "save_checkpoint": "checkpoint.checkpoint",
+    "at_most_steps": "ops.control_flow", "Tower": "tower", "TowerSpec": "tower", "TwoTower": "two_tower", "load": "two_tower", "save_checkpoint": "checkpoint.checkpoint",
 }  # fmt: skip
 
 prepare()  # before torch is imported

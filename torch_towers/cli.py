@@ -133,8 +133,9 @@ def _embed_options(commands: Any) -> None:
         metavar="FEATURE=COLUMN",
         help="a feature from a column of another name",
     )
-    made.add_argument("--format", default="parquet", choices=("parquet", "npy", "vertex-json", "vertex-csv", "vertex-avro"),
-                      help="parquet: id, embedding; npy: embeddings.npy and ids; vertex-*: Vertex Vector Search (default: parquet)")  # fmt: skip
+    made.add_argument("--format", default="parquet", metavar="NAME",
+                      help="parquet: id, embedding; npy: embeddings.npy and ids; vertex-json, vertex-csv, vertex-avro: Vertex Vector Search "
+                           "(default: parquet)")  # fmt: skip
     made.add_argument(
         "--restrict", action="append", default=[], metavar="NAMESPACE[=COLUMN]", help="tokens to allow, from a column"
     )
@@ -154,6 +155,7 @@ def _embed_options(commands: Any) -> None:
     made.add_argument("--rows-per-part", type=_positive, default=102_400, metavar="N",
                       help="rows of the input in one file of output, rounded up to whole batches (default: 102400)")  # fmt: skip
     made.add_argument("--normalize", action="store_true", help="make every embedding of length 1")
+    _limit_options(made)
     made.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="ray: on a Ray cluster (default: local)"
     )
@@ -193,6 +195,7 @@ def embed_job(options: argparse.Namespace) -> Job:
 
     from torch_towers.bulk.job import Job, Output
     from torch_towers.bulk.sources import find_sources
+    from torch_towers.bulk.write import writer_of
     from torch_towers.checkpoint.checkpoint import CONFIG, MAX_CONFIG
     from torch_towers.checkpoint.replacing import opened
 
@@ -205,9 +208,9 @@ def embed_job(options: argparse.Namespace) -> Job:
         tuple(_numeric(item) for item in options.numeric_restrict),
         options.crowding_tag,
     )
-    if output.columns and not output.format.startswith("vertex"):
+    if output.columns and not writer_of(output).takes_restricts:
         raise ValueError("restricts and crowding tags are for Vertex Vector Search: add --format vertex-json")
-    sources = tuple(find_sources(options.input))
+    sources = tuple(find_sources(options.input, options.max_line_bytes, options.max_ratio))
     batch = options.batch_size
     return Job(
         checkpoint=str(folder.resolve()),
@@ -312,6 +315,15 @@ def _row_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--id-column", metavar="NAME", help="column of the ids (default: row numbers)")
     made.add_argument("--column", action="append", default=[], metavar="FEATURE=COLUMN",
                       help="a feature from a column of another name")  # fmt: skip
+    _limit_options(made)
+
+
+def _limit_options(made: argparse.ArgumentParser) -> None:
+    """What an input file may cost."""
+    made.add_argument("--max-line-bytes", type=_positive, default=16 << 20, metavar="N",
+                      help="bytes that a line of a file may have (default: 16 MiB)")  # fmt: skip
+    made.add_argument("--max-ratio", type=_positive, default=200, metavar="N",
+                      help="how many times its size a .gz or .bz2 may unfold to, beyond 64 MiB (default: 200)")  # fmt: skip
 
 
 def search_command(options: argparse.Namespace) -> int:
@@ -365,7 +377,10 @@ def _candidates(options: argparse.Namespace, towers: TwoTower) -> Generator[Piec
     from torch_towers.bulk.table import read_candidates
 
     columns = dict(_pair(item, both=True) for item in options.column)
-    return read_candidates(towers, options.candidates, options.id_column, columns)
+    return read_candidates(
+        towers, options.candidates, options.id_column, columns,
+        max_line=options.max_line_bytes, max_ratio=options.max_ratio,
+    )  # fmt: skip
 
 
 def numbers(scores: Any) -> list[list[float]]:

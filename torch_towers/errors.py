@@ -5,9 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2000  # characters: a name in a file may be a megabyte
+
 
 class TorchTowersError(Exception):
-    """The base of every error that this project raises on purpose."""
+    """The base of every error that this project raises on purpose. The middle of a very long sentence is left out."""
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
 
 
 class CheckpointError(TorchTowersError):

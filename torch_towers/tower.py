@@ -300,7 +300,10 @@ class Tower(nn.Module):
 
             def part(start: int, end: int) -> Tensor:
                 cut = columns if end - start == rows else self._cut(columns, start, end)
-                return self._embeddings(cut, end - start, name, start)
+                found = self._embeddings(cut, end - start, name, start)
+                if found.shape[:1] != (end - start,):
+                    raise _misfit(name, f"its shape is {list(found.shape)} for {end - start} rows")
+                return found
 
             if self._named_embedding().dtype == "string":  # type: ignore[union-attr]
                 starts = range(0, rows, batch_size)
@@ -331,11 +334,13 @@ class Tower(nn.Module):
     def _embeddings(self, columns: Columns, rows: int | None, name: str, start: int = 0) -> Tensor:
         try:
             with torch.inference_mode():
-                found = self._computed(columns, name, rows)[name]
+                found: Any = self._computed(columns, name, rows)[name]
         except torch.OutOfMemoryError:
             raise
         except KERNEL_ERRORS as error:  # InputError of the graph's own checks is one of them
             raise self._explained(error, columns, rows, start) from error
+        if not isinstance(found, (Tensor, np.ndarray)):
+            raise _misfit(name, f"it is {type(found).__name__}, no tensor")
         return cast(Tensor, found)
 
     def _empty(self, names: set[str]) -> Outputs | None:
@@ -515,6 +520,13 @@ def _hosted(value: Any, dtype: str) -> Any:
 def _own(value: Any) -> Any:
     """A copy: what was computed in inference mode takes no part in training."""
     return value.clone() if isinstance(value, Tensor) else value.copy()
+
+
+def _misfit(name: str, why: str) -> CheckpointError:
+    """An output that no port would make."""
+    return CheckpointError(
+        f"the output {name!r} is not of the rows that the tower was given: {why}: port the model again"
+    )
 
 
 def _neutral(column: Tensor | Strings, spec: TensorSpec) -> Any:

@@ -55,7 +55,7 @@ static int put_number(PyObject *item, PyTypeObject *type, Number number, char *p
     if (overflow) return 0;
     if (number.format == 'f') {
         double wide = (double)value;
-        float narrow = (float)value;
+        float narrow = (float)wide; /* rounded twice, as numpy does */
         memcpy(place, number.size == 8 ? (void *)&wide : (void *)&narrow, (size_t)number.size);
         return 1;
     }

@@ -163,6 +163,13 @@ static PyObject *run(Plan *plan, PyObject *array, PyObject *out) {
     return out == Py_None ? Py_BuildValue("nN", plan->longest, what_is_left(plan)) : what_is_left(plan);
 }
 
+/* Whether no byte both ends a word and is left out: such a one would move no place, and its bit would be the next one's. */
+static int sound(const unsigned char *kinds) {
+    for (int i = 0; i < 256; i++)
+        if ((kinds[i] & SPACE) && (kinds[i] & DROP)) return 0;
+    return 1;
+}
+
 /* text_ids(words, bytes, first, last, missing, pad, texts, out) -> None, or (rows that are left, unknown words)
  *
  * `bytes` are 256 images and 256 kinds, `first` and `last` int64s, `missing` the id of an unknown word or None. Where `out` is None
@@ -186,6 +193,7 @@ PyObject *text_ids(PyObject *self, PyObject *args) {
     plan.report = missing == Py_None;
     plan.missing = plan.report ? 0 : PyLong_AsLongLong(missing);
     if (size != 512) PyErr_SetString(PyExc_ValueError, "the table of bytes has another size");
+    else if (!sound(plan.kinds)) PyErr_SetString(PyExc_ValueError, "a byte of the table both ends a word and is left out");
     else if (!PyErr_Occurred()) left = run(&plan, array, out);
     PyBuffer_Release(&first);
     PyBuffer_Release(&last);

@@ -210,6 +210,11 @@ def concat(t: Emit, axis: Any, *xs: Any) -> Any:
 def _concat(t: Emit, xs: Sequence[Any], axis: Any) -> Any:
     if not isinstance(axis, Constant):
         raise PortingError(f"{t.scope!r} joins tensors along an axis that is only known at run time")
+    ranks = [len(x.shape) for x in xs if isinstance(x, Value) and x.shape is not None]
+    if ranks and not -ranks[0] <= axis.python() < ranks[0]:
+        raise PortingError(
+            f"{t.scope!r}: concat_dim {axis.python()} is out of range: expected -{ranks[0]} to {ranks[0] - 1} for tensors of rank {ranks[0]}"
+        )
     return t.concat(*xs, axis=axis.python()) if len(xs) > 1 else next(iter(xs))
 
 
@@ -516,12 +521,18 @@ def linspace(t: Emit, start: Any, stop: Any, num: int) -> Any:
 
 @converter("Pad")
 def pad(t: Emit, x: Any, paddings: Any) -> Any:
-    return t.pad(x, constant(b"") if x.dtype == "string" else False if x.dtype == "bool" else 0, *items_of(t, paddings))
+    filling: Any = constant(b"") if x.dtype == "string" else False if x.dtype == "bool" else 0
+    return pad_v2(t, x, paddings, filling)
 
 
 @converter("PadV2")
 def pad_v2(t: Emit, x: Any, paddings: Any, value: Any) -> Any:
-    return t.pad(x, value, *items_of(t, paddings))
+    sizes = items_of(t, paddings)
+    if negative := [size for size in sizes if isinstance(size, int) and size < 0]:
+        raise PortingError(
+            f"Pad {t.scope!r}: paddings must be non-negative, and one is {negative[0]}: TensorFlow refuses it too"
+        )
+    return t.pad(x, value, *sizes)
 
 
 @converter("MirrorPad")

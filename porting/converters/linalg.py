@@ -40,6 +40,10 @@ def cross(t: Emit, a: Any, b: Any) -> Any:
 
 @converter("MatrixBandPart")
 def band_part(t: Emit, x: Any, lower: int, upper: int) -> Any:
+    sizes = (x.shape or ())[-2:]
+    for what, count, size in zip(("num_lower", "num_upper"), (lower, upper), sizes):
+        if isinstance(size, int) and count > size:
+            raise PortingError(f"MatrixBandPart {t.scope!r}: {what} must be negative or at most {size}, and is {count}")
     return t.band_part(x, lower=lower, upper=upper)
 
 

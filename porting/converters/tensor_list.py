@@ -7,6 +7,7 @@ from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.values import Constant, Sizes, Value
+from porting.errors import PortingError
 
 Emit = ConvertingEmitter
 
@@ -109,7 +110,11 @@ def pop_back(t: Emit, items: Any, element_shape: Any, *, element_dtype: str) -> 
 
 @converter("TensorListResize")
 def resize(t: Emit, items: Any, size: Any) -> Any:
-    return t.list_resize(items, _size(size))
+    length = _size(size)
+    known = length.python() if isinstance(length, Constant) else length
+    if isinstance(known, int) and known < 0:
+        raise PortingError(f"TensorListResize {t.scope!r}: expects size to be non-negative, and it is {known}")
+    return t.list_resize(items, length)
 
 
 @converter("TensorListConcatLists", ignores=("element_dtype",))

@@ -151,7 +151,16 @@ class _Run:
             raise DependsError(f"{node.name!r} ({key}): it computes with the length of rows")
         if key not in EITHER_WAY:
             call.in_order()
-        found = RULES[key](call)
+        try:
+            found = RULES[key](call)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:  # operands of another form
+            raise DependsError(f"{node.name!r} ({key}): it is called in a way that is not known") from error
         self.shortened |= key in _WORK and bool(call.parts[0].axes)
         self.env[node.name] = replace(found, low=found.low or self._is_low(call))
         self.nodes.append(replace(node, inputs=tuple(call.inputs)))

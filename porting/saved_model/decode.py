@@ -209,7 +209,7 @@ def _decode_one(kind: str, value: Any, where: str) -> Any:
 
 
 def decode_node(proto: Any, where: str) -> Node:
-    """The Node of a NodeDef. Raises CorruptModelError where `N` or `num_split` contradicts what is there."""
+    """The Node of a NodeDef, its attributes as plain Python values."""
     where = f"{where}: node '{proto.name}' ({proto.op})"
     return Node(
         proto.name,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from porting.errors import CorruptModelError, PortingError
-from porting.saved_model.calls import CALL_OPS, node_name, output_index
-from porting.saved_model.decode import FunctionRef, decode_node, decode_shape
+from porting.saved_model.calls import node_name
+from porting.saved_model.decode import decode_node, decode_shape
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.files import check_asset
 from porting.saved_model.names import Names
+from porting.saved_model.node_checks import NodeChecks
 from porting.saved_model.source import Source
 from porting.saved_model.structure import composite_leaves
 from porting.saved_model.tables import TABLE_OPS, Tables
@@ -18,9 +19,6 @@ from porting.saved_model.variables import VARIABLE_OPS, Variables, text_attr
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 
 _LOOP_END = ("NextIteration", "RefNextIteration")
-_ONE_OUTPUT = frozenset((*VARIABLE_OPS, *TABLE_OPS, "Const", "Placeholder", "PlaceholderWithDefault"))
-_OUTPUT_COUNTS = ("num_split", "num", "num_partitions")
-_MAX_OUTPUTS = 100_000
 
 
 def expand(name: str, info: Any, where: str) -> list[tuple[TensorSpec, str]]:
@@ -113,55 +111,14 @@ def entry_graph(
         return renamed.get(name, name) + colon + output
 
     rewritten: list[Node] = []
+    checks = NodeChecks(nodes, functions, where)
     for name in order:
+        checks.check(nodes[name])
         node = leaves.name(decode_node(nodes[name], where), "")
-        check_node(node, nodes, functions, where)
         operands = tuple(operand for operand in map(rewrite, node.inputs) if operand is not None)
         rewritten.append(Node(renamed.get(name, name), node.op, operands, node.attrs))
     results = {name: rewrite(reference) or "" for name, reference in outputs.items()}
     return Graph(tuple(spec for spec, _ in inputs), tuple(rewritten), results)
-
-
-def check_node(
-    node: Node, nodes: Mapping[str, Any], functions: Mapping[str, Any], where: str, args: Container[str] = ()
-) -> None:
-    """Every input of `node` is an output of one of `nodes` (messages) or one of `args`; its attributes agree with what is there."""
-    where = f"{where}: node '{node.name}' ({node.op})"
-    operands = 0
-    for reference in node.inputs:
-        name = node_name(reference)
-        if name in args:
-            operands += 1
-            continue
-        if name not in nodes:
-            raise CorruptModelError(f"{where} takes '{reference}', which is not in the graph")
-        if reference.startswith("^"):
-            continue
-        operands += 1
-        output = reference.partition(":")[2]
-        last = output.rpartition(":")[2]
-        if output and not (last.isascii() and last.isdigit()):
-            raise CorruptModelError(f"{where} takes '{reference}', expected a number behind the last colon")
-        producer = nodes[name]
-        callee = producer.attr["f"].func.name if producer.op in CALL_OPS and "f" in producer.attr else producer.op
-        count = (
-            1
-            if producer.op in _ONE_OUTPUT
-            else len(functions[callee].signature.output_arg)
-            if callee in functions
-            else None
-        )
-        if count is not None and output_index(output) >= count:
-            raise CorruptModelError(f"{where} takes '{reference}', but '{name}' ({producer.op}) has {count} outputs")
-    number = node.attrs.get("N")
-    if isinstance(number, int) and not 0 <= number <= operands:
-        raise CorruptModelError(f"{where} has {operands} operands, expected at least N = {number}")
-    for attr in _OUTPUT_COUNTS:
-        number = node.attrs.get(attr)
-        if isinstance(number, int) and not 0 <= number <= _MAX_OUTPUTS:
-            raise CorruptModelError(f"{where}: {attr} = {number}, expected 0 to {_MAX_OUTPUTS} outputs")
-    if node.op in CALL_OPS and not isinstance(node.attrs.get("f"), FunctionRef):
-        raise CorruptModelError(f"{where} does not say which function it calls")
 
 
 def _normal(reference: str) -> str:

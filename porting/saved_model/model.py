@@ -17,7 +17,8 @@ from porting.saved_model.bundle import Bundle, Progress
 from porting.saved_model.calls import node_name
 from porting.saved_model.decode import decode_node, decode_shape, decode_tensor
 from porting.saved_model.dtypes import dtype_of
-from porting.saved_model.entries import Leaves, check_node, entry_graph, expand
+from porting.saved_model.entries import Leaves, entry_graph, expand
+from porting.saved_model.node_checks import NodeChecks
 from porting.saved_model.restored import RestoredFunctions, Trace
 from porting.saved_model.source import Source
 from porting.saved_model.tables import Table, Tables
@@ -199,16 +200,17 @@ class SavedModel:
             shapes: Any = attrs["_output_shapes"].list.shape if "_output_shapes" in attrs else []
             shape = decode_shape(shapes[0], where) if len(shapes) == 1 else None
             inputs.append(TensorSpec(arg.name, dtype_of(arg.type, where).name, shape))
-        args = {spec.name for spec in inputs}
+        args = {spec.name: spec.dtype for spec in inputs}
         by_name = {node.name: node for node in proto.node_def}
-        if len(by_name) != len(proto.node_def) or len(args) != len(inputs) or args & by_name.keys():
+        if len(by_name) != len(proto.node_def) or len(args) != len(inputs) or args.keys() & by_name.keys():
             raise CorruptModelError(f"{where}: two nodes or arguments of one name")
+        checks = NodeChecks(by_name, self._source.functions, where, args)
+        for node in proto.node_def:
+            checks.check(node)
         nodes = tuple(self._leaves.name(decode_node(node, where), name) for node in proto.node_def)
-        for node in nodes:
-            check_node(node, by_name, self._source.functions, where, args)
         outputs: list[tuple[str, str]] = []
         for arg in proto.signature.output_arg:
-            if arg.name not in proto.ret or node_name(proto.ret[arg.name]) not in by_name.keys() | args:
+            if arg.name not in proto.ret or node_name(proto.ret[arg.name]) not in by_name.keys() | args.keys():
                 raise CorruptModelError(f"{where}: output '{arg.name}' is made by no node")
             outputs.append((arg.name, proto.ret[arg.name]))
         controls = proto.signature.control_output

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from porting.errors import CorruptModelError, PortingError
+from porting.errors import CorruptModelError, PortingError, naming
 from porting.saved_model import protos
 from porting.saved_model.bundle import Bundle, Progress
 from porting.saved_model.files import read_regular_file
@@ -31,6 +31,11 @@ def read(
     hold what we do not read.
     """
     directory = Path(path)
+    with naming(directory, "read"):
+        return _read(directory, tags, verify, progress)
+
+
+def _read(directory: Path, tags: Sequence[str] | None, verify: bool, progress: Progress | None) -> SavedModel:
     message = _read_proto(directory)
     tag_sets = [tuple(sorted(meta_graph.meta_info_def.tags)) for meta_graph in message.meta_graphs]
     meta_graph = message.meta_graphs[_choose(tag_sets, tags, directory)]

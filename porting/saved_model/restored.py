@@ -9,7 +9,7 @@ from typing import Any
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.names import Names
-from porting.saved_model.source import Source, asset_node, check_object_id, concrete_names, make_node
+from porting.saved_model.source import Source, asset_node, check_object_id, concrete_names, make_call, make_node
 from porting.saved_model.structure import Leaf, leaves
 from porting.saved_model.variables import Variables, object_paths
 from torch_towers.graph.graph import TensorSpec
@@ -93,7 +93,8 @@ class RestoredFunctions:
 
     def graph_of(self, trace: Trace) -> tuple[dict[str, Any], list[tuple[TensorSpec, str]], dict[str, str]]:
         """(nodes, inputs, outputs) for `entry_graph`: one call of the trace's function on its inputs and captures."""
-        where = f"{self._source.path}: function '{trace.function}'"
+        source = self._source
+        where = f"{source.path}: function '{trace.function}'"
         nodes: dict[str, Any] = {}
         names = Names(spec.name for spec in trace.inputs)
         captured: dict[int, str] = {}
@@ -103,13 +104,15 @@ class RestoredFunctions:
                 node.name = captured[index] = names.unique(node.name)
                 nodes[node.name] = node
         inputs: list[tuple[TensorSpec, str]] = []
-        for spec in trace.inputs:
+        signature = source.functions[trace.function].signature
+        for spec, arg in zip(trace.inputs, signature.input_arg):
             fed = names.unique("input")
             nodes[fed] = make_node(fed, "Placeholder", [])
+            nodes[fed].attr["dtype"].type = arg.type
             inputs.append((spec, fed))
         call = names.unique("call")
         operands = [fed for _, fed in inputs] + [captured[index] for index in trace.captures]
-        nodes[call] = make_node(call, "StatefulPartitionedCall", operands, trace.function)
+        nodes[call] = make_call(call, operands, signature)
         return nodes, inputs, {name: f"{call}:{i}" for i, name in enumerate(trace.outputs)}
 
     def _capture(self, index: int, where: str) -> Any:
@@ -144,8 +147,8 @@ class RestoredFunctions:
                 raise CorruptModelError(f"{where}: captures asset {asset}, expected 0 to {len(source.asset_names) - 1}")
             return asset_node("asset", source.asset_names[asset])
         creator = source.creator(index, where)
-        if creator is not None:
-            return make_node("resource", "StatefulPartitionedCall", [], creator)
+        if creator in source.functions:
+            return make_call("resource", [], source.functions[creator].signature)
         raise PortingError(f"{where}: captures object {index} of kind {kind}, which is not supported")
 
 

@@ -115,11 +115,17 @@ def concrete_names(item: Any) -> list[str]:
     return list(item.function.concrete_functions)
 
 
-def make_node(name: str, op: str, inputs: list[str], function: str | None = None) -> Any:
-    """A NodeDef; `function` is what a call op calls."""
-    node = protos.message_class("NodeDef")(name=name, op=op, input=inputs)
-    if function is not None:
-        node.attr["f"].func.name = function
+def make_node(name: str, op: str, inputs: list[str]) -> Any:
+    """A NodeDef."""
+    return protos.message_class("NodeDef")(name=name, op=op, input=inputs)
+
+
+def make_call(name: str, inputs: list[str], signature: Any) -> Any:
+    """A NodeDef that calls the function with this signature."""
+    node = make_node(name, "StatefulPartitionedCall", inputs)
+    node.attr["f"].func.name = signature.name
+    node.attr["Tin"].list.type.extend(arg.type for arg in signature.input_arg)
+    node.attr["Tout"].list.type.extend(arg.type for arg in signature.output_arg)
     return node
 
 

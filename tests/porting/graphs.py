@@ -11,7 +11,7 @@ import numpy as np
 from porting.saved_model import protos
 from porting.saved_model.dtypes import DTYPES
 
-_NUMBERS = {dtype.name: number for number, dtype in DTYPES.items()}
+_NUMBERS = {dtype.name: number for number, dtype in DTYPES.items() if number < 100}  # 101 is a reference to 1
 
 
 class Call(NamedTuple):

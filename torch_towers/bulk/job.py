@@ -6,21 +6,19 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.sources import Source
 
-Format = Literal["parquet", "npy", "vertex-json", "vertex-csv", "vertex-avro"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 NumericKind = Literal["int", "float", "double"]
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How embeddings are written. `restricts`: Vector Search namespaces and the columns of their values."""
+    """How embeddings are written: `format` is a name in `write.WRITERS`. `restricts`: Vector Search namespaces and the columns of their values."""
 
-    format: Format = "parquet"
+    format: str = "parquet"
     restricts: tuple[tuple[str, str], ...] = ()
     denies: tuple[tuple[str, str], ...] = ()
     numeric_restricts: tuple[tuple[str, str, NumericKind], ...] = ()

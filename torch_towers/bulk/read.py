@@ -20,8 +20,8 @@ from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.sources import Source
 from torch_towers.extras import need
 
-MAX_LINE = 64 << 20
-MAX_FIELD = 16 << 20
+MAX_VALUES = 1 << 20  # of one line: an empty list of JSON takes 64 bytes
+_FREE = 64 << 20  # bytes that any packed file may unfold to
 
 Bad = tuple[int, str]
 """A row that cannot be used: its number, and why."""
@@ -213,20 +213,28 @@ def _fields(source: Source, file: Any) -> Iterator[list[str]]:
 
     Python's parser rather than Arrow's, which does not name every row that it leaves out.
     """
-    csv.field_size_limit(MAX_FIELD)
+    csv.field_size_limit(source.max_line)
     if source.kind == "csv":
-        return csv.reader(_lines(source, io.TextIOWrapper(file, "latin-1", newline="")))
-    return (
-        line.rstrip("\r\n").split("\t") for line in _lines(source, io.TextIOWrapper(file, "latin-1", newline="\n"))
-    )  # no quotes in TSV
+        return csv.reader(_lines(source, io.TextIOWrapper(file, "latin-1", newline=""), ","))
+    lines = _lines(source, io.TextIOWrapper(file, "latin-1", newline="\n"), "\t")
+    return (line.rstrip("\r\n").split("\t") for line in lines)  # no quotes in TSV
 
 
-def _lines(source: Source, file: io.TextIOWrapper) -> Iterator[str]:
-    """The lines of a file, none of them longer than `MAX_LINE`: what is packed may unfold to any length."""
-    while line := file.readline(MAX_LINE):
-        if len(line) == MAX_LINE:
-            raise BulkError(f"{source.path}: a line is longer than {MAX_LINE} bytes: is it a table?")
+def _lines(source: Source, file: io.TextIOWrapper, separator: str) -> Iterator[str]:
+    """The lines of a file, within its limits: what is packed may unfold to any length."""
+    while line := file.readline(source.max_line):
+        _check_line(source, line, (separator,))
         yield line
+
+
+def _check_line(source: Source, line: Any, marks: tuple[Any, ...]) -> None:
+    """A line is not too long, nor made of too many values: `marks` stand between them. Errors: `BulkError`."""
+    if len(line) >= source.max_line:
+        raise BulkError(
+            f"{source.path}: a line is longer than {source.max_line} bytes: is it a table? --max-line-bytes raises the limit"
+        )
+    if len(line) > MAX_VALUES and sum(map(line.count, marks)) > MAX_VALUES:
+        raise BulkError(f"{source.path}: a line holds more than {MAX_VALUES} values: is it a table?")
 
 
 def _header(rows: Iterator[list[str]], source: Source) -> list[str]:
@@ -289,14 +297,11 @@ def _read_lines(
             block = Block([], {})
             unwanted = skip(index)
             while row < (index + 1) * size:
-                line = file.readline(MAX_LINE)
+                line = file.readline(source.max_line)
                 if not line:
                     ended = True
                     break
-                if len(line) == MAX_LINE:
-                    raise BulkError(
-                        f"{source.path}, row {row}: the line is longer than {MAX_LINE} bytes: is it JSON lines?"
-                    )
+                _check_line(source, line, (b",", b"[", b"{"))
                 if not line.strip():
                     continue
                 if not unwanted:
@@ -390,6 +395,32 @@ class _Told(io.RawIOBase):
 def _opened(source: Source, told: Callable[[float], None]) -> Any:
     """The file, unpacked."""
     file = io.BufferedReader(_Told(source, told), 1 << 20)
-    if source.compression == "gzip":
-        return gzip.GzipFile(fileobj=file)
-    return bz2.BZ2File(file) if source.compression == "bz2" else file
+    if source.compression is None:
+        return file
+    unpacked: Any = gzip.GzipFile(fileobj=file) if source.compression == "gzip" else bz2.BZ2File(file)
+    return io.BufferedReader(_Unpacked(source, unpacked), 1 << 20)
+
+
+class _Unpacked(io.RawIOBase):
+    """A file that was packed, which may not unfold to very many times its size. Errors: `BulkError`."""
+
+    def __init__(self, source: Source, file: Any) -> None:
+        self._file, self._source = file, source
+        self._read, self._most = 0, _FREE + source.max_ratio * source.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._read += count
+        if self._read > self._most:
+            raise BulkError(
+                f"{self._source.path}: unfolds to over {self._most} bytes, more than {self._source.max_ratio} times its size: "
+                "if you trust the file, raise the limit with --max-ratio"
+            )
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

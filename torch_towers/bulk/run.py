@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -19,10 +18,9 @@ from torch_towers.bulk.manifest import Manifest, Part, digest, is_part
 from torch_towers.bulk.ray import run_parts
 from torch_towers.bulk.read import Bad, column_names, count_rows
 from torch_towers.bulk.sources import source
-from torch_towers.bulk.vertex import check_output, repeated_id
 from torch_towers.bulk.worker import Worker, place_of
-from torch_towers.bulk.write import join
-from torch_towers.checkpoint.folder import check_local, sync, writing
+from torch_towers.bulk.write import writer_of
+from torch_towers.checkpoint.folder import check_local
 from torch_towers.errors import InputError
 
 
@@ -50,9 +48,8 @@ def run(
     worker = Worker(job)
     check_columns(job, worker)
     counts = [count_rows(item) for item in job.sources]
-    if job.output.format.startswith("vertex"):
-        known = [-(-count // job.rows_per_part) for count in counts if count is not None]
-        check_output(job.output, max(sum(known), len(job.sources)))
+    known = [-(-count // job.rows_per_part) for count in counts if count is not None]
+    writer_of(job.output).check(job.output, max(sum(known), len(job.sources)))
     try:
         Path(job.folder).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -148,8 +145,7 @@ def _numbers(manifest: Manifest) -> defaultdict[int, set[int]]:
 
 
 def _check_files(job: Job, manifest: Manifest) -> None:
-    if job.output.format.startswith("vertex"):
-        check_output(job.output, len(manifest.parts))
+    writer_of(job.output).check(job.output, len(manifest.parts))
 
 
 def _check_finished(job: Job, manifest: Manifest) -> None:
@@ -164,7 +160,7 @@ def _check_finished(job: Job, manifest: Manifest) -> None:
                     f"{place}: is not the file that was written there: remove {job.folder} and {job.work} to begin again"
                 )
     listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
-    joined = {"embeddings.npy", "ids.npy", "ids.txt"} if job.output.format == "npy" else set[str]()
+    joined = writer_of(job.output).joined
     for path in Path(job.folder).iterdir():
         if path.name not in listed | joined and not is_part(path):
             raise BulkError(f"{job.folder}: holds {path.name!r}, which is not of this job: choose another output")
@@ -184,22 +180,9 @@ def _clean(job: Job, manifest: Manifest) -> None:
 def _finish(job: Job, manifest: Manifest, worker: Worker) -> None:
     keys = [key for key in sorted(manifest.parts) if manifest.parts[key].rows]
     names = [f"part-{file:05d}-{number:06d}" for file, number in keys]
-    twice = (
-        repeated_id([job.work / f"{name}.ids" for name in names]) if job.output.format.startswith("vertex") else None
-    )
-    if twice is not None:
-        raise BulkError(
-            f"the id {twice!r} stands twice, and Vector Search takes each once: make the ids of the input unique, "
-            f"remove {job.folder} and {job.work}, and begin again"
-        )
-    if job.output.format == "npy":
-        rows = sum(manifest.parts[key].rows for key in keys)
-        with writing(job.work / "embeddings.npy"):
-            joined = join([job.work / name for name in names], rows, worker.dim, worker.id_type, job.work)
-        for path in joined:
-            sync(path)
-            os.replace(path, Path(job.folder) / path.name)
-        sync(Path(job.folder))
+    rows = sum(manifest.parts[key].rows for key in keys)
+    parts = [job.work / name for name in names]
+    writer_of(job.output).finish(job, parts, rows, worker.dim, worker.id_type)
     manifest.finish()
 
 

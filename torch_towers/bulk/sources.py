@@ -6,7 +6,7 @@ import glob
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ SUFFIXES: dict[str, Kind] = {
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2"}
 _VERTEX = re.compile(r"prediction\.results-\d+-of-\d+$")  # what a Vertex batch prediction writes, without a suffix
 _BLOCK, _WHOLE, _SAMPLES = 1 << 20, 64 << 20, 64
+MAX_LINE = 16 << 20
+MAX_RATIO = 200
+"""What one file may cost: bytes of a line, and how often its own size it may unfold to (beyond 64 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +34,20 @@ class Source:
     compression: str | None
     size: int
     digest: str  # of all of a small file; of samples and the time of a large one
+    max_line: int = MAX_LINE
+    max_ratio: int = MAX_RATIO
 
     def identity(self) -> list[Any]:
         """What a resumed job compares. The folder is left out: it may have been moved."""
         return [Path(self.path).name, self.size, self.digest]
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
+def find_sources(inputs: Sequence[str], max_line: int = MAX_LINE, max_ratio: int = MAX_RATIO) -> list[Source]:
     """The files that `inputs` (files, folders, patterns with `*`) name, those of a folder by name. Errors: `BulkError`."""
+    return [replace(found, max_line=max_line, max_ratio=max_ratio) for found in _found(inputs)]
+
+
+def _found(inputs: Sequence[str]) -> list[Source]:
     found: list[Source] = []
     for item in inputs:
         path = Path(item)

@@ -18,7 +18,7 @@ from torch_towers.bulk.job import Job
 from torch_towers.bulk.manifest import is_unfinished
 from torch_towers.bulk.read import READING, column_names, parquet_file, read_blocks
 from torch_towers.bulk.run import check_columns
-from torch_towers.bulk.sources import Source, find_sources
+from torch_towers.bulk.sources import MAX_LINE, MAX_RATIO, Source, find_sources
 from torch_towers.bulk.worker import Worker
 from torch_towers.extras import need
 from torch_towers.formats.byte_strings import strings
@@ -34,11 +34,12 @@ _BLOCK = 16 << 20  # bytes of embeddings at a time
 
 
 def read_candidates(
-    towers: TwoTower, inputs: Sequence[str], id_column: str | None = None, columns: Mapping[str, str] | None = None
-) -> Generator[Piece]:
+    towers: TwoTower, inputs: Sequence[str], id_column: str | None = None, columns: Mapping[str, str] | None = None,
+    *, max_line: int = MAX_LINE, max_ratio: int = MAX_RATIO,
+) -> Generator[Piece]:  # fmt: skip
     """The candidates in files, in their order: rows for the candidate tower, or what `embed` wrote as Parquet or `.npy`.
 
-    Memory does not grow with the files. Errors: `BulkError`, which names the file, and the row where one is to blame.
+    Memory does not grow with the files. `max_line` and `max_ratio` say what a file may cost (`bulk/sources.py`). Errors: `BulkError`, which names the file, and the row where one is to blame.
     """
     for item in inputs:
         if is_unfinished(Path(item)):
@@ -46,7 +47,7 @@ def read_candidates(
     folder = Path(inputs[0])
     if len(inputs) == 1 and (folder / "embeddings.npy").is_file():
         return ahead(_numpy(folder))
-    sources = find_sources(inputs)
+    sources = find_sources(inputs, max_line, max_ratio)
     if all(source.kind == "parquet" and column_names(source) == ["id", "embedding"] for source in sources):
         return ahead(_parquet(sources))
     return _embedded(towers, sources, id_column, columns or {})

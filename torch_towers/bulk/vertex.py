@@ -22,6 +22,7 @@ from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.features import Problems, short
 from torch_towers.bulk.job import Job, NumericKind, Output
 from torch_towers.bulk.read import MISSING
+from torch_towers.bulk.writer import Writer
 from torch_towers.extras import need
 from torch_towers.formats.text_lines import to_lines, unescape
 
@@ -30,10 +31,13 @@ SUFFIXES = {"vertex-json": ".json", "vertex-csv": ".csv", "vertex-avro": ".avro"
 _INT_MAX = 2**31 - 1  # Avro's int, which the page gives for value_int
 
 
-class VertexWriter:
+class VertexWriter(Writer):
     """Writes one file of a batch, and beside it its ids and their sorted hashes, by which ids are found that stand twice."""
 
-    def __init__(self, job: Job, place: Path, ids: Path, dim: int) -> None:
+    takes_restricts = True
+
+    def __init__(self, job: Job, folder: Path, name: str, dim: int, id_type: str) -> None:
+        place, ids = folder / f"{name}{SUFFIXES[job.output.format]}", folder / f"{name}.ids"
         self._output, self._ids, self._place = job.output, ids, place
         self._hashes: list[bytes] = []
         self._file: Any = place.open("wb")
@@ -65,6 +69,23 @@ class VertexWriter:
         hashes = np.frombuffer(b"".join(self._hashes), np.uint64)
         np.save(beside(self._ids, ".npy"), np.sort(hashes), allow_pickle=False)
         return [self._place, beside(self._ids, ".txt"), beside(self._ids, ".npy")]
+
+    @staticmethod
+    def check(output: Output, files: int | None) -> None:
+        check_output(output, files)
+
+    @staticmethod
+    def is_result(file: str) -> bool:
+        return ".ids" not in file
+
+    @staticmethod
+    def finish(job: Job, parts: Sequence[Path], rows: int, dim: int, id_type: str) -> None:
+        twice = repeated_id([beside(part, ".ids") for part in parts])
+        if twice is not None:
+            raise BulkError(
+                f"the id {twice!r} stands twice, and Vector Search takes each once: make the ids of the input unique, "
+                f"remove {job.folder} and {job.work}, and begin again"
+            )
 
     def _options(self, names: list[str], extras: Mapping[str, Sequence[Any]], problems: Problems) -> list[Any]:
         """Restricts, numeric restricts and crowding tag of each row that has no problem, as the format writes them."""

@@ -19,7 +19,7 @@ from torch_towers.bulk.features import Problems, feature, shape_of, singles
 from torch_towers.bulk.job import Job
 from torch_towers.bulk.manifest import Part, digest
 from torch_towers.bulk.read import MISSING, Bad, Block, Wanted, id_type, plain, read_blocks
-from torch_towers.bulk.write import Writer, writer
+from torch_towers.bulk.write import writer_of
 from torch_towers.checkpoint.folder import sync, writing
 from torch_towers.errors import InputError
 from torch_towers.graph.graph import TensorSpec
@@ -211,7 +211,7 @@ class _PartFile:
         self.name = f"part-{file:05d}-{number:06d}"
         self._folder = worker.job.work / f"{self.name}.{secrets.token_hex(4)}.partial"
         self._folder.mkdir(parents=True)
-        self._writer: Writer = writer(worker.job, self._folder, self.name, worker.dim, worker.id_type)
+        self._writer = writer_of(worker.job.output)(worker.job, self._folder, self.name, worker.dim, worker.id_type)
         self._rows = 0
         self._bad: list[Bad] = []
 
@@ -260,8 +260,7 @@ class _PartFile:
 
 def place_of(job: Job, name: str) -> Path:
     """Where a finished file is: results in the output, what only the job needs beside it."""
-    ours = job.output.format == "npy" or ".ids" in name
-    return (job.work if ours else Path(job.folder)) / name
+    return (Path(job.folder) if writer_of(job.output).is_result(name) else job.work) / name
 
 
 def tower_of(job: Job) -> Tower:

@@ -1,47 +1,35 @@
-"""Writers: the files of one part. A writer gets batches of rows, and gives the files that it wrote."""
+"""Writers: an output format is one class, which says what it needs, and its name in `WRITERS`.
+
+A writer gets the batches of one part, and gives the files that it wrote. To add a format: a class beside `ParquetWriter` (derive from
+`Writer`, override what differs), its line in `WRITERS`, and the help of `--format` in `cli.py`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.features import Problems
-from torch_towers.bulk.job import Job
-from torch_towers.bulk.vertex import SUFFIXES, VertexWriter
+from torch_towers.bulk.job import Job, Output
+from torch_towers.bulk.vertex import VertexWriter
+from torch_towers.bulk.writer import Writer
+from torch_towers.checkpoint.folder import sync, writing
 from torch_towers.extras import need
 from torch_towers.formats.text_lines import to_lines
 
 _GROUP = 16 << 20  # bytes of embeddings in a row group
 
 
-class Writer(Protocol):
-    """What the formats have in common."""
-
-    def add(
-        self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]
-    ) -> Problems:
-        """Writes the rows that the format can hold, and gives the others, by position."""
-        ...
-
-    def close(self) -> list[Path]: ...
-
-
-def writer(job: Job, folder: Path, name: str, dim: int, id_type: str) -> Writer:
-    """The writer of the part `name`, whose files go into `folder`."""
-    if job.output.format == "parquet":
-        return ParquetWriter(folder / f"{name}.parquet", dim, id_type)
-    if job.output.format == "npy":
-        return NumpyWriter(folder / name, id_type)
-    return VertexWriter(job, folder / f"{name}{SUFFIXES[job.output.format]}", folder / f"{name}.ids", dim)
-
-
-class ParquetWriter:
+class ParquetWriter(Writer):
     """`id` (int64 or string), `embedding` (fixed_size_list<float32>)."""
 
-    def __init__(self, path: Path, dim: int, id_type: str) -> None:
+    def __init__(self, job: Job, folder: Path, name: str, dim: int, id_type: str) -> None:
+        path = folder / f"{name}.parquet"
         pa, parquet = need("pyarrow", "bulk"), need("pyarrow.parquet", "bulk")
         self._pa, self._path, self._dim = pa, path, dim
         kind = pa.int64() if id_type == "int64" else pa.string()
@@ -77,10 +65,13 @@ class ParquetWriter:
         return [self._path]
 
 
-class NumpyWriter:
-    """The bare float32 of a part, and its ids; `join` makes one array of all parts."""
+class NumpyWriter(Writer):
+    """The bare float32 of a part, and its ids; at the end one array of all parts."""
 
-    def __init__(self, path: Path, id_type: str) -> None:
+    joined = frozenset({"embeddings.npy", "ids.npy", "ids.txt"})
+
+    def __init__(self, job: Job, folder: Path, name: str, dim: int, id_type: str) -> None:
+        path = folder / name
         self._path, self._numbers = path, id_type == "int64"
         self._vectors: Any = path.with_suffix(".f32").open("wb")
         self._ids: Any = path.with_suffix(".ids").open("wb")
@@ -97,6 +88,19 @@ class NumpyWriter:
         self._ids.close()
         return [self._path.with_suffix(".f32"), self._path.with_suffix(".ids")]
 
+    @staticmethod
+    def is_result(file: str) -> bool:
+        return False
+
+    @staticmethod
+    def finish(job: Job, parts: Sequence[Path], rows: int, dim: int, id_type: str) -> None:
+        with writing(job.work / "embeddings.npy"):
+            joined = join(parts, rows, dim, id_type, job.work)
+        for path in joined:
+            sync(path)
+            os.replace(path, Path(job.folder) / path.name)
+        sync(Path(job.folder))
+
 
 def join(parts: Sequence[Path], rows: int, dim: int, id_type: str, folder: Path) -> list[Path]:
     """The parts (paths without suffix) as `embeddings.npy` `[rows, dim]` and `ids.npy`, or `ids.txt` with a line for each id."""
@@ -109,6 +113,23 @@ def join(parts: Sequence[Path], rows: int, dim: int, id_type: str, folder: Path)
             _header(file, (rows,), "<i8")
         _append(file, [part.with_suffix(".ids") for part in parts])
     return [vectors, ids]
+
+
+WRITERS: Mapping[str, type[Writer]] = {
+    "parquet": ParquetWriter,
+    "npy": NumpyWriter,
+    "vertex-json": VertexWriter,
+    "vertex-csv": VertexWriter,
+    "vertex-avro": VertexWriter,
+}
+"""The output formats by the names that `--format` takes."""
+
+
+def writer_of(output: Output) -> type[Writer]:
+    """The class that writes a format. Errors: `BulkError`."""
+    if output.format not in WRITERS:
+        raise BulkError(f"the format must be one of {', '.join(WRITERS)}, not {output.format!r}")
+    return WRITERS[output.format]
 
 
 def _header(file: Any, shape: tuple[int, ...], dtype: str) -> None:

@@ -47,6 +47,11 @@ class Vocabulary:
         if vocabulary.ndim != 1:
             raise CheckpointError(f"a vocabulary has shape {list(vocabulary.shape)}, expected one axis")
         tokens = items(vocabulary)
+        ids = (first_id, first_id + len(tokens), oov_id, oov_id + oov_buckets, mask_id)
+        if oov_buckets < 0 or not all(-(1 << 63) <= number < 1 << 63 for number in ids):
+            raise CheckpointError(
+                f"a vocabulary has {oov_buckets} buckets and ids from {first_id}, which int64 cannot hold"
+            )
         self.oov_id, self.oov_buckets = oov_id, oov_buckets
         self._tokens, self._first_id, self._mask, self._mask_id = tokens, first_id, mask_token, mask_id
         self.size = len(tokens)

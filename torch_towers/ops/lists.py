@@ -20,6 +20,7 @@ List = list[Any]
 Shape = tuple[int, ...] | None
 """The shape of the elements: -1 where a size is free, None where even the rank is."""
 
+_MOST = 1 << 24
 _LIST = returns(("variant", ()))
 
 
@@ -44,12 +45,19 @@ def _free(shape: Shape) -> tuple[int | None, ...] | None:
     return None if shape is None else tuple(None if size < 0 else size for size in shape)
 
 
+def _bounded(size: Number) -> int:
+    """A length that a list may have: 128 MB of places."""
+    if int(size) > _MOST:
+        raise InputError(f"a list of {int(size)} tensors, more than the {_MOST} that one may have")
+    return int(size)
+
+
 @op(stage="early", infer=_LIST)
 def list_reserve(size: Number) -> List:
     """A list of `size` elements that are still to be written. Source: tf.raw_ops.TensorListReserve, TensorArrayV3."""
     if int(size) < 0:
         raise InputError(f"The num_elements to reserve must be a non negative number, but got {int(size)}")
-    return [None] * int(size)
+    return [None] * _bounded(size)
 
 
 @op(stage="early", infer=_LIST)
@@ -124,7 +132,7 @@ def list_resize(items: List, size: Number) -> List:
     """`items` cut or filled up to `size` elements. Source: tf.raw_ops.TensorListResize."""
     if int(size) < 0:
         raise InputError(f"TensorListSlice expects size to be non-negative. Got: {int(size)}")
-    return [*items[: int(size)], *[None] * (int(size) - len(items))]
+    return [*items[: int(size)], *[None] * (_bounded(size) - len(items))]
 
 
 @op(stage="early", infer=_LIST)

@@ -149,6 +149,16 @@ def _sparse_rows(parts: list[list[bytes]], x: Strings) -> tuple[Tensor, Strings,
     return torch.as_tensor(indices), values, torch.tensor([len(parts), longest])
 
 
+_LONGEST = 64 << 20
+
+
+def _bounded(items: list[bytes]) -> list[bytes]:
+    """Joined strings, none of which has over 64 MB: a graph of a kilobyte can double one to gigabytes."""
+    if items and (longest := max(map(len, items))) > _LONGEST:
+        raise InputError(f"a joined string has {longest} bytes, more than the {_LONGEST} that one may have")
+    return items
+
+
 def _join_spec(*xs: Spec, **attrs: Any) -> list[Spec]:
     return [("string", next((x[1] for x in xs if x[1] != ()), ()))]
 
@@ -167,7 +177,7 @@ def string_join(*xs: Strings, separator: bytes = b"") -> Strings:
     if not xs:
         return strings([b""], ())
     columns: list[Iterable[bytes]] = [x.ravel().tolist() if x.ndim or not shape else repeat(x.item()) for x in xs]
-    return strings(list(map(separator.join, zip(*columns, strict=False))), shape)
+    return strings(_bounded(list(map(separator.join, zip(*columns, strict=False)))), shape)
 
 
 def _reduced_spec(x: Spec, *, axes: tuple[int, ...], keep_dims: bool = False, **attrs: Any) -> list[Spec]:
@@ -189,7 +199,7 @@ def reduce_join(x: Strings, *, axes: tuple[int, ...], keep_dims: bool = False, s
     count = math.prod(x.shape[axis] for axis in reduced)
     rows = x.transpose(kept + reduced[::-1]).reshape(math.prod(sizes), count)
     shape = [1 if axis in reduced else size for axis, size in enumerate(x.shape)] if keep_dims else sizes
-    return strings(list(map(separator.join, rows.tolist())), shape)
+    return strings(_bounded(list(map(separator.join, rows.tolist()))), shape)
 
 
 def _segment_spec(x: Spec, ids: Spec, *sizes: Any, **attrs: Any) -> list[Spec]:

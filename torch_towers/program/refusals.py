@@ -20,7 +20,9 @@ from torch_towers.ops.sizes import as_sizes
 from torch_towers.program.binding import Env, getter
 from torch_towers.program.program import Program
 
-KERNEL_ERRORS = (LookupError, ValueError, RuntimeError, ArithmeticError, MemoryError)
+KERNEL_ERRORS = (
+    LookupError, ValueError, RuntimeError, ArithmeticError, MemoryError, TypeError, AttributeError, AssertionError,
+)  # fmt: skip
 """What kernels raise on operands that do not fit. `InputError`, of checks that have their own sentence, is a `ValueError`."""
 
 

@@ -15,7 +15,8 @@ from crc32c import crc32c
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import protos
 from porting.saved_model.bundle import Bundle
-from tests.porting.saved_model.conftest import WORDS, index_of, mask, table, varint
+from tests.porting.saved_model.conftest import WORDS
+from tests.porting.saved_model.tables import index_of, mask, table, varint
 
 NUMBERS = [
     "float32",
@@ -202,7 +203,7 @@ def test_bad_headers_are_refused(write: Callable[..., Path], header: dict[str, A
 
 
 def test_an_index_without_a_header_is_refused(tmp_path: Path) -> None:
-    from tests.porting.saved_model.conftest import block, entry
+    from tests.porting.saved_model.tables import block, entry
 
     (tmp_path / "variables.index").write_bytes(table(block(entry(b"a", message().SerializeToString()))))
     with pytest.raises(CorruptModelError, match="header"):

@@ -13,6 +13,7 @@ import pytest
 
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model import SavedModel, protos, read
+from porting.saved_model.op_definitions import definition
 from tests.porting.saved_model.conftest import mutate
 from torch_towers.errors import TorchTowersError
 
@@ -26,8 +27,12 @@ def build(text: str, functions: str = "", inputs: str = "x", outputs: str = "y")
         node.input.extend(part for part in (rest[0] if rest else "-").split(",") if part != "-")
         if len(rest) > 1:
             node.MergeFrom(protos.parse_text("NodeDef", rest[1], "test"))
+        complete(node)
     if functions:
         meta.graph_def.library.MergeFrom(protos.parse_text("FunctionDefLibrary", functions, "test"))
+        for function in meta.graph_def.library.function:
+            for node in function.node_def:
+                complete(node)
     for name in filter(None, inputs.split(",")):
         meta.signature_def["s"].inputs[name].name = f"{name}:0"
         meta.signature_def["s"].inputs[name].dtype = 1
@@ -35,6 +40,27 @@ def build(text: str, functions: str = "", inputs: str = "x", outputs: str = "y")
         meta.signature_def["s"].outputs[name].name = f"{name}:0"
         meta.signature_def["s"].outputs[name].dtype = 1
     return SavedModel(Path("memory"), meta, [()], None)
+
+
+def complete(node: Any) -> None:
+    """Gives a node the attributes that it lacks: everything is a float."""
+    count = sum(not name.startswith("^") for name in node.input)
+    known = definition(node.op)
+    for name, attribute in known.attributes.items() if known else ():
+        if not attribute.required or name in node.attr or attribute.kind == "func":
+            continue
+        value = node.attr[name]
+        if attribute.kind == "type":
+            value.type = 1
+        elif attribute.kind == "int":
+            value.i = count
+        elif attribute.kind == "list(type)":
+            value.list.type.extend([1] * (count if name == "Tin" else 1))
+        elif attribute.kind == "shape":
+            value.shape.SetInParent()
+        elif attribute.kind == "tensor":
+            value.tensor.dtype = 1
+            value.tensor.tensor_shape.SetInParent()
 
 
 def test_a_good_graph() -> None:
@@ -51,14 +77,14 @@ def test_a_good_graph() -> None:
         ("x Placeholder\ny Neg y", "cycle"),
         ("x Placeholder\ny Neg a\na Neg b\nb Neg a", "cycle"),
         ("x Placeholder\ny Neg a\na Neg x,^y", "cycle"),
-        ("x Placeholder\nc Const\ny Neg c:1", "has 1 outputs"),
+        ("x Placeholder\nc Const\ny Neg c:1", "has 1 such outputs"),
         ("x Placeholder\nc Const\ny Neg c:one", "number"),
         ("x Placeholder\nc Const\ny Neg c:-1", "number"),
-        ('x Placeholder\ny AddN x,x attr { key: "N" value { i: 3 } }', "N = 3"),
+        ('x Placeholder\ny AddN x,x attr { key: "N" value { i: 3 } }', "expected 3"),
         ('x Placeholder\ny AddN x,x attr { key: "N" value { i: 250000000 } }', "N = 250000000"),
-        ('x Placeholder\ny Pack x attr { key: "N" value { i: -1 } }', "N = -1"),
+        ('x Placeholder\ny Pack x attr { key: "N" value { i: -1 } }', "-1 as 'N'|N = -1"),
         ('x Placeholder\ny Split x attr { key: "num_split" value { i: 250000000 } }', "num_split"),
-        ('x Placeholder\ny Unpack x attr { key: "num" value { i: -1 } }', "num = -1"),
+        ('x Placeholder\ny Unpack x attr { key: "num" value { i: -1 } }', "-1 as 'num'|num = -1"),
         ('x Placeholder\ny Const - attr { key: "value" value { tensor { dtype: DT_FLOAT tensor_shape { dim { size: 2 } } tensor_content: "abc" } } }', "3 bytes"),
         ('x Placeholder\ny Const - attr { key: "value" value { tensor { dtype: DT_FLOAT tensor_shape { dim { size: -1 } } } } }', "shape"),
         ('x Placeholder\ny Neg x attr { key: "T" value { type: 77 } }', "77"),
@@ -107,7 +133,7 @@ def test_outputs_of_a_call_are_counted() -> None:
     functions = FUNCTION.format(body=GOOD_BODY)
     call = 'x Placeholder\nc PartitionedCall x attr { key: "f" value { func { name: "f" } } }\ny Neg c:'
     assert build(call + "0", functions).graph("s").nodes[-1].inputs == ("c",)
-    with pytest.raises(CorruptModelError, match="has 1 outputs"):
+    with pytest.raises(CorruptModelError, match="has 1 such outputs"):
         build(call + "1", functions).graph("s")
     with pytest.raises(CorruptModelError, match="two are named 'f'"):
         build("x Placeholder\ny Neg x", functions * 2)

@@ -9,7 +9,7 @@ import pytest
 from porting.errors import CorruptModelError
 from porting.saved_model.bundle import Bundle
 from porting.saved_model.sstable import decompress_snappy, read_table
-from tests.porting.saved_model.conftest import block, entry, sealed, table, varint
+from tests.porting.saved_model.tables import block, entry, sealed, table, varint
 
 
 @pytest.fixture(scope="module")

@@ -36,10 +36,11 @@ from tests.torch_towers.towers import DIM, WORDS, id_tower, word_tower
 from torch_towers import load
 from torch_towers.bulk import BulkError, Job, Output, run
 from torch_towers.bulk.ahead import ahead, in_order
-from torch_towers.bulk.job import FORMATS, Format
 from torch_towers.bulk.read import Wanted, instance, read_blocks
 from torch_towers.bulk.sources import find_sources
 from torch_towers.bulk.vertex import check_output, repeated_id
+from torch_towers.bulk.write import WRITERS
+from torch_towers.bulk.writer import Writer
 from torch_towers.formats.text_lines import from_lines
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 from torch_towers.tower import Tower, TowerSpec
@@ -553,7 +554,7 @@ def test_avro_is_what_fastavro_writes(table: list[dict[str, Any]], dim: int) -> 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "part.avro"
         this = Job("", "", "candidate", (), folder, output=output)
-        writer = vertex.VertexWriter(this, place, Path(folder) / "part.ids", dim)
+        writer = vertex.VertexWriter(this, Path(folder), "part", dim, "string")
         extras = {name: [row[name] for row in table] for name in output.columns}
         assert writer.add([row["id"] for row in table], embeddings, extras) == {}
         writer.close()
@@ -670,7 +671,7 @@ def _child(text: str, steps: int) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", WRITERS)
 @pytest.mark.parametrize("name", ["i.parquet", "i.csv", "i.jsonl"])
 def test_killed_at_random_and_resumed(checkpoint: Path, tmp_path: Path, form: Any, name: str) -> None:
     if name != "i.parquet" and form not in ("parquet", "npy"):
@@ -757,9 +758,7 @@ def test_folders_of_others_are_left_alone(checkpoint: Path, tmp_path: Path) -> N
     ("parquet", "out/part-00000-5b6e.snappy.parquet"), ("parquet", "out/part-00000-000000.parquet"), ("npy", "out/embeddings.npy"),
     ("parquet", "out.job/part-00000-000000.parquet"), ("parquet", "out.job/notes.txt"),
 ])  # fmt: skip
-def test_where_no_job_was_begun_any_file_is_somebodys(
-    checkpoint: Path, tmp_path: Path, format: Format, name: str
-) -> None:
+def test_where_no_job_was_begun_any_file_is_somebodys(checkpoint: Path, tmp_path: Path, format: str, name: str) -> None:
     """Spark's files are called part-...; an embeddings.npy may be of another program."""
     this = job(checkpoint, write(tmp_path / "i.parquet", rows(5)), tmp_path / "out", output=Output(format))
     (tmp_path / name).parent.mkdir()
@@ -797,7 +796,7 @@ def test_a_manifest_that_is_none_is_left_as_it_is(checkpoint: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("format", ["parquet", "npy", "vertex-json", "vertex-csv"])
-def test_a_full_disk_names_the_file(checkpoint: Path, tmp_path: Path, format: Format) -> None:
+def test_a_full_disk_names_the_file(checkpoint: Path, tmp_path: Path, format: str) -> None:
     code = (
         "import resource, signal, sys; from torch_towers import cli; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import torch, pyarrow.parquet, torch_towers.bulk\n"
@@ -839,14 +838,51 @@ def test_a_header_of_many_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
-def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+def test_a_line_without_end(tmp_path: Path, suffix: str) -> None:
     from torch_towers.bulk.read import column_names
 
-    monkeypatch.setattr("torch_towers.bulk.read.MAX_LINE", 1000)
     path = tmp_path / f"i.{suffix}.gz"
     path.write_bytes(gzip.compress(b"a" * 100_000))
-    with pytest.raises(BulkError, match="a line is longer than 1000 bytes"):
-        column_names(find_sources([str(path)])[0])
+    with pytest.raises(BulkError, match=r"a line is longer than 1000 bytes: .* --max-line-bytes raises the limit"):
+        column_names(find_sources([str(path)], max_line=1000)[0])
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "tsv.gz", "jsonl.gz", "jsonl"])
+@pytest.mark.parametrize("kind", ["lines", "a line", "a line of values"])
+def test_files_that_unfold_to_gigabytes(tmp_path: Path, suffix: str, kind: str) -> None:
+    """Within five seconds and 300 MB: an error that names the file, or rows that are said to be bad."""
+    code = (
+        "from torch_towers.bulk.read import Wanted, read_blocks; from torch_towers.bulk.sources import find_sources\n"
+        "wanted = Wanted(('a',), frozenset(), 'query')\n"
+        "try: print('bad', sum(len(block.bad) for block in read_blocks(find_sources(sys.argv[1:])[0], wanted, 64, lambda i: i > 0)))\n"
+        "except torch_towers.TorchTowersError as error: print(error)"
+    )
+    separator = {"csv": b",", "tsv": b"\t"}.get(suffix[:3], b"[],")
+    piece = {"lines": b"x" * 1023 + b"\n", "a line": b"x" * 1024, "a line of values": separator * 1024}[kind]
+    path = tmp_path / f"i.{suffix}"
+    packed = suffix.endswith(".gz")
+    with gzip.open(path, "wb", compresslevel=1) if packed else path.open("wb") as file:
+        file.write(b"[" if kind == "a line of values" else b"a\n")
+        for _ in range((96 if packed else 24) << 3):
+            file.write(piece * 128)
+    said = within_budget(code, str(path))
+    assert str(path) in said or said.startswith("bad"), said
+
+
+def test_what_unfolds_to_more_than_its_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch_towers.bulk.read import Wanted, read_blocks
+
+    def count(max_ratio: int) -> int:
+        wanted = Wanted(("a",), frozenset(), "query")
+        blocks = read_blocks(find_sources([str(path)], max_ratio=max_ratio)[0], wanted, 1000, lambda _: False)
+        return sum(map(len, blocks))
+
+    monkeypatch.setattr("torch_towers.bulk.read._FREE", 1000)
+    path = tmp_path / "i.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" * 100_000))
+    with pytest.raises(BulkError, match=rf"{path}: unfolds to over .* more than 20 times its size: .* --max-ratio"):
+        count(20)
+    assert count(2000) == 99_999
 
 
 def test_an_output_that_is_a_file(checkpoint: Path, tmp_path: Path) -> None:
@@ -888,3 +924,30 @@ def test_progress(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     run(job(checkpoint, write(tmp_path / "i.jsonl", rows(30)), tmp_path / "out"), show_progress=True)
     shown = capsys.readouterr().err
     assert "embed" in shown and "30.0" in shown and "rows/s" in shown
+
+
+class Lines(Writer):
+    """A format of a test's own: one line for each row."""
+
+    def __init__(self, job: Job, folder: Path, name: str, dim: int, id_type: str) -> None:
+        self._path = folder / f"{name}.txt"
+        self._path.touch()
+
+    def add(self, ids: Any, embeddings: Any, extras: Any) -> dict[int, str]:
+        with self._path.open("a") as file:
+            file.writelines(f"{name} {len(vector)}\n" for name, vector in zip(ids, embeddings, strict=True))
+        return {}
+
+    def close(self) -> list[Path]:
+        return [self._path]
+
+
+def test_a_format_is_one_class_and_its_name(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WRITERS, "lines", Lines)  # type: ignore[arg-type]
+    items = tmp_path / "items.jsonl"
+    items.write_text("\n".join(map(json.dumps, rows(2))))
+    done = run(job(checkpoint, items, tmp_path / "out", output=Output("lines")))
+    assert done.rows == 2
+    assert (tmp_path / "out" / "part-00000-000000.txt").read_text() == f"s0 {DIM}\ns1 {DIM}\n"
+    with pytest.raises(BulkError, match="the format must be one of parquet, npy"):
+        run(job(checkpoint, items, tmp_path / "other", output=Output("parquett")))
