@@ -49,7 +49,7 @@ def definition(op: str) -> Definition | None:
 
 @functools.cache
 def _lines() -> dict[str, str]:
-    text = resources.files(__package__).joinpath("op_definitions.jsonl").read_text(encoding="utf-8")
+    text = resources.files("porting.saved_model").joinpath("op_definitions.jsonl").read_text(encoding="utf-8")
     return {line[2 : line.index('"', 2)]: line for line in text.splitlines()}
 
 
