@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file  # type: ignore[reportUnknownVariableType]
 from torch import Tensor
 from torch.nn import functional
 
 from torch_towers.errors import TorchTowersError
 from torch_towers.extras import need
-from torch_towers.source.bert import Bert, found_bert
+from torch_towers.source.bert import Bert, Dense, found_bert
 from torch_towers.source.check import Compared, compared_output
 from torch_towers.source.exported import Batch
 from torch_towers.tower import Tower
@@ -77,16 +78,17 @@ def _embedding(hidden: Tensor, mask: Tensor, bert: Bert) -> Tensor:
     else:
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         pooled = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+    if bert.dense is not None:
+        pooled = functional.linear(pooled, bert.dense.weight, bert.dense.bias)
+        pooled = torch.tanh(pooled) if bert.dense.tanh else pooled
     return functional.normalize(pooled, dim=-1) if bert.normalized else pooled
 
 
 def _sentence_transformers(folder: Path, bert: Bert) -> None:
     """The files that tell sentence-transformers how a vector is made of the hidden state."""
-    modules = [
-        ("", "Transformer"),
-        ("1_Pooling", "Pooling"),
-        *([("2_Normalize", "Normalize")] if bert.normalized else []),
-    ]
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules += [("2_Dense", "Dense")] if bert.dense is not None else []
+    modules += [(f"{len(modules)}_Normalize", "Normalize")] if bert.normalized else []
     listed = [
         {"idx": i, "name": str(i), "path": path, "type": f"{_MODULES}{kind}"} for i, (path, kind) in enumerate(modules)
     ]
@@ -97,6 +99,8 @@ def _sentence_transformers(folder: Path, bert: Bert) -> None:
     }
     for path, _ in modules[1:]:
         (folder / path).mkdir()
+    if bert.dense is not None:
+        _dense(folder / "2_Dense", bert.dense)
     limits = {"max_seq_length": bert.config["max_position_embeddings"], "do_lower_case": False}
     for file, content in (
         ("modules.json", listed),
@@ -104,3 +108,13 @@ def _sentence_transformers(folder: Path, bert: Bert) -> None:
         ("sentence_bert_config.json", limits),
     ):
         (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _dense(folder: Path, dense: Dense) -> None:
+    """The product behind the pooling, as sentence-transformers' Dense."""
+    weights = {"linear.weight": dense.weight, **({} if dense.bias is None else {"linear.bias": dense.bias})}
+    save_file(weights, folder / "model.safetensors")
+    activation = "torch.nn.modules.activation.Tanh" if dense.tanh else "torch.nn.modules.linear.Identity"
+    sizes = {"in_features": dense.weight.shape[1], "out_features": dense.weight.shape[0]}
+    config = {**sizes, "bias": dense.bias is not None, "activation_function": activation}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

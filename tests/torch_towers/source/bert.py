@@ -13,12 +13,21 @@ VOCAB, PLACES = 50, 16
 
 
 def bert(layers: int = 2, dim: int = 8, heads: int = 2, *, form: str = "erf", pooling: str = "mean") -> Tower:
-    """`ids, mask [batch, length] -> y [batch, dim]`, of length 1."""
+    """`ids, mask [batch, length] -> y [batch, dim]`, of length 1.
+
+    `pooling` "pooler" is Google's own spelling: token types, projections around the op, a dense layer with tanh over the first place.
+    """
+    spelled = pooling == "pooler"
     made = _Made(dim)
     x = made.module("words", "Embedding", {"num_embeddings": VOCAB, "embedding_dim": dim}, "ids")
     length = made.node("length", "size", "ids", axis=1)
     places = made.module("places", "PositionEmbedding", {"num_embeddings": PLACES, "embedding_dim": dim}, length)
-    x = made.norm("embeddings_norm", made.node("embeddings", "add", x, places))
+    x = made.node("embeddings", "add", x, places)
+    if spelled:
+        zeros = made.node("zeros", "zeros_like", "ids")
+        kinds = made.module("types", "Embedding", {"num_embeddings": 2, "embedding_dim": dim}, zeros)
+        x = made.node("embeddings_1", "add", x, kinds)
+    x = made.norm("embeddings_norm", x)
     row = made.node("row", "unsqueeze", "mask", axis=1)
     mask = made.node("allowed", "unsqueeze", row, axis=1)
     sizes = dict.fromkeys(("query_features", "key_features", "value_features", "out_features"), dim)
@@ -26,7 +35,10 @@ def bert(layers: int = 2, dim: int = 8, heads: int = 2, *, form: str = "erf", po
     for i in range(layers):
         at = f"layer_{i}"
         scale = {"scale": (dim // heads) ** -0.5}
-        found = made.module(f"{at}.attention", "MultiHeadAttention", {**sizes, **scale}, x, x, x, mask)
+        if spelled:
+            found = made.projected(f"{at}.attention", heads, scale["scale"], x, mask)
+        else:
+            found = made.module(f"{at}.attention", "MultiHeadAttention", {**sizes, **scale}, x, x, x, mask)
         x = made.norm(f"{at}.attention_norm", made.node(f"{at}.add", "add", x, found))
         inner = made.linear(f"{at}.intermediate", dim, 4 * dim, x)
         inner = made.linear(f"{at}.output", 4 * dim, dim, made.node(f"{at}.gelu", "gelu", inner, form=form))
@@ -38,6 +50,8 @@ def bert(layers: int = 2, dim: int = 8, heads: int = 2, *, form: str = "erf", po
         x = made.node("pooled", "div", total, made.node("count", "reduce_sum", floats, axes=(1,), keepdim=False))
     else:
         x = made.node("pooled", "select", x, 0, axis=1)
+    if spelled:
+        x = made.node("tanh", "tanh", made.linear("pooler", dim, dim, x))
     x = made.module("normalized", "L2Normalize", {"axes": (-1,), "limit": 1e12}, x)
     inputs = (TensorSpec("ids", "int64", ("batch", None)), TensorSpec("mask", "bool", ("batch", None)))
     encoder = Graph(inputs, tuple(made.nodes), {"y": x}, made.modules)
@@ -64,6 +78,14 @@ class _Made:
         for key, value in MODULES[kind].function(**args).state_dict().items():
             self.store[f"{name}.{key}"] = torch.randn(value.shape, generator=self.random) * 0.5
         return self.node(name, "module", *inputs, module=name)
+
+    def projected(self, name: str, heads: int, scale: float, x: str, mask: str) -> str:
+        parts: list[str] = []
+        for part in ("query", "key", "value"):
+            whole = self.linear(f"{name}.{part}", self.dim, self.dim, x)
+            parts.append(self.node(f"{name}.{part}_heads", "split_last", whole, sizes=(heads, self.dim // heads)))
+        found = self.node(f"{name}.scores", "attention", *parts, mask, scale=scale, heads_last=True)
+        return self.linear(f"{name}.out", self.dim, self.dim, self.node(f"{name}.joined", "join_last", found, count=2))
 
     def norm(self, name: str, x: str) -> str:
         return self.module(name, "LayerNorm", {"normalized_shape": (self.dim,), "eps": 1e-12}, x)

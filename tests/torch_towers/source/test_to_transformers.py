@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.torch_towers.ports import checkpoint
 from tests.torch_towers.source.bert import PLACES, VOCAB, bert
@@ -32,12 +33,13 @@ def batches(tower: Tower) -> list[tuple[dict[str, Any], Any, bool]]:
     return found
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
 def test_its_sizes_and_weights_are_found(pooling: str) -> None:
     found = found_bert(bert(3, 8, 2, form="tanh", pooling=pooling))
     assert found.config["num_hidden_layers"] == 3 and found.config["num_attention_heads"] == 2
     assert found.config["hidden_act"] == "gelu_pytorch_tanh" and found.config["intermediate_size"] == 32
-    assert (found.pooling, found.normalized, found.ids) == (pooling, True, "ids")
+    assert (found.pooling, found.normalized, found.ids) == ("mean" if pooling == "mean" else "cls", True, "ids")
+    assert (found.dense is not None and found.dense.tanh) == (pooling == "pooler")
     assert len(found.weights) == 5 + 3 * 16
 
 
@@ -59,7 +61,7 @@ def test_a_tower_that_is_no_bert_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pooler"])
 def test_transformers_reads_it(pooling: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is what reads the folder: install the extra [transformers]")
@@ -73,9 +75,13 @@ def test_transformers_reads_it(pooling: str, tmp_path: Path) -> None:
     given, expected, _ = made[1]
     hidden = model(input_ids=given["ids"], attention_mask=given["mask"].long()).last_hidden_state
     kept = given["mask"].unsqueeze(-1).float()
-    pooled = hidden[:, 0] if pooling == "cls" else (hidden * kept).sum(1) / kept.sum(1)
+    pooled = (hidden * kept).sum(1) / kept.sum(1) if pooling == "mean" else hidden[:, 0]
+    if pooling == "pooler":
+        dense = load_file(tmp_path / "made" / "2_Dense" / "model.safetensors")
+        pooled = torch.tanh(torch.nn.functional.linear(pooled, dense["linear.weight"], dense["linear.bias"]))
     torch.testing.assert_close(torch.nn.functional.normalize(pooled, dim=-1), expected["y"])
     listed = [item["path"] for item in json.loads((tmp_path / "made" / "modules.json").read_text())]
-    assert listed == ["", "1_Pooling", "2_Normalize"]
+    dense = ["2_Dense", "3_Normalize"] if pooling == "pooler" else ["2_Normalize"]
+    assert listed == ["", "1_Pooling", *dense]
     with pytest.raises(TorchTowersError, match="is there already"):
         to_transformers(tower, tmp_path / "made", made)
