@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch_towers.tower import Tower, TowerSpec
     from torch_towers.two_tower import TwoTower, load
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CheckpointError",
     "Index",
@@ -28,6 +30,7 @@ __all__ = [
     "Tower",
     "TowerSpec",
     "TwoTower",
+    "__version__",
     "at_most_steps",
     "layers",
     "load",

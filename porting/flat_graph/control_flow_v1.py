@@ -59,6 +59,20 @@ class _Cut:
 
 
 class _Lowering:
+    """The replacement, node by node. Inner loops and branches are replaced before those around them.
+
+    Of `while i < n: i = i + 1`, which TF1 writes as
+
+        enter = Enter(zero);  merge = Merge(enter, next);  test = Less(merge, n);  go = LoopCond(test)
+        switch = Switch(merge, go);  sum = Add(switch:1, one);  next = NextIteration(sum);  exit = Exit(switch:0)
+
+    `loop("go")` cuts twice, each time upstream to the border {merge, switch, Enter}, which is the loop's variables: "test" gives the
+    graph of the condition, "sum" that of the body. `go/While` is written with both, and `exit` becomes an alias of `go/While:0`: what
+    used it finds that by `resolve`. Nothing is removed here; `flatten` leaves out what no output needs.
+
+    `cut` calls `_replace` for each node that it meets, and `loop` and `branch` call `cut`: that is how the inside comes first.
+    """
+
     def __init__(self, nodes: dict[str, Node], effects: list[str]) -> None:
         self.nodes = nodes
         self.effects = effects

@@ -90,7 +90,16 @@ def _place(ref: str) -> tuple[str, int]:
 def _features(
     node: Node, refs: list[str], users: Mapping[str, list[Node]], nodes: Mapping[str, Node], schema: Schema
 ) -> list[tuple[str, str, tuple[int | None, ...] | None]]:
-    """Name, dtype and shape of each result that is used."""
+    """Name, dtype and shape of each result that is used.
+
+    A name is the first that is found: the node's own list of names, the schema's, the result's argument. A dtype likewise: the node's
+    own list, what the ops that use the result want, the schema's. Of
+
+        parse = ParseDocuments(json, names=["age", "city"], Tout=["float32", "string"])      used: parse:0, parse:1
+
+    the results are ("age", "float32") and ("city", "string"). Without the two lists, and with `StringToHash(parse:1)` behind it,
+    they are ("parse_0", "string") and ("parse_1", "string"), or called as the schema calls them where it has two features.
+    """
     several = len({_place(ref)[0] for ref in refs}) > 1
     count = 1 + max((_place(ref)[1] for ref in refs), default=0)
     words = [] if several else _words(node, count, nodes)
