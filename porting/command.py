@@ -17,7 +17,7 @@ from porting.errors import PortingError
 from porting.frontends.documents import read_schema
 from porting.parity import recording
 from porting.parity.comparison import not_compared, verify_with_reference, verify_with_tensorflow
-from porting.parity.oracle import Oracle, tensorflow_installed
+from porting.parity.oracle import Oracle, OracleError, tensorflow_installed
 from porting.parity.report import ParityReport
 from porting.report import model_card
 from porting.samples.user_inputs import read_examples
@@ -115,9 +115,12 @@ def _port_all(
             say(f"kept the port that is not equal, to be looked at, in {beside}")
     uncertain = [side for side, report in reports.items() if report.verdict == "not enough evidence"]
     if passed and uncertain:
-        say(
-            f"not enough evidence that the {' and the '.join(uncertain)} tower is equal to TensorFlow: give examples with --inputs"
+        advice = (
+            "recorded answers with --reference"
+            if any(reports[side].unanswered for side in uncertain)
+            else "examples with --inputs"
         )
+        say(f"not enough evidence that the {' and the '.join(uncertain)} tower is equal to TensorFlow: give {advice}")
     if options.json:
         print(json.dumps(_summary(options, towers, reports, similarity, unused, passed), indent=2))
     return 1 if not passed else 3 if uncertain else 0
@@ -223,7 +226,10 @@ def _verify(
         elif oracle is None:
             reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
         else:
-            reports[side] = verify_with_tensorflow(ported, oracle, examples[side])
+            try:
+                reports[side] = verify_with_tensorflow(ported, oracle, examples[side])
+            except OracleError as error:
+                reports[side] = not_compared(str(error), unanswered=True)
         say(f"{side}: parity")
         for line in reports[side].lines():
             say(line)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -67,6 +68,7 @@ class PortedTower:
         default_factory=dict[str, str]
     )  # what preprocess gives exactly -> the TF node it equals
     served: Served = field(default_factory=Served)
+    without_lifts: Callable[[], PortedTower] | None = None  # makes the same port op by op; None where this is it
 
     @property
     def no_nan(self) -> int:
@@ -120,8 +122,14 @@ def port_tower(
     Errors: `PortingError`.
     """
     limits = budget or Budget.of(model.weight())
-    with naming(model.path, "ported"), within(limits), at_most_steps(limits.steps):
-        return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
+
+    def port(lifts: bool, limits: Budget) -> PortedTower:
+        with naming(model.path, "ported"), within(limits), at_most_steps(limits.steps):
+            return _ported(model, entry, embedding, lifts, cut_behind, schema, split_index, without_dropout, served)
+
+    ported = port(lifts, limits)
+    ported.without_lifts = partial(port, False, limits.fresh()) if ported.lifted else None
+    return ported
 
 
 def _ported(

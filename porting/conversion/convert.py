@@ -206,6 +206,9 @@ class ConvertingEmitter(Emitter):
                     f"{node.op} {node.name!r} could not be converted: {type(error).__name__}: {error}"
                 ) from error
         self.results = {node.name: _first(env[node.name]) for node in graph.nodes}
+        self.others = {
+            f"{node.name}:{i}": value for node in graph.nodes for i, value in enumerate(_in_a_row(env[node.name])) if i
+        }
         return {name: _look_up(ref, env) for name, ref in graph.outputs.items()}
 
     def refuse_draws(self, graph: Graph) -> None:
@@ -298,6 +301,12 @@ def _first(results: Any) -> Any:
     return next(iter(found), None) if isinstance(found, list) else found
 
 
+def _in_a_row(results: Any) -> list[Any]:
+    """All results of a node, those of list arguments one after another."""
+    values = results.values() if isinstance(results, dict) else results
+    return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
 def _look_up(reference: str, env: Mapping[str, Any]) -> Any:
     name, _, rest = reference.partition(":")
     results = env[name]
@@ -306,8 +315,7 @@ def _look_up(reference: str, env: Mapping[str, Any]) -> Any:
         if argument:
             found = results[argument]
             return found[int(index)] if isinstance(found, list) else found
-        flat = [item for value in results.values() for item in (value if isinstance(value, list) else [value])]
-        return flat[int(rest or 0)]
+        return _in_a_row(results)[int(rest or 0)]
     return results[int(rest.rpartition(":")[2] or 0)]
 
 

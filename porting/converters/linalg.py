@@ -6,6 +6,7 @@ from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.errors import PortingError
+from torch_towers.graph.graph import Size
 
 Emit = ConvertingEmitter
 
@@ -40,7 +41,7 @@ def cross(t: Emit, a: Any, b: Any) -> Any:
 
 @converter("MatrixBandPart")
 def band_part(t: Emit, x: Any, lower: int, upper: int) -> Any:
-    sizes = (x.shape or ())[-2:]
+    sizes: tuple[Size, ...] = (x.shape or ())[-2:]
     for what, count, size in zip(("num_lower", "num_upper"), (lower, upper), sizes):
         if isinstance(size, int) and count > size:
             raise PortingError(f"MatrixBandPart {t.scope!r}: {what} must be negative or at most {size}, and is {count}")

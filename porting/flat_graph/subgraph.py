@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from porting.flat_graph import dropout, effects
 from porting.flat_graph.effects import Functions, normal, upstream
+from porting.flat_graph.opened import Opening, opened
 from torch_towers.graph.graph import Graph, TensorSpec, node_of
 
 
@@ -18,15 +19,16 @@ from torch_towers.graph.graph import Graph, TensorSpec, node_of
 class Cut:
     """Where a graph is cut. `feeds`: the tensors that become inputs, by reference; `fetches`: the outputs' references, by name.
 
-    `without_dropout`: dropout that was left on is taken out first.
+    `without_dropout`: dropout that was left on is taken out first. `openings`: branches and loops that are spelled out then.
     """
 
     feeds: Mapping[str, TensorSpec] = field(default_factory=dict[str, TensorSpec])
     fetches: Mapping[str, str] = field(default_factory=dict[str, str])
     without_dropout: bool = False
+    openings: tuple[Opening, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.feeds or self.fetches or self.without_dropout)
+        return bool(self.feeds or self.fetches or self.without_dropout or self.openings)
 
 
 def apply(graph: Graph, cut: Cut, functions: Functions) -> Graph:
@@ -37,6 +39,7 @@ def apply(graph: Graph, cut: Cut, functions: Functions) -> Graph:
     if not cut:
         return graph
     graph = dropout.off(graph) if cut.without_dropout else graph
+    graph = opened(graph, cut.openings, functions)
     renamed = {normal(ref): spec.name for ref, spec in cut.feeds.items()}
     fetches = dict(cut.fetches) or dict(graph.outputs)
     nodes = {node.name: node for node in graph.nodes}

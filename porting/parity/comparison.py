@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from porting.errors import PortingError
 from porting.frontends.retrieval import Retrieval
-from porting.parity.divergence import first_difference
+from porting.parity.bounds import judge
+from porting.parity.divergence import difference, first_difference
 from porting.parity.evidence import gather, given
 from porting.parity.oracle import Oracle
-from porting.parity.reference import coarsest, reference
+from porting.parity.precision import precisions
+from porting.parity.reference import reference
 from porting.parity.report import ParityReport, compare
-from porting.parity.rounding import Disturbances
-from porting.samples import samples
+from porting.parity.served_divergence import first_served_difference
 from porting.tower import PortedTower
 from torch_towers.errors import InputError
 from torch_towers.formats.npz import to_numpy
-from torch_towers.parity.recorded import Recorded, batches_of, is_recorded
+from torch_towers.parity.answers import Ranking, answer
+from torch_towers.parity.recorded import Recorded, batches_of, is_recorded, of_reference
 from torch_towers.parity.verify import INDEX_IDS, INDEX_SCORES
-from torch_towers.search.similarity import top_k
 from torch_towers.tower import Tower
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -37,63 +37,58 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
     index = _answering(ported)
     part = replace(ported.cut, fetches={}) if index else ported.cut
 
-    def ask(asked: Sequence[Arrays]) -> list[Any]:
+    def ask(asked: Sequence[Arrays], oracle: Oracle = oracle) -> list[Any]:
         return oracle.run_cut(*where, part, asked) if part else oracle.run(*where, asked)
 
     found = given(ask, batches) if batches else gather(ask, ported.tf_graph, ported.model, ported.inside)
-    asked, answers = [sample.inputs for sample in found.samples], found.answers
+    asked = [sample.inputs for sample in found.samples]
     names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
-    theirs = [answer if isinstance(answer, str) else _named(answer, names) for answer in answers]
+    theirs = [_named(each, names) for each in found.answers]
+    ours = _answers(ported, ported.tower(), asked)
+    mended, said = _without_onednn(oracle, ours, theirs, lambda i, other: _named(ask([asked[i]], other)[0], names))
     kinds = [sample.kind for sample in found.samples]
-    report = _report(ported, asked, theirs, f"TensorFlow {oracle.version}", kinds)
-    report.wanted = found.wanted
+    report = _report(ported, asked, ours, theirs, f"TensorFlow {oracle.version}", kinds)
+    report.wanted, report.mended, report.mended_said = found.wanted, mended, said
     ids = _compare_ids(report, ported, oracle, asked, theirs)
     report.recorded = [
-        Recorded(sample.inputs, _by_index(answer, index), inside, sample.kind)
-        for sample, answer, inside in zip(found.samples, theirs, ids, strict=True)
+        Recorded(sample.inputs, _by_index(their, index), inside, sample.kind)
+        for sample, their, inside in zip(found.samples, theirs, ids, strict=True)
     ]
     if index is None:
-        _judge_by_rounding(report, ported, [sample for sample in found.samples if sample.kind == "domain"])
-    if not report.passed and not ported.cut:
-        report.failures += _located(ported, oracle, asked, theirs)
+        decisive = [batch for batch in report.recorded if batch.kind == "domain" and not isinstance(batch.outputs, str)]
+        judge(report, ported, decisive)
+    if not report.passed and index is None:
+        report.failures += _located(ported, oracle, ours, report.recorded, report.ids)
     return report
 
 
-RUNS = 8
-"""Disturbed runs. That 8 movements are all below a fifth of their standard deviation has a probability of 4e-7."""
-FACTOR = 4.0
-"""How many times the largest of the movements an error may be: right towers measure up to 1.7, wrong ones from 20."""
-_ROWS = 4  # of a batch, and two batches: a tower of images takes seconds for each run
+def _without_onednn(
+    oracle: Oracle, ours: Sequence[Any], theirs: list[Any], ask: Callable[[int, Oracle], Any]
+) -> tuple[int, str]:
+    """Puts TensorFlow's answers without oneDNN into `theirs`, where with it TensorFlow refuses or gives other shapes than all else does.
+
+    oneDNN's kernels of convolutions give nothing at all (an empty text, no rows) the shape of their input, and what follows is
+    refused. A batch is asked for again only where the port answers it, and counts only where both have the same shapes then.
+    Gives how many batches there are, and what is wrong with the first.
+    """
+    disputed = [
+        i for i, answer in enumerate(ours) if not isinstance(answer, str) and not _same_shapes(answer, theirs[i])
+    ]
+    other = oracle.without_onednn() if disputed else None
+    if other is None:
+        return 0, ""
+    answers = {i: ask(i, other) for i in disputed}
+    mended = {i: found for i, found in answers.items() if _same_shapes(ours[i], found)}
+    said = next((theirs[i] if isinstance(theirs[i], str) else "it gives other shapes" for i in mended), "")
+    for i, found in mended.items():
+        theirs[i] = found
+    return len(mended), said
 
 
-def _judge_by_rounding(report: ParityReport, ported: PortedTower, samples: Sequence[Any]) -> None:
-    """Passes outputs that are less exact than TensorFlow's where every error of the port is what rounding can do in this graph."""
-    asked = [output for output in report.outputs.values() if output.less_exact]
-    if not asked:
-        return
-    tower, exact = ported.tower(), reference(ported)
-    disturbed = Disturbances(tower, exact)
-    for inputs in [_few(sample.inputs) for sample in samples[-2:]]:
-        ours, true = answer(tower, inputs), answer(exact, inputs)
-        if isinstance(ours, str) or isinstance(true, str):
-            return
-        runs = [disturbed.run(inputs, seed) for seed in range(RUNS)]
-        for output in asked:
-            if output.name not in runs[0]:
-                return
-            moved = np.max([np.abs(to_numpy(run[output.name]) - true[output.name]) for run in runs], axis=0)
-            allowed = FACTOR * moved + 2 * np.spacing(np.abs(ours[output.name])).astype(np.float64)
-            used = np.max(np.abs(ours[output.name].astype(np.float64) - true[output.name]) / allowed, initial=0.0)
-            output.rounding = max(output.rounding or 0.0, float(used))
-    for output in asked:
-        if output.rounding is not None and output.rounding <= 1.0:
-            output.passed, output.less_exact, output.reason = True, False, ""
-
-
-def _few(inputs: Arrays) -> Arrays:
-    """The first rows of a batch whose inputs have as many rows each; else the whole batch."""
-    rows = {array.shape[0] if array.ndim else -1 for array in inputs.values()}
-    return {name: array[:_ROWS] for name, array in inputs.items()} if len(rows) == 1 and rows != {-1} else inputs
+def _same_shapes(ours: Any, theirs: Any) -> bool:
+    if isinstance(theirs, str):
+        return False
+    return all(name not in ours or ours[name].shape == array.shape for name, array in theirs.items())
 
 
 def _compare_ids(
@@ -103,7 +98,7 @@ def _compare_ids(
 
     Gives TensorFlow's for each batch, none where it refused the batch.
     """
-    answered = [i for i, answer in enumerate(theirs) if not isinstance(answer, str)]
+    answered = [i for i, their in enumerate(theirs) if not isinstance(their, str)]
     ids: list[Arrays] = [{} for _ in asked]
     if not ported.ids or not answered:
         return ids
@@ -142,16 +137,37 @@ def _answering(ported: PortedTower) -> Retrieval | None:
 _LOOKED_AT = 4  # batches at most that are run node by node: a large tower takes seconds for each
 
 
-def _located(ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]) -> list[str]:
-    """Where a port that is not equal goes wrong, on the first batch that shows it."""
-    answered = [batch for batch, answer in zip(asked, theirs, strict=True) if not isinstance(answer, str)]
+def _located(
+    ported: PortedTower, oracle: Oracle, ours: Sequence[Any], batches: Sequence[Recorded], ids: Mapping[str, Any]
+) -> list[str]:
+    """Where a port that is not equal goes wrong, on the first batch that shows it: op by op, then in the graph as it is served."""
+    pairs = [(batch, our) for batch, our in zip(batches, ours, strict=True) if not isinstance(batch.outputs, str)]
+    wrong = [name for name, part in ids.items() if not part.passed]
+    pairs.sort(key=lambda pair: not _shows(ported, *pair, wrong))  # those first that show it
     said: list[str] = []
-    for batch in answered[:_LOOKED_AT]:
-        seen = first_difference(ported, oracle, batch)
+    for batch, _ in pairs[:_LOOKED_AT]:
+        seen = first_difference(ported, oracle, batch.inputs)
         if seen.found:
             return [seen.said]
         said = said or [seen.said]
+    for batch, our in pairs[:_LOOKED_AT]:
+        if _shows(ported, batch, our, wrong) and (found := first_served_difference(ported, oracle, batch.inputs)):
+            return [found]
     return said
+
+
+def _shows(ported: PortedTower, batch: Recorded, ours: Any, wrong: Sequence[str]) -> bool:
+    """Whether a batch shows that the port is not equal."""
+    if isinstance(ours, str) or isinstance(batch.outputs, str):
+        return True
+    if any(name in ours and difference(ours[name], theirs, {}) for name, theirs in batch.outputs.items()):
+        return True
+    inside = ported.tower().preprocess(dict(batch.inputs)) if wrong else {}
+    return any(
+        name in batch.ids and difference(to_numpy(inside[name]), batch.ids[name], {})
+        for name in wrong
+        if name in inside
+    )
 
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
@@ -161,8 +177,12 @@ def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
     if is_recorded(arrays):
         return _verify_recorded(ported, batches_of(arrays, Path("the reference")).get(ported.entry, []), index)
     names = list(ported.entry_outputs) if index else list(ported.tf_graph.outputs)
-    inputs, outputs = samples.from_reference(arrays, ported.entry, ported.tf_graph.inputs, names)
-    return _report(ported, [inputs], [outputs], "recorded outputs")
+    found = of_reference(arrays, ported.entry, [spec.name for spec in ported.tf_graph.inputs], names)
+    if not found:
+        recorded = ", ".join(sorted({name.partition("|")[0] for name in arrays}))
+        raise PortingError(f"nothing is recorded for {ported.entry!r}; the reference has {recorded}")
+    inputs = found[0].inputs
+    return _report(ported, [inputs], _answers(ported, ported.tower(), [inputs]), [found[0].outputs], "recorded outputs")
 
 
 def _verify_recorded(ported: PortedTower, batches: Sequence[Recorded], index: Retrieval | None) -> ParityReport:
@@ -177,59 +197,49 @@ def _verify_recorded(ported: PortedTower, batches: Sequence[Recorded], index: Re
         for batch in batches
     ]
     kinds = [batch.kind for batch in batches]
-    report = _report(ported, [batch.inputs for batch in batches], theirs, "recorded outputs", kinds)
+    asked = [batch.inputs for batch in batches]
+    report = _report(ported, asked, _answers(ported, ported.tower(), asked), theirs, "recorded outputs", kinds)
     _check_ids(report, ported, [(batch.inputs, batch.ids) for batch in batches if batch.ids])
     report.recorded = list(batches)
     return report
 
 
-def not_compared(why_not: str) -> ParityReport:
-    """The report where nothing is compared: there is no TensorFlow and nothing recorded, or nobody asked."""
-    return ParityReport("nothing", why_not)
+def not_compared(why_not: str, *, unanswered: bool = False) -> ParityReport:
+    """The report where nothing is compared: there is no TensorFlow and nothing recorded, or nobody asked.
+
+    `unanswered`: TensorFlow was asked, and cannot run the SavedModel.
+    """
+    return ParityReport("nothing", why_not, unanswered)
 
 
-def _report(ported: PortedTower, asked: Sequence[Arrays], theirs: Sequence[Any], compared_with: str,
+def _report(ported: PortedTower, asked: Sequence[Arrays], ours: Sequence[Any], theirs: Sequence[Any], compared_with: str,
             kinds: Sequence[str] = ()) -> ParityReport:  # fmt: skip
     index = _answering(ported)
-    tower = ported.tower()
-    ours = [answer(tower, batch, index) for batch in asked]
-    tower = reference(ported)
-    exact = [answer(tower, batch, index) for batch in asked]
+    exact = _answers(ported, reference(ported), asked)
     if index is not None:  # what else the whole gives is not in the split
         theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
-    return compare(ours, theirs, exact, compared_with=compared_with, precision=coarsest(ported), kinds=kinds)
+    known = precisions(ported.tf_graph, ported.model.functions)
+    if index is not None:  # what it gives is computed of the embedding
+        known = {name: precision for name in _both(index) for precision in known.values()}
+    return compare(ours, theirs, exact, compared_with=compared_with, precisions=known, kinds=kinds)
 
 
-def answer(tower: Tower, batch: Arrays, index: Retrieval | None = None) -> dict[str, np.ndarray[Any, Any]] | str:
-    """Every output of the tower for one batch, as numpy; the message where it refuses the batch.
-
-    With an index, what that answers for the tower's embedding, by the names of the whole entry's outputs.
-    """
-    try:
-        with torch.inference_mode():
-            found = tower(dict(batch))
-            if index is None:
-                return {name: to_numpy(value) for name, value in found.items()}
-            return _retrieved(found[tower.embedding], index)
-    except InputError as error:
-        return str(error)
-
-
-def _retrieved(embedding: Any, index: Retrieval) -> dict[str, np.ndarray[Any, Any]]:
-    """Scores and identifiers of the best candidates, as the index gives them."""
-    assert index.candidates is not None
-    candidates = torch.from_numpy(np.array(index.candidates)).to(embedding.dtype)
-    scores, rows = top_k(embedding, candidates, index.k or 10)
-    ids = rows.to(torch.int32).numpy() if index.identifiers is None else index.identifiers[rows.numpy()]
-    return {name: value for name, value in zip((index.scores, index.ids), (to_numpy(scores), ids), strict=True) if name}
+def _answers(ported: PortedTower, tower: Tower, asked: Sequence[Arrays]) -> list[Any]:
+    """What `tower`, the port or its float64 twin, answers; with an index, what that does for the tower's embedding."""
+    index = _answering(ported)
+    stored = None if index is None else index.stored()
+    ranking = None if index is None or stored is None else Ranking(stored, index.scores, index.ids)
+    return [answer(tower, batch, ranking) for batch in asked]
 
 
 def _both(index: Retrieval) -> list[str]:
     return [name for name in (index.scores, index.ids) if name]
 
 
-def _named(arrays: Arrays, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """TensorFlow's results by our names: a restored function's results come numbered."""
+def _named(arrays: Arrays | str, names: Sequence[str]) -> Any:
+    """TensorFlow's results by our names: a restored function's results come numbered. A refusal's message is itself."""
+    if isinstance(arrays, str):
+        return arrays
     if set(arrays) == set(names):
         return dict(arrays)
     return {name: arrays[str(i)] for i, name in enumerate(names)}

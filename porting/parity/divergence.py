@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,30 @@ import torch
 
 from porting.conversion.convert import Context, ConvertingEmitter
 from porting.conversion.values import Constant, Value
+from porting.flat_graph.opened import BRANCHES, LOOPS, Opening, body_of, goes_on, inside, opened
 from porting.parity.oracle import Oracle
 from porting.parity.report import shown
 from porting.tower import PortedTower
 from torch_towers.formats.npz import to_numpy
-from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of
 from torch_towers.inputs.reader import read_column
+from torch_towers.ops.control_flow import holds
 from torch_towers.program.binding import Env, getter
 from torch_towers.program.program import Program
 from torch_towers.program.refusals import KERNEL_ERRORS, refusal
 
-TOLERANCE = 1e-3
-"""Relative to the values' RMS: a node whose float result is further away than this computes something else, or has been fed it."""
+TOLERANCES = (1e-3, 2e-5)
+"""Relative to the values' RMS (of float64 a millionth of it): a node whose float result is further away than the first computes
+something else, or has been fed it; the second is looked for where no node is so far away, as rounding that was magnified may be."""
+_FINER = {np.dtype(np.float64): 1e-6}
 _LONG = 120  # characters of an input that are shown
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+DEEP = 6  # branches and loops, one inside of the other, that are looked into
+_ROUNDS = 32  # of a loop that are spelled out
+_NODES = 2000  # that they may make
 
 
 @dataclass(frozen=True)
@@ -36,27 +46,104 @@ class Divergence:
     said: str  # a sentence
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Both sides of one flat graph, node by node. `node`: the first that differs."""
+
+    graph: Graph
+    node: Node | None
+    problem: str
+    theirs: Arrays
+    compared: int
+    nodes: int
+    refused: str
+
+
 def first_difference(ported: PortedTower, oracle: Oracle, batch: Arrays) -> Divergence:
     """The first node, in the order of computation, whose result differs; where none does, what was compared.
 
     Both run the same flat graph op by op: TensorFlow its kernels, the port its converters, without any lift. A graph that stops
-    on one side is compared up to there.
+    on one side is compared up to there. Where a branch or a loop differs, the same is done inside of it.
     """
-    theirs = oracle.values(ported.model.path, ported.model.tags, ported.entry, batch)
+    seen = _see(ported, oracle, batch, ())
+    openings: list[Opening] = []
+    said = ""
+    while seen.node is not None and len(openings) < DEEP and not ported.cut.without_dropout:
+        number = _opening(seen, seen.node, batch, ported)
+        if number is None:
+            break
+        openings.append((seen.node.name, number))
+        inner = _see(ported, oracle, batch, tuple(openings))
+        if inner.node is None:
+            said = f"; inside of it, {inner.compared} nodes were compared, and are equal"
+            break
+        seen = inner
+    if seen.node is not None:
+        return Divergence(True, f"the first node at which the two part is {described(seen.node)}: {seen.problem}{said}")
+    if seen.refused:
+        return Divergence(True, f"op by op, the port refuses what TensorFlow computes: {seen.refused}")
+    return Divergence(False, _all_equal(ported, seen.compared, seen.nodes))
+
+
+def _opening(seen: _Seen, node: Node, batch: Arrays, ported: PortedTower) -> int | None:
+    """Which branch is taken, or how many rounds of a loop are spelled out; None where `node` is neither, or it is not known."""
+    if node.op in LOOPS:
+        body = body_of(node, 0)
+        size = len(body.nodes if isinstance(body, Graph) else ported.model.functions[body.name].nodes)
+        return max(1, min(_ROUNDS, _NODES // max(1, size)))
+    if node.op not in BRANCHES:
+        return None
+    value = {**batch, **seen.theirs}.get(node_of(node.inputs[0]))  # a predicate is the first result of its node
+    if value is None:
+        return None
+    return int(value) if "branches" in node.attrs else int(holds(value))
+
+
+def _see(ported: PortedTower, oracle: Oracle, batch: Arrays, openings: tuple[Opening, ...]) -> _Seen:
+    """Compares node by node; what the last of the openings has inside, where there are any."""
+    where = (ported.model.path, ported.model.tags, ported.entry)
+    theirs = oracle.values(*where, batch, replace(ported.cut, openings=openings))
+    flat = opened(ported.tf_graph, openings, ported.model.functions)
     context = Context(ported.model)
-    emitter = ConvertingEmitter(ported.tf_graph, context)
-    emitter.run(ported.tf_graph, {})
-    nodes = {node.name: node for node in ported.tf_graph.nodes if _is_tensor(emitter.results[node.name])}
-    compared = [name for name in nodes if name in theirs]
-    graph = emitter.graph({str(i): emitter.results[name] for i, name in enumerate(compared)})
+    emitter = ConvertingEmitter(flat, context)
+    emitter.run(flat, {})
+    looked_at = _inside(flat, openings, theirs)
+    values = {**emitter.results, **emitter.others}
+    nodes = _by_result(looked_at, values)
+    compared = [ref for ref in nodes if ref in theirs]
+    graph = emitter.graph({str(i): values[ref] for i, ref in enumerate(compared)})
     ours, refused = _run(graph, context, batch, ported.spec.inputs)
-    for i, name in enumerate(compared):
-        problem = _difference(to_numpy(ours[str(i)]), theirs[name], batch) if str(i) in ours else ""
+    for tolerance, (i, name) in itertools.product(TOLERANCES, enumerate(compared)):
+        problem = difference(to_numpy(ours[str(i)]), theirs[name], batch, tolerance) if str(i) in ours else ""
         if problem:
-            return Divergence(True, f"the first node at which the two part is {_described(nodes[name])}: {problem}")
-    if refused:
-        return Divergence(True, f"op by op, the port refuses what TensorFlow computes: {refused}")
-    return Divergence(False, _all_equal(ported, len(compared), len(nodes)))
+            return _Seen(flat, nodes[name], problem, theirs, _count(compared), _count(nodes), refused)
+    return _Seen(flat, None, "", theirs, _count(compared), _count(nodes), refused)
+
+
+def _by_result(looked_at: Sequence[Node], values: Mapping[str, Any]) -> dict[str, Node]:
+    """Every result that is a tensor, by reference, in the order of computation, with its node."""
+    order = {node.name: i for i, node in enumerate(looked_at)}
+    refs = [ref for ref, value in values.items() if node_of(ref) in order and _is_tensor(value)]
+    return {ref: looked_at[order[node_of(ref)]] for ref in sorted(refs, key=lambda ref: order[node_of(ref)])}
+
+
+def _count(refs: Iterable[str]) -> int:
+    """Of how many nodes these are results."""
+    return len({node_of(ref) for ref in refs})
+
+
+def _inside(flat: Graph, openings: Sequence[Opening], theirs: Arrays) -> list[Node]:
+    """The nodes of the branch, or of the rounds of the loop that there are, that was opened last; without any, all."""
+    if not openings:
+        return list(flat.nodes)
+    name, number = openings[-1]
+    starts = [] if goes_on(name, 0) in flat.outputs else [inside(name)]
+    for i in range(number if not starts else 0):
+        before = theirs.get(node_of(flat.outputs[goes_on(name, i)]))
+        if before is not None and not holds(before):
+            break
+        starts.append(inside(name, i))
+    return [node for node in flat.nodes if node.name.startswith(tuple(starts))]
 
 
 def _all_equal(ported: PortedTower, compared: int, nodes: int) -> str:
@@ -75,7 +162,7 @@ def _all_equal(ported: PortedTower, compared: int, nodes: int) -> str:
     return f"op by op, as the graph is written, all {nodes} nodes are equal on this batch: {blame}"
 
 
-def _described(node: Node) -> str:
+def described(node: Node) -> str:
     operands = [repr(name) for name in node.inputs if not name.startswith("^")]
     return f"{node.op} {node.name!r}" + (f" of {', '.join(operands)}" if operands else "")
 
@@ -108,7 +195,10 @@ def _run(
     return found, refused
 
 
-def _difference(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], batch: Arrays) -> str:
+def difference(
+    ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], batch: Arrays, tolerance: float = TOLERANCES[0]
+) -> str:
+    """How one result differs, in words: both values, and the inputs that show it; "" where it does not."""
     if ours.shape != theirs.shape:
         return f"its shape is {list(ours.shape)}, TensorFlow's {list(theirs.shape)}"
     if theirs.dtype.kind not in "fc":
@@ -120,7 +210,7 @@ def _difference(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], batch:
     away = np.zeros(theirs.shape)
     away[finite] = np.abs(ours[finite] - theirs[finite])
     scale = float(np.sqrt(np.mean(np.square(np.abs(theirs[finite]).astype(np.float64))))) if finite.any() else 0.0
-    if not away.max(initial=0.0) > TOLERANCE * scale:
+    if not away.max(initial=0.0) > tolerance * _FINER.get(theirs.dtype, 1.0) * scale:
         return ""
     return f"{_first(ours, theirs, away == away.max(), batch)} (the furthest away, of values around {scale:.1e})"
 

@@ -38,6 +38,10 @@ def tensorflow_installed() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
 
 
+class OracleError(PortingError):
+    """TensorFlow cannot answer: it does not load the SavedModel, or its process ended."""
+
+
 class Oracle:
     """A running TensorFlow process. Use it in a `with` statement. `onednn`: with oneDNN, as pip installs it on x86."""
 
@@ -52,38 +56,49 @@ class Oracle:
             env={**os.environ, **_ENVIRONMENT, "TF_ENABLE_ONEDNN_OPTS": str(int(onednn)), "PYTHONPATH": path},
         )  # fmt: skip
         self._requests = 0
+        self._onednn = onednn
+        self._other: Oracle | None = None
         self.version = ""  # TensorFlow's, once it has answered
 
     def __enter__(self) -> Oracle:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is not None or not self._requests:
-            self._process.kill()  # nobody waits for its answer any more, or ever asked
+        if self._other is not None:
+            self._other.__exit__(*exception)
+        self._process.kill()  # all that was asked is answered, and to take TensorFlow down in good order takes seconds
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died, and what it was asked last is still unsent
+        with contextlib.suppress(BrokenPipeError):  # what it was asked last may be unsent
             self._process.stdin.close()
         self._process.wait()
         self._log.close()
         self._folder.cleanup()
+
+    def without_onednn(self) -> Oracle | None:
+        """TensorFlow without oneDNN, in a process that ends with this one; None where this one has none."""
+        if self._onednn and self._other is None:
+            self._other = Oracle(onednn=False)
+        return self._other
 
     def run(
         self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batches: Sequence[Arrays]
     ) -> list[Any]:
         """TensorFlow's outputs for each batch, by name; where TensorFlow refused the batch, its message (a str) instead.
 
-        `batches` are keyed by the names of `SavedModel.graph(entry).inputs`. Errors: PortingError where TensorFlow cannot
+        `batches` are keyed by the names of `SavedModel.graph(entry).inputs`. Errors: `OracleError` where TensorFlow cannot
         load the model at all.
         """
-        return self._ask({"model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry}, batches)
+        return self._ask(_where(model, tags, entry), batches)
 
-    def values(self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batch: Arrays) -> Arrays:
-        """The first result of every node of the entry's flat graph, by the node's name, as TensorFlow's kernels compute it.
+    def values(
+        self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batch: Arrays, cut: Cut | None = None
+    ) -> Arrays:
+        """The results of every node of the entry's flat graph, as TensorFlow's kernels compute them: `name`, `name:1`, ...
 
-        The graph runs op by op; it ends at the first node that TensorFlow refuses.
+        The graph, or the part of it that `cut` is, runs op by op; it ends at the first node that TensorFlow refuses.
         """
-        request = {"model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True}
-        return self._ask(request, [batch])[0]
+        (found,) = self._ask({**_where(model, tags, entry), **_what(cut or Cut()), "runs": "nodes"}, [batch])
+        return {} if isinstance(found, str) else found
 
     def run_cut(
         self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, cut: Cut, batches: Sequence[Arrays]
@@ -92,12 +107,7 @@ class Oracle:
 
         The part runs as a graph of its own, optimized as the whole is: what stands outside of it need not exist in this TensorFlow.
         """
-        request = {
-            "model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry, "values": True,
-            "feeds": {ref: [spec.name, spec.dtype] for ref, spec in cut.feeds.items()}, "fetches": dict(cut.fetches),
-            "without_dropout": cut.without_dropout,
-        }  # fmt: skip
-        return self._ask(request, batches)
+        return self._ask({**_where(model, tags, entry), **_what(cut), "runs": "part"}, batches)
 
     def _ask(self, request: dict[str, Any], batches: Sequence[Arrays]) -> list[Any]:
         self._requests += 1
@@ -113,10 +123,10 @@ class Oracle:
         except BrokenPipeError:
             reply = ""
         if not reply:
-            raise PortingError(f"TensorFlow's process ended without an answer: {self._last_words()}")
+            raise OracleError(f"TensorFlow's process ended without an answer: {self._last_words()}")
         answer = json.loads(reply)
         if "error" in answer:
-            raise PortingError(f"TensorFlow could not run {request['model']} ({request['entry']}): {answer['error']}")
+            raise OracleError(f"TensorFlow could not run {request['model']} ({request['entry']}): {answer['error']}")
         self.version = answer["version"]
         arrays = load_arrays(answered)
         return [
@@ -128,6 +138,19 @@ class Oracle:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "it printed nothing"
+
+
+def _where(model: str | os.PathLike[str], tags: Sequence[str], entry: str) -> dict[str, Any]:
+    return {"model": os.fspath(Path(model).resolve()), "tags": list(tags), "entry": entry}
+
+
+def _what(cut: Cut) -> dict[str, Any]:
+    return {
+        "feeds": {ref: [spec.name, spec.dtype] for ref, spec in cut.feeds.items()},
+        "fetches": dict(cut.fetches),
+        "without_dropout": cut.without_dropout,
+        "openings": list(cut.openings),
+    }
 
 
 def of_batch(arrays: Arrays, index: int) -> dict[str, np.ndarray[Any, Any]]:

@@ -21,6 +21,7 @@ from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_library, op_def_registry
 from tensorflow.python.saved_model import loader_impl
 
+from porting import converters as _converters  # noqa: F401  (fills CONVERTERS: what has a converter only computes)
 from porting.flat_graph import dropout
 from porting.flat_graph import subgraph as cutting
 from porting.flat_graph.flatten import flatten
@@ -51,14 +52,11 @@ def serve() -> None:
 
 
 def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dict[str, Any]:
-    what = json.dumps([request.get(key) for key in ("values", "feeds", "fetches", "without_dropout")])
+    what = json.dumps([request.get(key) for key in ("runs", "feeds", "fetches", "without_dropout", "openings")])
     key = (request["model"], tuple(request["tags"]), request["entry"], what)
     if key not in runners:
-        if not request.get("values"):
-            runners[key] = _runner(*key[:3])
-        else:
-            cut = _cut(request)
-            runners[key] = _part_runner(*key[:3], cut) if cut else _node_runner(*key[:3])
+        runner = {"part": _part_runner, "nodes": _node_runner}.get(request.get("runs", ""))
+        runners[key] = _runner(*key[:3]) if runner is None else runner(*key[:3], _cut(request))
     arrays = load_arrays(Path(request["inputs"]))
     outputs: dict[str, np.ndarray[Any, Any]] = {}
     errors: list[str | None] = []
@@ -74,8 +72,9 @@ def _answer(request: dict[str, Any], runners: dict[tuple[Any, ...], Any]) -> dic
 
 
 def _cut(request: dict[str, Any]) -> Cut:
-    feeds = {ref: TensorSpec(name, dtype, None) for ref, (name, dtype) in request.get("feeds", {}).items()}
-    return Cut(feeds, request.get("fetches", {}), request.get("without_dropout", False))
+    feeds = {ref: TensorSpec(name, dtype, None) for ref, (name, dtype) in request["feeds"].items()}
+    openings = tuple((name, number) for name, number in request["openings"])
+    return Cut(feeds, request["fetches"], request["without_dropout"], openings)
 
 
 def _sentence(error: Exception) -> str:
@@ -84,7 +83,8 @@ def _sentence(error: Exception) -> str:
         "Graph execution error"
     ):  # a list of the nodes' places in the user's source follows
         lines = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack"))]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    where = lines.pop(0) + ": " if len(lines) > 1 and lines[0].startswith("Node: ") else ""  # the reason follows
+    return f"{type(error).__name__}: {where}{lines[0] if lines else ''}"
 
 
 def _runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
@@ -241,9 +241,9 @@ def _flat(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> tuple[Saved
     return model, replace(flat, nodes=tuple(replace(node, attrs=_prefixed(node.attrs, prefix)) for node in flat.nodes))
 
 
-def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
-    """A function from named inputs to the first result of every node, each op run by its own kernel."""
-    model, flat = _flat(path, tags, entry, Cut())
+def _node_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
+    """A function from named inputs to the results of every node, each op run by its own kernel."""
+    model, flat = _flat(path, tags, entry, cut)
     flat_nodes = {node.name: node for node in flat.nodes}
 
     def run(arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
@@ -256,9 +256,9 @@ def _node_runner(path: str, tags: tuple[str, ...], entry: str) -> Any:
                 results[node.name] = _execute(node, [_result(ref, results, flat_nodes) for ref in node.inputs], model)
             except tf.errors.OpError:
                 break
-            first = results[node.name][0] if results[node.name] else None
-            if first is not None and first.dtype not in (tf.resource, tf.variant):
-                shown[node.name] = _array(first.numpy())
+            for i, result in enumerate(results[node.name]):
+                if result.dtype not in (tf.resource, tf.variant):
+                    shown[f"{node.name}:{i}" if i else node.name] = _array(result.numpy())
         return shown
 
     return run

@@ -43,7 +43,9 @@ def report(name: str, towers: Mapping[str, Reported], similarity: str) -> str:
 
 def _verdict(reports: Sequence[ParityReport]) -> tuple[str, str]:
     if not all(found.passed for found in reports):
-        return "NOT equal to TensorFlow", "unequal"
+        return "NOT equal to TensorFlow: kept to be looked at (port --keep), do not use it", "unequal"
+    if not all(found.enough for found in reports):
+        return "Not enough evidence that it is equal to TensorFlow", "unsure"
     if any(found.compared_with == "nothing" for found in reports):
         return "Not compared with TensorFlow", "unsure"
     return f"Equal to {reports[0].compared_with}", "equal"

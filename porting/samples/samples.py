@@ -7,7 +7,6 @@ hard to round, NaN and infinity, and ids just outside, one at a time, where Tens
 
 from __future__ import annotations
 
-import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 
 from porting.components import component_of
-from porting.errors import PortingError
 from porting.samples import pools
 from porting.samples.domains import Domains, infer
 from porting.samples.follower import LARGE, Domain
@@ -271,35 +269,3 @@ def _structure(part: str, size: int) -> Array:
     if part == "indices":
         return np.stack([np.arange(2 * size) // 2, np.arange(2 * size) % 2], -1)
     return np.array([size, 2])
-
-
-def from_reference(
-    arrays: Mapping[str, Array], entry: str, inputs: Sequence[TensorSpec], outputs: Sequence[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recorded inputs and outputs of one entry, by the names of its inputs and outputs.
-
-    Arrays are named `<signature>|in|<input>` and `<signature>|out|<output>`; a restored function is `root.<path>#<trace>`.
-    """
-    keys = (entry, f"root.{entry}", f"root.{entry}#0")
-    found: dict[str, dict[str, Any]] = {"in": {}, "out": {}}
-    for name, array in arrays.items():
-        signature, _, rest = name.partition("|")
-        direction, _, tensor = rest.partition("|")
-        if signature in keys and direction in found:
-            found[direction][tensor] = array
-    if not found["out"]:
-        recorded = sorted({name.partition("|")[0] for name in arrays})
-        raise PortingError(f"nothing is recorded for {entry!r}; the reference has {', '.join(recorded)}")
-    return _renamed(found["in"], [spec.name for spec in inputs]), _renamed(found["out"], list(outputs))
-
-
-def _renamed(recorded: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """By our names: components of sparse values are recorded as "x_indices" for "x/indices", functions' values by position."""
-    if set(recorded) == set(names):
-        return {name: recorded[name] for name in names}
-    spelled = {re.sub(r"\W", "_", name): name for name in names}
-    if {re.sub(r"\W", "_", name) for name in recorded} <= set(spelled):
-        return {spelled[re.sub(r"\W", "_", name)]: array for name, array in recorded.items()}
-    if len(recorded) != len(names):
-        raise PortingError(f"the reference has {', '.join(recorded)}, the tower {', '.join(names)}")
-    return dict(zip(names, recorded.values(), strict=True))

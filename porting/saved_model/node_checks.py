@@ -146,8 +146,9 @@ class NodeChecks:
         kind = value.WhichOneof("value")
         if kind == "placeholder":  # the call gives it
             return
-        many = attribute.kind.startswith("list(")
-        field = _FIELDS.get(attribute.kind.removeprefix("list(").removesuffix(")"), "")
+        many, field = attribute.many, _FIELDS.get(attribute.item, "")
+        if kind == field and not many and attribute.minimum is None and attribute.allowed is None:
+            return
         others = (
             [other for other in _FIELDS.values() if other != field and len(getattr(value.list, other))] if many else []
         )

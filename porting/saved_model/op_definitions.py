@@ -12,9 +12,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """What an attribute may be. `kind` is "int", "list(type)", ...; `minimum` is of an int's value, or of a list's length."""
+    """What an attribute may be. `kind` is "int", "list(type)", ...: `many` of one `item`; `minimum` is of an int's value, or of a list's length."""
 
     kind: str
+    many: bool
+    item: str
     required: bool
     default: Any
     allowed: frozenset[Any] | None
@@ -49,7 +51,7 @@ def definition(op: str) -> Definition | None:
 
 @functools.cache
 def _lines() -> dict[str, str]:
-    text = resources.files(__package__).joinpath("op_definitions.jsonl").read_text(encoding="utf-8")
+    text = resources.files("porting.saved_model").joinpath("op_definitions.jsonl").read_text(encoding="utf-8")
     return {line[2 : line.index('"', 2)]: line for line in text.splitlines()}
 
 
@@ -73,7 +75,7 @@ def _argument(name: str, kind: str, attributes: Mapping[str, Any]) -> Argument:
 def _attributes(said: Mapping[str, Any]) -> dict[str, Attribute]:
     return {
         name: Attribute(
-            attr["kind"], "default" not in attr, attr.get("default"),
+            attr["kind"], attr["kind"].startswith("list("), attr["kind"].removeprefix("list(").removesuffix(")"), "default" not in attr, attr.get("default"),
             frozenset(attr["allowed"]) if "allowed" in attr else None, attr.get("minimum"),
         )
         for name, attr in said.items()

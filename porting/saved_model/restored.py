@@ -147,7 +147,7 @@ class RestoredFunctions:
                 raise CorruptModelError(f"{where}: captures asset {asset}, expected 0 to {len(source.asset_names) - 1}")
             return asset_node("asset", source.asset_names[asset])
         creator = source.creator(index, where)
-        if creator in source.functions:
+        if creator is not None and creator in source.functions:
             return make_call("resource", [], source.functions[creator].signature)
         raise PortingError(f"{where}: captures object {index} of kind {kind}, which is not supported")
 

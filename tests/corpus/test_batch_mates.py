@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from porting.parity.comparison import answer, verify_with_tensorflow
+from porting.parity.comparison import verify_with_tensorflow
 from porting.parity.oracle import Oracle
 from porting.saved_model import read
 from porting.tower import port_tower
 from tests.corpus.producers import keras_towers, tfrs_towers
 from tests.corpus.producers.towers import Batch
 from tests.witness import as_array
+from torch_towers.parity.answers import answer
 
 NAMES = ["the blue sky", "sky", "", " ".join(["blue"] * 20), " ".join(["the blue sky"] * 30)]
 TITLES = ["the cat sat", "a cat and a dog and a very long story of a mat", ""]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.parity.comparison import answer, verify_with_reference, verify_with_tensorflow
+from porting.parity.comparison import verify_with_reference, verify_with_tensorflow
 from porting.parity.oracle import Oracle
 from porting.port import main
 from porting.samples.samples import batches
@@ -21,6 +21,7 @@ from porting.saved_model import read
 from porting.tower import port_tower
 from tests.corpus.catalog import FOLDER
 from torch_towers.formats.npz import load_arrays
+from torch_towers.parity.answers import answer
 
 MORE = FOLDER.parent / "more"
 BUCKETS = {

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from porting.parity.comparison import answer
 from porting.saved_model import read
 from porting.tower import PortedTower, port_tower
 from tests.corpus.producers import keras_towers, modules, tfrs_towers
 from tests.witness import as_array, tf
+from torch_towers.parity.answers import answer
 
 RNG = np.random.default_rng(21)
 X = {name: RNG.normal(size=(6, 8)).astype(np.float32) for name in ("x", "y")}

@@ -100,6 +100,10 @@ def wide(constant: float) -> Function:
     return lambda x: x * tf.constant(constant, tf.float64)
 
 
+def cast_wide(constant: float) -> Function:
+    return lambda x: wide(constant)(tf.cast(x, tf.float64))
+
+
 def shares(x: Any) -> Any:
     """TensorFlow's optimizer makes these products: 41 * (1 / 41) is below 1."""
     return tf.cast(x / tf.constant([41.0, 47, 55, 61, 82, 83, 94, 97], tf.float32), tf.int32)
@@ -135,6 +139,10 @@ MUTATIONS: dict[str, Mutation] = {
     "swish for gelu": Mutation(lambda x: tf.nn.gelu(same(x), True), lambda x: tf.nn.silu(1.702 * same(x)) / 1.702),
     "a bias of 1e-3": Mutation(lambda x: same(x) @ KERNEL + 1e-3, lambda x: same(x) @ KERNEL),
     "a constant of float32 in float64": Mutation(wide(0.1), wide(float(np.float32(0.1))), tf.float64),
+    "a constant of float32 in float64, behind a cast": Mutation(cast_wide(0.1), cast_wide(float(np.float32(0.1)))),
+    "a product in float32 for float64": Mutation(cast_wide(0.1), lambda x: tf.cast(x * np.float32(0.1), tf.float64)),
+    "a bias of 1e-5": Mutation(lambda x: same(x) @ KERNEL + 1e-5, lambda x: same(x) @ KERNEL),
+    "an epsilon of 1e-5 for 1e-4": Mutation(layer_norm(1e-4), layer_norm(1e-5)),
     "a tie to the other side": Mutation(
         lambda ids: SIZE - 1 - tf.argmax(tf.reverse(ids * 0, [1]), 1), lambda ids: tf.argmax(ids * 0, 1), tf.int32
     ),
@@ -207,5 +215,5 @@ def test_the_right_port_passes_and_the_mutated_one_does_not(model: SavedModel, o
     i = list(MUTATIONS).index(name)
     right, wrong = port_tower(model, f"right{i}"), port_tower(model, f"wrong{i}", served=AS_WRITTEN)
     assert verify_with_tensorflow(right, oracle).verdict == "equal"
-    mutated = replace(right, spec=wrong.spec, store=wrong.store, frozen=wrong.frozen, ids={})
+    mutated = replace(right, spec=wrong.spec, store=wrong.store, frozen=wrong.frozen, ids={}, without_lifts=None)
     assert verify_with_tensorflow(mutated, oracle).verdict == "unequal"

@@ -17,7 +17,7 @@ import torch
 
 import torch_towers
 from porting.errors import PortingError
-from porting.parity.oracle import Oracle
+from porting.parity.oracle import Oracle, OracleError
 from porting.port import main
 
 tf: Any = pytest.importorskip(
@@ -110,6 +110,21 @@ def test_where_tensorflow_is_absent_the_report_says_that_nothing_was_compared(
     assert "TensorFlow is not installed" in parity["query"]["why_not"]
 
 
+def test_what_tensorflow_cannot_load_is_ported_without_evidence(
+    towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> None:
+        raise OracleError("TensorFlow could not run it: NotFoundError: no file")
+
+    monkeypatch.setattr(Oracle, "run", run)
+    out = tmp_path / "ported"
+    assert main(["--query", str(towers), "--signature", "query", "-o", str(out)]) == 3
+    assert json.loads((out / "parity.json").read_text())["query"]["verdict"] == "not enough evidence"
+    printed = capsys.readouterr().out
+    assert "not compared: TensorFlow could not run it: NotFoundError: no file" in printed
+    assert "give recorded answers with --reference" in printed
+
+
 def test_recorded_answers_decide(towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = np.array([b"a", b"c", b"x"])
     table = tf.saved_model.load(str(towers)).signatures["query"](word=tf.constant(words))
@@ -126,6 +141,7 @@ def test_recorded_answers_decide(towers: Path, tmp_path: Path, capsys: pytest.Ca
     kept = tmp_path / "ported.unequal"
     assert "is NOT equal to TensorFlow" in (kept / "MODEL.md").read_text()
     assert json.loads((kept / "parity.json").read_text())["query"]["verdict"] == "unequal"
+    assert "NOT equal to TensorFlow: kept to be looked at" in (kept / "report.html").read_text()
     assert main([*arguments, str(good)]) == 0
     assert out.is_dir()
     assert main([*arguments, str(bad)]) == 1  # the checkpoint that was there stays

@@ -29,4 +29,5 @@ def rms(values: Array) -> float:
 def same_specials(ours: Array, theirs: Array) -> bool:
     """Whether NaN and infinities stand in the same places: `[...], [...]`."""
     special = ~np.isfinite(theirs)
-    return np.array_equal(ours[special], theirs[special].astype(ours.dtype), equal_nan=True)
+    same = np.array_equal(ours[special], theirs[special].astype(ours.dtype), equal_nan=True)
+    return same and bool(np.isfinite(ours[~special]).all())

@@ -51,6 +51,13 @@ def test_a_few_ulp_pass_where_tensorflow_is_exact() -> None:
     assert not report(exact + 40 * np.spacing(np.abs(exact)), exact, exact).passed
 
 
+def test_a_number_of_tensorflows_must_be_a_number_in_the_port() -> None:
+    ours, exact = rounded(), EXACT.copy()
+    ours[3, 3] = exact[3, 3] = np.nan
+    assert not report(ours, rounded(), exact).passed
+    assert not report(rounded(), rounded() + 1, np.full_like(exact, np.nan)).passed
+
+
 def test_nan_must_stand_where_tensorflow_has_it() -> None:
     theirs = rounded()
     theirs[3, 3] = np.nan
@@ -150,5 +157,5 @@ def test_rounding_is_that_of_the_coarsest_float_inside(precision: str, error: fl
     exact = {"y": np.random.default_rng(0).normal(size=(8, 16))}
     port = {"y": exact["y"].astype(np.float32 if precision != "float64" else np.float64)}
     theirs = {"y": (exact["y"] * (1 + error)).astype(port["y"].dtype)}
-    report = compare([port], [theirs], [exact], compared_with="TensorFlow", precision=precision)
+    report = compare([port], [theirs], [exact], compared_with="TensorFlow", precisions={"y": precision})
     assert report.passed is passed

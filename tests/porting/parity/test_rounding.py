@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from porting.parity import comparison
+from porting.parity import bounds
 from porting.parity import report as rule
-from porting.parity.comparison import FACTOR, RUNS, verify_with_tensorflow
+from porting.parity.bounds import FACTOR, RUNS
+from porting.parity.comparison import verify_with_tensorflow
 from porting.parity.oracle import Oracle
 from porting.parity.reference import reference
 from porting.parity.rounding import Disturbances
@@ -59,5 +60,5 @@ def test_a_port_that_is_less_exact_than_tensorflow_is_judged_by_it(
     report = verify_with_tensorflow(ported, oracle)
     assert report.passed and 0 < (report.outputs["output_0"].rounding or 0.0) <= 1
     assert "of what rounding can do in this graph" in "\n".join(report.lines())
-    monkeypatch.setattr(comparison, "FACTOR", 1e-6)
+    monkeypatch.setattr(bounds, "FACTOR", 1e-6)
     assert not verify_with_tensorflow(ported, oracle).passed

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.errors import PortingError
 from porting.samples import samples
-from porting.samples.samples import BATCH_SIZES, BUDGET, Sample, from_reference, halves, rows
+from porting.samples.samples import BATCH_SIZES, BUDGET, Sample, halves, rows
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 
 
@@ -154,20 +153,3 @@ def test_the_same_seed_is_the_same_batches() -> None:
     first, second, other = (batches(graph, model(), seed=seed) for seed in (0, 0, 1))
     assert [batch["x"].tolist() for batch in first] == [batch["x"].tolist() for batch in second]
     assert [batch["x"].tolist() for batch in first] != [batch["x"].tolist() for batch in other]
-
-
-def test_recorded_arrays_by_our_names() -> None:
-    specs = [TensorSpec("x/indices", "int64", None), TensorSpec("x/values", "int64", None)]
-    arrays = {
-        "sig|in|x_values": np.array(1),
-        "sig|in|x_indices": np.array(2),
-        "sig|out|y": np.array(3),
-        "s2|out|y": np.array(4),
-    }
-    inputs, outputs = from_reference(arrays, "sig", specs, ["y"])
-    assert (inputs["x/values"], inputs["x/indices"], outputs["y"]) == (1, 2, 3)
-    function = {"root.f#0|in|arg": np.array(1), "root.f#0|out|output_0": np.array(2)}
-    inputs, outputs = from_reference(function, "f", [TensorSpec("x", "int64", None)], ["0"])
-    assert (inputs["x"], outputs["0"]) == (1, 2)
-    with pytest.raises(PortingError, match="nothing is recorded for 'nope'; the reference has s2, sig"):
-        from_reference(arrays, "nope", specs, ["y"])

@@ -47,3 +47,57 @@ def test_different_as_written(prices: Path, oracle: Oracle) -> None:
     report = verify_with_tensorflow(port_tower(read(prices), served=Served(optimizer=False)), oracle, [PRICES])
     assert not report.passed
     assert not all(part.passed for part in report.ids.values())
+    (said,) = report.failures
+    assert said.startswith("in the graph as TensorFlow serves it, the first node at which the two part is RealDiv '"), (
+        said
+    )
+    assert "makes more of it" in said and said.endswith("the port was made with --optimizer off: leave that out"), said
+
+
+@pytest.fixture(scope="module")
+def signals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A convolution over sequences of any length, and a dense layer whose shape follows the convolution's result."""
+    rng = np.random.default_rng(0)
+    module = tf.Module()
+    module.filter = tf.Variable(rng.normal(size=(3, 4, 6)).astype(np.float32), name="filter")
+    module.kernel = tf.Variable(rng.normal(size=(6, 2)).astype(np.float32), name="kernel")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 4], tf.float32, "signal")])
+    def serve(signal: Any) -> dict[str, Any]:
+        found = tf.nn.relu(tf.nn.conv1d(signal, module.filter, 1, "SAME"))
+        size = tf.shape(found)
+        flat = tf.reshape(found, [size[0] * size[1], size[2]]) @ module.kernel
+        return {"scores": tf.reshape(flat, [size[0], size[1], 2])}
+
+    module.serve = serve
+    path = tmp_path_factory.mktemp("signals") / "model"
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    return path
+
+
+def test_what_only_onednn_refuses_is_compared_without_it(signals: Path, oracle: Oracle) -> None:
+    """Its convolutions give an empty signal the shape of their input, and the product behind them is refused."""
+    batches = [{"signal": np.ones((1, length, 4), np.float32)} for length in (0, 3)]
+    assert isinstance(oracle.run(signals, ("serve",), "serving_default", batches)[0], str)
+    report = verify_with_tensorflow(port_tower(read(signals)), oracle, batches)
+    assert report.passed and report.mended == 1 and report.batches == 2, report.lines()
+    assert any("without oneDNN, which fails on them: InvalidArgumentError" in line for line in report.lines())
+    assert all(not isinstance(batch.outputs, str) for batch in report.recorded)
+
+
+def test_without_onednn_the_relu_is_named(tmp_path: Path, oracle: Oracle) -> None:
+    """0 for NaN is the fused relu's, and the product's before it is NaN on both sides."""
+    module = tf.Module()
+    module.kernel = tf.Variable(np.ones((4, 3), np.float32), name="kernel")
+    module.bias = tf.Variable(np.ones(3, np.float32), name="bias")
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, "x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {"y": tf.nn.relu(tf.nn.bias_add(tf.math.log(x) @ module.kernel, module.bias)) * 2.0}
+
+    module.serve = serve
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures={"serving_default": serve})
+    batch = {"x": np.float32([[1, 2, 3, 4], [-1, 2, 3, 4]])}
+    report = verify_with_tensorflow(port_tower(read(tmp_path / "model"), served=Served(onednn=False)), oracle, [batch])
+    assert not report.passed
+    assert "the first node at which the two part is Relu '" in report.failures[-1], report.failures
