@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault(
-    "TF_USE_LEGACY_KERAS", "1"
-)  # before any test imports TensorFlow: what TFRS needs, whichever test runs first
+# Before any test imports TensorFlow, whichever runs first: without oneDNN it computes as its kernels are written, and TFRS needs Keras 2.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from collections.abc import Iterator
 
