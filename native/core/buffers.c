@@ -66,6 +66,7 @@ int make_room(Pile *pile, size_t size) {
 
 int pile(Pile *pile, const void *data, size_t size) {
     if (!make_room(pile, size)) return 0;
+    if (size == 0) return 1;  /* an empty pile has no memory yet, which memcpy may not be given */
     memcpy(pile->data + pile->used, data, size);
     pile->used += size;
     return 1;
