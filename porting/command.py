@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from porting.parity import recording
 from porting.parity.comparison import not_compared, verify_with_reference, verify_with_tensorflow
 from porting.parity.oracle import Oracle, OracleError, tensorflow_installed
 from porting.parity.report import ParityReport
-from porting.report import model_card
+from porting.report import figures, model_card
 from porting.samples.user_inputs import read_examples
 from porting.saved_model import SavedModel, read
 from porting.served import Served
 from porting.tower import PortedTower, port_tower
 from torch_towers.checkpoint.checkpoint import own_files
 from torch_towers.checkpoint.replacing import check_target
+from torch_towers.errors import TorchTowersError
 from torch_towers.formats.npz import load_arrays
 from torch_towers.ops.control_flow import at_most_steps
 
@@ -98,6 +99,9 @@ def _port_all(
     towers = {side: _port(side, path, options, models, say) for side, path in chosen.items()}
     similarity = choose_similarity(options.similarity, towers)
     say(f"similarity: {similarity}" + (" (auto)" if options.similarity == "auto" else ""))
+    if oracle is not None:
+        with suppress(TorchTowersError):  # no report is drawn without its packages, which is said then
+            figures.warm_up()  # while TensorFlow is imported beside
     with at_most_steps(STEPS if options.max_steps is None else options.max_steps):
         reports = _verify(towers, options, oracle, say)
     unused = unused_variables(towers, models)

@@ -49,6 +49,14 @@ def error_growth(growth: Sequence[Growth]) -> str:
     return _svg(figure, "error after each node")
 
 
+def warm_up() -> None:
+    """Imports what draws, and lets it find its fonts: most of the time of a first figure.
+
+    Errors: `TorchTowersError` where the package is not installed.
+    """
+    error_growth([Growth("", 1e-9)])
+
+
 def _axes(width: float, height: float) -> tuple[Any, Any]:
     plots: Any = need("matplotlib.figure", "report")
     with _style():
