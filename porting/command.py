@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from porting.errors import PortingError
 from porting.frontends.documents import read_schema
 from porting.parity import recording
 from porting.parity.comparison import not_compared, verify_with_reference, verify_with_tensorflow
-from porting.parity.oracle import Oracle, OracleError, tensorflow_installed
+from porting.parity.oracle import Oracle, OracleError
+from porting.parity.process import TensorFlowProcess, tensorflow_installed
 from porting.parity.report import ParityReport
 from porting.report import figures, model_card
 from porting.samples.user_inputs import read_examples
@@ -60,8 +61,8 @@ def record_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def port_command(options: argparse.Namespace) -> int:
-    """Ports one or two towers, compares them, and puts the checkpoint in place."""
+def port_command(options: argparse.Namespace, process: TensorFlowProcess | None = None) -> int:
+    """Ports one or two towers, compares them, and puts the checkpoint in place; `process` is what compares them, if anything does."""
     chosen = {side: getattr(options, side) for side in SIDES if getattr(options, side) is not None}
     if not chosen:
         raise PortingError("nothing to port: give --query DIR, --candidate DIR or both (or --inspect DIR)")
@@ -72,19 +73,9 @@ def port_command(options: argparse.Namespace) -> int:
         check_target(place, own_files)
     _check_files(options)
     say: Callable[[str], None] = (lambda line: None) if options.json else (lambda line: print(line, flush=True))
-    with ExitStack() as stack:
-        # First, since it imports TensorFlow for seconds, in a process beside this one.
-        oracle = (
-            stack.enter_context(Oracle(onednn=options.onednn == "on")) if _asks_tensorflow(options, chosen) else None
-        )
+    oracle = None if process is None else Oracle(process=process)
+    with oracle or nullcontext():
         return _port_all(options, chosen, beside, oracle, say)
-
-
-def _asks_tensorflow(options: argparse.Namespace, chosen: dict[str, Path]) -> bool:
-    """Whether TensorFlow will be asked about a tower, as far as the options say."""
-    recorded = _references(options)
-    asked = [side for side in chosen if not {"reference", f"{side}_reference"} & set(recorded)]
-    return bool(asked) and not options.no_verify and tensorflow_installed()
 
 
 def _port_all(

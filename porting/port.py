@@ -16,7 +16,9 @@ if __package__ in (None, ""):  # run as a script: the checkout is what is import
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+from porting.parity.process import TensorFlowProcess, tensorflow_installed
 from torch_towers.errors import TorchTowersError
 
 
@@ -24,17 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit status."""
     options = parser().parse_args(arguments)
     try:
-        from porting.command import (  # here, so that --help answers without torch
-            inspect_command,
-            port_command,
-            record_command,
-        )
+        with _tensorflow(options) as process:  # first, since it imports for seconds beside this process
+            from porting import command  # here, so that --help answers without torch
 
-        if options.record:
-            return record_command(options)
-        if options.inspect:
-            return inspect_command(options)
-        return port_command(options)
+            if options.record:
+                return command.record_command(options)
+            if options.inspect:
+                return command.inspect_command(options)
+            return command.port_command(options, process)
     except TorchTowersError as error:
         return _fail(options, str(error))
     except OSError as error:
@@ -42,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("port.py: interrupted; nothing was put in place", file=sys.stderr)
         return 130
+
+
+def _tensorflow(options: argparse.Namespace) -> AbstractContextManager[TensorFlowProcess | None]:
+    """TensorFlow's process, where a tower will be compared with it as far as the options say; else None."""
+    towers = {side: getattr(options, side) for side in ("query", "candidate") if getattr(options, side) is not None}
+    asked = [path for side, path in towers.items() if not (options.reference or getattr(options, f"{side}_reference"))]
+    other = options.record or options.inspect or options.no_verify
+    if other or not asked or not all(path.is_dir() for path in asked) or not tensorflow_installed():
+        return nullcontext()
+    return TensorFlowProcess(onednn=options.onednn == "on")
 
 
 def parser() -> argparse.ArgumentParser:

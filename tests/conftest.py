@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from porting.parity.oracle import Oracle, tensorflow_installed
+from porting.parity.oracle import Oracle
+from porting.parity.process import tensorflow_installed
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from porting.parity.oracle import tensorflow_installed
+from porting.parity.process import tensorflow_installed
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

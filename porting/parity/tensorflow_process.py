@@ -21,7 +21,6 @@ from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_library, op_def_registry
 from tensorflow.python.saved_model import loader_impl
 
-from porting import converters as _converters  # noqa: F401  (fills CONVERTERS: what has a converter only computes)
 from porting.flat_graph import dropout
 from porting.flat_graph import subgraph as cutting
 from porting.flat_graph.flatten import flatten
@@ -234,6 +233,8 @@ def _by_name(value: Any) -> Any:
 
 def _flat(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> tuple[SavedModel, Graph]:
     """The flat graph of an entry, or a part of it; TensorFlow knows the bodies that it names."""
+    from porting import converters  # noqa: F401  here, since whole graphs need no torch; fills CONVERTERS: what has one only computes
+
     model = read(path, tags=list(tags) or None, verify=False)
     flat = cutting.apply(flatten(model.graph(entry), model.functions), cut, model.functions)
     prefix = f"op_by_op_{next(_PREFIXES)}_"

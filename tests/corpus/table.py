@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from porting.parity.comparison import verify_with_reference, verify_with_tensorflow
-from porting.parity.oracle import Oracle, tensorflow_installed
+from porting.parity.oracle import Oracle
+from porting.parity.process import tensorflow_installed
 from porting.parity.report import OutputParity, ParityReport
 from porting.saved_model import read
 from porting.tower import port_tower

@@ -18,6 +18,7 @@ import torch
 import torch_towers
 from porting.errors import PortingError
 from porting.parity.oracle import Oracle, OracleError
+from porting.parity.process import TensorFlowProcess
 from porting.port import main
 
 tf: Any = pytest.importorskip(
@@ -103,7 +104,7 @@ def test_what_was_not_compared_is_said(towers: Path, tmp_path: Path, capsys: pyt
 def test_where_tensorflow_is_absent_the_report_says_that_nothing_was_compared(
     towers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("porting.command.tensorflow_installed", lambda: False)
+    monkeypatch.setattr("porting.port.tensorflow_installed", lambda: False)
     assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "ported")]) == 0
     assert "not compared: TensorFlow is not installed here" in capsys.readouterr().out
     parity = json.loads((tmp_path / "ported" / "parity.json").read_text())
@@ -219,7 +220,7 @@ def test_files_that_cannot_be_read_are_errors_always(
     elif content is not None:
         path.write_bytes(content)
     if not compared:
-        monkeypatch.setattr("porting.command.tensorflow_installed", lambda: False)
+        monkeypatch.setattr("porting.port.tensorflow_installed", lambda: False)
     out = tmp_path / "out"
     assert main(["--query", str(towers), "--signature", "query", "-o", str(out), option, str(path), "--no-verify"]) == 2
     error = capsys.readouterr().err
@@ -265,7 +266,7 @@ def test_tensorflow_starts_first_and_only_where_it_is_asked(
     events: list[str] = []
     processes: list[Any] = []
 
-    class Watched(Oracle):
+    class Watched(TensorFlowProcess):
         def __init__(self, **options: Any) -> None:
             super().__init__(**options)
             events.append("process")
@@ -275,7 +276,7 @@ def test_tensorflow_starts_first_and_only_where_it_is_asked(
         events.append("read")
         raise PortingError("it cannot be read")
 
-    monkeypatch.setattr("porting.command.Oracle", Watched)
+    monkeypatch.setattr("porting.port.TensorFlowProcess", Watched)
     monkeypatch.setattr("porting.command.read", unreadable)
     assert main(["--query", str(towers), "--signature", "query", "-o", str(tmp_path / "out"), *more]) == 2
     assert events == started

@@ -68,8 +68,8 @@ def test_what_tensorflow_cannot_load_is_an_error_and_it_lives_on(people: Path, t
 
 def test_a_process_that_dies_is_an_error() -> None:
     with Oracle() as dying:
-        dying._process.kill()
-        dying._process.wait()
+        dying._process._process.kill()
+        dying._process._process.wait()
         with pytest.raises(PortingError, match="TensorFlow's process ended without an answer: it printed nothing"):
             dying.run("model", (), "serving_default", [{"x": np.zeros(1)}])
 
