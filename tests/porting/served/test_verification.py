@@ -101,3 +101,43 @@ def test_without_onednn_the_relu_is_named(tmp_path: Path, oracle: Oracle) -> Non
     report = verify_with_tensorflow(port_tower(read(tmp_path / "model"), served=Served(onednn=False)), oracle, [batch])
     assert not report.passed
     assert "the first node at which the two part is Relu '" in report.failures[-1], report.failures
+
+
+REWRITTEN: dict[str, Any] = {
+    "divided": lambda x: x / 0.1,
+    "share": lambda x: tf.math.xdivy(x, 0.1),
+    "divided_twice": lambda x: (x / 0.1) / 0.3,
+    "scaled_twice": lambda x: (x * 0.1) * 0.3,
+    "divided_and_scaled": lambda x: (x / 0.1) * 0.3,
+    "moved_twice": lambda x: (x + 0.1) + 0.3,
+    "moved_forth_and_back": lambda x: (x - 0.1) + 0.3,
+    "taken_from": lambda x: 0.3 - (x - 0.7),  # what two formulas share is not rewritten
+    "taken_from_a_sum": lambda x: 0.3 - (tf.square(x) + tf.abs(x) * x),
+    "cubed": lambda x: x**3.0,
+    "in_a_branch": lambda x: tf.cond(tf.reduce_sum(x) > 0, lambda: x / 0.1, lambda: x / 0.3),
+    "in_a_loop": lambda x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v / 0.3), [0, x])[1],
+}
+
+
+@pytest.fixture(scope="module")
+def decisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs that are the bits of formulas, so that each last bit decides."""
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def serve(x: Any) -> dict[str, Any]:
+        return {name: tf.bitcast(formula(x), tf.int32) for name, formula in REWRITTEN.items()}
+
+    module.serve = serve
+    path = tmp_path_factory.mktemp("decisions") / "model"
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    return path
+
+
+def test_each_rewrite_is_missed_where_it_is_not_made(decisions: Path, oracle: Oracle) -> None:
+    batch = {"x": np.random.default_rng(0).uniform(0.1, 9, 400).astype(np.float32)}
+    as_served = verify_with_tensorflow(port_tower(read(decisions)), oracle, [batch])
+    assert as_served.passed, as_served.lines()
+    as_written = port_tower(read(decisions), served=Served(optimizer=False))
+    report = verify_with_tensorflow(as_written, oracle, [batch])
+    assert not [name for name, part in report.outputs.items() if part.passed]
