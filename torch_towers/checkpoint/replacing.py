@@ -170,12 +170,13 @@ def _exchanged(partial: Path, path: Path) -> bool:
         if not done:
             with contextlib.suppress(OSError):
                 os.rename(aside / "old", path)
-        spent = (
-            done or not (aside / "old").exists()
-        )  # also where yet another writer has just moved aside what is at `path`
-        if spent or path.exists():  # what is named .partial is of no use to anybody; what is named .old may be put back
+        # Spent also where yet another writer has just moved aside what is at `path`. What is named .partial is of no use to
+        # anybody; what is named .old may be put back.
+        spent = done or not (aside / "old").exists()
+        if spent or path.exists():
             waste = aside.with_suffix(".partial")
-            os.rename(aside, waste)
+            with contextlib.suppress(FileNotFoundError):  # whoever put the old folder back has removed it
+                os.rename(aside, waste)
             shutil.rmtree(waste, ignore_errors=True)
 
 

@@ -15,6 +15,8 @@ import torch
 from tests.torch_towers.checkpoint.test_checkpoint import fork
 from tests.torch_towers.towers import ROWS, two_towers
 from torch_towers import CheckpointError, Index, load
+from torch_towers.checkpoint.checkpoint import own_files
+from torch_towers.checkpoint.replacing import check_target
 
 Save = Callable[[Path], None]
 
@@ -222,3 +224,23 @@ def test_a_full_disk_names_the_file(tmp_path: Path, save: Save) -> None:
     assert fork(action) == 0
     os.close(handle)
     assert re.search(r"/c/(model\.safetensors|index\.\w+): could not be written \(File too large\)", said.read_text())
+
+
+def test_another_writer_puts_back_what_this_one_has_just_moved_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the save for killed. The save tries again, and leaves nothing beside."""
+    path = tmp_path / "c"
+    save_towers(path)
+    rename, met = os.rename, []
+
+    def renamed(source: Any, target: Any) -> None:
+        rename(source, target)
+        if Path(target).name == "old" and not met:
+            met.append(target)
+            check_target(path, own_files)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    save_towers(path)
+    assert met and [item.name for item in tmp_path.iterdir()] == ["c"]
+    assert torch.equal(load(path).encode_query(ROWS), two_towers().encode_query(ROWS))
