@@ -8,6 +8,7 @@ The process is started once and answers many questions: one JSON request a line,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -29,14 +30,15 @@ class OracleError(PortingError):
 
 
 class Oracle:
-    """TensorFlow that answers. Use it in a `with` statement.
+    """TensorFlow that answers. Use it in a `with` statement, at whose end all that it started ends.
 
-    `process` is one that was started before, with or without oneDNN, and ends with this; otherwise one is started. `onednn`: with
-    oneDNN, as pip installs it on x86.
+    `process` is one that somebody has started, with or without oneDNN, and ends; else one is started. `onednn`: with oneDNN, as pip
+    installs it on x86.
     """
 
     def __init__(self, *, onednn: bool = True, process: TensorFlowProcess | None = None) -> None:
-        self._process = process or TensorFlowProcess(onednn=onednn)
+        self._started = contextlib.ExitStack()
+        self._process = process or self._started.enter_context(TensorFlowProcess(onednn=onednn))
         self._requests = 0
         self._other: Oracle | None = None
         self.version = ""  # TensorFlow's, once it has answered
@@ -45,14 +47,12 @@ class Oracle:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._other is not None:
-            self._other.__exit__(*exception)
-        self._process.__exit__(*exception)
+        self._started.close()
 
     def without_onednn(self) -> Oracle | None:
         """TensorFlow without oneDNN, in a process that ends with this one; None where this one has none."""
         if self._process.onednn and self._other is None:
-            self._other = Oracle(onednn=False)
+            self._other = self._started.enter_context(Oracle(onednn=False))
         return self._other
 
     def run(
