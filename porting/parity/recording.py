@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from porting.parity.oracle import Oracle
 from porting.samples.user_inputs import read_examples
 from porting.saved_model import SavedModel
 from porting.tower import port_tower
+from torch_towers.checkpoint.folder import written_whole
 from torch_towers.parity.recorded import Recorded, pack
 
 
@@ -40,9 +40,5 @@ def record(
 
 def write(path: Path, towers: Mapping[str, Sequence[Recorded]]) -> None:
     """Writes the file as a whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
-    try:
+    with written_whole(path) as partial:
         partial.write_bytes(pack(towers))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

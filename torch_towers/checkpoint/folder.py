@@ -125,6 +125,17 @@ def writing(path: Path) -> Generator[None]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Generator[Path]:
+    """A file beside `path` to write to, which takes its place when the block ends without an error, and is removed else."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 _STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter before the colon is a drive
 
 

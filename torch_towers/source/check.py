@@ -9,7 +9,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,12 @@ from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 
 TIMEOUT = 900  # seconds
+
+Batch = tuple[dict[str, Any], Mapping[str, Any], bool]
+"""What the encoder took, what it gave, and whether that decides: inputs in its domain."""
+
+Runner = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Something that stands for an encoder: its inputs to its outputs, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +73,58 @@ def compared(module: Any, checkpoint: Path) -> list[Compared]:
     batches = recorded_in(checkpoint)
     found: list[Compared] = []
     for name, tower in sides(towers).items():
-        found += _tower(name, tower, getattr(written, name), batches.get(name, ()))
+        known = answered(tower, batches.get(name, ()))
+        found += compare(name, _runner(getattr(written, name), list(tower.encoder.graph.outputs)), known)
     return found
 
 
-def _tower(name: str, tower: Tower, written: nn.Module, batches: Sequence[Recorded]) -> list[Compared]:
-    answers: dict[str, list[tuple[Any, Any, bool]]] = {}
-    for batch in batches:
+def _runner(written: nn.Module, outputs: Sequence[str]) -> Runner:
+    """A tower of the file: it takes the encoder's inputs in their order, and gives one tensor where there is one output."""
+
+    def run(given: dict[str, Any]) -> Mapping[str, Any]:
+        with torch.inference_mode():
+            found: Any = written(*given.values())
+        return found if isinstance(found, dict) else dict.fromkeys(outputs, found)  # type: ignore[reportUnknownVariableType]
+
+    return run
+
+
+def answered(tower: Tower, recorded: Sequence[Recorded]) -> list[Batch]:
+    """What the encoder takes and gives for each sample that the tower does not refuse."""
+    found: list[Batch] = []
+    for batch in recorded:
         try:
             tensors = tower.preprocess(dict(batch.inputs))
-            given = [tensors[spec.name] for spec in tower.encoder.graph.inputs]
+            given = {spec.name: tensors[spec.name] for spec in tower.encoder.graph.inputs}
             with torch.inference_mode():
-                theirs: dict[str, Any] = tower.encoder(
-                    **{spec.name: value for spec, value in zip(tower.encoder.graph.inputs, given, strict=True)}
-                )
+                found.append((given, tower.encoder(**given), batch.kind == "domain"))
         except (InputError, RuntimeError, ValueError, IndexError):
-            continue  # a batch that the tower refuses
-        with torch.inference_mode():
-            ours: Any = written(*given)
-        mine: dict[str, Any] = ours if isinstance(ours, dict) else dict.fromkeys(theirs, ours)  # type: ignore[reportUnknownVariableType]
+            continue
+    return found
+
+
+def compare(name: str, run: Runner, batches: Sequence[Batch]) -> list[Compared]:
+    """What `run` makes of the encoder's inputs, against what the encoder of the tower `name` gave for them."""
+    pairs: dict[str, list[tuple[Any, Any, bool]]] = {}
+    for given, theirs, domain in batches:
+        ours = run(given)
         for output, value in theirs.items():
-            answers.setdefault(output, []).append((mine[output], value, batch.kind == "domain"))
-    return [compared_output(name, output, pairs) for output, pairs in answers.items()]
+            pairs.setdefault(output, []).append((ours[output], value, domain))
+    return [compared_output(name, output, found) for output, found in pairs.items()]
+
+
+def require(found: Sequence[Compared], what: str) -> None:
+    """Errors: `TorchTowersError` that names the first output that is not equal; `what` ("the source") gave it."""
+    for item in found:
+        if not item.passed:
+            said = item.said or f"apart by {item.apart:.1e} of its size"
+            raise TorchTowersError(f"{item.tower} {item.output}: {what} gives {said}: nothing was written")
+
+
+def require_new(target: Path) -> None:
+    """Errors: `TorchTowersError` where something is at `target`: what is somebody's own is not replaced."""
+    if target.exists():
+        raise TorchTowersError(f"{target} is there already: remove it, or give another name")
 
 
 def compared_output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, bool]]) -> Compared:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,26 +46,22 @@ def source_command(options: argparse.Namespace) -> int:
     """`torch-towers source`."""
     import tempfile
 
-    from torch_towers.errors import TorchTowersError
-    from torch_towers.source.check import check
+    from torch_towers.checkpoint.folder import written_whole
+    from torch_towers.source.check import check, require, require_new
     from torch_towers.source.module import source_of
 
     target = None if options.output is None else Path(options.output)
-    if target is not None and target.exists():
-        raise TorchTowersError(f"{target} is there already: remove it, or give another name")
+    if target is not None:
+        require_new(target)
     source = source_of(options.checkpoint)
     with tempfile.TemporaryDirectory(prefix="torch-towers-") as scratch:
         found = check(source.text, Path(options.checkpoint), Path(scratch))
-    wrong = [item for item in found if not item.passed]
-    if wrong:
-        said = wrong[0].said or f"apart by {wrong[0].apart:.1e} of its size"
-        raise TorchTowersError(f"{wrong[0].tower} {wrong[0].output}: the source gives {said}: it was not written")
+    require(found, "the source")
     if target is None:
         print(source.text, end="")
     else:
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        beside.write_text(source.text, encoding="utf-8")
-        os.replace(beside, target)
+        with written_whole(target) as partial:
+            partial.write_text(source.text, encoding="utf-8")
     print("\n".join(item.line() for item in found), file=sys.stderr)
     if not found:
         print("no samples are recorded in this checkpoint: the source was not compared", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,17 +17,13 @@ from torch_towers.extras import need
 from torch_towers.formats.npz import to_numpy
 from torch_towers.graph.registry import MODULES, OPS
 from torch_towers.inputs.reader import BATCH
-from torch_towers.parity.recorded import Recorded
 from torch_towers.parity.verify import recorded_in, sides
-from torch_towers.source.check import Compared, compared_output
+from torch_towers.source.check import Batch, Compared, Runner, answered, compare, require, require_new
 from torch_towers.source.layout import UNKNOWN, layout
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 
 Format = Literal["onnx", "pt2"]
-Runner = Callable[[dict[str, Any]], Mapping[str, Any]]
-Batch = tuple[dict[str, Any], Mapping[str, Any], bool]
-"""What the encoder took, what it gave, and whether that decides: inputs in its domain."""
 
 
 def export(checkpoint: Path, target: Path, kind: Format, side: str | None = None) -> tuple[list[Compared], str]:
@@ -36,50 +32,35 @@ def export(checkpoint: Path, target: Path, kind: Format, side: str | None = None
     "onnx" is checked in ONNX Runtime, "pt2" (`torch.export`) as it is loaded again. `side` names the tower where there are two.
     Errors: `TorchTowersError` where the encoder cannot be captured, or gives other numbers there: nothing is written then.
     """
-    if target.exists():
-        raise TorchTowersError(f"{target} is there already: remove it, or give another name")
+    require_new(target)
     tower, name, batches = chosen(checkpoint, side)
     program = _captured(tower, batches)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         beside = Path(scratch) / target.name
         run = _onnx(program, tower, beside) if kind == "onnx" else _pt2(program, beside)
-        found = _compared(name, run, batches)
-        if wrong := [item for item in found if not item.passed]:
-            said = wrong[0].said or f"apart by {wrong[0].apart:.1e} of its size"
-            raise TorchTowersError(f"{name} {wrong[0].output}: the exported encoder gives {said}: it was not written")
+        found = compare(name, _said_where_it_fails(run), batches)
+        require(found, "the exported encoder")
         for file in Path(scratch).iterdir():  # weights beyond 2 GB stand in a file beside
             os.replace(file, target.parent / file.name)
     return found, left_behind(tower)
 
 
 def chosen(checkpoint: Path, side: str | None) -> tuple[Tower, str, list[Batch]]:
-    """The tower that is meant, its name, and what its encoder takes and gives for the samples. Errors: `InputError`."""
+    """The tower that is meant, its name, and what its encoder takes and gives for the samples, most rows first. Errors: `InputError`."""
     towers = sides(load(checkpoint))
     if side is None and len(towers) > 1:
         raise InputError(f"{checkpoint} has two towers: say which one with --tower")
     name = side or next(iter(towers))
     if name not in towers:
         raise InputError(f"{checkpoint} has no {name} tower")
-    batches = _batches(towers[name], recorded_in(checkpoint).get(name, ()))
+    batches = answered(towers[name], recorded_in(checkpoint).get(name, ()))
     if not batches:
         raise InputError(f"{checkpoint} holds no samples of the {name} tower to export it with: port it with them")
-    return towers[name], name, batches
+    return towers[name], name, sorted(batches, key=lambda batch: -_rows(batch[0]))
 
 
-def _batches(tower: Tower, recorded: Sequence[Recorded]) -> list[Batch]:
-    """What the encoder takes and gives for the samples, the batch with most rows first."""
-    found: list[Batch] = []
-    for batch in recorded:
-        try:
-            tensors = tower.preprocess(dict(batch.inputs))
-            given = {spec.name: tensors[spec.name] for spec in tower.encoder.graph.inputs}
-            with torch.inference_mode():
-                found.append((given, tower.encoder(**given), batch.kind == "domain"))
-        except (InputError, RuntimeError, ValueError, IndexError):
-            continue  # a batch that the tower refuses
-    return sorted(
-        found, key=lambda one: -max((len(v) for v in one[0].values() if isinstance(v, Tensor) and v.ndim), default=0)
-    )
+def _rows(given: Mapping[str, Any]) -> int:
+    return max((len(value) for value in given.values() if isinstance(value, Tensor) and value.ndim), default=0)
 
 
 def _captured(tower: Tower, batches: Sequence[Batch]) -> Any:
@@ -135,16 +116,14 @@ def _onnx(program: Any, tower: Tower, path: Path) -> Runner:
     return run
 
 
-def _compared(name: str, run: Runner, batches: Sequence[Batch]) -> list[Compared]:
-    answers: dict[str, list[tuple[Any, Any, bool]]] = {}
-    for given, expected, domain in batches:
+def _said_where_it_fails(run: Runner) -> Runner:
+    def called(given: dict[str, Any]) -> Mapping[str, Any]:
         try:
-            found = run(given)
+            return run(given)
         except Exception as error:  # the other runtime raises what it finds
             raise TorchTowersError(f"the exported encoder does not run on a sample: {_first_line(error)}") from error
-        for output, value in expected.items():
-            answers.setdefault(output, []).append((found[output], value, domain))
-    return [compared_output(name, output, pairs) for output, pairs in answers.items()]
+
+    return called
 
 
 def left_behind(tower: Tower) -> str:

@@ -14,11 +14,9 @@ from safetensors.torch import save_file  # type: ignore[reportUnknownVariableTyp
 from torch import Tensor
 from torch.nn import functional
 
-from torch_towers.errors import TorchTowersError
 from torch_towers.extras import need
 from torch_towers.source.bert import Bert, Dense, found_bert
-from torch_towers.source.check import Compared, compared_output
-from torch_towers.source.exported import Batch
+from torch_towers.source.check import Batch, Compared, compare, require, require_new
 from torch_towers.tower import Tower
 
 _MODULES = "sentence_transformers.models."
@@ -31,16 +29,13 @@ def to_transformers(tower: Tower, folder: Path, batches: Sequence[Batch], name: 
     written: `tower.preprocess` gives the ids, and sentence-transformers wants one put beside.
     Errors: `TorchTowersError` where the encoder is another model, differs, or `folder` is there already: nothing is written then.
     """
-    if folder.exists():
-        raise TorchTowersError(f"{folder} is there already: remove it, or give another name")
+    require_new(folder)
     bert = found_bert(tower)
     transformers: Any = need("transformers", "transformers")
     model = transformers.BertModel(transformers.BertConfig(**bert.config), add_pooling_layer=False).eval()
     model.load_state_dict(bert.weights)
     found = _compared(name, tower, model, bert, batches)
-    if wrong := [item for item in found if not item.passed]:
-        said = wrong[0].said or f"apart by {wrong[0].apart:.1e} of its size"
-        raise TorchTowersError(f"{name} {wrong[0].output}: transformers' model gives {said}: nothing was written")
+    require(found, "transformers' model")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         beside = Path(scratch) / folder.name
         model.save_pretrained(beside)
@@ -51,14 +46,15 @@ def to_transformers(tower: Tower, folder: Path, batches: Sequence[Batch], name: 
 
 def _compared(name: str, tower: Tower, model: Any, bert: Bert, batches: Sequence[Batch]) -> list[Compared]:
     (output,) = tower.encoder.graph.outputs
-    pairs: list[tuple[Any, Any, bool]] = []
-    for given, expected, domain in batches:
+
+    def run(given: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
             ids: Tensor = given[bert.ids]
             mask = _attention_mask(None if bert.mask is None else tower.encoder.values(**given)[bert.mask], ids)
             hidden: Tensor = model(input_ids=ids.long(), attention_mask=mask.long()).last_hidden_state
-            pairs.append((_embedding(hidden, mask, bert), expected[output], domain))
-    return [compared_output(name, output, pairs)] if pairs else []
+            return {output: _embedding(hidden, mask, bert)}
+
+    return compare(name, run, batches)
 
 
 def _attention_mask(value: Tensor | None, ids: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def import_weights(checkpoint: Path, file: Path) -> tuple[int, list[str]]:
     held, constants = _held(checkpoint, towers)
     given = _read(file)
     if given.keys() - held.keys():
-        given = {_stored(name, source_of(checkpoint).names): value for name, value in given.items()}
+        names = source_of(checkpoint).names
+        given = {_stored(name, names): value for name, value in given.items()}
     if not given:
         raise InputError(f"{file} holds no tensors")
     changed = 0
