@@ -1,4 +1,4 @@
-"""Simplify: one entry of a SavedModel as one flat graph of TF ops: functions inlined, unreachable nodes left out, sorted."""
+"""Flatten: one entry of a SavedModel as one flat graph of TF ops: functions inlined, unreachable nodes left out, sorted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut: the part of a flat TF graph between some of its tensors and others.
+"""Subgraph: the part of a flat TF graph between some of its tensors and others.
 
 A retrieval index is cut at the query's embedding, and what follows is data. A graph that begins with an op that nobody has is
 cut behind it, and its results are the tower's inputs.

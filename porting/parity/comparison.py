@@ -1,4 +1,4 @@
-"""Verify: runs a ported tower beside TensorFlow, on inputs made from its own graph, and reports how far apart they are."""
+"""Comparison: runs a ported tower beside TensorFlow, on inputs made from its own graph, and reports how far apart they are."""
 
 from __future__ import annotations
 

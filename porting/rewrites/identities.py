@@ -1,4 +1,4 @@
-"""Laws: equations that hold to the bit, and bring the graph nearer to normal form. They make no layer and are not counted."""
+"""Identities: equations that hold to the bit, and bring the graph nearer to normal form. They make no layer and are not counted."""
 
 from __future__ import annotations
 

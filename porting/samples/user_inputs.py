@@ -1,4 +1,4 @@
-"""Examples: a user's own inputs for the comparison, from `.npz` columns or JSON lines."""
+"""User inputs: a user's own inputs for the comparison, from `.npz` columns or JSON lines."""
 
 from __future__ import annotations
 

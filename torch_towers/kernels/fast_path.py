@@ -1,4 +1,4 @@
-"""Calls: when values may be read, and when they may be computed another way than by calling torch, since nobody would see it."""
+"""Fast path: when values may be read, and when they may be computed another way than by calling torch, since nobody would see it."""
 
 from __future__ import annotations
 

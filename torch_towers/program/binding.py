@@ -1,4 +1,4 @@
-"""Steps: the nodes of a graph as calls, each bound once to its function, its operands and its attributes."""
+"""Binding: the nodes of a graph as calls, each bound once to its function, its operands and its attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work: how much a tower computes for a row, which decides whether several threads are worth waking."""
+"""Cost: how much a tower computes for a row, which decides whether several threads are worth waking."""
 
 from __future__ import annotations
 

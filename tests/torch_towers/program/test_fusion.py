@@ -216,6 +216,7 @@ def test_a_changed_normalization_is_seen_at_once() -> None:
         program.get_submodule("norm").weight.data.mul_(2.0)
         program.get_submodule("conv").weight.data.mul_(3.0)
         found = program(x=x)["y"]
+        # the normalization is multiplied into the kernel, or onto the sums: float32 roundings of sums of four products
         torch.testing.assert_close(found, program.values(x=x)["act"], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found, before)
 
