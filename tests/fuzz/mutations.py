@@ -137,7 +137,8 @@ def _fields(message: Any) -> Any:
         for field, value in item.ListFields():
             yield item, field
             if _is_map(field):
-                stack += [part for part in value.values() if hasattr(part, "ListFields")]
+                parts = [value[key] for key in sorted(value)]  # a map's own order differs from run to run
+                stack += [part for part in parts if hasattr(part, "ListFields")]
             elif field.message_type is not None:
                 stack += list(value) if _repeated(field) else [value]
 
@@ -151,7 +152,7 @@ def _is_map(field: Any) -> bool:
 
 
 def _change_map(value: Any, field: Any, random: Random) -> None:
-    key = random.choice(list(value))
+    key = random.choice(sorted(value))
     kept = value[key]
     if field.message_type.fields_by_name["value"].message_type is not None:
         kept = copy.deepcopy(kept)
@@ -159,14 +160,14 @@ def _change_map(value: Any, field: Any, random: Random) -> None:
         if kind == 0:
             del value[key]
         elif kind == 1:
-            value[random.choice(list(value))].CopyFrom(kept)
+            value[random.choice(sorted(value))].CopyFrom(kept)
         elif isinstance(key, str):
             del value[key]
             value[key + "x"].CopyFrom(kept)
     elif random.random() < 0.5:
         del value[key]
     else:
-        value[key] = value[random.choice(list(value))]
+        value[key] = value[random.choice(sorted(value))]
 
 
 def _change_list(value: Any, field: Any, fields: list[Any], random: Random) -> None:

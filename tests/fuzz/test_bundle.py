@@ -47,7 +47,7 @@ def mutated(data: bytes, random: Random) -> bytes:
     except PortingError:
         message = protos.message_class(kind)()
     of_message(message, random)
-    value = of_bytes(entries[key], random) if random.random() < 0.2 else message.SerializeToString()
+    value = of_bytes(entries[key], random) if random.random() < 0.2 else message.SerializeToString(deterministic=True)
     if random.random() < 0.1:
         del entries[key]
         key = of_bytes(key, random)

@@ -39,7 +39,7 @@ def mutated(data: bytes, random: Random) -> bytes:
     if random.random() < 0.1:
         return of_bytes(data, random)
     of_message(message, random)
-    return message.SerializeToString()
+    return message.SerializeToString(deterministic=True)
 
 
 def attempt(data: bytes) -> None:
