@@ -9,7 +9,6 @@ repeats a dtype or steers TensorFlow's execution.
 
 from __future__ import annotations
 
-import math
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from porting import budget
 from porting.conversion import folding, shape_arithmetic
 from porting.conversion.emitter import Emitter
 from porting.conversion.refusals import refusal_of
-from porting.conversion.values import Constant, Dimensions, Sizes, Value, constant
+from porting.conversion.values import LISTED, Constant, Dimensions, Sizes, Value, constant
 from porting.errors import CorruptModelError, PortingError
 from porting.flat_graph import effects
 from porting.flat_graph.flatten import as_graph, flatten
@@ -351,6 +350,8 @@ def _as_annotated(node: Node, name: str, hint: Any, operand: Any) -> Any:
         raise PortingError(f"{node.op} {node.name!r}: operand `{name}` must be a constant, but {where!r} computes it")
     if hint is np.ndarray:
         return array
+    if isinstance(operand, Constant):
+        operand.require_at_most(LISTED)
     if typing.get_origin(hint) is tuple:
         return tuple(array.reshape(-1).tolist())
     return array.reshape(()).item() if array.size == 1 else array.tolist()
@@ -361,8 +362,7 @@ def _constant_array(operand: Any) -> np.ndarray[Any, Any] | None:
         items = operand.items
         return items.astype(np.int64) if all(isinstance(item, int) for item in items.reshape(-1).tolist()) else None
     if isinstance(operand, Constant):
-        if math.prod(operand.shape) > folding.READ_LIMIT:
-            raise PortingError(f"an operand of shape {list(operand.shape)} is too large to be read at port time")
+        operand.require_at_most(folding.READ_LIMIT)
         return operand.array.numpy() if isinstance(operand.array, torch.Tensor) else operand.array
     return None
 

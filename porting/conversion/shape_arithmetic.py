@@ -6,13 +6,14 @@ are numpy's own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from porting.conversion.values import Constant, Dimensions, Sizes, Value
+from porting.conversion.values import LISTED, Constant, Dimensions, Sizes, Value
 from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
 from torch_towers.graph.graph import Node
 from torch_towers.graph.registry import OPS
@@ -58,6 +59,8 @@ def of(t: Any, value: Any, dtype: str) -> Sizes | None:
 
 def as_dimensions(operand: Any) -> Dimensions:
     """An operand that means a list of sizes: integers and run-time sizes; one run-time tensor stays as it is."""
+    if isinstance(operand, Constant):
+        operand.require_at_most(LISTED)
     items = _items(operand)
     return Dimensions([operand] if items is None else items.reshape(-1).tolist())
 
@@ -79,7 +82,7 @@ def _items(operand: Any) -> Items | None:
     if isinstance(operand, Sizes):
         return operand.items
     if isinstance(operand, Constant) and operand.dtype in INTEGERS and len(operand.shape) <= 1:
-        return operand.array.numpy().astype(object)
+        return operand.array.numpy().astype(object) if math.prod(operand.shape) <= LISTED else None
     if isinstance(operand, Value) and operand.dtype == "size":
         return scalar(operand)
     return None

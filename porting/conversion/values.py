@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from porting.errors import PortingError
 from torch_towers.formats.byte_strings import string
 from torch_towers.graph.dtypes import dtype_name
 from torch_towers.graph.graph import Size
+
+LISTED = 1 << 20
+"""Elements: a constant of more is no list of sizes, axes or names, and is not made one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,14 @@ class Constant:
         return tuple(self.array.shape)
 
     def python(self) -> Any:
-        """The value as (nested lists of) Python numbers or bytes."""
+        """The value as (nested lists of) Python numbers or bytes. Errors: `PortingError` where it has more than `LISTED` elements."""
+        self.require_at_most(LISTED)
         return self.array.tolist()
+
+    def require_at_most(self, elements: int) -> None:
+        """Errors: `PortingError` where it has more: one value of the file may stand for a shape of any size."""
+        if math.prod(self.shape) > elements:
+            raise PortingError(f"an operand of shape {list(self.shape)} is too large to be read at port time")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

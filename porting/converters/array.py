@@ -30,7 +30,7 @@ def items_of(t: Emit, operand: Any) -> list[Any]:
     if len(found) != 1 or found[0] is not operand or (isinstance(operand, Value) and operand.dtype == "size"):
         return list(found)
     if isinstance(operand, Constant):
-        return operand.array.reshape(-1).tolist()
+        return operand.array.reshape(-1).tolist()  # `as_dimensions` takes none that is long
     if not _has_length(operand):
         raise PortingError(f"{t.scope!r}: how many numbers {operand.ref!r} holds is only known at run time")
     shape: Any = operand.shape

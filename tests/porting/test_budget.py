@@ -207,6 +207,29 @@ def test_what_would_be_very_large_is_not_computed_at_port_time(tmp_path: Path, o
     assert folded(tmp_path, nodes, "y", dtype)
 
 
+LONG = const("long", np.int32(1), [1 << 40])
+LISTS: dict[str, list[Any]] = {
+    "StridedSlice": [node("y", "StridedSlice", "x", "long", "long", "long", Index="int32", **T)],
+    "StridedSlice of one step": [const("one", np.int32([1])), node("y", "StridedSlice", "x", "long", "long", "one", Index="int32", **T)],
+    "Reshape": [node("y", "Reshape", "x", "long", Tshape="int32", **T)],
+    "Transpose": [node("y", "Transpose", "x", "long", Tperm="int32", **T)],
+    "Slice": [node("y", "Slice", "x", "long", "long", Index="int32", **T)],
+    "Tile": [node("y", "Tile", "x", "long", Tmultiples="int32", **T)],
+    "Sum": [node("y", "Sum", "x", "long", Tidx="int32", **T)],
+    "Fill": [const("zero", np.float32(0)), node("y", "Fill", "long", "zero", index_type="int32", **T)],
+    "BroadcastTo": [node("y", "BroadcastTo", "x", "long", Tidx="int32", **T)],
+    "ReverseV2": [node("y", "ReverseV2", "x", "long", Tidx="int32", **T)],
+    "Split": [const("axis", np.int32(0)), node("y", "SplitV", "x", "long", "axis", num_split=1, Tlen="int32", **T)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", LISTS)
+def test_a_list_of_sizes_or_axes_is_not_of_any_length(tmp_path: Path, op: str) -> None:
+    """One value in the file stands for 2^40."""
+    save(tmp_path, [LONG, *LISTS[op]], {"y": ("float32", "y:0")})
+    assert "[1099511627776]" in ported(tmp_path)
+
+
 def test_shapes_that_are_squared_are_refused(tmp_path: Path) -> None:
     shape = [node("s", "Shape", "x", T="float32", out_type="int64"), const("zero", np.int32([0])),
              node("n0", "Prod", "s", "zero", T="int64", Tidx="int32", keep_dims=True)]  # fmt: skip
