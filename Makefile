@@ -1,13 +1,13 @@
-# make demo    ports the demo's two SavedModels, checks the numbers against TensorFlow's, and answers queries
-# make test    sets everything up and runs the tests        make lint    ruff and pyright
-# make test-without-tensorflow  the tests again, without TensorFlow and without native code
-# make test-older-processors    what computes with numbers again, with the instructions that older processors have
-# make test-sanitized           the native code's tests again, with gcc's sanitizers inside it
+# make demo    ports the demo's two SavedModels, compares them with TensorFlow and runs queries
+# make test    sets up the environment and runs the tests        make lint    ruff and pyright
+# make test-without-tensorflow  the tests without TensorFlow and without native code
+# make test-older-processors    the numerical tests with the instruction sets of older processors
+# make test-sanitized           the native code's tests with gcc's sanitizers
 # make corpus  ports every SavedModel in $(TORCH_TOWERS_CORPUS) and prints a table
-# make fuzz    looks for bytes that a reader does not survive, guided by coverage, for an hour (FUZZ_SECONDS=60: a minute)
-# make bench   compares speed with TensorFlow's on every tower that the tests build, quiet and busy, and with ONNX Runtime's
-# make bench-device  the towers on a GPU: whole, encoder alone, compiled, beside what the device can do at most
-# make bench-bulk  the commands on a million generated rows (ROWS=20000: in two minutes), killed and resumed: speed, memory, every row once
+# make fuzz    coverage-guided fuzzing of the readers, for an hour (FUZZ_SECONDS=60: a minute)
+# make bench   compares speed with TensorFlow on every tower that the tests build, idle and busy, and with ONNX Runtime
+# make bench-device  the towers on a GPU: whole, encoder alone, compiled, and the device's limits
+# make bench-bulk  the commands on a million generated rows (ROWS=20000: two minutes), killed and resumed: speed, memory, completeness
 
 CC := gcc
 PYTHON ?= python3.11
@@ -47,8 +47,8 @@ test-older-processors: .venv-runtime/.installed
 	TORCH_TOWERS_NATIVE=c ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
 		.venv-runtime/bin/python -m pytest -n 2 --dist loadfile $(NUMBERS)
 
-# The native code again, with AddressSanitizer and UndefinedBehaviorSanitizer inside: a read past an end stops the tests.
-# Python itself has none, so their library is loaded before it; leaks are not looked for, since Python keeps what it likes.
+# The native code under AddressSanitizer and UndefinedBehaviorSanitizer: an out-of-bounds read fails the tests.
+# Python itself is not instrumented, so the sanitizer libraries are preloaded; leak detection is off, since Python keeps memory.
 SANITIZER = $(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)
 test-sanitized: .venv-runtime/.installed
 	@for library in $(SANITIZER); do test -f $$library || { echo "$$library: gcc's sanitizers are needed here (libasan, libubsan)"; exit 1; }; done

@@ -1,1 +1,1 @@
-"""Speed, measured side by side with TensorFlow and ONNX Runtime: `make bench`."""
+"""Speed compared with TensorFlow and ONNX Runtime: `make bench`."""

@@ -1,9 +1,10 @@
-"""The commands for whole files on generated rows: rows per second, memory, and whether every row is there once after kills.
+"""Bulk commands on generated rows: throughput, memory, and completeness after kills.
 
 python -m benchmarks.bulk [--rows 1000000] [--kills 3] [--json FILE]
 
-Embeds Parquet, CSV and Vertex training pairs as Parquet, .npy and Vector Search files, killed by SIGKILL at random moments and resumed;
-embeds once more on a local Ray, which must give the same bytes; then searches and scores what was written.
+Embeds Parquet, CSV and Vertex training pairs to Parquet, .npy and Vector Search files, killed by SIGKILL at random
+moments and resumed. Embeds once more on a local Ray, which must write the same bytes. Then searches and scores the
+output.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "checkpoints" / "packages"
 LIMIT_MB = 1500
-TRIES = 20  # of a job that is over before it can be killed
+TRIES = 20  # for a job that finishes before it can be killed
 QUERIES = ["edit photos", "play chess", "compress files"]
-SAMPLE = 997  # of the rows of Vector Search's files every so many are compared number by number
+SAMPLE = 997  # one in this many rows of Vector Search's files is compared number by number
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one command did. `memory_mb`: the most that its process held; with Ray, that all its processes held together."""
+    """The result of one command. `memory_mb`: the peak of its process; with Ray, the total of all its processes."""
 
     name: str
     rows: int
@@ -61,7 +62,7 @@ class Step:
 
 
 def generate(path: Path, rows: int, seed: int = 0) -> None:
-    """Rows for the demo's candidate tower: real descriptions with words of others mixed in, so that few are equal."""
+    """Rows for the demo's candidate tower: real descriptions mixed with words of others, so that few are equal."""
     with (ROOT / "examples/packages/packages.tsv").open(encoding="utf-8") as file:
         known = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     words = [word for row in known for word in row["description"].split()]
@@ -114,7 +115,7 @@ def as_pairs(items: Path, path: Path) -> None:
 
 
 class Process:
-    """A command under watch: its seconds, and the most memory that it held (Linux)."""
+    """A monitored command: its seconds and peak memory (Linux)."""
 
     def __init__(self, arguments: Sequence[str], *, output: Path | None = None, tree: bool = False) -> None:
         self.seconds = self.memory_mb = 0.0
@@ -135,7 +136,7 @@ class Process:
             time.sleep(0.25 if tree else 0.02)
 
     def end(self) -> int:
-        """Waits; the exit status."""
+        """Waits and returns the exit status."""
         for _ in self.wait:
             pass
         return self._process.returncode
@@ -145,7 +146,7 @@ class Process:
 
 
 def status(pid: int | str) -> dict[str, float]:
-    """The process's numbers, sizes in MB."""
+    """The process's memory statistics, in MB."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:  # it has ended
@@ -155,7 +156,7 @@ def status(pid: int | str) -> dict[str, float]:
 
 
 def together(pid: int) -> float:
-    """The memory of a process and of all that it started, in MB, what they share counted once (PSS)."""
+    """The memory of a process and its descendants in MB, with shared pages counted once (PSS)."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -177,7 +178,7 @@ def together(pid: int) -> float:
 
 
 class Bench:
-    """The commands on one set of rows, in a folder of their own."""
+    """The commands on one set of rows, in their own folder."""
 
     def __init__(self, folder: Path, checkpoint: Path, rows: int, kills: int, seed: int) -> None:
         self.folder, self.checkpoint, self.rows, self.kills = folder, checkpoint, rows, kills
@@ -192,7 +193,7 @@ class Bench:
         print(row_of(step), flush=True)
 
     def embed(self, name: str, source: Path, output: Path, *options: str, kills: int = 0, ray: bool = False) -> Step:
-        """`torch-towers embed`, killed and begun again until it comes to its end."""
+        """`torch-towers embed`, killed and restarted until it finishes."""
         command = ["embed", str(self.checkpoint), "--tower", "candidate", "--input", str(source), "--output", str(output),
                    "--id-column", "sku", "--rows-per-part", str(self.rows_per_part), "--quiet", *options]  # fmt: skip
         job = output.with_name(output.name + ".job")
@@ -200,7 +201,7 @@ class Bench:
         for _ in range(TRIES):
             if step.kills == kills or kills > 1:
                 break
-            for folder in (output, job):  # it was done before the kill came: once more from nothing, and without delay
+            for folder in (output, job):  # it finished before the kill: start over without delay
                 shutil.rmtree(folder, ignore_errors=True)
             step = self._killed(name, command, job / "manifest.jsonl", kills, ray, delay=False)
         return step
@@ -208,7 +209,7 @@ class Bench:
     def _killed(
         self, name: str, command: list[str], manifest: Path, kills: int, ray: bool, *, delay: bool = True
     ) -> Step:
-        """The job with its kills, each some time behind a part in its share of the parts, or without `delay` as soon as it began."""
+        """The job with its kills, each some time after a part in its share of the parts, or at once without `delay`."""
         parts = -(-self.rows // self.rows_per_part)
         seconds = most = 0.0
         killed = 0
@@ -230,7 +231,7 @@ class Bench:
         return Step(name, self.rows, seconds, most, killed, ended == 0 and (not kills or killed > 0), not ray)
 
     def command(self, name: str, rows: int, *arguments: str) -> tuple[Step, Path]:
-        """Another command, and the file with what it printed."""
+        """Runs another command; returns its result and the file with its output."""
         shown = self.folder / "shown"
         process = Process([arguments[0], str(self.checkpoint), *arguments[1:]], output=shown)
         ended = process.end()
@@ -281,7 +282,7 @@ class Bench:
             self.add(self.command(name, 0, name)[0])
 
     def run_searches(self, whole: Path, npy: Path, vectors: np.ndarray[Any, Any]) -> None:
-        """search and similarity on what embed wrote, in the files and in an index."""
+        """search and similarity on embed's output, in files and in an index."""
         from torch_towers import load
 
         towers = load(self.checkpoint)
@@ -301,7 +302,7 @@ class Bench:
     # -- checks -----------------------------------------------------------------------------------------------------------
 
     def in_order(self, found: Sequence[Any]) -> bool:
-        """Every row once, where it stood in the input."""
+        """Checks that every row is present once, in input order."""
         return list(found) == ids(0, self.rows)
 
     def npy_is(self, folder: Path, vectors: np.ndarray[Any, Any]) -> bool:
@@ -345,18 +346,18 @@ class Bench:
 
 
 def checked(step: Step, right: bool) -> Step:
-    """The step, right if `right`."""
+    """The step with its verdict."""
     return Step(**{**asdict(step), "right": right})
 
 
 def vectors_of(folder: Path) -> np.ndarray[Any, Any]:
-    """What embed wrote as Parquet."""
+    """The embeddings in embed's Parquet output."""
     column = pq.read_table(folder, columns=["embedding"])["embedding"].combine_chunks()
     return np.array(column.flatten()).reshape(len(column), -1)
 
 
 def same_files(one: Path, other: Path) -> bool:
-    """The same files with the same bytes."""
+    """Whether both folders have the same files with the same bytes."""
     names = sorted(path.name for path in one.iterdir())
     if names != sorted(path.name for path in other.iterdir()):
         return False
@@ -368,7 +369,7 @@ def same_vector(found: Sequence[float], wanted: np.ndarray[Any, Any]) -> bool:
 
 
 def best_are(shown: Path, scores: np.ndarray[Any, Any]) -> bool:
-    """The results have the ten best scores, and each id its score."""
+    """Whether the results have the ten best scores, and each id its score."""
     lines = [json.loads(line) for line in shown.read_text().splitlines()]
     for line, row in zip(lines, scores, strict=True):
         hits = line["results"]
@@ -395,13 +396,13 @@ def row_of(step: Step) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table; exit status 1 where a row is missing or twice, bytes differ, or memory was over the limit."""
+    """Prints the table; exit status 1 if a row is missing or duplicated, bytes differ, or memory exceeds the limit."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--kills", type=int, default=3)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the demo's")
-    options.add_argument("--no-ray", action="store_true", help="leave Ray out")
+    options.add_argument("--no-ray", action="store_true", help="skip Ray")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     given = options.parse_args(arguments)
     ray = not given.no_ray and importlib.util.find_spec("ray") is not None

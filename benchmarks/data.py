@@ -1,4 +1,4 @@
-"""The rows that every engine gets: plain Python and numpy, the same in each process, without TensorFlow."""
+"""The input rows for all engines: plain Python and numpy, equal in each process, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def examples(count: int) -> Columns:
 
 
 def words(count: int) -> Columns:
-    """Queries of one to twelve words: most are short, as those of people are."""
+    """Queries of one to twelve words, mostly short like real ones."""
     pick = random.Random(count)
     texts = [row["description"].split() or ["tool"] for row in _taken(packages(), count)]
     return {"text": [" ".join(pick.choices(text, k=min(pick.randint(1, 12), pick.randint(1, 12)))) for text in texts]}
 
 
 def histories(count: int) -> Columns:
-    """The items of a user's history, 0 to 50 and 0 behind them, and two features of the user."""
+    """A user's history of 0 to 50 items, padded with 0, and two features of the user."""
     pick = np.random.default_rng(count)
     lengths = pick.integers(0, HISTORY + 1, (count, 1))
     items = pick.integers(1, ITEMS, (count, HISTORY))
@@ -94,7 +94,7 @@ def histories(count: int) -> Columns:
 
 
 def floats(count: int) -> Columns:
-    """A hundred floats a row, as a numpy array."""
+    """A hundred floats per row, as a numpy array."""
     return {"x": np.random.default_rng(count).standard_normal((count, 100), dtype=np.float32)}
 
 
@@ -112,11 +112,11 @@ INPUTS: dict[str, Callable[[int], Columns]] = {
     "bigru": words,
     "history": histories,
 }
-"""What each tower takes."""
+"""The inputs of each tower."""
 
 
 def _example(row: dict[str, Any]) -> bytes:
-    """One tf.Example, written by hand, since the engines that read it are what is measured. Source: example.proto."""
+    """One tf.Example, encoded by hand, since its readers are being measured. Source: example.proto."""
     return _field(
         1, b"".join(_field(1, _field(1, key.encode()) + _field(2, _feature(value))) for key, value in row.items())
     )

@@ -1,7 +1,7 @@
 """The towers on a GPU: `python -m benchmarks.device`, a table and JSON. `--device cpu` tries it without one.
 
-Of each tower, number of rows and dtype: the whole call from Python columns to a numpy array; its part on the host; the encoder alone
-on tensors that lie on the device, as it is and compiled; and the least time that the device's arithmetic and memory allow.
+For each tower, number of rows and dtype: the whole call from Python columns to a numpy array; its host part; the
+encoder alone on tensors on the device, eager and compiled; and the roofline of the device's arithmetic and memory.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from torch_towers.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MODES = ("default", "reduce-overhead", "max-autotune")
-NO_DEVICE = "no CUDA device is here, so nothing was measured: try the benchmark itself with --device cpu"
+NO_DEVICE = "there is no CUDA device, so nothing was measured: try the benchmark itself with --device cpu"
 HEADER = "tower, dtype, rows, `encode` ms, host's part ms, encoder ms, compiled ms, least ms, bound by, reached, off CPU's by"
 
 
 def checkpoint(tower: str, folder: Path) -> Path:
-    """The tower's checkpoint, ported anew where its SavedModel is there; one that was ported elsewhere serves without TensorFlow."""
+    """The tower's checkpoint, ported again if its SavedModel exists; one ported elsewhere works without TensorFlow."""
     source, target = saved_model(folder, tower), folder / f"{tower.replace(' ', '_')}.port"
     if source.exists():
         return port(source, target)
@@ -57,7 +57,7 @@ def loaded(path: Path) -> Tower:
 
 
 def timed(run: Callable[[], Any], device: torch.device, options: argparse.Namespace) -> list[float]:
-    """Milliseconds of a call, once for each round: calls one after the other, with nothing left to do before and after."""
+    """Milliseconds per call in each round: consecutive calls between synchronizations."""
 
     def calls(count: int) -> float:
         synchronize(device)
@@ -79,13 +79,13 @@ def spread(times: list[float]) -> dict[str, float]:
 
 
 def on_host(tower: Tower, columns: data.Columns, rows: int, batch_size: int) -> None:
-    """What `encode` does before the device can begin: reads and preprocesses batch by batch."""
+    """The work of `encode` before the device can start: reading and preprocessing, batch by batch."""
     for start in range(0, rows, batch_size):
         tower.preprocess({name: value[start : start + batch_size] for name, value in columns.items()})
 
 
 def compiled(tower: Tower, inputs: dict[str, Any], mode: str) -> Callable[[], Any]:
-    """The encoder compiled for these shapes, and run once."""
+    """The encoder compiled for these shapes and warmed up."""
     torch.compiler.reset()
     encoder: Any = torch.compile(tower.encoder, dynamic=False, mode=mode)
     encoder(**inputs)
@@ -93,7 +93,7 @@ def compiled(tower: Tower, inputs: dict[str, Any], mode: str) -> Callable[[], An
 
 
 def measure(tower: Tower, columns: data.Columns, rows: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The times of one tower for one batch, and what it cannot do without."""
+    """The times of one tower for one batch, and its roofline."""
     size = options.batch_size
 
     def time_of(run: Callable[[], Any]) -> dict[str, float]:
@@ -110,13 +110,13 @@ def measure(tower: Tower, columns: data.Columns, rows: int, options: argparse.Na
         try:
             with torch.no_grad():
                 found["compiled"] = time_of(compiled(tower, inputs, options.compiled))
-        except Exception as error:  # a compiler that is missing or fails: the rest is worth measuring
+        except Exception as error:  # a missing or failing compiler: measure the rest
             found["compiled"] = {"error": f"{type(error).__name__}: {error}"[:500]}
     return {**found, "least": least_of(tower.encoder, inputs)}
 
 
 def against(found: dict[str, Any], limits: Limits) -> dict[str, Any]:
-    """The roofline beside the encoder's time; the share that it reaches. Nothing where the products were not counted."""
+    """Compares the encoder's time with the roofline; empty if its products were not counted."""
     least: Least = found.pop("least")
     if math.isinf(least.multiplications):
         return {**found, "least": None}
@@ -126,7 +126,7 @@ def against(found: dict[str, Any], limits: Limits) -> dict[str, Any]:
 
 
 def apart(tower: Tower, expected: np.ndarray, columns: data.Columns) -> float:
-    """How far the embeddings are from those of the CPU in float32, at most."""
+    """The maximum distance of the embeddings from the CPU's in float32."""
     return float(np.abs(tower.encode(columns, convert_to_numpy=True).astype(np.float32) - expected).max())
 
 
@@ -157,7 +157,7 @@ def rows_of(
 def results(
     tower: str, path: Path, dtype: str, limits: Limits, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
-    """The rows, printed as they are measured; a reason in the place of those whose numbers do not fit float16."""
+    """The rows, printed as they are measured; a reason in place of those whose numbers do not fit float16."""
     try:
         for one in rows_of(tower, path, dtype, limits, options):
             print(row(one), flush=True)
@@ -168,7 +168,7 @@ def results(
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where this is measured."""
+    """Describes the machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "device": name, "cpu": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0],
@@ -177,13 +177,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """TensorFloat-32, which keeps 10 bits of float32's 23: torch's convolutions use it unless told not to."""
+    """Sets TensorFloat-32, which has 10 mantissa bits instead of 23: torch's convolutions use it by default."""
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="The towers on a GPU, beside what it can do at most.")
+    parser = argparse.ArgumentParser(description="The towers on a GPU, compared with its limits.")
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"), help="cuda, cuda:1, ..., cpu")
     parser.add_argument("--towers", nargs="*", default=list(data.INPUTS), help="some of: " + ", ".join(data.INPUTS))
     parser.add_argument("--batches", nargs="*", type=int, default=list(BATCHES))
@@ -192,9 +192,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tf32", action="store_true", help="allow TensorFloat-32 for float32")
     parser.add_argument("--batch-size", type=int, default=1024, help="of `encode`")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.15, help="of each round")
+    parser.add_argument("--seconds", type=float, default=0.15, help="seconds per round")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "torch_towers_benchmarks")
-    parser.add_argument("--json", type=Path, help="where the numbers go")
+    parser.add_argument("--json", type=Path, help="output file for the numbers")
     options = parser.parse_args(arguments)
     if options.device.type not in ("cuda", "cpu"):
         parser.error(f"--device {options.device} is neither a CUDA device nor the CPU, which are what towers run on")

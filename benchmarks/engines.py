@@ -1,4 +1,4 @@
-"""One engine for many towers, in a process of its own: reads requests, a JSON line each, and answers with seconds.
+"""One engine for many towers, in a separate process: reads JSON requests, one per line, and answers with seconds.
 
 python -m benchmarks.engines torch_towers FOLDER
 """
@@ -19,7 +19,7 @@ from benchmarks.produced import Produced, written
 
 Run = Callable[[Any], Any]
 Ways = dict[str, Run]
-"""What is measured of a tower: "call", every output of all rows at once, and "encode", the embedding in batches."""
+"""The measured calls of a tower: "call", every output of all rows at once, and "encode", the embedding in batches."""
 
 
 def torch_towers_ways(tower: Produced, folder: Path) -> Ways:
@@ -35,12 +35,12 @@ def torch_towers_ways(tower: Produced, folder: Path) -> Ways:
         if port.embedding:
             ways["encode"] = lambda columns: port.encode(columns, convert_to_numpy=True)
     except InputError:
-        pass  # no output of it is the embedding
+        pass  # no output is the embedding
     return ways
 
 
 def tensorflow_ways(tower: Produced, folder: Path) -> Ways:
-    """What `tf.saved_model.load` gives."""
+    """The function that `tf.saved_model.load` returns."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers its ops
 
@@ -59,7 +59,7 @@ def tensorflow_ways(tower: Produced, folder: Path) -> Ways:
 
 
 def _matched(named: dict[str, Any], columns: Any) -> dict[str, Any]:
-    """The specs by the names of the columns; the columns of one input may call it anything."""
+    """Matches specs to columns by name; with one input, the names may differ."""
     return dict(zip(columns, named.values(), strict=True)) if len(named) == 1 else named
 
 
@@ -84,7 +84,7 @@ ENGINES: dict[str, Callable[[Produced, Path], Ways]] = {
 
 
 def port_folder(tower: Produced, folder: Path) -> Path:
-    """Where the checkpoint of a tower lies, and its rows beside it."""
+    """The folder of a tower's checkpoint, with its rows beside it."""
     return folder / "ports" / tower.name.replace(" ", "_")
 
 
@@ -116,7 +116,7 @@ def timed(run: Run, columns: Any, repeats: int, clock: str) -> list[float]:
 
 def main(engine: str, folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes elsewhere
+    os.dup2(2, 1)  # redirects what libraries print
     towers = {tower.name: tower for tower in written(folder)}
     opened, ways, columns, count = "", {}, None, 0
     for line in sys.stdin:

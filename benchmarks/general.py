@@ -1,8 +1,9 @@
-"""Every tower that the test run builds, beside TensorFlow: `python -m benchmarks.general`, a table of cells, the lowest, and JSON.
+"""Every tower that the tests build, compared with TensorFlow: `python -m benchmarks.general`, a table of cells, the
+lowest, and JSON.
 
-A cell is a tower, a number of rows and a way (the whole call, or `encode` in its batches), from Python data to numpy. Both engines
-are processes of their own that take turns. `--busy` burns one core beside them; `--cpus N` lets both run on N of the processors.
-On a machine that others use, `--cpus 1 --clock processor` compares what the two compute.
+A cell is a tower, a number of rows and a call (the whole call, or `encode` in batches), from Python data to numpy. Both
+engines run in separate processes that take turns. `--busy` keeps one core busy; `--cpus N` restricts both to N
+processors. On a shared machine, `--cpus 1 --clock processor` compares the CPU time of the two.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.produced import HELD_OUT, Produced, written
 from benchmarks.run import BATCHES, QUIET, processor
 
 LONGEST = 4.0
-"""Seconds: a size at which a call would take longer, by the size before it, is left out."""
+"""Seconds: sizes whose call would take longer, extrapolated from the previous size, are skipped."""
 TOO_LARGE = {"brute force": 1024}
 """TensorFlow's index holds the scores of all candidates for all queries at once: 6.5 GB for 16,384 queries."""
 
@@ -39,7 +40,7 @@ class RefusedError(Exception):
 
 
 class Engine:
-    """A worker process for all towers: `engine.ask(...)` gives its answer."""
+    """A worker process for all towers: `engine.ask(...)` returns its answer."""
 
     def __init__(self, kind: str, folder: Path, log: Path) -> None:
         self._log = log.open("w")
@@ -65,7 +66,7 @@ class Engine:
 
 
 def port(tower: Produced, folder: Path) -> str | None:
-    """Ports a tower and draws its rows; why not, where it cannot be ported."""
+    """Ports a tower and draws its rows; returns the reason if it cannot be ported."""
     from benchmarks.rows import pool_of
     from porting.errors import PortingError
     from porting.saved_model import read
@@ -91,10 +92,10 @@ def port(tower: Produced, folder: Path) -> str | None:
 def measure(
     engines: dict[str, Engine], tower: str, rows: int, ways: Sequence[str], options: Any
 ) -> dict[str, list[float]]:
-    """Seconds of every call, by what was called: "tensorflow", and each way of the port."""
+    """Seconds of every call, by engine: "tensorflow", and each call of the port."""
     turns = [("tensorflow", "tensorflow", "call"), *((way, "torch_towers", way) for way in ways)]
     repeats: dict[str, int] = {}
-    for name, engine, way in turns:  # warms up as well
+    for name, engine, way in turns:  # warm-up
         once = min(engines[engine].ask(tower=tower, rows=rows, way=way, repeats=2, clock=options.clock)) or 1e-6
         repeats[name] = max(1, min(200, int(options.seconds / once)))
     found: dict[str, list[float]] = {name: [] for name in repeats}
@@ -107,7 +108,7 @@ def measure(
 
 
 def cells(tower: Produced, engines: dict[str, Engine], options: Any) -> Iterator[dict[str, Any]]:
-    """What was measured of a tower, size by size."""
+    """The measurements of a tower, size by size."""
     ways = [way for way in engines["torch_towers"].ask(tower=tower.name) if way in options.ways]
     engines["tensorflow"].ask(tower=tower.name)
     last = 0.0
@@ -131,7 +132,7 @@ def mean(ratios: Sequence[float]) -> float:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> list[str]:
-    """The geometric means, the shares, the lowest cells, and the towers that were left out of tuning beside their families."""
+    """The geometric means, the shares, the lowest cells, and the held-out towers beside their families."""
     lines = [
         "",
         "| | cells | geometric mean | below 1.0 | at 1.5 or more | p99 over the median, worst |",
@@ -144,7 +145,7 @@ def summary(found: Sequence[dict[str, Any]]) -> list[str]:
             low, high = (sum(test) / len(ratios) for test in ([r < 1 for r in ratios], [r >= 1.5 for r in ratios]))
             worst = max(cell["p99"] for cell in some)
             lines.append(f"| {name} | {len(ratios)} | {mean(ratios):.2f} | {low:.0%} | {high:.0%} | {worst:.1f} |")
-    lines += ["", "| family | geometric mean | left out of tuning | its mean |", "| --- | ---: | --- | ---: |"]
+    lines += ["", "| family | geometric mean | held out of tuning | its mean |", "| --- | ---: | --- | ---: |"]
     for family in dict.fromkeys(cell["family"] for cell in found):
         some = [cell for cell in found if cell["family"] == family]
         out = [cell["ratio"] for cell in some if cell["tower"] in HELD_OUT]
@@ -164,7 +165,7 @@ def summary(found: Sequence[dict[str, Any]]) -> list[str]:
 
 @contextlib.contextmanager
 def busy(on: bool) -> Iterator[None]:
-    """One core burned by another process meanwhile."""
+    """Keeps one core busy in another process."""
     if not on:
         yield
         return
@@ -177,19 +178,19 @@ def busy(on: bool) -> Iterator[None]:
 
 
 def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Every tower of the test run beside TensorFlow.")
+    parser = argparse.ArgumentParser(description="Every tower that the tests build, compared with TensorFlow.")
     parser.add_argument("--towers", nargs="*", default=[""], help="parts of names: only these")
     parser.add_argument("--batches", nargs="*", type=int, default=list(BATCHES))
     parser.add_argument("--ways", nargs="*", default=["call", "encode"])
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=0.05, help="of each way in each round")
+    parser.add_argument("--seconds", type=float, default=0.05, help="seconds per call and round")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "torch_towers_benchmarks")
-    parser.add_argument("--busy", action="store_true", help="burn one core beside both engines")
-    parser.add_argument("--cpus", type=int, help="let both engines run on that many processors")
+    parser.add_argument("--busy", action="store_true", help="keep one core busy meanwhile")
+    parser.add_argument("--cpus", type=int, help="restrict both engines to that many processors")
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall",
-                        help="processor: the time of all threads together, which other processes change least")  # fmt: skip
-    parser.add_argument("--keep", action="store_true", help="measure the ports and rows of the run before")
-    parser.add_argument("--json", type=Path, help="where the numbers go")
+                        help="processor: CPU time of all threads, which other processes affect least")  # fmt: skip
+    parser.add_argument("--keep", action="store_true", help="reuse the ports and rows of the previous run")
+    parser.add_argument("--json", type=Path, help="output file for the numbers")
     return parser.parse_args(arguments)
 
 

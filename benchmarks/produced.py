@@ -1,7 +1,7 @@
-"""Every tower that is measured by `python -m benchmarks.general`: those of the test run's producers, and the eight of this folder.
+"""Every tower measured by `python -m benchmarks.general`: those of the tests' producers, and the eight of this folder.
 
-`python -m benchmarks.produced FOLDER` writes their SavedModels, those that are missing. A process of its own: it imports TensorFlow.
-A tower that the producers begin to write is measured from then on.
+`python -m benchmarks.produced FOLDER` writes the missing SavedModels, in a separate process, since it imports
+TensorFlow. New towers of a producer are measured automatically.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FAMILIES = {
     "ids": ("tfrs ids", "root_call", "module-", "query_tower", "two_signatures-user", "variables", "merlin"),
     "features": ("features", "packages candidate", "lookups", "dense_features", "vertex_tower", "ranking"),
     "text": ("packages query", "texts", "candidate_tower", "two_signatures-movie", "hub_1", "towers", "hashed_ngrams"),
-    "tokenizers": ("sentencepiece", "wordpiece", "fast_bert"),
+    "tokenizers": ("sentencepiece", "wordpiece", "fast_bert", "script_words"),
     "numbers": ("mlp", "numbers", "tensors", "einsums", "several_graphs", "control_flow"),
     "sequences": ("attentions", "sequences"),
     "images": ("images", "convolutions"),
@@ -31,18 +31,19 @@ FAMILIES = {
         "streaming",
     ),
 }
-"""Of each family the beginnings or ends of its towers' names."""
+"""The families, by prefix or suffix of their towers' names."""
 HELD_OUT = (
-    "variables", "vertex_tower", "hub_1", "fast_bert", "saved_numbers", "layers of tf_keras attentions",
+    "variables", "vertex_tower", "hub_1", "script_words", "saved_numbers", "layers of tf_keras attentions",
     "layers of tf_keras convolutions",
     "examples", "streaming",
 )  # fmt: skip
-"""One of each family that nothing was tuned on: what the others gained, it should have gained too."""
+"""One tower of each family on which nothing was tuned: it should have gained as much as the others."""
 LAYERS = ("tensors", "lookups", "texts", "towers", "einsums", "attentions", "convolutions", "sequences")
 
 
 class Produced(NamedTuple):
-    """One entry of one SavedModel. `own`: its rows are those of `benchmarks/data.py`; else they are made from its graph."""
+    """One entry of one SavedModel. `own`: its rows come from `benchmarks/data.py`; otherwise they are generated from
+    its graph."""
 
     name: str
     folder: str
@@ -60,7 +61,7 @@ class Produced(NamedTuple):
 
 
 def written(folder: Path) -> list[Produced]:
-    """The towers whose SavedModels lie in `folder`, as `main` has listed them."""
+    """The towers whose SavedModels are in `folder`, as listed by `main`."""
     found = [Produced(*item) for item in json.loads((folder / "towers.json").read_text())]
     return [item._replace(tags=item.tags and tuple(item.tags)) for item in found]
 

@@ -1,4 +1,4 @@
-"""Roofline: the least time that an encoder can take on a device, from what it must multiply, read and write."""
+"""The roofline: the minimum time of an encoder on a device, by its FLOPs and memory traffic."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch_towers.program.cost import each, multiplications
 from torch_towers.program.program import Program
 
 _SIDES = {"cuda": (2048, 4096, 8192), "cpu": (512, 1024)}
-_COPIED = {"cuda": 1 << 30, "cpu": 1 << 26}  # bytes, more than caches hold
+_COPIED = {"cuda": 1 << 30, "cpu": 1 << 26}  # bytes, larger than caches
 _TRIES = 5
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device can do with numbers of one kind, measured: multiplications (each with its addition) and bytes a second."""
+    """The measured limits of a device for one dtype: multiply-adds and bytes per second."""
 
     multiplications: float
     bytes: float
@@ -31,31 +31,31 @@ class Limits:
 
 @dataclass(frozen=True)
 class Least:
-    """What one run cannot do without."""
+    """The minimum work of one run."""
 
     multiplications: float
-    """Of products of matrices; infinite where the graph has a kind of product that is not counted."""
+    """Of matrix products; infinite if the graph has products that are not counted."""
     bytes: int
-    """The weights touched, once each (of an embedding's table the rows that are asked for), the inputs and the outputs."""
+    """The weights, once each (of an embedding table the used rows), the inputs and the outputs."""
 
     def seconds(self, limits: Limits) -> float:
-        """The longer of the two: arithmetic and memory can work at the same time."""
+        """The maximum of both: arithmetic and memory can overlap."""
         return max(self.multiplications / limits.multiplications, self.bytes / limits.bytes)
 
     def bound(self, limits: Limits) -> str:
-        """Which of the two that is."""
+        """Which of the two is the maximum."""
         arithmetic = self.multiplications / limits.multiplications
         return "arithmetic" if arithmetic > self.bytes / limits.bytes else "memory"
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def limits_of(device: torch.device, dtype: torch.dtype) -> Limits:
-    """The best rates of a product of square matrices and of a copy in the device's memory."""
+    """The best rates of a square matmul and of a copy in the device's memory."""
     with torch.inference_mode():
         return Limits(
             max(_product_rate(device, dtype, side) for side in _SIDES[device.type]), _copy_rate(device, dtype)
@@ -70,11 +70,11 @@ def _product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
 def _copy_rate(device: torch.device, dtype: torch.dtype) -> float:
     source = torch.ones(_COPIED[device.type] // dtype.itemsize, dtype=dtype, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / _shortest(lambda: target.copy_(source), device)  # read and written
+    return 2 * source.nbytes / _shortest(lambda: target.copy_(source), device)  # read and write
 
 
 def _shortest(run: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of the fastest try, after one that warms up."""
+    """Seconds of the fastest try, after a warm-up."""
     found: list[float] = []
     for _ in range(_TRIES + 1):
         synchronize(device)
@@ -86,7 +86,7 @@ def _shortest(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def least_of(encoder: Program, inputs: dict[str, Any]) -> Least:
-    """What a run of `encoder` over `inputs` cannot do without, counted by running it node by node."""
+    """The minimum work of a run of `encoder` over `inputs`, counted by running it node by node."""
     total, weights, env = 0.0, _Weights(), dict(inputs)
     with torch.inference_mode():
         for node, env in each(encoder, inputs):
@@ -100,7 +100,7 @@ def least_of(encoder: Program, inputs: dict[str, Any]) -> Least:
 
 
 class _Weights:
-    """The weights that a run touches: several nodes may read the same."""
+    """The weights that a run uses, deduplicated."""
 
     def __init__(self) -> None:
         self._whole: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Rows for a tower that nobody made rows for: drawn from those in the domain of its graph, as Python data."""
+"""Generates rows for a tower without hand-written ones, from the domain of its graph, as Python data."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from porting.components import component_of
+from porting.flat_graph.components import named_components
 
 Columns = dict[str, Any]
 Arrays = Mapping[str, Any]
 SEEDS = (1, 7, 13, 19)
-"""Seeds of `porting.samples` that give free inner axes the same length, 8."""
+"""Seeds of `porting.samples` that give dynamic inner axes the same length, 8."""
 
 
 def pool_of(port: Any) -> list[Arrays]:
-    """Batches in the domain of a ported tower, about 130 rows."""
+    """In-domain batches of a ported tower, about 130 rows."""
     from porting.samples import samples
 
     found = [samples.batches(port.tf_graph, port.model, seed=seed, inside=port.inside) for seed in SEEDS]
@@ -25,15 +25,15 @@ def pool_of(port: Any) -> list[Arrays]:
 
 
 def drawn(pool: Sequence[Arrays], count: int) -> Columns:
-    """`count` rows of a pool, the same in every process: numbers of rank 1 and strings as lists, others as arrays."""
-    names = set(pool[0])
+    """`count` rows of a pool, equal in every process: numbers of rank 1 and strings as lists, others as arrays."""
+    parts = named_components(pool[0])
     taken: Columns = {}
     for name in pool[0]:
-        kind = component_of(name, names)
+        kind = parts.get(name)
         if kind == "splits":
             continue
         if kind == "values":
-            offsets = next(other for other in names if component_of(other, names) == "splits")
+            offsets = next(other for other, part in parts.items() if part == "splits")
             rows = [row for batch in pool for row in np.split(batch[name], batch[offsets][1:-1])]
             lists = [rows[i] for i in _places(count, len(rows))]
             taken[name] = _plain(np.concatenate(lists))

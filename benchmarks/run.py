@@ -1,8 +1,8 @@
-"""torch_towers, TensorFlow and ONNX Runtime side by side: `python -m benchmarks.run`, a table and JSON.
+"""torch_towers, TensorFlow and ONNX Runtime compared: `python -m benchmarks.run`, a table and JSON.
 
-Each engine runs in a process of its own; they take turns within one run, so that what slows the machine slows all of them. A
-round gives every engine the same batch; the ratio of two engines is that of their medians, its spread the quartiles of the
-ratios round by round.
+Each engine runs in a separate process; they take turns within one run, so that disturbances affect all of them. Each
+round gives every engine the same batch; the ratio of two engines is that of their medians, its spread the quartiles of
+the ratios per round.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.towers import saved_model
 
 BATCHES = (1, 32, 1024, 16384)
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-QUIET["PYTHONDONTWRITEBYTECODE"] = ""  # installed packages are compiled
+QUIET["PYTHONDONTWRITEBYTECODE"] = ""  # installed packages have byte code
 QUIET["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "torch_towers_benchmarks" / "pycache")
 OTHERS = ("tensorflow", "onnxruntime")
 TOO_LARGE = {"brute force": 1024}
@@ -35,7 +35,7 @@ TOO_LARGE = {"brute force": 1024}
 
 
 class Engine:
-    """A worker process: `engine.ask(...)` gives its answer."""
+    """A worker process: `engine.ask(...)` returns its answer."""
 
     def __init__(self, kind: str, path: Path, tower: str) -> None:
         quiet = {"onnxruntime": subprocess.DEVNULL, "tensorflow": subprocess.DEVNULL}.get(kind)
@@ -63,7 +63,7 @@ class Engine:
 
 
 def port(source: Path, target: Path) -> Path:
-    """A checkpoint of the SavedModel, written anew: the porter may have changed."""
+    """A new checkpoint of the SavedModel: the porter may have changed."""
     from porting.saved_model import read
     from porting.tower import port_tower
     from torch_towers import Side, save_checkpoint
@@ -75,7 +75,7 @@ def port(source: Path, target: Path) -> Path:
 
 
 def onnx(source: Path, target: Path) -> Path | None:
-    """The tower as ONNX, or None where tf2onnx cannot convert it."""
+    """The tower as ONNX, or None if tf2onnx cannot convert it."""
     failed = target.with_suffix(".failed")
     if not target.exists() and not failed.exists():
         command = [
@@ -96,7 +96,7 @@ def onnx(source: Path, target: Path) -> Path | None:
 
 
 def engines_of(tower: str, folder: Path) -> dict[str, Engine]:
-    """The engines that can run a tower, started."""
+    """Starts the engines that can run a tower."""
     source = saved_model(folder, tower)
     name = tower.replace(" ", "_")
     paths = {"torch_towers": port(source, folder / f"{name}.port"), "tensorflow": source}
@@ -115,16 +115,16 @@ def engines_of(tower: str, folder: Path) -> dict[str, Engine]:
 
 
 def agree(engines: dict[str, Engine]) -> dict[str, float]:
-    """How far each engine's numbers are from torch_towers', at most, over 32 rows."""
+    """The maximum distance of each engine's numbers from torch_towers', over 32 rows."""
     answers = {kind: engine.ask(batch=32, answer=True) for kind, engine in engines.items()}
     ours = answers.pop("torch_towers")
     return {kind: float(np.abs(np.array(theirs) - np.array(ours)).max()) for kind, theirs in answers.items()}
 
 
 def measure(engines: dict[str, Engine], batch: int, rounds: int, seconds: float) -> dict[str, list[float]]:
-    """The median seconds of a call, for each engine and round; a round of an engine takes about `seconds`."""
+    """The median seconds per call, for each engine and round; a round of an engine takes about `seconds`."""
     repeats: dict[str, int] = {}
-    for kind, engine in engines.items():  # warms up as well
+    for kind, engine in engines.items():  # warm-up
         once = median(engine.ask(batch=batch, repeats=3))
         repeats[kind] = max(1, min(500, int(seconds / once)))
     found: dict[str, list[float]] = {kind: [] for kind in engines}
@@ -136,7 +136,7 @@ def measure(engines: dict[str, Engine], batch: int, rounds: int, seconds: float)
 
 
 def compared(found: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians in milliseconds, and how many times as long as torch_towers the others take: median, lower and upper quartile."""
+    """Medians in milliseconds, and the others' time over torch_towers': median, lower and upper quartile."""
     ours = found["torch_towers"]
     result: dict[str, Any] = {"ms": {kind: median(times) * 1e3 for kind, times in found.items()}}
     for kind in OTHERS:
@@ -162,13 +162,13 @@ def row(tower: str, batch: int, one: dict[str, Any]) -> str:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name, if the system tells it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def machine() -> dict[str, Any]:
-    """Where this was measured."""
+    """Describes the machine."""
     names = ("torch", "tensorflow", "onnxruntime", "tf2onnx", "numpy", "faiss-cpu")
     return {
         "cpu": processor(), "cores": os.cpu_count(), "threads": int(QUIET["BENCHMARK_THREADS"]), "system": platform.platform(), "python": platform.python_version(),
@@ -177,14 +177,14 @@ def machine() -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Speed beside TensorFlow's and ONNX Runtime's.")
+    parser = argparse.ArgumentParser(description="Speed compared with TensorFlow and ONNX Runtime.")
     parser.add_argument("--towers", nargs="*", default=list(data.INPUTS), help="some of: " + ", ".join(data.INPUTS))
     parser.add_argument("--batches", nargs="*", type=int, default=list(BATCHES))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.15, help="of each engine in each round")
+    parser.add_argument("--seconds", type=float, default=0.15, help="seconds per engine and round")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "torch_towers_benchmarks")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each engine")
-    parser.add_argument("--json", type=Path, help="where the numbers go")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads per engine")
+    parser.add_argument("--json", type=Path, help="output file for the numbers")
     options = parser.parse_args(arguments)
     QUIET["OMP_NUM_THREADS"] = QUIET["BENCHMARK_THREADS"] = str(options.threads)
     options.folder.mkdir(parents=True, exist_ok=True)

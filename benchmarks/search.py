@@ -1,8 +1,8 @@
-"""Exact search beside FAISS and beside what the machine can do: `python -m benchmarks.search`.
+"""Exact search compared with FAISS and the machine's limits: `python -m benchmarks.search`.
 
-`top_k` and `IndexFlatIP` over 1,000,000 x 64, on the same threads, and the time that no search of this kind can stay under: to read
-the candidates once, or to multiply as fast as the best product of matrices that torch has. All three take turns in one run. The
-share of that limit is of the fastest calls, so that what else the machine does counts for neither.
+`top_k` and `IndexFlatIP` over 1,000,000 x 64, on the same threads, and a lower bound for any such search: reading
+the candidates once, or multiplying at the rate of torch's best matmul. All three take turns in one run. The
+share of the limit uses the fastest calls, so that other load does not count.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ for line in sys.stdin:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Exact search beside FAISS.")
+    parser = argparse.ArgumentParser(description="Exact search compared with FAISS.")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

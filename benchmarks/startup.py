@@ -1,4 +1,4 @@
-"""How long until the first embedding: a fresh process part by part, the import, `--help`, and large checkpoints.
+"""Time to the first embedding: a fresh process part by part, the import, `--help`, and large checkpoints.
 
 `python -m benchmarks.startup`
 """
@@ -36,7 +36,7 @@ PARTS = ("import", "load", "call", "whole")
 
 
 def first_embedding(folder: Path, tower: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each part of the way to the first embedding in a fresh process, and of the whole; of torch its import."""
+    """Median seconds of each part up to the first embedding in a fresh process, and in total; for torch its import."""
     source = saved_model(folder, tower)
     checkpoint = port(source, folder / f"{tower.replace(' ', '_')}.port")
     ways = {"torch": [], "torch_towers": [str(checkpoint), tower], "tensorflow": [str(source), tower]}
@@ -44,13 +44,13 @@ def first_embedding(folder: Path, tower: str, rounds: int) -> dict[str, dict[str
     for turn in range(rounds + 1):
         for kind, arguments in ways.items():
             parts = json.loads(_output(["-m", "benchmarks.first", kind, *arguments]))
-            if turn:  # the first round fills the file cache and writes the byte code
+            if turn:  # the first round warms the file cache and the byte code
                 found[kind].append({**parts, "whole": sum(parts.values())})
     return {kind: {part: median(one[part] for one in many) for part in many[0]} for kind, many in found.items()}
 
 
 def ratios(parts: dict[str, dict[str, float]]) -> dict[str, float]:
-    """How many times as long TensorFlow takes: as torch_towers with the imports, from `load` on, and as `import torch` alone."""
+    """TensorFlow's time over torch_towers': with imports, from `load` on, and over `import torch` alone."""
     ours, theirs = parts["torch_towers"], parts["tensorflow"]
     return {
         "whole": theirs["whole"] / ours["whole"],
@@ -70,7 +70,7 @@ def row(tower: str, parts: dict[str, dict[str, float]]) -> str:
 
 
 def _output(arguments: Sequence[str]) -> str:
-    """What Python prints, run quietly."""
+    """The output of Python, run quietly."""
     run = subprocess.run(
         [sys.executable, *arguments],
         cwd=data.ROOT,
@@ -85,12 +85,12 @@ def _output(arguments: Sequence[str]) -> str:
 
 
 def import_seconds(rounds: int) -> float:
-    """What importing the runtime, with every op and layer, adds to `import torch`."""
+    """The time that importing the runtime, with every op and layer, adds to `import torch`."""
     return median([float(_output(["-c", _IMPORT])) for _ in range(rounds + 1)][1:])
 
 
 def help_seconds(rounds: int) -> float:
-    """`torch-towers --help`, from the start of its process to its end."""
+    """The time of `torch-towers --help`, including process start and exit."""
     found: list[float] = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.towers", str(options.folder)]
     subprocess.run(command, cwd=data.ROOT, env={**os.environ, **QUIET}, check=True)
-    print("Milliseconds to the first embedding in a fresh process, and how many times as long TensorFlow takes.\n")
+    print("Milliseconds to the first embedding in a fresh process, and TensorFlow's time over ours.\n")
     print("| tower | import torch alone | torch_towers: import | load | call | whole", end="")
     print(" | TensorFlow: import | load | call | whole | whole | from load on | whole over torch's import |")
     print("| --- |" + " ---: |" * 12)

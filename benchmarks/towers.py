@@ -1,6 +1,6 @@
-"""The towers that are measured, as TensorFlow saves them: `python -m benchmarks.towers FOLDER` writes those that are missing.
+"""Writes the measured towers with TensorFlow: `python -m benchmarks.towers FOLDER` writes the missing ones.
 
-Runs in a process of its own: it imports TensorFlow, and tf_keras as `tf.keras` for TensorFlow Recommenders.
+Runs in a separate process: it imports TensorFlow, and tf_keras as `tf.keras` for TensorFlow Recommenders.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def save_feature_tower(path: Path) -> None:
 
 
 def save_example_tower(path: Path) -> None:
-    """The same features behind serialized tf.Example messages."""
+    """The same features, from serialized tf.Example messages."""
     import tensorflow as tf
 
     model = _feature_model()
@@ -145,7 +145,7 @@ def save_mlp(path: Path) -> None:
 
 
 def save_bert(path: Path, *, blocks: int, dim: int, length: int) -> None:
-    """WordPiece, a BERT in Keras 3 that pads to `length`, the average of the tokens."""
+    """WordPiece, a BERT in Keras 3 padded to `length`, the mean of the tokens."""
     import tensorflow as tf
     import tensorflow_text
 
@@ -168,7 +168,7 @@ def save_bert(path: Path, *, blocks: int, dim: int, length: int) -> None:
 
 
 def _pieces() -> list[str]:
-    """The words of the demo's descriptions, the letters, and what continues a word."""
+    """The words of the demo's descriptions, letters, and suffixes."""
     words = sorted({word.lower() for row in data.packages() for word in row["description"].split() if word.isalpha()})
     letters = [chr(c) for c in (*range(33, 65), *range(97, 123))]
     return list(dict.fromkeys([*letters, *(f"##{letter}" for letter in letters), *words]))
@@ -194,7 +194,7 @@ def _bert(blocks: int, dim: int, length: int, vocabulary: int) -> Any:
 
 
 def save_bigru(path: Path) -> None:
-    """TextVectorization of 32 words, a bidirectional GRU of 64 under the mask, in Keras 3."""
+    """TextVectorization of 32 words and a masked bidirectional GRU of 64, in Keras 3."""
     import keras
     import tensorflow as tf
 
@@ -208,7 +208,7 @@ def save_bigru(path: Path) -> None:
 
 
 def save_history(path: Path) -> None:
-    """A history of 50 items through a GRU of 64 and an attention over its steps, beside two features, in Keras 3."""
+    """A history of 50 items through a GRU of 64 and attention over its steps, and two features, in Keras 3."""
     import keras
     import tensorflow as tf
 
@@ -251,11 +251,11 @@ PRODUCERS: dict[str, Callable[[Path], None]] = {
     "bigru": save_bigru,
     "history": save_history,
 }
-"""Towers that are made here; the demo's two lie in examples/."""
+"""Towers made here; the demo's two are in examples/."""
 
 
 def saved_model(folder: Path, tower: str) -> Path:
-    """Where the SavedModel of a tower lies."""
+    """The path of a tower's SavedModel."""
     if tower.startswith("packages "):
         return data.ROOT / "examples" / "packages" / f"{tower.removeprefix('packages ')}_model"
     return folder / tower.replace(" ", "_")

@@ -1,4 +1,4 @@
-"""One engine in a process of its own: reads requests, a JSON line each, and answers with seconds.
+"""One engine in a separate process: reads JSON requests, one per line, and answers with seconds.
 
 python -m benchmarks.worker torch_towers CHECKPOINT TOWER
 """
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import data
 
 THREADS = int(os.environ.get("BENCHMARK_THREADS", "0"))
-"""Of each engine; torch's are set by OMP_NUM_THREADS. 0: as the engine chooses."""
+"""Threads per engine; torch's are set by OMP_NUM_THREADS. 0: the engine's default."""
 
 Run = Callable[[data.Columns], Any]
 """Python columns to numpy: the embedding, or for an index every output."""
@@ -35,7 +35,7 @@ def torch_towers_engine(path: str, tower: str) -> Run:
 
 
 def tensorflow_engine(path: str, tower: str) -> Run:
-    """`tf.saved_model.load(path)`, its signature."""
+    """The signature of `tf.saved_model.load(path)`."""
     import tensorflow as tf
 
     if THREADS:
@@ -60,12 +60,12 @@ def tensorflow_engine(path: str, tower: str) -> Run:
 
 
 def _ordered(names: Any, columns: data.Columns) -> list[Any]:
-    """Columns by the signature's names; a signature of one input may call it anything."""
+    """Columns by the signature's names; with one input, the names may differ."""
     return list(columns.values()) if len(columns) == 1 else [columns[name] for name in names]
 
 
 def onnxruntime_engine(path: str, tower: str) -> Run:
-    """The tower as tf2onnx converts it."""
+    """The tower converted by tf2onnx."""
     import numpy as np
     import onnxruntime
 
@@ -113,7 +113,7 @@ def numbers(outputs: Any) -> list[list[float]]:
 
 def main(engine: str, path: str, tower: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes elsewhere
+    os.dup2(2, 1)  # redirects what libraries print
     start = time.perf_counter()
     run = ENGINES[engine](path, tower)
     first = data.INPUTS[tower](1)

@@ -1,9 +1,9 @@
-"""Exporting vectors to Vertex AI Vector Search: files of a batch, checked, and the answers that the service should give.
+"""Exports vectors to Vertex AI Vector Search: checked batch files, and the expected answers of the service.
 
     python examples/export_vertex.py CHECKPOINT ITEMS OUTPUT --id-column name --restrict section --numeric-restrict size
 
-ITEMS is a Parquet, CSV or JSON lines file. Upload OUTPUT (nothing but data files is in it) as `contentsDeltaUri` of an index with
-the distance that is printed, the dimensions that are printed, and `featureNormType` NONE.
+ITEMS is a Parquet, CSV or JSON lines file. Upload OUTPUT (it contains only data files) as `contentsDeltaUri` of an
+index with the printed distance and dimensions, and `featureNormType` NONE.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = options.parse_args(arguments)
 
-    # 1. The files, by the command that does this for any number of rows, and goes on after a kill.
+    # 1. The files, by the command that handles any number of rows, and resumes after a kill.
     command = ["embed", given.checkpoint, "--tower", "candidate", "--input", given.items, "--output", str(given.output)]
     command += ["--id-column", given.id_column, "--format", "vertex-json"]
     command += [part for name in given.restrict for part in ("--restrict", name)]
@@ -38,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status := cli.main(command):
         return status
 
-    # 2. What the index is to be told.
+    # 2. The settings of the index.
     towers = load(given.checkpoint)
     measure = "COSINE_DISTANCE" if towers.similarity_function == "cosine" else "DOT_PRODUCT_DISTANCE"
     lines = [json.loads(line) for path in sorted(given.output.glob("*.json")) for line in path.read_text().splitlines()]
     print(f"distanceMeasureType {measure}, dimensions {len(lines[0]['embedding'])}, {len(lines)} vectors")
 
-    # 3. The answers that the service should give, with its own signs: the smaller the distance, the nearer.
+    # 3. The expected answers of the service, with its signs: smaller is closer.
     if given.query:
         vectors = [line["embedding"] for line in lines]
         far = distance(towers.encode_query([json.loads(given.query)]), vectors, measure)[0]

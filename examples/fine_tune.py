@@ -1,8 +1,8 @@
-"""Fine-tuning a port in a PyTorch codebase: a hundred steps on pairs of queries and candidates, then saved and loaded again.
+"""Fine-tunes a port in PyTorch: a hundred steps on pairs of queries and candidates, then saves and loads it.
 
     python examples/fine_tune.py CHECKPOINT PAIRS.jsonl OUTPUT
 
-A line of PAIRS is {"query": {...}, "candidate": {...}}: the format in which Vertex trains two-tower models.
+A line of PAIRS is {"query": {...}, "candidate": {...}}, Vertex's training format for two-tower models.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
     given = options.parse_args(arguments)
     torch.manual_seed(0)
 
-    # 1. The towers. `tower.encoder` is an nn.Module like any other; `tower.preprocess` turns rows into its tensors.
+    # 1. The towers. `tower.encoder` is an ordinary nn.Module; `tower.preprocess` turns rows into its tensors.
     towers = torch_towers.load(given.checkpoint)
     query, candidate = towers.query, towers.candidate
     assert query is not None and candidate is not None
     encoders = torch.nn.ModuleList([query.encoder, candidate.encoder])
     optimizer = torch.optim.Adam(
         encoders.parameters(), lr=given.learning_rate
-    )  # weights that both share are there once
+    )  # weights that both towers share appear once
 
-    # 2. The pairs. A feature of one value may stand in a list of one, as Vertex writes it.
+    # 2. The pairs. A single value may be a list of one, as Vertex writes it.
     with open(given.pairs, encoding="utf-8") as file:
         pairs = [json.loads(line) for line in file]
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
         batch = {spec.name: [row[spec.name] for row in rows] for spec in tower.inputs}
         return tower.encoder(**tower.preprocess(batch))[tower.embedding]
 
-    # 3. The loss of TFRS's Retrieval task: of all candidates of the batch, its own is the right one.
+    # 3. The loss of TFRS's Retrieval task: each query's own candidate among all candidates of the batch.
     losses: list[float] = []
     for step in range(given.steps):
         chosen = [pairs[i] for i in torch.randperm(len(pairs))[: given.batch_size].tolist()]
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> list[float]:
         if step % 10 == 0 or step == given.steps - 1:
             print(f"step {step:4d}  loss {losses[-1]:.4f}")
 
-    # 4. Saved as a checkpoint, which `load` and the command take like any other.
+    # 4. Save a checkpoint, for `load` and the command.
     towers.save(given.output)
     again = torch_towers.load(given.output)
     rows = [pair["query"] for pair in pairs[:4]]

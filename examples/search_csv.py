@@ -1,8 +1,8 @@
-"""A search over a CSV file: embed its rows once, keep the index, ask it.
+"""Searches a CSV file: embeds its rows once, keeps the index, queries it.
 
     python examples/search_csv.py CHECKPOINT FILE --id-column name --query "edit photos"
 
-The file's columns are named as the candidate tower's inputs; other columns are shown beside what is found.
+The file's columns are named like the candidate tower's inputs; other columns are printed with the results.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     towers = torch_towers.load(given.checkpoint)
     assert towers.query is not None and towers.candidate is not None
 
-    # 2. The rows. What the tower takes is in its signature; numbers are text in a CSV file.
+    # 2. The rows. The signature lists the tower's inputs; in a CSV file numbers are text.
     tab = given.file.suffix == ".tsv"
     with given.file.open(encoding="utf-8", newline="") as file:
         rows = list(
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     features = [{name: kind(row[name]) for name, kind in read.items()} for row in rows]
 
-    # 3. The index: an id for each row, and what we want to see again.
+    # 3. The index: an id per row, and columns to print with results.
     shown = [name for name in rows[0] if name != given.id_column]
     index = towers.index(
         features,
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(index)
 
-    # 4. The question. `index.save("index")` keeps the index; `Index.load("index", towers)` brings it back.
+    # 4. The query. `index.save("index")` saves the index; `Index.load("index", towers)` loads it.
     query = json.loads(given.query) if given.query.startswith("{") else {towers.query.inputs[0].name: given.query}
     found = index.search([query], given.k)
     for score, name in zip(found.scores[0].tolist(), found.ids[0], strict=True):

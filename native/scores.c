@@ -1,7 +1,6 @@
-/* Exact search in one pass: the products of queries with candidates, and of them the largest k of each query, never written out.
-
-   Optional, like all native code here, and needs GNU C (gcc, clang) and POSIX threads: where there are none, torch does the same
-   (torch_towers/kernels/top_k.py). Scores are sums in float32; of equal scores the lower place comes first; with NaN it gives up. */
+/* Exact search in one pass: the k largest products of each query with all candidates, without storing all products.
+   Optional, like all native code here, and needs GNU C (gcc, clang) and POSIX threads; otherwise torch does the same
+   (torch_towers/kernels/top_k.py). Scores are float32 sums; ties go to the lower position; on NaN it gives up. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -16,14 +15,14 @@
 #endif
 
 enum {
-    FEW = 4,               /* queries up to which lanes are dimensions, and beyond which they are queries */
-    ROWS = 24,             /* a multiple of every tile's number of candidates */
-    TILE_SCORES = 24 * 16, /* of the largest tile */
-    BLOCK_BYTES = 1 << 17, /* of candidates that a thread takes at a time: they stay in its cache while all queries see them */
-    LINE = 16,             /* floats in a line of the cache */
-    MOST_ROWS = 4080,      /* of candidates that a thread takes at a time; such a multiple too */
-    SOME = 128,            /* queries that a thread takes at a time where there are many */
-    AHEAD = 4096           /* floats from a candidate to the one that is fetched beside it */
+    FEW_QUERIES = 4,       /* queries up to which SIMD lanes are dimensions; above, lanes are queries */
+    ROWS = 24,             /* a multiple of the candidates per tile, for every tile */
+    TILE_SCORES = 24 * 16, /* scores of the largest tile */
+    BLOCK_BYTES = 1 << 17, /* candidates per block of a thread: they stay in its cache while all queries use them */
+    LINE = 16,             /* floats per cache line */
+    MAX_ROWS = 4080,       /* maximum candidates per block of a thread; such a multiple too */
+    QUERY_BLOCK = 128,     /* queries per block of a thread if there are many */
+    PREFETCH = 4096        /* prefetch distance in floats */
 };
 
 typedef uint32_t (*Tile)(const float *queries, const float *rows, Py_ssize_t dim, const float *floors, float *scores);
@@ -31,7 +30,7 @@ typedef void (*Dots)(const float *queries, const float *rows, Py_ssize_t count, 
 typedef struct {
     int lanes, wide, rows[4];
     Tile tiles[4], single[4];
-    Dots dots[FEW];
+    Dots dots[FEW_QUERIES];
     uint32_t (*above)(const float *scores, const float *floors);
 } Kernel;
 
@@ -83,7 +82,7 @@ static const Kernel *const KERNELS[] = {
 #endif
 };
 
-/* The last of KERNELS that this processor runs. */
+/* The last of KERNELS that this processor supports. */
 static int best_kernel(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -100,7 +99,7 @@ typedef struct {
 
 static int worse(Entry a, Entry b) { return a.score < b.score || (a.score == b.score && a.place > b.place); }
 
-/* The best entries of one query so far: a heap whose first is the worst. `floor`: what a score must exceed; NaN until it is full. */
+/* The best entries of one query so far: a heap with the worst on top. `floor`: what a score must exceed; NaN until it is full. */
 static void down(Entry *heap, Py_ssize_t count, Entry entry) {
     Py_ssize_t at = 0, child;
     while ((child = 2 * at + 1) < count) {
@@ -136,7 +135,7 @@ typedef struct {
 struct Team {
     Work work;
     void *job;
-    int users; /* threads that will still look at this (atomic); the last frees it */
+    int users; /* threads that still access this (atomic); the last one frees it */
     Helper helpers[];
 };
 enum { WAITING, RUNNING, CANCELLED };
@@ -158,8 +157,8 @@ static void *help(void *argument) {
     return NULL;
 }
 
-/* Runs `work`, which takes what is left to do until nothing is, on the caller's thread as worker 0 and on others beside it.
-   Threads live for one call, so there is none to lose in a fork. One that wakes after the work was done finds itself cancelled:
+/* Runs `work`, which processes shared work until none is left, on the caller's thread as worker 0 and on helper threads.
+   Threads live for one call, so a fork cannot lose any. A helper that starts after the work is done is cancelled:
    on a busy machine nobody waits for it. */
 static void together(int threads, Work work, void *job) {
     Team *team = threads > 1 ? malloc(sizeof(Team) + (threads - 1) * sizeof(Helper)) : NULL;
@@ -186,16 +185,16 @@ static void together(int threads, Work work, void *job) {
 typedef struct {
     const Kernel *kernel;
     const float *queries, *candidates;
-    Py_ssize_t n, m, dim, k, block; /* queries, candidates, dimensions, wanted, candidates at a time */
-    float *packed;                  /* the queries in groups of `wide` registers, each dimension's side by side; NULL for few */
+    Py_ssize_t n, m, dim, k, block; /* queries, candidates, dimensions, results, candidates per block */
+    float *packed;                  /* the queries in groups of `wide` registers, interleaved by dimension; NULL for few queries */
     struct Worker *workers;
     Py_ssize_t next; /* the first candidate that no thread has taken (atomic) */
-    int strange;     /* a NaN was met (atomic) */
+    int strange;     /* NaN was found (atomic) */
 } Pass;
 
 typedef struct Worker {
     Entry *heaps;    /* [n][k] */
-    float *floors;   /* [n], and as many again as fill a group: their lanes hold no query */
+    float *floors;   /* [n], padded to a full group: the extra lanes have no query */
     int32_t *filled; /* [n] */
     float *scores;   /* room for a tile, or for a block of few queries */
 } Worker;
@@ -248,7 +247,7 @@ static int many(Pass *pass, Worker *worker, Py_ssize_t first, Py_ssize_t count) 
     return 1;
 }
 
-/* Takes blocks of candidates until there are none. */
+/* Processes blocks of candidates until there are none left. */
 static void take_blocks(void *job, int worker) {
     Pass *pass = job;
     while (!__atomic_load_n(&pass->strange, __ATOMIC_RELAXED)) {
@@ -259,14 +258,14 @@ static void take_blocks(void *job, int worker) {
     }
 }
 
-/* Memory for everything, in one piece that begins with `workers`; NULL if there is none. */
+/* Allocates all memory in one piece, starting with `workers`; NULL without memory. */
 static Worker *prepare(Pass *pass, int threads) {
     Py_ssize_t lanes = pass->kernel->lanes, group = pass->kernel->wide * lanes, n = pass->n, dim = pass->dim;
     Py_ssize_t padded = (n + group - 1) / group * group;
     pass->block = BLOCK_BYTES / (4 * dim) / ROWS * ROWS;
     if (pass->block < ROWS) pass->block = ROWS;
-    if (pass->block > MOST_ROWS) pass->block = MOST_ROWS;
-    int is_few = n <= FEW;
+    if (pass->block > MAX_ROWS) pass->block = MAX_ROWS;
+    int is_few = n <= FEW_QUERIES;
     size_t packed = is_few ? 0 : (size_t)padded * dim, scores = is_few ? (size_t)n * pass->block : TILE_SCORES;
     size_t each = 8 * (size_t)n * pass->k + 8 * (size_t)padded + 4 * scores + 64;
     char *memory = aligned_alloc(64, (threads * sizeof(Worker) + 4 * packed + threads * each + 127) / 64 * 64);
@@ -293,15 +292,15 @@ static Worker *prepare(Pass *pass, int threads) {
 }
 
 typedef struct {
-    Pass pass; /* what is asked */
+    Pass pass; /* the parameters */
     float *scores;
     void *places; /* integers of `width` bytes */
     Py_ssize_t width;
     Py_ssize_t next; /* the first query that no thread has taken (atomic) */
-    int done;        /* 1: all well, 0: NaN was met, -1: no memory (atomic) */
+    int done;        /* 1: success, 0: NaN was found, -1: no memory (atomic) */
 } Search;
 
-/* The best of `count` queries from `first` on: fills their scores and places. */
+/* The best of `count` queries from `first` on: fills their scores and positions. */
 static int best_of(const Search *search, Py_ssize_t first, Py_ssize_t count, int threads) {
     Pass pass = search->pass;
     pass.queries += first * pass.dim;
@@ -326,29 +325,29 @@ static int best_of(const Search *search, Py_ssize_t first, Py_ssize_t count, int
     return !pass.strange;
 }
 
-/* Takes some of the queries, and all candidates for them, until there are none. */
+/* Takes blocks of queries, with all candidates, until there are none left. */
 static void take_queries(void *job, int worker) {
     (void)worker;
     Search *search = job;
     while (__atomic_load_n(&search->done, __ATOMIC_RELAXED) == 1) {
-        Py_ssize_t first = __atomic_fetch_add(&search->next, SOME, __ATOMIC_RELAXED);
+        Py_ssize_t first = __atomic_fetch_add(&search->next, QUERY_BLOCK, __ATOMIC_RELAXED);
         if (first >= search->pass.n) return;
-        int done = best_of(search, first, search->pass.n - first < SOME ? search->pass.n - first : SOME, 1);
+        int done = best_of(search, first, search->pass.n - first < QUERY_BLOCK ? search->pass.n - first : QUERY_BLOCK, 1);
         if (done != 1) __atomic_store_n(&search->done, done, __ATOMIC_RELAXED);
     }
 }
 
-/* How many of the threads are worth starting: that takes some tens of microseconds each. */
+/* The number of threads worth starting: each costs some tens of microseconds. */
 static int useful(const Pass *pass, int threads) {
     double products = (double)pass->n * pass->m * pass->dim, numbers = (double)pass->m * pass->dim;
-    double worth = (numbers * 0.15 + products * 0.015) / 1e5; /* tenths of a millisecond to read the candidates, and to multiply */
+    double worth = (numbers * 0.15 + products * 0.015) / 1e5; /* time to read the candidates and to multiply, in units of 0.1 ms */
     return worth < threads ? 1 + (int)worth : threads;
 }
 
-/* Many queries are shared out among threads; of few, each thread takes some of the candidates. */
+/* Many queries are divided among threads; for few, each thread takes part of the candidates. */
 static int run(Search *search, int threads) {
     threads = useful(&search->pass, threads);
-    if (search->pass.n < 2 * SOME * threads) return best_of(search, 0, search->pass.n, threads);
+    if (search->pass.n < 2 * QUERY_BLOCK * threads) return best_of(search, 0, search->pass.n, threads);
     search->done = 1;
     together(threads, take_queries, search);
     return search->done;
@@ -400,9 +399,10 @@ static PyMethodDef methods[] = {
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "torch_towers.kernels._scores", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
-/* `kernels`: how many kinds of KERNELS this processor runs, plain C, AVX2 and AVX-512 in this order. */
+/* `kernels`: the number of KERNELS that this processor supports, in the order plain C, AVX2, AVX-512. */
 PyMODINIT_FUNC PyInit__scores(void) {
     PyObject *made = PyModule_Create(&module);
     if (made != NULL && PyModule_AddIntConstant(made, "kernels", best_kernel() + 1) < 0) Py_CLEAR(made);
+    if (made != NULL && PyModule_AddObject(made, "sources", PyLong_FromUnsignedLong(SOURCES)) < 0) Py_CLEAR(made);
     return made;
 }

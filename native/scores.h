@@ -1,15 +1,15 @@
-/* The loops over numbers of scores.c, written once and compiled for each kind of processor.
+/* The numeric loops of scores.c, written once and compiled for each instruction set.
 
    The file that includes this one sets LANES (floats in a register), WIDE (registers of queries at a time), TARGET (a function
-   attribute), NAME(x) (the name of x for this kind), and ROWS_1 to ROWS_4: how many candidates a tile takes for that many
-   registers of queries, so that all sums stay in registers. Every sum runs over the dimensions in their order, whatever the
-   tile: equal candidates get equal scores wherever they stand. */
+   attribute), NAME(x) (the name of x for this instruction set), and ROWS_1 to ROWS_4: the candidates per tile for that many
+   registers of queries, so that all sums stay in registers. Every sum runs over the dimensions in order, whatever the
+   tile: equal candidates get equal scores at any position. */
 
 typedef float NAME(vector) __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t NAME(mask) __attribute__((vector_size(4 * LANES)));
 
-/* The scores of `rows` candidates with WIDTH * LANES queries. `queries` holds those of each dimension side by side. Returns a bit
-   for each register of scores that has one above its floor; only if there is one, `scores` is filled: [rows][WIDTH * LANES]. */
+/* The scores of `rows` candidates with WIDTH * LANES queries. `queries` is interleaved by dimension. Returns a bit
+   for each register with a score above its floor; only if there is one, `scores` is filled: [rows][WIDTH * LANES]. */
 #define TILE(ROWS, WIDTH)                                                                                                      \
     TARGET static uint32_t NAME(tile_##ROWS##_##WIDTH)(const float *queries, const float *rows, Py_ssize_t dim,               \
                                                         const float *floors, float *scores) {                                 \
@@ -34,7 +34,7 @@ typedef int32_t NAME(mask) __attribute__((vector_size(4 * LANES)));
         return found;                                                                                                          \
     }
 
-/* Which lanes are above their floors, or NaN, or have a floor that is. */
+/* Which lanes exceed their floors, or are NaN, or have a NaN floor. */
 TARGET static uint32_t NAME(lanes_above)(const float *scores, const float *floors) {
     return ABOVE(*(const NAME(vector) *)scores, *(const NAME(vector) *)floors);
 }
@@ -49,7 +49,7 @@ TILES_OF(ROWS_3, 3)
 TILES_OF(ROWS_4, 4)
 #endif
 
-/* The sum of all lanes, always in the same order: halves onto each other. */
+/* The sum of all lanes, always in the same order: repeatedly adding halves. */
 TARGET static inline float NAME(total)(NAME(vector) sums) {
 #if LANES == 16
     eight low, high;
@@ -70,7 +70,7 @@ TARGET static inline float NAME(total)(NAME(vector) sums) {
     return (left[0] + left[2]) + (left[1] + left[3]);
 }
 
-/* The scores of `count` candidates with COUNT queries (few: here lanes are dimensions, not queries): [COUNT][count]. */
+/* The scores of `count` candidates with COUNT queries (few, so lanes are dimensions): [COUNT][count]. */
 #define DOTS(COUNT)                                                                                                             \
     TARGET static void NAME(dots_##COUNT)(const float *queries, const float *rows, Py_ssize_t count, Py_ssize_t dim,           \
                                            float *scores) {                                                                    \
@@ -78,7 +78,7 @@ TARGET static inline float NAME(total)(NAME(vector) sums) {
         for (Py_ssize_t row = 0; row < count; row++, rows += dim) {                                                            \
             NAME(vector) sums[COUNT], zero = {0};                                                                              \
             for (int q = 0; q < COUNT; q++) sums[q] = zero;                                                                    \
-            for (Py_ssize_t d = 0; d < dim; d += LINE) __builtin_prefetch(rows + d + AHEAD);                                   \
+            for (Py_ssize_t d = 0; d < dim; d += LINE) __builtin_prefetch(rows + d + PREFETCH);                                \
             for (Py_ssize_t d = 0; d < whole; d += LANES) {                                                                    \
                 NAME(vector) values = *(const NAME(vector) *)(rows + d);                                                       \
                 for (int q = 0; q < COUNT; q++) sums[q] += values * *(const NAME(vector) *)(queries + q * dim + d);            \

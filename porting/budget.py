@@ -1,6 +1,8 @@
-"""Budget: what one port may cost, whatever a file asks for. A file of a kilobyte can ask for a million nodes, or for gigabytes.
+"""Resource limits of one port, whatever a file asks for: a file of a kilobyte can ask for a million nodes, or
+gigabytes.
 
-The mechanisms that make more of a file than it holds (inlining, folding, loops that run) spend from it, and say where it ended.
+Mechanisms that can amplify a file (inlining, folding, running loops) spend from the budget; errors name the place where
+it ran out.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from porting.errors import PortingError
 Kind = Literal["nodes", "fold_bytes"]
 
 NODES = 10_000
-"""Nodes that inlining may make of any file; a large file may have more by its own weight."""
+"""Nodes that inlining may create for any file; a large file may create more, by its own size."""
 FOLD_BYTES = 128 << 20
-"""Bytes that constants computed at port time, and the names of inlined nodes, may take together."""
+"""Total bytes of constants computed at port time and of names of inlined nodes."""
 STEPS = 50_000
-"""Steps of a loop that is run at port time, on samples of the inputs."""
+"""Steps of a loop that runs at port time, on samples of the inputs."""
 
 _SAID = {
     "nodes": ("the graph has over {limit} nodes once the functions it calls are inlined", "--max-nodes"),
@@ -29,19 +31,19 @@ _SAID = {
 
 
 class Weight(NamedTuple):
-    """How much a SavedModel holds: the nodes of its graph and functions, and the bytes of their file."""
+    """The size of a SavedModel: the nodes of its graph and functions, and the bytes of their file."""
 
     nodes: int
     graph_bytes: int
 
 
 class BudgetError(PortingError):
-    """A SavedModel asks for more than a port may cost; the option named in the message raises the limit."""
+    """A SavedModel exceeds the budget of a port; the option named in the message raises the limit."""
 
 
 @dataclass
 class Budget:
-    """What may be spent: nodes, bytes, and the steps of each loop that runs. Errors of `spend`: `BudgetError`."""
+    """The limits: nodes, bytes, and steps of each loop. Errors of `spend`: `BudgetError`."""
 
     nodes: int = NODES
     fold_bytes: int = FOLD_BYTES
@@ -52,7 +54,7 @@ class Budget:
     def of(
         cls, weight: Weight, *, nodes: int | None = None, fold_bytes: int | None = None, steps: int | None = None
     ) -> Budget:
-        """The budget of a SavedModel of this weight; what is given goes before that."""
+        """The budget of a SavedModel of this size; explicit limits take precedence."""
         return cls(
             nodes=NODES + 16 * weight.nodes if nodes is None else nodes,
             fold_bytes=FOLD_BYTES + 4 * weight.graph_bytes if fold_bytes is None else fold_bytes,
@@ -60,11 +62,11 @@ class Budget:
         )
 
     def fresh(self, times: int = 1) -> Budget:
-        """The same limits, or some times as many bytes, with nothing spent: for what is computed and forgotten."""
+        """An unspent budget with the same limits, or `times` the bytes, for temporary values."""
         return Budget(self.nodes, times * self.fold_bytes, self.steps)
 
     def spend(self, kind: Kind, amount: int, where: str) -> None:
-        """Takes `amount` for what happens at the node `where`. Once the limit is passed, every call is an error."""
+        """Spends `amount` at the node `where`. Once the limit is exceeded, every call raises."""
         limit: int = getattr(self, kind)
         self.spent[kind] = self.spent.get(kind, 0) + amount
         if self.spent[kind] > limit:
@@ -83,13 +85,13 @@ _CURRENT: ContextVar[Budget | None] = ContextVar("budget", default=None)
 
 
 def current() -> Budget:
-    """The budget of the port that runs here; one of its own where none runs."""
+    """The budget of the current port; an own default budget outside of one."""
     return _CURRENT.get() or Budget()
 
 
 @contextmanager
 def within(budget: Budget) -> Generator[Budget]:
-    """While it is open, `budget` is the current one of this thread."""
+    """A context in which `budget` is the current one of this thread."""
     token = _CURRENT.set(budget)
     try:
         yield budget

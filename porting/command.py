@@ -1,4 +1,4 @@
-"""What the command does: ports towers, compares them with TensorFlow, and says what became of them."""
+"""The command's work: ports towers, compares them with TensorFlow, and reports the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from porting.frontends.documents import read_schema
 from porting.parity import recording
 from porting.parity.comparison import not_compared, verify_with_reference, verify_with_tensorflow
 from porting.parity.oracle import Oracle, OracleError
-from porting.parity.process import TensorFlowProcess, tensorflow_installed
+from porting.parity.process import Limits, TensorFlowProcess, tensorflow_installed
 from porting.parity.report import ParityReport
 from porting.report import figures, model_card
 from porting.samples.user_inputs import read_examples
@@ -46,14 +46,15 @@ def inspect_command(options: argparse.Namespace) -> int:
 
 
 def record_command(options: argparse.Namespace) -> int:
-    """`--record DIR -o FILE`: what TensorFlow answers on inputs made from the graph itself, or on `--inputs`."""
+    """`--record DIR -o FILE`: writes TensorFlow's answers on inputs generated from the graph, or on `--inputs`."""
     if options.output is None:
-        raise PortingError("no place for the answers: give -o FILE.npz")
+        raise PortingError("no output file for the answers: give -o FILE.npz")
     if not tensorflow_installed():
-        raise PortingError("--record asks TensorFlow, which is not installed here: pip install 'torch-towers[parity]'")
+        raise PortingError("--record needs TensorFlow, which is not installed here: pip install 'torch-towers[parity]'")
     model = read(options.record, tags=_tags(options))
     entry = options.signature or model.default_entry()
-    with Oracle(onednn=options.onednn == "on") as oracle:
+    limits = Limits(options.max_tensorflow_seconds, options.max_tensorflow_bytes)
+    with Oracle(onednn=options.onednn == "on", limits=limits) as oracle:
         batches = recording.record(model, entry, oracle, options.inputs, without_dropout=options.dropout == "off")
     recording.write(options.output, {entry: batches})
     if not options.json:
@@ -62,12 +63,13 @@ def record_command(options: argparse.Namespace) -> int:
 
 
 def port_command(options: argparse.Namespace, process: TensorFlowProcess | None = None) -> int:
-    """Ports one or two towers, compares them, and puts the checkpoint in place; `process` is what compares them, if anything does."""
+    """Ports one or two towers, compares them, and puts the checkpoint in place; `process` is TensorFlow's, if there is
+    a comparison."""
     chosen = {side: getattr(options, side) for side in SIDES if getattr(options, side) is not None}
     if not chosen:
         raise PortingError("nothing to port: give --query DIR, --candidate DIR or both (or --inspect DIR)")
     if options.output is None:
-        raise PortingError("no place for the checkpoint: give -o OUT")
+        raise PortingError("no output folder for the checkpoint: give -o OUT")
     beside = options.output.with_name(f"{options.output.name}.unequal")
     for place in (options.output, *([beside] if options.keep else [])):
         check_target(place, own_files)
@@ -85,14 +87,14 @@ def _port_all(
     oracle: Oracle | None,
     say: Callable[[str], None],
 ) -> int:
-    """Reads, ports and compares the towers, and writes them; gives the exit status."""
+    """Reads, ports, compares and writes the towers; returns the exit status."""
     models: dict[Path, SavedModel] = {}
     towers = {side: _port(side, path, options, models, say) for side, path in chosen.items()}
     similarity = choose_similarity(options.similarity, towers)
     say(f"similarity: {similarity}" + (" (auto)" if options.similarity == "auto" else ""))
     if oracle is not None:
-        with suppress(TorchTowersError):  # no report is drawn without its packages, which is said then
-            figures.warm_up()  # while TensorFlow is imported beside
+        with suppress(TorchTowersError):  # without its packages, the report later says so
+            figures.warm_up()  # in parallel with the import of TensorFlow
     with at_most_steps(STEPS if options.max_steps is None else options.max_steps):
         reports = _verify(towers, options, oracle, say)
     unused = unused_variables(towers, models)
@@ -107,7 +109,7 @@ def _port_all(
         say(f"the port is not equal to TensorFlow: nothing was written to {options.output}")
         if options.keep:
             model_card.save(beside, towers, reports, similarity, samples=not options.no_samples)
-            say(f"kept the port that is not equal, to be looked at, in {beside}")
+            say(f"kept the unequal port for inspection in {beside}")
     uncertain = [side for side, report in reports.items() if report.verdict == "not enough evidence"]
     if passed and uncertain:
         advice = (
@@ -122,7 +124,7 @@ def _port_all(
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Files that the command names are there, before any work, whether or not they will be compared with."""
+    """Checks before any work that all files named by options exist, whether or not they are used."""
     for name in ("inputs", "reference", "query_reference", "candidate_reference", "input_schema"):
         path: Path | None = getattr(options, name)
         if path is not None and not path.is_file():
@@ -158,7 +160,7 @@ def _port(side: str, path: Path, options: argparse.Namespace, models: dict[Path,
 
 
 def summary_lines(side: str, ported: PortedTower) -> list[str]:
-    """What became of one tower's graph, in a few lines."""
+    """A summary of one tower's port."""
     lifted = ", ".join(f"{count} {kind}" for kind, count in sorted(ported.lifted.items())) or "nothing"
     remaining = ", ".join(f"{op} x{count}" for op, count in sorted(ported.remaining.items())) or "none"
     index = ported.retrieval
@@ -169,12 +171,12 @@ def summary_lines(side: str, ported: PortedTower) -> list[str]:
         *(f"  {line}" for line in ported.notes),
         f"  lifted: {lifted}",
         f"  ops that remain: {remaining}",
-        *([f"  relus that give 0 for NaN, as oneDNN's do: {ported.no_nan}"] if ported.no_nan else []),
+        *([f"  relus that map NaN to 0, as oneDNN's do: {ported.no_nan}"] if ported.no_nan else []),
     ]
 
 
 def _progress(label: str, options: argparse.Namespace) -> Callable[[int, int], None] | None:
-    """A progress bar for reading, shown where the work is long and somebody looks."""
+    """A progress bar for reading large files, on a terminal only."""
     if options.json or not sys.stderr.isatty():
         return None
     from tqdm import tqdm
@@ -191,7 +193,7 @@ def _progress(label: str, options: argparse.Namespace) -> Callable[[int, int], N
 
 
 def choose_similarity(asked: str, towers: dict[str, PortedTower]) -> str:
-    """`auto` is cosine where every tower ends in a unit norm, dot otherwise, as in a retrieval index."""
+    """`auto` is cosine if every tower ends in a unit norm, else dot, as in a retrieval index."""
     if asked != "auto":
         return asked
     if any(ported.retrieval is not None for ported in towers.values()):
@@ -216,7 +218,7 @@ def _verify(
             reports[side] = not_compared("--no-verify was given")
         elif gone := without_kernel(ported.tf_graph, ported.model.functions):
             reports[side] = not_compared(
-                f"TensorFlow of today has no kernel for {', '.join(gone)}, so it cannot run this"
+                f"TensorFlow of today has no kernel for {', '.join(gone)}, so it cannot run this", unanswered=True
             )
         elif oracle is None:
             reports[side] = not_compared("TensorFlow is not installed here, and no recorded outputs were given")
@@ -232,13 +234,13 @@ def _verify(
 
 
 def _references(options: argparse.Namespace) -> dict[str, Path]:
-    """The files of recorded answers, by the names of their options."""
+    """The files of recorded answers, by option name."""
     names = ("reference", "query_reference", "candidate_reference")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedModel]) -> list[str]:
-    """Variables that are in a SavedModel but in no tower, by name: trained ones, and tables of others (an index's candidates)."""
+    """Variables of a SavedModel that no tower uses: trained ones, and tables of others (an index's candidates)."""
     found: list[str] = []
     for path, model in models.items():
         used = {key for ported in towers.values() if ported.model is model for key in ported.variables}
@@ -258,7 +260,7 @@ def unused_variables(towers: dict[str, PortedTower], models: dict[Path, SavedMod
 
 
 def is_weight(variable: Any) -> bool:
-    """False for what only training needs: optimizer slots, counters, metrics, seeds."""
+    """False for variables that only training needs: optimizer slots, counters, metrics, seeds."""
     key = f"{variable.checkpoint_key} {variable.name}".lower()
     holds = variable.dtype.startswith(("float", "bfloat")) if variable.trainable else len(variable.shape) > 0
     return holds and not any(

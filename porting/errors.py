@@ -1,4 +1,4 @@
-"""The errors of the porter. Each message is one sentence: what, where, why, and what to do now."""
+"""The porter's errors. Each message is one sentence: what, where, why, and what to do."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class CorruptModelError(PortingError):
 
 
 class DrawsError(PortingError):
-    """The outputs depend on random numbers that are drawn anew at each call."""
+    """The outputs depend on random numbers that are drawn at each call."""
 
 
 @contextmanager
 def naming(path: Path, what: str) -> Generator[None]:
-    """The boundary of an entry: an error of ours names the file, and an error that no check foresaw becomes one of ours.
+    """The boundary of an entry point: adds the file to our errors, and turns unexpected exceptions into ours.
 
-    `what` says what was being done: "read".
+    `what` is the participle of the action: "read".
     """
     try:
         yield
@@ -46,5 +46,5 @@ def naming(path: Path, what: str) -> Generator[None]:
     ) as error:
         why = f"{type(error).__name__}: {error}"[:300]
         raise CorruptModelError(
-            f"{path}: cannot be {what} ({why}): it contradicts itself, or holds what the porter does not know yet"
+            f"{path}: cannot be {what} ({why}): it contradicts itself, or holds what the porter does not support yet"
         ) from error

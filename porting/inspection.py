@@ -1,4 +1,4 @@
-"""Inspect: what is in a SavedModel, and whether it would port. Works on any SavedModel, whatever its ops."""
+"""`--inspect`: the contents of a SavedModel, and whether it would port. Works on any SavedModel, whatever its ops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch_towers.graph.graph import TensorSpec
 
 
 def inspect(model: SavedModel) -> dict[str, Any]:
-    """Signatures and functions with inputs and outputs, variables, tables, assets, ops and whether each is supported."""
+    """Signatures and functions with inputs and outputs, variables, tables, assets, and ops with whether each is
+    supported."""
     return {
         "path": str(model.path),
         "tags": list(model.tags),
@@ -67,7 +68,7 @@ def _ops(model: SavedModel, entry: str) -> dict[str, Any]:
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """The findings for people."""
+    """The result as lines of text."""
     text = [f"{found['path']}  (TensorFlow {found['tensorflow_version'] or 'unknown'}, tags {_join(found['tags'])})"]
     if len(found["tag_sets"]) > 1:
         text.append(f"  meta graphs: {'; '.join(_join(tags) for tags in found['tag_sets'])}")

@@ -1,4 +1,5 @@
-"""`python -m porting.layers_table`: prints docs/layers.md, what is lifted to which layer, from the registry of rewrites."""
+"""`python -m porting.layers_table`: prints docs/layers.md, the formulas lifted to each layer, from the registry of
+rewrites."""
 
 from __future__ import annotations
 
@@ -12,28 +13,29 @@ from torch_towers.graph.registry import OPS
 
 HEAD = """# Layers
 
-Printed from the registry by `make docs`. A graph of ops is read by the files of `porting/rewrites/`, in this order: each finds its
-layer in the spellings named here, whoever wrote them, and otherwise leaves the ops as they are, with a sentence in the report. They
-run all the same, with the same numbers. Rows without a layer bring a graph nearer to the form in which layers are found.
+`make docs` prints this page from the registry. The files of `porting/rewrites/` run in this order. Each recognizes its
+layer in the formulas listed here, whichever framework wrote them. Otherwise it leaves the ops as they are, with a
+reason in the report; they run with the same numbers. Rows without a layer normalize the graph for later patterns.
 """
 
 
 def table() -> str:
-    """The Markdown of docs/layers.md: for each file of rewrites its layers, their spellings, and what is not lifted and why."""
+    """The Markdown of docs/layers.md: for each file of rewrites its layers, their formulas, and the reasons for
+    refusals."""
     parts = [HEAD]
     for name in ORDER:
         module = importlib.import_module(f"porting.rewrites.{name}")
-        parts.append(f"## {name}\n\n{_paragraph(module.__doc__)}\n\n| layer | spelled as |\n| --- | --- |")
+        parts.append(f"## {name}\n\n{_paragraph(module.__doc__)}\n\n| layer | formula |\n| --- | --- |")
         rows = dict.fromkeys(f"| {item.layer} | {_cell(_spelling(item))} |" for item in REWRITES[name])
         parts += [*rows, ""]
         reasons = _reasons(inspect.getsource(module)) if any(item.layer for item in REWRITES[name]) else []
         if reasons:
-            parts += ["Stays as it is where:\n", *(f"- {_cell(reason)}" for reason in reasons), ""]
+            parts += ["Not lifted if:\n", *(f"- {_cell(reason)}" for reason in reasons), ""]
     return "\n".join(parts)
 
 
 def _spelling(item: Rewrite) -> str:
-    """What the rewrite says it finds; one that becomes an op is what the op says."""
+    """The docstring of a rewrite, or that of the op that it becomes."""
     said = inspect.getdoc(item.apply) or (inspect.getdoc(OPS[item.layer].function) if item.layer in OPS else "")
     return _paragraph(said)
 
@@ -47,7 +49,7 @@ def _cell(text: str) -> str:
 
 
 def _reasons(source: str) -> list[str]:
-    """The sentences with which the rewrites of a file refuse; what is filled in shows as `...`."""
+    """The refusal messages of a file's rewrites, with `...` for placeholders."""
     calls = [
         node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
@@ -59,7 +61,7 @@ def _reasons(source: str) -> list[str]:
     return list(dict.fromkeys(text for text in said if len(text.split()) > _TERSE))
 
 
-_TERSE = 4  # words: a shorter one is of a row without a layer, and is not reported
+_TERSE = 4  # words: shorter messages belong to rows without a layer, and are not reported
 
 
 def _text(node: ast.expr) -> str:

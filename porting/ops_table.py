@@ -1,4 +1,5 @@
-"""`python -m porting.ops_table`: prints docs/ops.md, the list of supported TensorFlow ops, from the registry of converters."""
+"""`python -m porting.ops_table`: prints docs/ops.md, the list of supported TensorFlow ops, from the registry of
+converters."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from porting.registry import CONVERTERS, Entry
 
 HEAD = """# TensorFlow's ops
 
-Printed from the registry by `make docs`; tests keep it current, and complete against the ops of TensorFlow 2.21 and tensorflow_text:
-each is ported, or refused with the reason at the end. A refused op stops the porter before any work, with its name, count and place.
-Attributes that only repeat a dtype or steer TensorFlow's execution are not listed.
+`make docs` prints this page from the registry; tests check that it is current, and complete for TensorFlow 2.21 and
+tensorflow_text: each op is ported, or refused with a reason (at the end). For a refused op, the porter stops before any
+work and names its count and place. Attributes that only repeat a dtype or affect only TensorFlow's execution are not
+listed.
 """
 
 
@@ -32,15 +34,15 @@ def table() -> str:
 
 
 def _refusals() -> list[str]:
-    """What is not ported and why: first what a graph that only computes could hold, then what it could not."""
+    """The ops that are not ported, with reasons: first those possible in an inference graph, then the others."""
     parts = [
         "## Ported without a converter\n",
-        "Calls are inlined, control flow is made functional, inputs are inputs: ",
+        "Calls are inlined, control flow becomes functional, placeholders become inputs: ",
     ]
     parts[-1] += f"{', '.join(BEFORE)}.\n"
-    for held, title in ((True, "Refused"), (False, "In no graph that only computes")):
-        parts.append(f"## {title}\n\n`*` stands for anything; what is in a table above is ported all the same.\n")
-        parts.append("| ops | names | why not |\n| --- | --- | --- |")
+    for held, title in ((True, "Refused"), (False, "Never in an inference graph")):
+        parts.append(f"## {title}\n\n`*` is a wildcard; ops in a table above are ported even if they match.\n")
+        parts.append("| ops | names | reason |\n| --- | --- | --- |")
         rows = [refusal for refusal in REFUSALS if refusal.held is held]
         parts += [f"| {row.title} | {' '.join(f'`{name}`' for name in row.names)} | {row.reason} |" for row in rows]
         parts.append("")

@@ -1,6 +1,6 @@
-"""The registry of converters: importing `porting.converters` fills `CONVERTERS`.
+"""The registry of converters; importing `porting.converters` fills `CONVERTERS`.
 
-An op that is in it only computes: it gives results and changes nothing. `porting.flat_graph.effects` builds on that.
+An op with a converter is pure: it has results and no side effects. `porting.flat_graph.effects` relies on that.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 Converter = Callable[..., Any]
 
 DRAWS = "everything: it draws random numbers"
-"""What the converter of an op refuses that draws."""
+"""The refusal of ops that draw random numbers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Entry:
-    """A converter: the function, its schema, and the names of the op's output arguments in order."""
+    """A converter: the function, its schema, and the names of the op's outputs in order."""
 
     function: Converter
     signature: inspect.Signature
@@ -27,6 +28,30 @@ class Entry:
     outputs: tuple[str, ...]
     ignores: frozenset[str]
     refuses: str
+
+    @cached_property
+    def operands(self) -> tuple[tuple[str, Any], ...]:
+        """The names and annotations of the operands, without the emitter and those of `*operands`."""
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+        return tuple((name, self.hints.get(name)) for name in self._of_kind(*kinds)[1:])
+
+    @cached_property
+    def is_variadic(self) -> bool:
+        """Whether it takes any number of operands."""
+        return bool(self._of_kind(inspect.Parameter.VAR_POSITIONAL))
+
+    @cached_property
+    def attributes(self) -> frozenset[str]:
+        """The attributes that it takes."""
+        return frozenset(self._of_kind(inspect.Parameter.KEYWORD_ONLY))
+
+    @cached_property
+    def takes_all_attributes(self) -> bool:
+        """Whether it takes every attribute."""
+        return bool(self._of_kind(inspect.Parameter.VAR_KEYWORD))
+
+    def _of_kind(self, *kinds: Any) -> list[str]:
+        return [name for name, parameter in self.signature.parameters.items() if parameter.kind in kinds]
 
 
 CONVERTERS: dict[str, Entry] = {}
@@ -37,9 +62,9 @@ def converter(
 ) -> Callable[[Converter], Converter]:
     """Registers a function as the converter of `ops`.
 
-    `outputs` names the output arguments of ops that have several ("values", "indices"); an argument that is a list of
-    tensors is given back as a list. `ignores` names attributes that do not change the numbers. `refuses` says, for
-    docs/ops.md, what the converter does not take.
+    `outputs` names the outputs of ops that have several ("values", "indices"); an output that is a list of
+    tensors is returned as a list. `ignores` names attributes that do not affect the numbers. `refuses` tells
+    docs/ops.md what the converter does not support.
     """
 
     def add(function: Converter) -> Converter:

@@ -1,8 +1,8 @@
-"""Split: a tower's graph is cut into what the host does before the tensors, the encoder, and what the host does after.
+"""Splits a tower's graph into preprocessing on the host, the encoder, and postprocessing on the host.
 
-The cut is where the last string or table value becomes a number. What decides which id a value is (bucketize, a float made
-an id) and what has a size that depends on values also goes before the encoder, so that the encoder is tensors with a free
-batch size, and compiles and exports whole.
+The cut is where the last string or table value becomes a number. Ops that decide an id (bucketize, a cast from float to
+id) and ops whose result size depends on values also go before the encoder. So the encoder has only tensors with a
+dynamic batch size, and compiles and exports as a whole.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from porting.conversion.values import Value
+from porting.crossing_names import origin, wanted_name
 from porting.lifting.editable import exchanged
-from porting.names import identifier, numbered
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Graph, Node, Size, TensorSpec, node_of, references
+from torch_towers.graph.names import numbered
 from torch_towers.graph.registry import MODULES, OPS, Stage
 from torch_towers.program.binding import is_layer
 from torch_towers.program.program import stored_names
 
 SOURCES = frozenset({"parameter", "constant"})
-"""Nodes without operands: each part that uses one has it."""
+"""Nodes without operands: each stage that uses one gets a copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The three graphs of a tower. `postprocess` is None where the encoder's outputs are the tower's.
+    """The three graphs of a tower. `postprocess` is None if the encoder's outputs are the tower's.
 
-    `crossing` gives the reference in the whole graph of each value that crosses from part to part, by its name there.
+    `crossing` maps the name of each value passed between stages to its reference in the whole graph, before any check
+    of its range.
     """
 
     preprocess: Graph
@@ -37,15 +39,16 @@ class Parts:
 
 
 def split(graph: Graph, known: Mapping[str, Value]) -> Parts:
-    """`graph` in three parts. `known` tells dtypes and shapes of its values, as the emitter found them."""
+    """Splits `graph` into three stages. `known` has the inferred dtypes and shapes of its values."""
     parts = _parts(graph, known)
+    graph = _with_checked_ids(graph, parts)
     border = _Border(*_with_own_sizes(graph, known, parts))
     cuts = border.cut("preprocess"), border.cut("encoder"), border.cut_postprocess()
-    return Parts(*cuts, {name: ref for ref, name in border.names.items()})
+    return Parts(*cuts, {name: origin(ref, border.nodes) for ref, name in border.names.items()})
 
 
 def _parts(graph: Graph, known: Mapping[str, Value]) -> dict[str, str]:
-    """Where each node runs: "preprocess", "encoder" or "postprocess"."""
+    """The stage of each node: "preprocess", "encoder" or "postprocess"."""
     weighted, after, before = _weighted(graph, known), set[str](), set[str]()
     kept = weighted | _lists_for(weighted, graph, known)
     for node in graph.nodes:
@@ -76,7 +79,7 @@ def _weighted(graph: Graph, known: Mapping[str, Value]) -> set[str]:
 
 
 def _lists_for(weighted: set[str], graph: Graph, known: Mapping[str, Value]) -> set[str]:
-    """The lists of tensors that the encoder fills: made where they are used, because only tensors cross from part to part."""
+    """The tensor lists that the encoder fills: they are created there, because only tensors cross between stages."""
     users: dict[str, set[str]] = {}
     for node in graph.nodes:
         for ref in references(node.inputs):
@@ -90,7 +93,7 @@ def _lists_for(weighted: set[str], graph: Graph, known: Mapping[str, Value]) -> 
 
 
 def _is_weight(node: Node, graph: Graph, known: Mapping[str, Value]) -> bool:
-    """Whether `node` is a weight, or a layer that holds some."""
+    """Whether `node` is a weight, or a layer with weights."""
     if node.op == "module":
         return is_layer(MODULES[graph.modules[str(node.attrs["module"])].type]) and bool(_held(node, graph))
     return node.op == "parameter" and (known[node.name].dtype in FLOATS if node.name in known else True)
@@ -102,7 +105,7 @@ def _held(node: Node, graph: Graph) -> list[str]:
 
 
 def _all(node: Node, graph: Graph) -> Iterator[tuple[Node, Graph]]:
-    """`node` and all nodes of its branches and bodies, each with the graph that it stands in."""
+    """`node` and all nodes of its branches and bodies, each with its graph."""
     yield node, graph
     for value in node.attrs.values():
         if isinstance(value, Graph):
@@ -126,18 +129,53 @@ def _own_stage(node: Node, graph: Graph) -> Stage:
     return OPS[node.op].stage
 
 
+def _with_checked_ids(graph: Graph, parts: Mapping[str, str]) -> Graph:
+    """Lets the encoder read ids that `preprocess` checks after their checks alone: they cross once, not twice.
+
+    Several checks of the same ids become one after the other: the last has passed them all. One that an earlier check
+    implies is left out.
+    """
+    last: dict[str, str] = {}  # check of each value
+    source: dict[str, str] = {}  # what each check checks
+    limits: dict[str, int] = {}  # the smallest of the limits so far
+    spared: dict[str, str] = {}  # a check that an earlier one implies -> that one's end
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        node = replace(node, inputs=exchanged(node.inputs, spared))
+        if node.op == "in_range" and parts.get(node.name) == "preprocess":
+            ids, limit = str(node.inputs[0]), node.inputs[1]
+            source[node.name] = ids = source.get(ids, ids)
+            if isinstance(limit, int) and limit >= limits.get(ids, limit + 1):
+                spared[node.name] = last[ids]
+                continue
+            if isinstance(limit, int):
+                limits[ids] = limit
+            node = replace(node, inputs=(last.get(ids, ids), limit))
+            last[ids] = node.name
+        nodes.append(node)
+    new = last | {check: last[ids] for check, ids in source.items()}
+    return replace(
+        graph,
+        nodes=tuple(
+            replace(node, inputs=exchanged(node.inputs, new)) if parts.get(node.name) == "encoder" else node
+            for node in nodes
+        ),
+        outputs={name: spared.get(ref, ref) for name, ref in graph.outputs.items()},
+    )
+
+
 def _with_own_sizes(
     graph: Graph, known: Mapping[str, Value], parts: dict[str, str]
 ) -> tuple[Graph, Mapping[str, Value], dict[str, str]]:
-    """Sizes that the encoder would be given as integers, read there from a tensor that crosses anyway, where one has them.
+    """Lets the encoder read sizes from tensors that it gets anyway, instead of getting them as integers.
 
-    An integer would be a constant of the compiled and exported encoder; the size of a tensor stays free. Of
+    An integer input would be a constant of the compiled and exported encoder; the size of a tensor stays dynamic. For
 
         preprocess:  ids = hash(texts);  n = size(texts, axis=0)          n: the symbol "batch", as ids.shape[0]
         encoder:     x = gather(weight, ids);  y = reshape(x, n, 4)
 
-    `ids` crosses, and its axis 0 is "batch" too. So the encoder gets a copy, `n_2 = size(ids, axis=0)`, and reads that: `n` no longer
-    crosses. Arithmetic of such sizes (`size_mul`, ...) is copied with its operands.
+    `ids` crosses, and its axis 0 is "batch" too. So the encoder gets a copy, `n_2 = size(ids, axis=0)`, and `n` no
+    longer crosses. Arithmetic of such sizes (`size_mul`, ...) is copied with its operands.
     """
     crossing = _Border(graph, known, parts).crossing["encoder"]
     copies = _size_copies(graph, known, parts, _carriers(crossing, known))
@@ -153,11 +191,11 @@ def _with_own_sizes(
     nodes = [replace(n, inputs=exchanged(n.inputs, new)) if parts.get(n.name) == "encoder" else n for n in graph.nodes]
     known = {**known, **{copy.name: Value(copy.name, "size", ()) for copy in kept}}
     parts = {**parts, **{copy.name: "encoder" for copy in kept}}
-    return replace(graph, nodes=(*kept, *nodes)), known, parts  # what they read is an input of the encoder
+    return replace(graph, nodes=(*kept, *nodes)), known, parts  # the copies read inputs of the encoder
 
 
 def _carriers(crossing: list[str], known: Mapping[str, Value]) -> dict[Size, tuple[str, int]]:
-    """Each size of a tensor that crosses: the tensor and the axis to read it from."""
+    """Maps each size of a tensor that crosses to the tensor and the axis to read it from."""
     carriers: dict[Size, tuple[str, int]] = {}
     for ref in crossing:
         value = known.get(ref)
@@ -170,7 +208,7 @@ def _carriers(crossing: list[str], known: Mapping[str, Value]) -> dict[Size, tup
 def _size_copies(
     graph: Graph, known: Mapping[str, Value], parts: Mapping[str, str], carriers: Mapping[Size, tuple[str, int]]
 ) -> dict[str, Node]:
-    """The sizes of `preprocess` that the encoder can compute itself: by their names, the nodes that do."""
+    """The sizes of `preprocess` that the encoder can compute itself, with the nodes that do so."""
     taken = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs} | set(graph.outputs)
     copies: dict[str, Node] = {}
     for node in graph.nodes:
@@ -184,7 +222,8 @@ def _size_copies(
 def _own_size(
     node: Node, known: Mapping[str, Value], carriers: Mapping[Size, tuple[str, int]], copies: Mapping[str, Node]
 ) -> Node | None:
-    """The node that gives the same size in the encoder; None where `node` is no size, or no tensor that crosses has it."""
+    """The node that computes the same size in the encoder; None if `node` is not a size, or no crossing tensor has
+    it."""
     if node.op == "size":
         source = known.get(node.inputs[0])
         size = None if source is None or source.shape is None else source.shape[node.attrs["axis"]]
@@ -198,12 +237,16 @@ def _own_size(
 
 
 class _Border:
-    """What crosses from one part to the next, and under which names."""
+    """The values passed from one stage to the next, and their names."""
 
     def __init__(self, graph: Graph, known: Mapping[str, Value], parts: Mapping[str, str]) -> None:
         self.graph, self.known, self.parts = graph, known, parts
         self.nodes = {node.name: node for node in graph.nodes}
         self.inputs = {spec.name: spec for spec in graph.inputs}
+        self.readers: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for ref in dict.fromkeys(references(node.inputs)):
+                self.readers.setdefault(ref, []).append(node)
         self.names: dict[str, str] = {}
         self._taken = {*graph.outputs, *self.inputs, *self.nodes}
         self.outputs = {name: self._part_of_output(ref) for name, ref in graph.outputs.items()}
@@ -214,7 +257,8 @@ class _Border:
         return "preprocess" if name in self.inputs else self.parts.get(name, "")
 
     def _part_of_output(self, ref: str) -> str:
-        """An output that the preprocessing alone computes is given by the encoder if it is a tensor, else by the host after."""
+        """The stage that returns an output computed by preprocessing alone: the encoder for a tensor, else
+        postprocessing."""
         part = self.part_of(ref)
         if part == "postprocess" or (self.known[ref].dtype in ("string", "variant") if ref in self.known else False):
             return "postprocess"
@@ -223,7 +267,7 @@ class _Border:
         return "encoder"
 
     def _crossing(self, part: str) -> list[str]:
-        """The references that `part` takes from the parts before it."""
+        """The references that `part` takes from earlier stages."""
         found: dict[str, None] = {}
         for node in self.graph.nodes:
             if self.parts.get(node.name) == part:
@@ -232,15 +276,19 @@ class _Border:
         return [ref for ref in found if self.part_of(ref) not in (part, "")]
 
     def name(self, ref: str) -> str:
-        """The name under which `ref` crosses: the input's own, or one made of the node's."""
+        """The name under which `ref` crosses: the input's own, or one derived from the node's."""
         if ref not in self.names:
-            wanted = identifier(ref.replace(".", "_").replace(":", "_"))
-            self.names[ref] = numbered(wanted, lambda name: name in self._taken and name != ref)
+            source = origin(ref, self.nodes)
+            wanted = wanted_name(
+                ref, source, self.graph, self.readers.get(ref, ()), is_id=self.known[ref].dtype in ("int32", "int64")
+            )
+            own = {ref, source} - {*self.names.values()}
+            self.names[ref] = numbered(wanted, lambda name: name in self._taken and name not in own)
             self._taken.add(self.names[ref])
         return self.names[ref]
 
     def cut(self, part: str) -> Graph:
-        """The graph of one part."""
+        """The graph of one stage."""
         inputs = self.graph.inputs if part == "preprocess" else tuple(self._spec(ref) for ref in self.crossing[part])
         renamed = {} if part == "preprocess" else {ref: self.name(ref) for ref in self.crossing[part]}
         own = [node for node in self.graph.nodes if self.parts.get(node.name) == part]

@@ -1,11 +1,12 @@
-"""Ports one tower: an entry of a SavedModel becomes a preprocessor, an encoder and, where strings come last, a postprocessor."""
+"""Ports one tower: an entry of a SavedModel to a preprocessor, an encoder and, if strings come last, a
+postprocessor."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from math import prod
 from typing import Any
 
@@ -20,6 +21,7 @@ from porting.conversion.values import Value
 from porting.errors import DrawsError, PortingError, naming
 from porting.flat_graph import dropout, effects
 from porting.flat_graph import subgraph as cutting
+from porting.flat_graph.components import components_of
 from porting.flat_graph.effects import Functions
 from porting.flat_graph.flatten import flatten_whole
 from porting.flat_graph.subgraph import Cut
@@ -35,7 +37,7 @@ from porting.saved_model.names import Names
 from porting.served import Served
 from porting.split import SOURCES, Parts, split
 from torch_towers.formats.npz import as_stored
-from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.dtypes import FLOATS, ROW_DTYPES
 from torch_towers.graph.graph import BATCH, Graph, Size, TensorSpec, node_of
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.ops.control_flow import at_most_steps
@@ -45,7 +47,7 @@ from torch_towers.tower import Tower
 
 @dataclass
 class PortedTower:
-    """A tower, the flat TF graph that it came from, and what the port has to say about it."""
+    """A tower, the flat TF graph that it comes from, and notes of the port."""
 
     model: SavedModel
     entry: str
@@ -53,31 +55,31 @@ class PortedTower:
     spec: TowerSpec
     store: dict[str, Any]
     frozen: frozenset[str]
-    variables: frozenset[str]  # keys of the variables that the tower holds
-    unit_norm: bool  # the embedding is divided by its length
+    variables: frozenset[str]  # keys of the variables that the tower uses
+    unit_norm: bool  # the embedding is normalized
     lifted: Counter[str] = field(default_factory=Counter[str])
-    remaining: Counter[str] = field(default_factory=Counter[str])  # ops that no layer stands for
+    remaining: Counter[str] = field(default_factory=Counter[str])  # ops that are not part of a layer
     refusals: tuple[str, ...] = ()
     cut: Cut = field(default_factory=Cut)  # where the entry's graph was cut
-    cuts: tuple[str, ...] = ()  # what was cut off at the front, in words
-    notes: tuple[str, ...] = ()  # what else of the entry was left out or done otherwise, in words
-    retrieval: Retrieval | None = None  # the index that the tower was cut from
+    cuts: tuple[str, ...] = ()  # descriptions of what was cut off at the front
+    notes: tuple[str, ...] = ()  # descriptions of other omissions and changes
+    retrieval: Retrieval | None = None  # the index that the tower comes from
     entry_outputs: tuple[str, ...] = ()  # of the whole entry, in order
-    inside: int = 0  # elements of the largest value that is made of one row
+    inside: int = 0  # elements per row of the largest value
     ids: Mapping[str, str] = field(
         default_factory=dict[str, str]
-    )  # what preprocess gives exactly -> the TF node it equals
+    )  # a bit-exact value of preprocess -> the TF node that it equals
     served: Served = field(default_factory=Served)
-    without_lifts: Callable[[], PortedTower] | None = None  # makes the same port op by op; None where this is it
+    without_lifts: Callable[[], PortedTower] | None = None  # ports again without lifting; None if nothing was lifted
 
     @property
     def no_nan(self) -> int:
-        """How many relus give 0 for NaN, as oneDNN's do."""
+        """The number of relus that map NaN to 0, like oneDNN's."""
         return sum(bool(node.attrs.get("no_nan")) for node in walk(self.spec.encoder))
 
     @property
     def layer_share(self) -> float:
-        """The share of its float parameters that are in layers; 1.0 where it has none."""
+        """The share of its float parameters that belong to layers; 1.0 if it has none."""
         graphs = [
             graph for graph in (self.spec.preprocess, self.spec.encoder, self.spec.postprocess) if graph is not None
         ]
@@ -95,7 +97,7 @@ class PortedTower:
         )
 
     def tower(self) -> Tower:
-        """The tower, ready to run."""
+        """The executable tower."""
         return Tower(self.spec, self.store, frozen=self.frozen)
 
 
@@ -114,12 +116,11 @@ def port_tower(
 ) -> PortedTower:
     """Ports `entry` (a signature or a restored function; None: the default one) of `model`.
 
-    `embedding` names the output that is the embedding. `lifts` False leaves the graph op by op. `cut_behind` names an op (or node) whose
-    results become the inputs; else an op that nobody has, where it stands at the front, is cut off; `schema` names the features then.
-    `split_index` ports the query tower alone where the entry is a retrieval index, with the index beside it. `without_dropout` takes
-    dropout out that was left on. `served` says how TensorFlow runs the graph (None: optimized, with oneDNN, as pip installs it).
-    `budget` says what the port may cost (None: by the weight of the file).
-    Errors: `PortingError`.
+    `embedding` names the output that is the embedding. `lifts` False keeps the graph op by op. `cut_behind` names an op
+    (or node) whose results become the inputs; by default a private op at the front is cut off; `schema` names the
+    features after it. `split_index` ports only the query tower of a retrieval index, with the index beside it.
+    `without_dropout` removes dropout that was left on. `served` says how TensorFlow runs the graph (None: optimized,
+    with oneDNN, as pip installs it). `budget` limits the port (None: by the size of the file). Errors: `PortingError`.
     """
     limits = budget or Budget.of(model.weight())
 
@@ -154,6 +155,7 @@ def _ported(
         notes += _left_out_inputs(before, tf_graph)
     else:
         tf_graph = retrieval.runnable(tf_graph, model)
+    _check_inputs(tf_graph)
     served = served or Served()
     context = Context(model, served, model.captured(entry))
     if cut.without_dropout:
@@ -167,12 +169,12 @@ def _ported(
     graph = lifted.graph if lifted else graph
     parts = split(graph, known)
     spec = _spec(model, entry, tf_graph, parts, graph, known, embedding, defaults)
-    spec = _with_rows(spec, tf_graph, converted, emitter, store, model)
-    spec, padded, padding_refused = (
-        without_padding(spec, store, _domain_samples(tf_graph, model)) if lifts else (spec, [], ())
-    )
+    domain = cache(lambda: _domain_samples(tf_graph, model))  # made once, and only if asked for
+    spec = _with_rows(spec, tf_graph, converted, emitter, store, domain)
+    spec, padded, padding_refused = without_padding(spec, store, known, domain) if lifts else (spec, [], ())
     notes += padded
     held = {name for key, name in context.weights.items() if not model.variables[key].trainable}
+    held |= lifted.frozen if lifted else frozenset()
     origins = lifted.origins if lifted else {}
     frozen = {name for name in store if origins.get(name, name) in held}
     return PortedTower(
@@ -188,12 +190,12 @@ def _ported(
 
 
 def _dropouts(graph: Graph, functions: Functions) -> list[dropout.Dropout]:
-    """The dropouts of a flat graph, and of its branches and loops."""
+    """The dropouts of a flat graph and of its branches and loops."""
     return [*dropout.find(graph), *(item for items in dropout.bodies(graph, functions).values() for item in items)]
 
 
 def _converted(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
-    """The graph in torch ops. Where what it draws is a dropout's, that is what the error says: it has a remedy."""
+    """The graph in torch ops. If its random draws are dropout's, the error says so, since there is a remedy."""
     try:
         return convert(graph, context)
     except DrawsError as error:
@@ -206,8 +208,18 @@ def _converted(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter
         ) from error
 
 
+def _check_inputs(graph: Graph) -> None:
+    """Refuses a graph with an input that no rows can be."""
+    for spec in graph.inputs:
+        if spec.dtype not in ROW_DTYPES:
+            raise PortingError(
+                f"the input {spec.name!r} is of the dtype {spec.dtype!r}, and rows are numbers or strings: port another "
+                "signature, or cut the input off (--cut)"
+            )
+
+
 def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:
-    """The inputs of an index that its query tower does not take."""
+    """Describes the inputs of an index that its query tower does not take."""
     kept = {spec.name for spec in tower.inputs}
     left = [repr(spec.name) for spec in whole.inputs if spec.name not in kept]
     said = "of the index, not of its query tower: they are given to `index.search(queries, k, exclude)`, or --whole keeps them"
@@ -215,7 +227,7 @@ def _left_out_inputs(whole: Graph, tower: Graph) -> list[str]:
 
 
 def _largest(values: Iterable[Value]) -> int:
-    """The elements of the largest of `values`, of one row: free sizes count as 1, as the rows of weights do not count at all."""
+    """The elements per row of the largest of `values`: dynamic sizes count as 1, and rows of weights do not count."""
     shapes = [value.shape for value in values if value.shape and not all(isinstance(size, int) for size in value.shape)]
     counts = [prod(size for size in shape if isinstance(size, int)) for shape in shapes]
     return max(counts, default=0)
@@ -224,12 +236,12 @@ def _largest(values: Iterable[Value]) -> int:
 def _ids(
     parts: Parts, known: Mapping[str, Value], results: Mapping[str, Any], renamed: Mapping[str, str]
 ) -> dict[str, str]:
-    """The ids, masks and strings that `preprocess` computes, each with the TensorFlow node whose result it is."""
+    """The ids, masks and strings that `preprocess` computes, each with the TensorFlow node that it equals."""
     nodes: dict[str, str] = {}
     given = set(renamed.values())
     for name, value in results.items():
         node, colon, index = value.ref.partition(":") if type(value) is Value else ("", "", "")
-        if node in renamed or (node and node not in given):  # else: a node that is gone, whose name another has now
+        if node in renamed or (node and node not in given):  # otherwise: a removed node whose name was reused
             nodes.setdefault(renamed.get(node, node) + colon + index, name)
     taken = {spec.name for spec in parts.preprocess.inputs}
     return {
@@ -267,7 +279,7 @@ def _spec(
 
 
 def _defaults(model: SavedModel, entry: str, graph: Graph, store: dict[str, Any]) -> dict[str, str]:
-    """Puts the values of inputs that may be left out into the store, as they are; gives their names there."""
+    """Puts the default values of optional inputs into the store and returns their names there."""
     signature = model.signatures.get(entry)
     if signature is None:
         return {}
@@ -281,17 +293,21 @@ def _defaults(model: SavedModel, entry: str, graph: Graph, store: dict[str, Any]
     return found
 
 
+Domain = Callable[[], Sequence[Mapping[str, Any]]]
+"""Makes in-domain samples."""
+
+
 def _with_rows(
-    spec: TowerSpec, tf_graph: Graph, graph: Graph, emitter: ConvertingEmitter, store: dict[str, Any], model: SavedModel
+    spec: TowerSpec, tf_graph: Graph, graph: Graph, emitter: ConvertingEmitter, store: dict[str, Any], domain: Domain
 ) -> TowerSpec:
-    """`spec` with names for the rows of its inputs and outputs: see `porting.conversion.batch`."""
+    """`spec` with named batch dimensions for inputs and outputs: see `porting.conversion.batch`."""
     known, equal = emitter.known, batch.Equal(emitter.equal_rows)
     first = [spec.embedding, *graph.outputs] if spec.embedding else list(graph.outputs)
     given = {name: known[graph.outputs[name]] for name in first if graph.outputs[name] in known}
     firsts = {name: value.shape[0] for name, value in given.items() if value.shape}
-    rows, common = batch.symbols(tf_graph.inputs, firsts, known, equal)
+    rows, common = batch.symbols(tf_graph.inputs, components_of(tf_graph), firsts, known, equal)
     alone = replace(spec, inputs=batch.named(tf_graph.inputs, rows, common))
-    rows, common = batch.tried(rows, common, lambda: Tower(alone, store), lambda: _domain_samples(tf_graph, model))
+    rows, common = batch.tried(rows, common, lambda: Tower(alone, store), domain)
     outputs = spec.outputs if common or not rows else tuple(map(_without_rows, spec.outputs))
     return replace(spec, inputs=batch.named(tf_graph.inputs, rows, common), outputs=outputs)
 
@@ -306,7 +322,7 @@ def _without_rows(spec: TensorSpec) -> TensorSpec:
 
 
 def _output_spec(name: str, ref: str, known: Mapping[str, Value], said: TensorSpec | None) -> TensorSpec:
-    """What the port knows of an output; where that is nothing, the shape that the signature says."""
+    """The inferred spec of an output; if its shape is unknown, that of the signature."""
     value = known.get(ref)
     if value is None:
         return TensorSpec(name, "string", None)
@@ -325,7 +341,7 @@ def _free(size: Size, axis: int) -> Size:
 
 
 def _embedding(outputs: Sequence[TensorSpec]) -> str | None:
-    """The only output, or the only float output of rank 2, where there is one."""
+    """The only output, or the only float output of rank 2, if any."""
     if len(outputs) == 1:
         return outputs[0].name
     found = [spec.name for spec in outputs if spec.dtype in FLOATS and spec.shape is not None and len(spec.shape) == 2]

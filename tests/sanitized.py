@@ -1,4 +1,4 @@
-"""A plugin of pytest, `-p tests.sanitized`: the native modules are those that `make test-sanitized` built, with sanitizers inside."""
+"""A plugin of pytest, `-p tests.sanitized`: uses the native modules that `make test-sanitized` built with sanitizers."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`make bench-bulk` in a test's size: every command on generated rows, killed at random and resumed, and Ray's bytes."""
+"""A small `make bench-bulk`: every command on generated rows, killed at random and resumed, and Ray's bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: its committed checkpoint is what the porter writes, and finds what people look for. Needs no TensorFlow."""
+"""The demo: its committed checkpoint is what the porter writes, and gives good results. Needs no TensorFlow."""
 
 from __future__ import annotations
 

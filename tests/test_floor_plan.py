@@ -14,19 +14,19 @@ ROOT = Path(__file__).parents[1]
 ORDER = {
     "torch_towers": (
         "errors", "extras", "machine", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
-        "two_tower", "", "info", "parity", "source", "testing", "bulk", "cli",
+        "two_tower", "", "info", "parity", "source", "testing", "bulk", "commands", "cli",
     ),
     "porting": (
-        "errors", "names", "components", "budget", "registry", "saved_model", "flat_graph", "served", "conversion", "converters",
-        "lifting", "rewrites", "padding", "frontends", "split", "samples", "tower", "parity", "report", "inspection", "ops_table",
+        "errors", "names", "budget", "registry", "saved_model", "flat_graph", "served", "conversion", "converters",
+        "lifting", "rewrites", "padding", "frontends", "crossing_names", "split", "samples", "tower", "parity", "report", "inspection", "ops_table",
         "layers_table", "command",
         "port", "",
     ),
 }  # fmt: skip
-"""The places of a package, folders and the files beside them, each of which imports only places before it; "" is the package itself."""
+"""The folders and top-level files of a package in import order: each imports only earlier ones; "" is the package itself."""
 
 FOREIGN = {"_C", "_replace", "_asdict", "_schema", "_constants", "_parser", "_apply_op_helper", "_call_flat"}
-"""Names of torch, TensorFlow and Python that are private to them; the reason stands where each is used."""
+"""Names of torch, TensorFlow and Python that are private to them; each use has a comment with the reason."""
 
 Import = tuple[str, int, str]
 """The importing module, the line, the imported module."""
@@ -109,7 +109,7 @@ def _is_of_self(node: ast.AST) -> bool:
 
 
 TORCH = {"_parameters", "_buffers", "_modules", "_apply", "_get_name", "_non_persistent_buffers_set"}
-"""What torch tells authors of modules to use, and has no other name for."""
+"""torch's hooks for module authors, which have no public names."""
 
 
 @pytest.mark.parametrize("package, title", [("torch_towers", "## The runtime"), ("porting", "## The porter")])

@@ -1,4 +1,4 @@
-"""What the package says of itself: the version stands in one place, and CI runs the Pythons that it names."""
+"""Package metadata: the version has one source, and CI runs the declared Python versions."""
 
 from __future__ import annotations
 

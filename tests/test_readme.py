@@ -1,4 +1,4 @@
-"""Every command and answer in the README holds."""
+"""Every command and output in the README is tested."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""TensorFlow as the witness: runs one op, or one function, in TensorFlow and through the porter, and compares.
+"""Runs one op, or one function, in TensorFlow and through the porter, and compares.
 
 A `Case` is one row of a conformance table: an op of `tf.raw_ops`, its operands and attributes, and how equal the results must be.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,9 @@ from porting.conversion.convert import Context, convert
 from porting.flat_graph.flatten import flatten
 from porting.saved_model import SavedModel, protos
 from porting.served import Served
+from torch_towers.checkpoint.graph_json import GraphReader, Kind, graph_to_json
 from torch_towers.graph.dtypes import TORCH_DTYPES
+from torch_towers.graph.graph import Graph
 from torch_towers.program.program import Program
 
 tf: Any = pytest.importorskip(
@@ -109,7 +112,15 @@ def port(concrete: Any, names: Sequence[str]) -> Program:
     model = saved_model_of(concrete, names)
     context = Context(model, Served(onednn=False))
     graph, _ = convert(flatten(model.graph("traced"), model.functions), context)
-    return Program(graph, context.store)
+    return Program(as_stored(graph, context.store), context.store)
+
+
+def as_stored(graph: Graph, store: Mapping[str, Any]) -> Graph:
+    """The graph as a checkpoint gives it back: a converter writes nothing that a checkpoint refuses."""
+    kinds: dict[str, Kind] = {
+        name: "tensor" if isinstance(value, torch.Tensor) else "strings" for name, value in store.items()
+    }
+    return GraphReader(kinds).graph(json.loads(json.dumps(graph_to_json(graph))), "graph")
 
 
 def saved_model_of(concrete: Any, names: Sequence[str]) -> SavedModel:

@@ -1,8 +1,8 @@
-"""Writes porting/saved_model/op_definitions.jsonl: what TensorFlow's registry says of every op: arguments, attributes, their ranges.
+"""Writes porting/saved_model/op_definitions.jsonl from TensorFlow's op registry: arguments, attributes, their ranges.
 
-Run: `python tools/make_op_definitions.py` with `tensorflow` and `tensorflow-text` installed. A line is an op:
-`["MatMul", {"a": "T", "b": "T"}, {"product": "T"}, {"transpose_a": {"kind": "bool", "default": false}, ...}]`. An argument is a
-dtype ("float32") or an attribute that holds it ("T"), "N*T" where it is N tensors, "[Tin]" where it is a list of types.
+Run `python tools/make_op_definitions.py` with `tensorflow` and `tensorflow-text` installed. A line is an op:
+`["MatMul", {"a": "T", "b": "T"}, {"product": "T"}, {"transpose_a": {"kind": "bool", "default": false}, ...}]`. An
+argument is a dtype ("float32") or an attribute that holds it ("T"), "N*T" for N tensors, "[Tin]" for a list of types.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _argument(argument: Any) -> str:
 
 
 def _attribute(attr: Any) -> dict[str, Any]:
-    """`default` is null where there is one of a kind that no check reads."""
+    """`default` is null if it exists but no check reads it."""
     made: dict[str, Any] = {"kind": attr.type}
     if attr.HasField("default_value"):
         made["default"] = _value(attr.default_value)

@@ -1,4 +1,4 @@
-"""Writes torch_towers/formats/unicode_13.py: the scripts of TensorFlow's own string ops (ICU 69, Unicode 13), as TensorFlow says them.
+"""Writes torch_towers/formats/unicode_13.py: the scripts of TensorFlow's own string ops (ICU 69, Unicode 13), queried from TensorFlow.
 
 Run: `python tools/make_unicode_13.py` with `tensorflow` installed.
 """

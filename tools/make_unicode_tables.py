@@ -1,7 +1,7 @@
 """Writes torch_towers/formats/unicode_tables.py: where TensorFlow Text's Unicode (ICU 77, Unicode 16) differs from Python's.
 
-TensorFlow Text itself says what it does; the package `unicodedata2` (Unicode 18) names the combining classes, which never change
-once given, and what later Pythons will know that TensorFlow does not. Run: `python tools/make_unicode_tables.py` under
+The data is queried from TensorFlow Text; the package `unicodedata2` (Unicode 18) provides the combining classes, which never change
+once assigned, and characters that later Pythons will know and TensorFlow does not. Run: `python tools/make_unicode_tables.py` under
 Python 3.11 (Unicode 14, the oldest that torch_towers runs on) with `tensorflow_text` and `unicodedata2` installed.
 """
 

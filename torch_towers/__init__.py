@@ -1,4 +1,4 @@
-"""Two-tower models trained in TensorFlow, as native PyTorch: `load`, `TwoTower`, `Tower`, `Index`, and the errors."""
+"""Two-tower models trained in TensorFlow as native PyTorch: `load`, `TwoTower`, `Tower`, `Index`, and the errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ prepare()  # before torch is imported
 
 
 def __getattr__(name: str) -> Any:
-    """What this package offers, imported when it is first used: `torch-towers --help` answers without torch."""
+    """Imports a public name on first use, so that `torch-towers --help` answers without importing torch."""
     if name in ("layers", "ops"):
         return _imported(name)
     if name not in _HOMES:
@@ -58,12 +58,12 @@ def __getattr__(name: str) -> Any:
 
 
 def _imported(name: str) -> ModuleType:
-    """The module `name` of this package. Where it brings torch or the ops, garbage is not collected meanwhile.
+    """Imports the module `name` of this package, with garbage collection off while it imports torch or the ops.
 
-    What imports make stays: a collection finds nothing, but a full one looks at every object of torch, and falls due at about this
-    moment: 100 ms, thrice the rest of the import. It would only be put off to the first `load`, which would find all these objects
-    young; so they are made old without a look at them, as `gc.freeze` and `gc.unfreeze` do. Garbage among them is found by the
-    next full collection. A collector that is off, and objects that are frozen, stay so.
+    Imported objects stay alive, so a collection finds nothing. But a full collection visits every object of torch and
+    falls due at about this moment: 100 ms, three times the rest of the import. Just delaying it would move it to the
+    first `load`, so `gc.freeze` and `gc.unfreeze` move the new objects to the oldest generation instead. The next full
+    collection still finds garbage among them. A disabled collector stays disabled, and frozen objects stay frozen.
     """
     module = f"{__name__}.{name}"
     if name == "errors" or f"{__name__}.graph.registry" in sys.modules or not gc.isenabled():

@@ -1,4 +1,4 @@
-"""Packages that only some uses need: imported when they are, and named with the extra that brings them."""
+"""Optional packages: imported on first use; the error names the extra that installs them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any
 
 from torch_towers.errors import TorchTowersError
 
-_PACKAGES = {"google": "protobuf", "PIL": "pillow", "faiss": "faiss-cpu"}  # whose modules have other names
+_PACKAGES = {
+    "google": "protobuf",
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+}  # modules named differently from their package
 
 
 def need(module: str, extra: str) -> Any:
-    """The module `module`, or an error that says how to install it. Call it with literals only, never with data."""
+    """Imports `module`, or raises an error that says how to install it. Call it with literals only, never with data."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Info: what a checkpoint is, in a few facts."""
+"""The summary of a checkpoint: `torch-towers info`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_towers.two_tower import TwoTower
 
 
 def info(path: str | os.PathLike[str], towers: TwoTower) -> dict[str, Any]:
-    """The facts as plain data."""
+    """The summary as plain data."""
     folder = Path(path)
     parity = recorded_parity(folder)
     sides = {"query": towers.query, "candidate": towers.candidate}
@@ -33,7 +33,7 @@ def info(path: str | os.PathLike[str], towers: TwoTower) -> dict[str, Any]:
 
 
 def recorded_parity(folder: Path) -> dict[str, Any]:
-    """parity.json, where the checkpoint has one."""
+    """parity.json, or an empty dict."""
     try:
         found = json.loads((folder / "parity.json").read_bytes())
     except (OSError, ValueError):
@@ -58,7 +58,7 @@ def _spec(spec: TensorSpec) -> dict[str, Any]:
 
 
 def info_lines(found: dict[str, Any]) -> list[str]:
-    """The facts for people."""
+    """The summary as text."""
     lines = [f"{found['path']}: {found['bytes'] / 1e6:,.1f} MB, similarity {found['similarity']}"]
     for name, tower in found["towers"].items():
         source = found["source"].get(name)
@@ -87,5 +87,5 @@ def _from(source: Any) -> str:
 
 def _shown(spec: dict[str, Any], tower: dict[str, Any]) -> str:
     sizes = "..." if spec["shape"] is None else ", ".join("?" if size is None else str(size) for size in spec["shape"])
-    default = " (may be left out)" if spec["name"] in tower["optional"] else ""
+    default = " (optional)" if spec["name"] in tower["optional"] else ""
     return f"{spec['name']} {spec['dtype']} [{sizes}]{default}"

@@ -1,10 +1,10 @@
-"""The machine as this process may use it, told to OpenMP before torch is imported: how threads wait, and how many there are.
+"""OpenMP settings made before torch is imported: waiting threads sleep, and a CPU quota limits their number.
 
-OpenMP reads its environment when torch is imported, and not again. Threads that spin while they wait take the processor from those
-that they wait for, wherever another process runs too: so they sleep. A container with a quota of processor time has as many threads
-as the quota pays for: OpenMP knows the processors that a process may run on (its affinity mask), but not the quota, and more threads
-than that are stopped together for most of each period. Both are left alone where the user has said something, or has imported torch
-before; `restore` takes the variables out of the environment again, so that other programs do not inherit them.
+OpenMP reads its environment once, when torch is imported. Threads that spin while they wait take CPU time from the
+threads they wait for when other processes run too, so they sleep instead. OpenMP respects the affinity mask but not the
+CPU quota of a container; with more threads than the quota pays for, the scheduler throttles all of them for most of
+each period. Nothing is changed if the user has set these variables or has already imported torch. `restore` removes the
+variables again, so that child processes do not inherit them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables of which any says how threads wait."""
+"""Variables that set how threads wait."""
 
 _set: list[str] = []
 
 
 def prepare() -> None:
-    """Sets the variables, where torch is not imported and the user has not set them."""
+    """Sets the variables unless torch is imported or the user has set them."""
     if "torch" in sys.modules:
         return
     if not any(name in os.environ for name in WAITING):
@@ -31,13 +31,13 @@ def prepare() -> None:
 
 
 def restore() -> None:
-    """Takes out of the environment what `prepare` has put there."""
+    """Removes what `prepare` has set from the environment."""
     while _set:
         os.environ.pop(_set.pop(), None)
 
 
 def quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """How many processors' time this process may take at most, by its control groups; None where nothing limits it.
+    """The number of CPUs that this process's control groups allow; None without a limit.
 
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst (cpu.max), scheduler/sched-bwc.rst (cpu.cfs_quota_us).
     """
@@ -59,7 +59,7 @@ def quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgro
 
 
 def _limit(folder: Path) -> float | None:
-    """The limit of one control group, of either version."""
+    """The limit of one control group (v1 or v2)."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             given, period = " ".join((folder / name).read_text() for name in names).split()
@@ -76,6 +76,6 @@ def _put(name: str, value: str) -> None:
 
 
 def _processors() -> int:
-    """How many processors this process may run on."""
+    """The number of CPUs in this process's affinity mask."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

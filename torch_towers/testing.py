@@ -1,9 +1,9 @@
-"""Testing: the parity that a checkpoint was ported with, as an assertion in a user's own tests.
+"""Parity with TensorFlow as an assertion for users' tests.
 
     def test_the_towers_are_tensorflows():
         torch_towers.testing.assert_parity("checkpoints/shop")
 
-With pytest, the fixture `assert_parity` is the same function: `pytest_plugins = ["torch_towers.testing"]` brings it.
+With pytest, `pytest_plugins = ["torch_towers.testing"]` provides the fixture `assert_parity`, the same function.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def assert_parity(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
 ) -> None:
-    """Runs the batches recorded in `checkpoint`, and compares the answers with TensorFlow's as `torch-towers verify` does.
+    """Runs the batches recorded in `checkpoint` and compares the outputs with TensorFlow's, as `torch-towers verify`
+    does.
 
-    `towers`: what is compared in the place of those loaded from the checkpoint (compiled, quantized, on a GPU). Errors:
-    `AssertionError` names tower, output and distance; `CheckpointError` where nothing is recorded.
+    `towers`: compared instead of those loaded from the checkpoint (compiled, quantized, on a GPU). Errors:
+    `AssertionError` names tower, output and distance; `CheckpointError` if nothing is recorded.
     """
     batches = recorded_in(Path(checkpoint))
     if not batches:
@@ -48,5 +49,5 @@ if importlib.util.find_spec("pytest") is not None:
 
     @pytest.fixture(name="assert_parity")
     def assert_parity_fixture() -> Callable[..., None]:
-        """`assert_parity`, for tests that ask for it by name."""
+        """`assert_parity` as a fixture."""
         return assert_parity

@@ -1,9 +1,23 @@
-"""Tower: one side of a two-tower model, from the inputs of its signature to its outputs."""
+"""Tower: one side of a two-tower model, from the inputs of its signature to its outputs.
+
+How `tower.encode(["edit photos", "play chess"])` of the demo's query tower runs:
+
+    _reader       the rows as columns: {"text": array of 2 byte strings}, 2 rows
+    _encoded      in batches (`program/batches.py`), since each row's embedding depends on that row alone
+    _computed     on the caller's thread if the batch is small (`program/cost.py`)
+    _prepared     the graph `preprocess`, on the CPU: {"words": int64 [2, 40]}
+    _encode       the graph `encoder`, on the device: {"output_0": float32 [2, 64]}; a tower that skips padding runs on
+                  the positions of the longest row only (`program/padding.py`)
+    _outputs_of   the graph `postprocess`, if outputs are strings: here there is none
+
+If a kernel fails, `_explained` runs rows alone to find the one to blame (`program/blame.py`).
+"""
 
 from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
@@ -12,6 +26,7 @@ from torch import Tensor, nn
 
 from torch_towers.checkpoint.checkpoint import Side
 from torch_towers.errors import CheckpointError, InputError
+from torch_towers.extras import need
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph.graph import TensorSpec, is_batched
 from torch_towers.graph.registry import Strings
@@ -21,6 +36,7 @@ from torch_towers.kernels.fast_path import readable
 from torch_towers.kernels.threads import forked, on_one_thread, without_waiting
 from torch_towers.program.batches import run_batches
 from torch_towers.program.binding import Env, Store
+from torch_towers.program.blame import blamed
 from torch_towers.program.cost import SMALL, work_of
 from torch_towers.program.listing import listing
 from torch_towers.program.padding import budget_of, run_cut
@@ -35,16 +51,16 @@ _FLOAT16_MAX = torch.finfo(torch.float16).max
 
 
 class Tower(nn.Module):
-    """One side: `tower(inputs) -> {output: value}`, every output of the signature by its name.
+    """One side: `tower(inputs) -> {output: value}`, every output of the signature by name.
 
-    `tower.preprocess(inputs)` gives the tensors that `tower.encoder(**tensors)` takes. `tower.inputs` and `tower.outputs` are the
-    signature; `tower.defaults` holds the values of inputs that may be left out.
+    `tower.preprocess(inputs)` returns the tensors that `tower.encoder(**tensors)` takes. `tower.inputs` and
+    `tower.outputs` are the signature; `tower.defaults` holds the values of optional inputs.
 
-    The encoder is its submodule, so `parameters()`, `state_dict()` and `to()` are those of any module; a dtype stands for float32
-    in the encoder. The preprocessing runs on the CPU in the signature's precision always.
+    The encoder is a submodule, so `parameters()`, `state_dict()` and `to()` work as on any module; a dtype replaces
+    float32 in the encoder. Preprocessing always runs on the CPU in the signature's precision.
 
-    `skip_padding`: where rows end with padding that changes no output, as was proven at port time, the encoder does not compute it
-    in `eval()`: rows are cut at their ends, and those of like lengths run together. The numbers are the same within rounding.
+    `skip_padding`: where padding provably changes no output, the encoder skips it in `eval()`: it truncates rows to
+    their real length and batches rows of similar length. The results are equal within rounding.
     """
 
     skip_padding: bool
@@ -53,6 +69,7 @@ class Tower(nn.Module):
         self, spec: TowerSpec, store: Store, *, frozen: frozenset[str] = frozenset(), skip_padding: bool = True
     ) -> None:
         super().__init__()
+        spec.check()
         self.skip_padding = skip_padding
         self.spec = spec
         self.inputs, self.outputs = spec.inputs, spec.outputs
@@ -67,10 +84,10 @@ class Tower(nn.Module):
         self._store = store
         self._reader = InputReader(spec.inputs, self.defaults)
         self._renamed = spec.renamed()
+        self._encoder_inputs = {item.name: item.dtype == "float32" for item in spec.encoder.inputs}
         self._batched = {item.name for item in spec.inputs if is_batched(item)}
         self._row_work: float | None = None  # counted at the first run
         self._place_work: float | None = None  # of one place of a row, where padding is skipped
-        self._check()
         self.eval()
 
     if TYPE_CHECKING:
@@ -80,16 +97,16 @@ class Tower(nn.Module):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def forward(self, inputs: Any) -> Outputs:
-        """Every output by its name, for all rows at once: tensors on the tower's device, strings as arrays of bytes.
+        """Every output by name, for all rows at once: tensors on the tower's device, strings as arrays of bytes.
 
-        They carry gradients after `train()`, and none after `eval()`, as a tower is loaded. Errors: `InputError` names the feature
-        and the row.
+        Tensors carry gradients after `train()`, and none after `eval()`, the state after loading. Errors: `InputError`
+        names the feature and the row.
         """
         columns, rows = self._reader(inputs)
         return self._run(columns, rows)
 
     def preprocess(self, inputs: Any) -> Columns:
-        """What the encoder takes, by its names: CPU tensors (and sizes). Strings that only the outputs need come along."""
+        """The encoder's inputs by name: CPU tensors (and sizes), and strings that only the outputs need."""
         columns, _ = self._reader(inputs)
         try:
             return without_waiting(self._prepared, columns)
@@ -97,9 +114,9 @@ class Tower(nn.Module):
             raise InputError(f"the tower could not be run on these inputs: {self._refusal(error, columns)}") from error
 
     def trace(self, inputs: Any) -> dict[str, Env]:
-        """The value of every node by its name, for each part that the tower has: "preprocess", "encoder", "postprocess".
+        """The value of every node by name, for each stage of the tower: "preprocess", "encoder", "postprocess".
 
-        Each part runs node by node, layers too: for looking at what happens inside. Errors: `InputError`, and those of torch.
+        Each stage runs node by node, layers too, for debugging. Errors: `InputError`, and those of torch.
         """
         columns, _ = self._reader(inputs)
         columns = {self._renamed.get(name, name): value for name, value in columns.items()}
@@ -138,9 +155,9 @@ class Tower(nn.Module):
     ) -> Tensor | Array:
         """The embeddings of `inputs`: `n rows -> [n, dim]`, a tensor on the tower's device, or a numpy array.
 
-        Of a tower with one output it is that, whatever its shape and dtype: strings are an array of bytes.
-        Rows are taken `batch_size` at a time. A graph that pads to the longest text of a batch may give other numbers for other
-        batches, as it does in TensorFlow. `normalize_embeddings` makes every row of length 1.
+        A tower with one output returns it whatever its shape and dtype; strings are an array of bytes. Rows run in
+        batches of `batch_size`. A graph that pads to the longest text of a batch may give other numbers for other
+        batches, as it does in TensorFlow. `normalize_embeddings` scales every row to unit length.
         """
         if type(batch_size) is not int or batch_size < 1:
             raise ValueError(f"batch_size must be a positive integer, not {batch_size!r}")
@@ -156,14 +173,13 @@ class Tower(nn.Module):
 
     @property
     def embedding(self) -> str:
-        """The output that `encode` gives: the one named at port time, else the only one, else the only float output of rank 2."""
+        """The output that `encode` returns: the one named at port time, else the only output, else the only float
+        output of rank 2."""
         named = self._named_embedding()
         if named is not None:
             return named.name
         listed = ", ".join(f"{s.name!r} ({s.dtype}, {s.shape})" for s in self.outputs)
-        raise InputError(
-            f"which output is the embedding was not said when the tower was ported; its outputs are {listed}"
-        )
+        raise InputError(f"no output was chosen as the embedding when the tower was ported; its outputs are {listed}")
 
     def _named_embedding(self) -> TensorSpec | None:
         if self.spec.embedding is not None:
@@ -181,7 +197,7 @@ class Tower(nn.Module):
                 return self._computed(columns, only, rows)
         except torch.OutOfMemoryError:
             raise
-        except KERNEL_ERRORS as error:  # InputError of the graph's own checks is one of them
+        except KERNEL_ERRORS as error:  # includes InputError of the graph's own checks
             raise self._explained(error, columns, rows) from error
 
     def _computed(self, columns: Columns, only: str | None = None, rows: int | None = None) -> Outputs:
@@ -190,7 +206,7 @@ class Tower(nn.Module):
         return self._outputs_of(columns, only)
 
     def _is_small(self, columns: Columns, rows: int) -> bool:
-        """Whether one thread is faster than several: decided by the graph and the number of rows alone."""
+        """Whether one thread is faster than several; depends only on the graph and the number of rows."""
         if self.device.type != "cpu" or self._skips():
             return False
         if self._row_work is None:
@@ -199,7 +215,7 @@ class Tower(nn.Module):
             try:
                 prepared = self._prepared(self._cut(columns, 0, 1))
                 self._row_work = work_of(self.encoder, self.on_device(prepared))
-            except KERNEL_ERRORS:  # a bad row, or a graph that wants more than one
+            except KERNEL_ERRORS:  # a bad row, or a graph that needs more than one
                 return False
         return rows * self._row_work <= SMALL
 
@@ -222,7 +238,7 @@ class Tower(nn.Module):
         return {spec.name: both[spec.name] for spec in self.outputs}
 
     def _encode(self, prepared: Columns, only: str | None) -> Outputs:
-        """The encoder's outputs; without computing padding, where the outputs that are wanted do not depend on it."""
+        """The encoder's outputs; skips padding if the requested outputs do not depend on it."""
         encoder = self.spec.encoder
         wanted = {only} if only is not None and only in encoder.outputs else set(encoder.outputs)
         if not self._skips() or any(wanted - set(each.outputs) for each in self.spec.padding):
@@ -242,18 +258,18 @@ class Tower(nn.Module):
         return run_cut(run, given, self.spec.padding, budget=budget_of(self._place_work), splittable=self._splittable)
 
     def _skips(self) -> bool:
-        """Whether padding is left out now: not where gradients are followed, nor where a compiler or a mode looks on."""
+        """Whether padding is skipped now: not under gradients, a compiler or a torch mode."""
         return bool(self.skip_padding and self.spec.padding) and not torch.is_grad_enabled() and readable()
 
     def _work_of_place(self, given: Columns) -> float:
-        """Multiplications for one place of a row, counted on a few of the first row; infinite where they are not to be told."""
+        """FLOPs of one position of a row, estimated on a few positions of the first row; infinite if unknown."""
         few = {name: value[:1] if isinstance(value, Tensor) and value.ndim else value for name, value in given.items()}
         count = min(8, *(few[each.input].shape[1] for each in self.spec.padding))
         for each in self.spec.padding:
             few |= {name: few[name][:, :count] for name in each.along}
         try:
             return work_of(self.encoder, self.on_device(few)) / (count * len(self.spec.padding))
-        except (*KERNEL_ERRORS, AttributeError):  # a graph that wants more than one row, or an encoder of the user's
+        except (*KERNEL_ERRORS, AttributeError):  # a graph that needs more than one row, or a user's own encoder
             return math.inf
 
     def _prepared(self, columns: Columns) -> Columns:
@@ -265,7 +281,7 @@ class Tower(nn.Module):
             return self._preprocess.forward(**columns)
 
     def on_device(self, prepared: Columns) -> dict[str, Any]:
-        """What `preprocess` gives, as the encoder takes it: on its device, floats in its dtype."""
+        """Moves the result of `preprocess` to the encoder's device, floats in its dtype."""
         names = self._encoder_inputs
         if self.dtype == torch.float32 and self.device.type == "cpu":
             return prepared if prepared.keys() == names.keys() else {name: prepared[name] for name in names}
@@ -274,20 +290,20 @@ class Tower(nn.Module):
     def _moved(self, value: Any, floats: bool) -> Any:
         if not isinstance(value, Tensor):
             return value  # a size
-        floats = floats and value.is_floating_point()  # of a value that little is known of, "float32" is a guess
+        floats = floats and value.is_floating_point()  # for a value of unknown dtype, "float32" is a guess
         if floats and self.dtype == torch.float16 and bool(((value.abs() > _FLOAT16_MAX) & value.isfinite()).any()):
             raise InputError("a number does not fit float16 (at most 65504): run the tower in bfloat16 or float32")
         device = self.device
         if device.type == "cuda" and value.is_cpu:
-            value = value.pin_memory()  # so that the copy does not wait for the device
+            value = value.pin_memory()  # makes the copy asynchronous
         return value.to(device, self.dtype if floats else None, non_blocking=True)
 
     def _encoded(
         self, columns: Columns, rows: int | None, batch_size: int, to_host: bool, progress: bool
     ) -> Tensor | Array:
-        """The embeddings, in batches where the rows can be told apart; on the CPU where `to_host`.
+        """The embeddings, in batches if rows are independent; on the CPU if `to_host`.
 
-        What was computed in inference mode is copied outside of it, so that it can take part in training.
+        Results of inference mode are copied outside of it, so that they can take part in training.
         """
         name = self.embedding
         if rows == 0:
@@ -314,16 +330,16 @@ class Tower(nn.Module):
         return value.cpu() if to_host and isinstance(value, Tensor) else value
 
     def _whole(self, columns: Columns, rows: int) -> list[str]:
-        """Defaults stand for all rows at once: they cannot be cut into batches."""
+        """Names of defaults: they hold for all rows at once and cannot be split into batches."""
         return [name for name in self.defaults if name in self._batched and columns[name].shape[:1] != (rows,)]
 
     def _cut(self, columns: Columns, start: int, end: int) -> Columns:
-        """Some rows of the batch. Inputs with rows of their own come along whole."""
+        """A slice of the batch. Inputs that are not per-row stay whole."""
         return {name: value[start:end] if name in self._batched else value for name, value in columns.items()}
 
     @functools.cached_property
     def _splittable(self) -> bool:
-        """Whether rows of the batch can be taken alone: all that the embedding needs is columns of it, and so is the embedding."""
+        """Whether the batch can be split: the embedding and all that it depends on are per-row."""
         named = self._named_embedding()
         if named is None:
             return self._reader.splittable
@@ -337,14 +353,14 @@ class Tower(nn.Module):
                 found: Any = self._computed(columns, name, rows)[name]
         except torch.OutOfMemoryError:
             raise
-        except KERNEL_ERRORS as error:  # InputError of the graph's own checks is one of them
+        except KERNEL_ERRORS as error:  # includes InputError of the graph's own checks
             raise self._explained(error, columns, rows, start) from error
         if not isinstance(found, (Tensor, np.ndarray)):
             raise _misfit(name, f"it is {type(found).__name__}, no tensor")
         return cast(Tensor, found)
 
     def _empty(self, names: set[str]) -> Outputs | None:
-        """The outputs for no rows, where the signature tells their shapes: many graphs fail without rows."""
+        """The outputs for zero rows, if the signature gives their shapes: many graphs fail without rows."""
         found: Outputs = {}
         for spec in self.outputs:
             if spec.name not in names:
@@ -360,28 +376,25 @@ class Tower(nn.Module):
         return found
 
     def _explained(self, error: Exception, columns: Columns, rows: int | None, start: int = 0) -> InputError:
-        """What in the inputs made a kernel fail: the first row that fails alone, and the feature whose value is to blame."""
+        """Finds the cause of a kernel error in the inputs: the first row that fails alone, and the responsible
+        feature."""
         said = self._refusal(error, columns)
         if rows is None or not self._splittable or self.device.type != "cpu":
             return InputError(f"the tower could not be run on these inputs: {said}")
-        low, high = 0, rows
-        while high - low > 1 and not self._whole(columns, rows):
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._fails(self._cut(columns, low, middle)) else (middle, high)
-        row = self._cut(columns, low, high)
-        if not self._fails(row):
+        cut = functools.partial(self._cut, columns)
+        found = blamed(columns, rows, self._fails, cut, whole=bool(self._whole(columns, rows)))
+        if found is None:
             return InputError(f"the tower could not be run on these inputs: {said}")
-        for name, spec in zip(columns, self.inputs, strict=True):
-            if not self._fails({**row, name: _neutral(columns[name], spec)}):
-                value: list[Any] = cast(Any, row[name]).reshape(-1).tolist()
-                shown = repr(value[0] if len(value) == 1 else value)
-                return InputError(f"feature {name!r}, row {start + low}: the tower does not take {shown[:80]}: {said}")
-        return InputError(f"row {start + low}: the tower does not take its values: {said}")
+        row = start + found.row
+        if found.feature is None:
+            return InputError(f"row {row}: the tower refuses its values: {said}")
+        shown = repr(found.value)[:80]
+        return InputError(f"feature {found.feature!r}, row {row}: the tower refuses {shown}: {said}")
 
     def _refusal(self, error: Exception, columns: Columns) -> str:
-        """`error` in TensorFlow's words or ours: the graph's own sentence, or what the node that failed was given."""
+        """`error` in TensorFlow's words or ours: the graph's own message, or the inputs of the node that failed."""
         if isinstance(error, InputError) or self.device.type != "cpu":
-            return str(error)  # on a device the fault may be the device's
+            return str(error)  # on a device the error may be the device's
         if self._renamed:
             columns = {self._renamed[name]: value for name, value in columns.items()}
         values = dict(columns)
@@ -392,7 +405,7 @@ class Tower(nn.Module):
                     values |= program(**given)
                 except KERNEL_ERRORS as found:
                     return refusal(program, given, found)
-        return "its results do not fit together"
+        return "its results have different lengths"
 
     def _fails(self, columns: Columns) -> bool:
         try:
@@ -414,22 +427,34 @@ class Tower(nn.Module):
 
     @property
     def parts(self) -> dict[str, Program]:
-        """The programs that a row passes through, in order: "preprocess", "encoder", and "postprocess" where there is one."""
+        """The stages in order: "preprocess", "encoder", and "postprocess" if there is one."""
         after = {} if self._postprocess is None else {"postprocess": self._postprocess}
         return {"preprocess": self._preprocess, "encoder": self.encoder, **after}
 
     @property
     def device(self) -> torch.device:
-        """Where the encoder runs. The preprocessing runs on the CPU."""
+        """The encoder's device. Preprocessing runs on the CPU."""
         return self.encoder.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What stands for float32 in the encoder."""
+        """The dtype that replaces float32 in the encoder."""
         return self.encoder.dtype
 
+    def to_transformers(self, folder: str | Path, inputs: Any = None) -> Any:
+        """Exports the encoder as a class of transformers, for `AutoModel.from_pretrained` and `SentenceTransformer`.
+
+        Returns a summary of the export and its comparison (`torch_towers.source.to_transformers.Folder`), which also covers
+        `inputs` as `encode` takes them. Needs the extra `[transformers]`. Errors: `TorchTowersError` if no class matches or
+        the numbers differ; nothing is written then.
+        """
+        exits = need(
+            "torch_towers.source.to_transformers", "transformers"
+        )  # it stands above the tower, which does not import it
+        return exits.to_transformers(self, folder, inputs)
+
     def side(self) -> Side:
-        """The tower as it is now, as data to be saved. `CheckpointError` where a layer was replaced by another kind."""
+        """The tower's current state as data to save. `CheckpointError` if a layer was replaced by another type."""
         store: dict[str, Tensor | Strings] = {}
         for program in (self._preprocess, self._postprocess, self.encoder):
             if program is None:
@@ -448,7 +473,7 @@ class Tower(nn.Module):
                     )
                 if name in store and cast(Tensor, store[name]).dtype != value.dtype:
                     raise CheckpointError(
-                        f"{name!r} has two precisions, before and in the encoder: save the tower as float32"
+                        f"{name!r} is used in two precisions, before and in the encoder: save the tower as float32"
                     )
                 store[name] = value
         spec = TowerSpec(
@@ -460,45 +485,16 @@ class Tower(nn.Module):
     def __repr__(self) -> str:
         return listing(self)
 
-    def _check(self) -> None:
-        """The three graphs fit together, and the outputs are there."""
-        spec = self.spec
-        self._encoder_inputs = {item.name: item.dtype == "float32" for item in spec.encoder.inputs}
-        given = set(spec.preprocess.outputs)
-        if missing := sorted(self._encoder_inputs.keys() - given):
-            raise CheckpointError(f"the encoder takes {missing[0]!r}, which the preprocessing does not give")
-        given |= set(spec.encoder.outputs)
-        if spec.postprocess is not None:
-            if missing := sorted({item.name for item in spec.postprocess.inputs} - given):
-                raise CheckpointError(f"the postprocessing takes {missing[0]!r}, which nothing gives")
-            given |= set(spec.postprocess.outputs)
-        else:
-            given = set(spec.encoder.outputs)
-        if missing := sorted({item.name for item in self.outputs} - given):
-            raise CheckpointError(f"the output {missing[0]!r} of the signature comes out of no graph")
-        if spec.embedding is not None and spec.embedding not in {item.name for item in self.outputs}:
-            raise CheckpointError(f"the embedding {spec.embedding!r} is not an output of the signature")
-        for each in spec.padding:
-            ranks = {item.name: len(item.shape or ()) for item in spec.encoder.inputs}
-            wrong = [name for name in (each.input, *each.along) if ranks.get(name, 0) < 2]
-            wrong += [name for name in each.outputs if name not in spec.encoder.outputs]
-            if wrong or each.input not in each.along:
-                raise CheckpointError(
-                    f"the padding of {each.input!r} names {(wrong or [each.input])[0]!r}, which has no rows to cut"
-                )
-        if unknown := sorted(spec.defaults.keys() - {item.name for item in self.inputs}):
-            raise CheckpointError(f"{unknown[0]!r} has a default, but is not an input of the signature")
-
 
 class _Host(NamedTuple):
-    """What runs on the CPU around the encoder: held aside, so that it is no submodule and stays there."""
+    """The stages on the CPU around the encoder, wrapped so that torch does not register and move them as submodules."""
 
     before: Program
     after: Program | None
 
 
 def _trainable(value: Tensor | Strings, name: str, frozen: frozenset[str]) -> Tensor | Strings:
-    """Float weights as parameters, made here once, so that graphs which share one train the same."""
+    """Makes float weights parameters, once, so that graphs which share a weight train the same parameter."""
     if (
         isinstance(value, nn.Parameter)
         or not isinstance(value, Tensor)
@@ -510,7 +506,7 @@ def _trainable(value: Tensor | Strings, name: str, frozen: frozenset[str]) -> Te
 
 
 def _hosted(value: Any, dtype: str) -> Any:
-    """An encoder's output for the host: on the CPU, in the precision that the host's graph was made for."""
+    """An encoder's output for the host stage: on the CPU, in the precision of the host's graph."""
     if not isinstance(value, Tensor):
         return value
     wanted = TORCH_DTYPES.get(dtype)
@@ -518,23 +514,15 @@ def _hosted(value: Any, dtype: str) -> Any:
 
 
 def _own(value: Any) -> Any:
-    """A copy: what was computed in inference mode takes no part in training."""
+    """A copy: tensors made in inference mode cannot take part in training."""
     return value.clone() if isinstance(value, Tensor) else value.copy()
 
 
 def _misfit(name: str, why: str) -> CheckpointError:
-    """An output that no port would make."""
+    """The error for an output shape that a correct port cannot produce."""
     return CheckpointError(
-        f"the output {name!r} is not of the rows that the tower was given: {why}: port the model again"
+        f"the output {name!r} does not match the rows given to the tower: {why}: port the model again"
     )
-
-
-def _neutral(column: Tensor | Strings, spec: TensorSpec) -> Any:
-    """A harmless value for one row: zero, or the empty string."""
-    shape = (1, *column.shape[1:])
-    if isinstance(column, Tensor):
-        return torch.zeros(shape, dtype=column.dtype)
-    return np.full(shape, b"", object)
 
 
 def _progress_bar(rows: int) -> Any:

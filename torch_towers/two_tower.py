@@ -1,4 +1,5 @@
-"""TwoTower: query and candidate towers with the similarity that they were trained for; `load` reads one from a folder."""
+"""TwoTower: query and candidate towers with the similarity that they were trained for; `load` reads one from a
+folder."""
 
 from __future__ import annotations
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class TwoTower(nn.Module):
-    """A query tower, a candidate tower, or both, and how their embeddings are compared: "dot" or "cosine".
+    """A query tower, a candidate tower, or both, and how to compare their embeddings: "dot" or "cosine".
 
-    The towers are its submodules: `to`, `half`, `train`, `parameters()` and `state_dict()` are those of any module.
+    The towers are submodules: `to`, `half`, `train`, `parameters()` and `state_dict()` work as on any module.
     """
 
     query: Tower | None
@@ -45,7 +46,7 @@ class TwoTower(nn.Module):
         self.training = any(tower.training for tower in self.children())
         self.similarity_function: Similarity = similarity
         self.source = dict(source or {})
-        self.candidates = candidates  # of the retrieval index that the query tower was cut from
+        self.candidates = candidates  # of the retrieval index that the query tower comes from
 
     @overload
     def encode_query(
@@ -131,7 +132,7 @@ class TwoTower(nn.Module):
         convert_to_numpy: bool = False,
         normalize_embeddings: bool = False,
     ) -> Tensor | Array:
-        """`encode_candidate` by the name that sentence-transformers gives it."""
+        """`encode_candidate` under the name that sentence-transformers uses."""
         return self.encode_candidate(
             inputs, batch_size=batch_size, show_progress_bar=show_progress_bar,
             convert_to_numpy=convert_to_numpy, normalize_embeddings=normalize_embeddings,
@@ -148,7 +149,7 @@ class TwoTower(nn.Module):
     def top_k(self, queries: Any, candidates: Any, k: int, exclude: Any = None) -> tuple[Tensor, Tensor]:
         """The best candidates of each query, best first: `[n, dim], [m, dim] -> scores [n, k], indices [n, k]`.
 
-        Exact; of equal scores the lower index comes first; see `torch_towers.search.similarity.top_k` for NaN, large k and `exclude`.
+        Exact; ties go to the lower index. See `torch_towers.search.similarity.top_k` for NaN, large k and `exclude`.
         """
         return scores_of.top_k(queries, candidates, k, self.similarity_function, exclude)
 
@@ -166,16 +167,17 @@ class TwoTower(nn.Module):
         links: int | None = None,
         effort: int | None = None,
     ) -> Index:
-        """The index of `candidates` (embeddings, or inputs of the candidate tower): `index.search(queries, k) -> scores, ids`.
+        """An index of `candidates` (embeddings, or inputs of the candidate tower): `index.search(queries, k) -> scores,
+        ids`.
 
-        Without candidates: of those that the checkpoint holds, where it was ported from a retrieval index. Options and errors: those
-        of `torch_towers.Index` (`engine="hnsw"`).
+        Without candidates, it holds those of the checkpoint, if that was ported from a retrieval index. Options and
+        errors are those of `torch_towers.Index` (`engine="hnsw"`).
         """
         from torch_towers.search.index import Index, is_embeddings
 
         if candidates is None:
             if self.candidates is None:
-                raise CheckpointError("this checkpoint holds no candidates: give them, as embeddings or as inputs")
+                raise CheckpointError("this checkpoint holds no candidates: pass them, as embeddings or as inputs")
             candidates, ids = self.candidates.embeddings, _known(self.candidates.ids) if ids is None else ids
         vectors = candidates if is_embeddings(candidates) else self.encode_candidate(candidates)
         encode = self.encode_query if self.query is not None else None
@@ -185,9 +187,9 @@ class TwoTower(nn.Module):
         )  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the towers as they are now, fine-tuned or not, as a checkpoint that `load` reads.
+        """Writes the towers in their current state, fine-tuned or not, as a checkpoint that `load` reads.
 
-        What the port measured is not carried over: it was measured on other weights. Errors: `CheckpointError`.
+        Parity results of the port are dropped: they hold for the original weights. Errors: `CheckpointError`.
         """
         sides: dict[str, Side | None] = {
             "query": self.query.side() if self.query else None,
@@ -219,12 +221,12 @@ def load(
     verify: bool | None = None,
     skip_padding: bool = True,
 ) -> TwoTower:
-    """The towers of a checkpoint folder, ready to run. Weights are mapped from the file, not copied.
+    """Loads the towers of a checkpoint folder. Weights are memory-mapped, not copied.
 
-    `dtype` ("bfloat16", `torch.float16`, ...) stands for float32 in the encoders. `verify`: whether the sha256 of all weights is
-    checked; None: where they have at most 64 MiB (vocabularies, config.json and the table of the weights always are).
-    `skip_padding` False computes what stands behind the end of a text too (see `Tower`).
-    Errors: `CheckpointError` says which file is wrong, and how.
+    `dtype` ("bfloat16", `torch.float16`, ...) replaces float32 in the encoders. `verify`: whether to check the sha256
+    of all weights; None checks up to 64 MiB (vocabularies, config.json and the header of the weights are always
+    checked). `skip_padding=False` computes padding too (see `Tower`). Errors: `CheckpointError` names the invalid file
+    and the reason.
     """
     _check_device(device)
     found = read_checkpoint(path, verify=verify)
@@ -235,7 +237,7 @@ def load(
         )
     except TorchTowersError:
         raise
-    except Exception as error:  # a module's constructor, given arguments that its own checks refuse
+    except Exception as error:  # a module's constructor refuses its arguments
         raise CheckpointError(
             f"{os.fspath(path)}: the towers cannot be built: {type(error).__name__}: {error}"
         ) from error
@@ -246,16 +248,16 @@ def load(
 
 
 def _check_device(device: str | torch.device) -> None:
-    """Refuses a device that is not here, before anything is read. `ValueError`."""
+    """Refuses an unavailable device before anything is read. `ValueError`."""
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises what its build for that device raises
+    except (RuntimeError, AssertionError, TypeError) as error:  # the type depends on torch's build and the device
         why = str(error).splitlines()[0]
         raise ValueError(f"the device {str(device)!r} cannot be used on this machine: {why}") from error
 
 
 def _known(ids: Any) -> Any:
-    """The ids of an export as the user knows them: text where all of them are, bytes as they are."""
+    """The ids of an export for users: `str` if all of them are text, else bytes."""
     if isinstance(ids, Tensor) or ids is None:
         return ids
     try:

@@ -1,4 +1,4 @@
-"""The demo: ports the two SavedModels, shows that the numbers are TensorFlow's, and answers queries with the port.
+"""The demo: ports the two SavedModels, compares them with TensorFlow, and runs queries.
 
 python examples/packages/demo.py
 """
@@ -19,7 +19,7 @@ QUERIES = ("edit photos", "play music", "chess game", "compress files")
 
 
 def port() -> int:
-    """Runs the porter, as a user would; gives its exit status."""
+    """Runs the porter like a user; returns its exit status."""
     command = [
         "porting/port.py", "--query", "examples/packages/query_model", "--candidate", "examples/packages/candidate_model",
         "-o", "checkpoints/packages",
@@ -29,7 +29,7 @@ def port() -> int:
 
 
 def packages() -> list[dict[str, object]]:
-    """The rows of packages.tsv, with the features that the candidate tower takes."""
+    """The rows of packages.tsv, with the features of the candidate tower."""
     with (HERE / "packages.tsv").open(encoding="utf-8") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return [
@@ -44,7 +44,7 @@ def packages() -> list[dict[str, object]]:
 
 
 def main() -> int:
-    """Ports, then answers; the exit status is the porter's."""
+    """Ports, then runs queries; the exit status is the porter's."""
     status = port()
     if status:
         return status

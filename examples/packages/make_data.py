@@ -1,4 +1,4 @@
-"""Makes packages.tsv from the package index of the Debian machine it runs on.
+"""Makes packages.tsv from the package index of a Debian machine.
 
 Run `apt-get -o Acquire::Languages=en update` first (the long descriptions are in the English translation), then
 `python examples/packages/make_data.py`. Two runs on the same index write the same file.
@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 COLUMNS = ["name", "section", "size", "description", "tags"]
 
-# Parts of programs rather than programs.
+# Parts of programs, not programs.
 DULL_SECTIONS = """
 libs libdevel oldlibs debug doc localization metapackages tasks introspection kernel fonts perl haskell rust golang
 javascript java ruby gnu-r php ocaml lisp cli-mono zope
@@ -32,7 +32,7 @@ DULL_TEXT = re.compile(
     re.IGNORECASE,
 )
 
-# Facets of the tags that say what a program is for; the others say how it is made.
+# Tag facets that say what a program is for; the others describe how it is made.
 USEFUL_FACETS = (
     "admin biology devel field game hardware mail network office science security sound use video web works-with"
 )
@@ -40,7 +40,7 @@ DULL_TAGS = {"devel::library", "devel::packaging", "works-with::TODO", "field::T
 
 
 def fields(stanza: str) -> dict[str, str]:
-    """The fields of one stanza; the lines of a field's continuation are joined by newlines."""
+    """The fields of one stanza; continuation lines are joined by newlines."""
     found: dict[str, str] = {}
     key = ""
     for line in stanza.splitlines():
@@ -65,7 +65,7 @@ def useful_tags(package: dict[str, str]) -> list[str]:
 
 
 def mentions(packages: list[dict[str, str]]) -> collections.Counter[str]:
-    """How many sources name each package in a dependency: all that an index tells of how well known a program is."""
+    """The number of sources that depend on each package: the index's only hint of popularity."""
     sources: dict[str, set[str]] = collections.defaultdict(set)
     for package in packages:
         source = package.get("Source", package["Package"]).split()[0]
@@ -85,13 +85,13 @@ def is_program(package: dict[str, str]) -> bool:
     ):
         return True
     section = package["Section"].split("/")[-1]
-    if section == "python":  # nearly all modules: only what calls itself a program
+    if section == "python":  # mostly modules: keep only packages that call themselves programs
         return re.search(r"debugger|editor|shell|IDE|profiler|linter", package["Description"]) is not None
     return section not in DULL_SECTIONS.split()
 
 
 def rank(package: dict[str, str], known: collections.Counter[str]) -> float:
-    """Well-described programs first, and those that others mention."""
+    """Ranks well-described and frequently mentioned programs first."""
     tags = all_tags(package)
     program = "role::program" in tags
     return (
@@ -122,9 +122,9 @@ def long_descriptions(names: list[str]) -> dict[str, str]:
 
 
 def describe(summary: str, body: str, limit: int) -> str:
-    """The short description and the beginning of the long one, at most `limit` characters, cut between words."""
+    """The short description and the start of the long one, at most `limit` characters, cut between words."""
     body = " ".join(line for line in body.splitlines() if line.strip() not in {"", "."})
-    body = re.sub(r"\S*(://|@)\S*", "", body)  # addresses say nothing here
+    body = re.sub(r"\S*(://|@)\S*", "", body)  # drop addresses
     text = " ".join(f"{summary}. {body}".split()) if body else " ".join(summary.split())
     return text if len(text) <= limit else text[: limit + 1].rsplit(" ", 1)[0]
 

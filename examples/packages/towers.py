@@ -1,6 +1,6 @@
 """The towers of packages as PyTorch modules, written by `torch-towers source`. This file is yours.
 
-Weights are those of the checkpoint; rows become tensors by torch_towers' preprocessing:
+The weights come from the checkpoint; torch_towers' preprocessing turns rows into tensors:
 
     towers = load("packages")
     tensors = torch_towers.load("packages").query.preprocess({"text": [...]})
@@ -17,10 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
-class Normalization(nn.Module):
-    """`(x - mean) / std`, with statistics that were learnt beforehand: `[..., features] -> [..., features]`.
+def relu(x: Tensor) -> Tensor:
+    """ReLU, but NaN (the average of nothing) becomes 0, as in TensorFlow with oneDNN."""
+    return torch.where(x > 0, x, 0.0)
 
-    `shape` is that of the statistics, which are buffers. Source: Keras Normalization.
+
+class Normalization(nn.Module):
+    """`(x - mean) / std` with precomputed statistics: `[..., features] -> [..., features]`.
+
+    `shape` is that of the statistics, which are buffers.
     """
 
     mean: Tensor
@@ -34,17 +39,12 @@ class Normalization(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
-    def extra_repr(self) -> str:
-        return str(tuple(self.mean.shape))
-
 
 class QueryTower(nn.Module):
-    """The query tower, behind its preprocessing.
+    """The query tower, after its preprocessing.
 
     words: int64 [batch, 40]
     -> output_0: [batch, 64]
-
-    The relu of NaN, the average of nothing, is 0 as in TensorFlow with oneDNN.
     """
 
     def __init__(self) -> None:
@@ -54,16 +54,15 @@ class QueryTower(nn.Module):
         self.dense_1 = nn.Linear(160, 64)
 
     def forward(self, words: Tensor) -> Tensor:
+        word_embedding = self.word_embedding(words)  # [batch, 40, 32]
         mask = words != 0  # [batch, 40]
-        mean_of_words = (self.word_embedding(words) * mask.unsqueeze(-1)).sum(1)  # [batch, 32]
-        mean_of_words = mean_of_words / mask.unsqueeze(2).float().sum(1)  # [batch, 32]
-        dense_1 = F.relu(torch.nan_to_num(self.dense(mean_of_words), posinf=torch.inf))  # [batch, 128]
-        dense_1 = self.dense_1(torch.cat([mean_of_words, dense_1], dim=-1))  # [batch, 64]
-        return F.normalize(dense_1, dim=-1)
+        mean_of_words = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
+        concatenate = torch.cat([mean_of_words, relu(self.dense(mean_of_words))], dim=-1)  # [batch, 160]
+        return F.normalize(self.dense_1(concatenate), dim=-1)
 
 
 class CandidateTower(nn.Module):
-    """The candidate tower, behind its preprocessing.
+    """The candidate tower, after its preprocessing.
 
     size: float32 [batch]
     size_bin: int32 [batch]
@@ -72,8 +71,6 @@ class CandidateTower(nn.Module):
     words_3: int64 [batch, 40]
     words_1: int64 [batch, 40]
     -> output_0: [batch, 64]
-
-    The relu of NaN, the average of nothing, is 0 as in TensorFlow with oneDNN.
     """
 
     def __init__(self) -> None:
@@ -89,33 +86,34 @@ class CandidateTower(nn.Module):
     def forward(
         self, size: Tensor, size_bin: Tensor, name_bucket: Tensor, section_id: Tensor, words_3: Tensor, words_1: Tensor
     ) -> Tensor:
+        word_embedding = self.word_embedding(words_1)  # [batch, 40, 32]
         mask = words_1 != 0  # [batch, 40]
-        mean_of_words = (self.word_embedding(words_1) * mask.unsqueeze(-1)).sum(1)  # [batch, 32]
-        strided_slice = words_1[:, 0:10]  # [batch, 10]
-        mask_2 = strided_slice != 0  # [batch, 10]
-        mean_of_words_2 = (self.word_embedding(strided_slice) * mask_2.unsqueeze(-1)).sum(1)  # [batch, 32]
-        mask_3 = words_3 != 0  # [batch, 40]
-        mean_of_words_3 = (self.word_embedding(words_3) * mask_3.unsqueeze(-1)).sum(1)  # [batch, 32]
-        reshape = self.log_size(torch.log1p(size)).reshape(size.shape[0], 1)  # [batch, 1]
+        mean_of_words = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
+        part = words_1[:, :10]  # [batch, 10]
+        word_embedding = self.word_embedding(part)  # [batch, 10, 32]
+        mask = part != 0  # [batch, 10]
+        mean_of_words_3 = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
+        word_embedding = self.word_embedding(words_3)  # [batch, 40, 32]
+        mask = words_3 != 0  # [batch, 40]
+        mean_of_words_5 = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
         concatenate_1 = torch.cat(
             [
-                mean_of_words / mask.unsqueeze(2).float().sum(1),
-                mean_of_words_2 / mask_2.unsqueeze(2).float().sum(1),
-                mean_of_words_3 / mask_3.unsqueeze(2).float().sum(1),
+                mean_of_words,
+                mean_of_words_3,
+                mean_of_words_5,
                 self.section_embedding(section_id),
                 self.name_embedding(name_bucket),
                 self.size_embedding(size_bin),
-                reshape,
+                self.log_size(torch.log1p(size)).unsqueeze(-1),
             ],
             dim=-1,
-        )  # [batch, 117]
-        dense_2 = F.relu(torch.nan_to_num(self.dense_2(concatenate_1), posinf=torch.inf))  # [batch, 192]
-        dense_3 = self.dense_3(torch.cat([concatenate_1, dense_2], dim=-1))  # [batch, 64]
-        return F.normalize(dense_3, dim=-1)
+        )
+        concatenate_2 = torch.cat([concatenate_1, relu(self.dense_2(concatenate_1))], dim=-1)  # [batch, 309]
+        return F.normalize(self.dense_3(concatenate_2), dim=-1)
 
 
 class TwoTower(nn.Module):
-    """Both towers, and the similarity that they were trained for."""
+    """Both towers, and the similarity of the model."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
 """Trains the package search: a query tower and a candidate tower, in Keras 3, exported as two SavedModels.
 
-`python examples/packages/train.py` reads packages.tsv and writes query_model/ and candidate_model/ beside it. It wants
+`python examples/packages/train.py` reads packages.tsv and writes query_model/ and candidate_model/. It needs
 TensorFlow with Keras 3 and takes a few minutes on two cores.
 
-A pair is a package and words drawn from its own metadata: its tags ("editing", "image"), description and name. The loss
-is the in-batch softmax: the other packages of the batch are the negatives, but for those that have every word of
-the query. The tags are queries only, never features: the towers learn to tell from a description what a program is for.
+A pair is a package and words from its own metadata: its tags ("editing", "image"), description and name. The loss
+is the in-batch softmax: the other packages of the batch are negatives, except those that contain every word of
+the query. Tags are queries, never features: the towers learn to infer from a description what a program is for.
 """
 
 import csv
@@ -32,7 +32,7 @@ VOCABULARY = 4000
 DIM = 64
 BATCH = 1024
 EPOCHS = 30
-QUERIES = 12  # a package and epoch
+QUERIES = 12  # per package and epoch
 TEMPERATURE = 0.16
 LEARNING_RATE = 3e-3
 STOP_WORDS = """
@@ -58,9 +58,9 @@ def words(text: str) -> list[str]:
 
 @keras.saving.register_keras_serializable("packages")
 def standardize(text):
-    """Lower case, single spaces between words, their endings off: "editor" is "editing", "compress" is "compression".
+    """Lower case, single spaces, stemmed endings: "editor" equals "editing", "compress" equals "compression".
 
-    The first word is there in every text, so that none is empty (the mean of no words is NaN).
+    A first word is added to every text, so that none is empty (the mean of no words is NaN).
     """
     text = tf.strings.regex_replace(tf.strings.lower(text), r"[^a-z0-9+#]+", " ")
     text = tf.strings.regex_replace(text, r"\b([a-z]{3,}?)(?:ings?|ers?|ors?|ions?|ed|es|e|s|y|ies)\b", r"\1")
@@ -68,13 +68,13 @@ def standardize(text):
 
 
 def all_words(packages: dict[str, np.ndarray]) -> list[str]:
-    """Everything that is known of each package, tags included, as one text."""
+    """All metadata of each package, including tags, as one text."""
     texts = zip(packages["name"], packages["section"], packages["description"], packages["tags"], strict=True)
     return [" ".join(text) for text in texts]
 
 
 def build_towers(packages: dict[str, np.ndarray]) -> tuple[keras.Model, keras.Model]:
-    """The two towers; both look words up in one vocabulary and one table of embeddings."""
+    """The two towers, which share a vocabulary and an embedding table."""
     vectorize = keras.layers.TextVectorization(
         max_tokens=VOCABULARY, standardize=standardize, output_sequence_length=WORDS, name="words"
     )
@@ -153,7 +153,7 @@ def words_known(vectorize: keras.layers.TextVectorization, packages: dict[str, n
     place = {word: i for i, word in enumerate(vectorize.get_vocabulary())}
     for row, text in zip(known, standardize(tf.constant(all_words(packages))).numpy(), strict=True):
         row[[place.get(word.decode(), 1) for word in text.split()]] = 1
-    return known[:, 2:]  # without the padding and the unknown
+    return known[:, 2:]  # without padding and OOV
 
 
 def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.ndarray]) -> None:
@@ -169,7 +169,7 @@ def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.nda
             q = query({"text": batch["query"]}, training=True)
             c = candidate({key: batch[key] for key in ("name", "section", "description", "size")}, training=True)
             logits = tf.matmul(q, c, transpose_b=True) / TEMPERATURE
-            # A package that has every word of the query is no negative of it.
+            # A package with every word of the query is not a negative.
             asked = tf.math.bincount(vectorize(batch["query"]), minlength=VOCABULARY, binary_output=True, axis=-1)
             asked = tf.cast(asked[:, 2:], tf.float32)
             hits = tf.matmul(asked, tf.gather(known, batch["owner"]), transpose_b=True)
@@ -193,7 +193,7 @@ def train(query: keras.Model, candidate: keras.Model, packages: dict[str, np.nda
 
 
 def show_answers(packages: dict[str, np.ndarray]) -> None:
-    """The answers of the SavedModels just written: every package scored, the ten best shown."""
+    """Scores every package with the written SavedModels and prints the top ten."""
     serve_query = tf.saved_model.load(str(HERE / "query_model")).signatures["serving_default"]
     serve_candidate = tf.saved_model.load(str(HERE / "candidate_model")).signatures["serving_default"]
     texts = (HERE / "queries.txt").read_text(encoding="utf-8").splitlines()

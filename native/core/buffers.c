@@ -1,4 +1,4 @@
-/* Arrays that Python hands over, and piles of numbers that go back to it. */
+/* Arrays passed from Python, and growable buffers returned to it. */
 #include "core.h"
 
 int writable(PyObject *object, Py_ssize_t count, Py_ssize_t size, Py_buffer *view) {
@@ -20,7 +20,7 @@ int open_objects(PyObject *array, Py_ssize_t many, Objects *objects) {
     objects->items = objects->view.buf;
     objects->count = objects->view.len / (Py_ssize_t)sizeof(PyObject *);
     if (objects->count < many) return 0;
-    PyObject **kept = PyMem_RawMalloc((size_t)objects->view.len); /* another thread may put other objects into the array */
+    PyObject **kept = PyMem_RawMalloc((size_t)objects->view.len); /* another thread may replace the objects in the array */
     if (kept == NULL) {
         PyBuffer_Release(&objects->view);
         PyErr_NoMemory();
@@ -66,7 +66,7 @@ int make_room(Pile *pile, size_t size) {
 
 int pile(Pile *pile, const void *data, size_t size) {
     if (!make_room(pile, size)) return 0;
-    if (size == 0) return 1;  /* an empty pile has no memory yet, which memcpy may not be given */
+    if (size == 0) return 1;  /* an empty buffer has no memory yet, and memcpy must not get NULL */
     memcpy(pile->data + pile->used, data, size);
     pile->used += size;
     return 1;

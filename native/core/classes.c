@@ -1,8 +1,8 @@
-/* Texts in which what is sought is one character of a class, or a run of such: replaced, or split at. */
+/* Replaces or splits at matches of character classes: single characters, or runs of them. */
 #include "core.h"
 
-/* The kind of each code point, in pages of 256. Its low four bits: 0 nothing begins there, 1 it is found alone, n + 2 it begins a run
- * of class n. Its high bits: the classes to whose runs it belongs. */
+/* The kind of each code point, in pages of 256. Low four bits: 0 no match starts here, 1 a single match, n + 2 a run of class n
+ * starts. High bits: the classes whose runs contain it. */
 typedef struct {
     uint16_t pages[0x1100];
     const unsigned char *kinds, *ascii;
@@ -14,7 +14,7 @@ typedef struct {
     const unsigned char *start, *end;
 } Found;
 
-/* -1 with an exception where the bytes are no such table. */
+/* -1 with an exception for an invalid table. */
 static int open_classes(const char *bytes, Py_ssize_t size, Classes *classes) {
     Py_ssize_t count = (size - PLANE) / PAGE;
     int fits = size > PLANE && (size - PLANE) % PAGE == 0;
@@ -26,7 +26,7 @@ static int open_classes(const char *bytes, Py_ssize_t size, Classes *classes) {
     return 0;
 }
 
-/* The kind of the character at `*at`, which is UTF-8; `*at` becomes the place behind it. */
+/* The kind of the UTF-8 character at `*at`; advances `*at`. */
 static inline unsigned next_kind(const Classes *classes, const unsigned char **at) {
     const unsigned char *s = *at;
     uint32_t code;
@@ -37,7 +37,7 @@ static inline unsigned next_kind(const Classes *classes, const unsigned char **a
     return classes->kinds[classes->pages[code >> 8] * PAGE + (code & 0xFF)];
 }
 
-/* The first match from `at` on; 0 where there is none. */
+/* The first match from `at` on; 0 if there is none. */
 static int search(const Classes *classes, const unsigned char *at, const unsigned char *end, Found *found) {
     while (at < end) {
         const unsigned char *start = at, *next;
@@ -52,7 +52,7 @@ static int search(const Classes *classes, const unsigned char *at, const unsigne
     return 0;
 }
 
-/* Whether a text that is not empty is one match as a whole. */
+/* Whether a nonempty text is one match as a whole. */
 static int is_match(const Classes *classes, const unsigned char *at, const unsigned char *end) {
     unsigned kind = next_kind(classes, &at), common = kind >> 4;
     if (at == end) return kind != 0;
@@ -63,11 +63,11 @@ static int is_match(const Classes *classes, const unsigned char *at, const unsig
 /* -- replacing ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    Bytes before, after; /* what stands in the place of a match, around it where it is kept */
+    Bytes before, after; /* replacement of a match, before and after it if it is kept */
     int keeps;
 } Rewrite;
 
-/* Bytes for which there is room; most are few. */
+/* Initial capacity in bytes; most replacements are short. */
 static inline void put(Pile *out, const unsigned char *at, Py_ssize_t size) {
     char *place = out->data + out->used;
     out->used += (size_t)size;
@@ -77,7 +77,7 @@ static inline void put(Pile *out, const unsigned char *at, Py_ssize_t size) {
 
 enum { SAME = -1, LEFT = -2 };
 
-/* The new text onto the pile `out`, its size onto `sizes`, SAME where nothing is found, LEFT where it is not UTF-8; 0: no memory. */
+/* Appends the new text to `out` and its size to `sizes`: SAME without a match, LEFT for invalid UTF-8; returns 0 without memory. */
 static int replace_text(const Classes *classes, const Rewrite *rewrite, Bytes text, int plain, Pile *out, Pile *sizes) {
     const unsigned char *at = text.at, *end = at + text.size;
     size_t begun = out->used;
@@ -97,7 +97,7 @@ static int replace_text(const Classes *classes, const Rewrite *rewrite, Bytes te
     return pile(sizes, &size, sizeof size);
 }
 
-/* The new texts; those that stay are the same objects, None stands for those that are left. */
+/* The new texts; unchanged ones are the same objects, None means the fallback. */
 static PyObject *new_texts(const Objects *texts, const Pile *out, const Pile *sizes) {
     PyObject *list = PyList_New(texts->count);
     const char *at = out->data;
@@ -112,8 +112,8 @@ static PyObject *new_texts(const Objects *texts, const Pile *out, const Pile *si
     return list;
 }
 
-/* replace_classes(texts, classes, before, after, keeps) -> list: the texts with `before`, the match if it is kept, and `after` in the
- * place of each match; None for what is no UTF-8. */
+/* replace_classes(texts, classes, before, after, keeps) -> list: the texts with each match replaced by `before`, the match if it is
+ * kept, and `after`; None for invalid UTF-8. */
 PyObject *replace_classes(PyObject *self, PyObject *args) {
     PyObject *array, *list = NULL;
     const char *bytes;
@@ -145,7 +145,7 @@ PyObject *replace_classes(PyObject *self, PyObject *args) {
 /* -- splitting ---------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    Pile starts, limits, splits, rows; /* rows: those that are left */
+    Pile starts, limits, splits, rows; /* rows: those left to the fallback */
     int64_t count;
 } Tokens;
 
@@ -155,7 +155,7 @@ static int put_token(Tokens *tokens, const unsigned char *text, const unsigned c
     return pile(&tokens->starts, &start, sizeof start) && pile(&tokens->limits, &limit, sizeof limit);
 }
 
-/* What stands between the matches of `classes`, and those of them that `kept` (or NULL) matches too; 0: no memory. */
+/* Splits between the matches of `classes`; matches of `kept` (or NULL) are tokens too; 0: no memory. */
 static int split_text(const Classes *classes, const Classes *kept, Bytes text, Tokens *tokens) {
     const unsigned char *at = text.at, *end = at + text.size;
     Found found;
@@ -197,8 +197,8 @@ static PyObject *token_list(const Objects *texts, const Tokens *tokens) {
 
 static PyObject *as_bytes(const Pile *numbers) { return PyByteArray_FromStringAndSize(numbers->data, (Py_ssize_t)numbers->used); }
 
-/* split_classes(texts, classes, kept) -> (tokens, starts, limits, splits, rows): the tokens as a list, three times int64s as bytes,
- * and the rows that are left (without a token here) or None. `kept` is a table as `classes`, or None. */
+/* split_classes(texts, classes, kept) -> (tokens, starts, limits, splits, rows): the tokens as a list, three int64 arrays as bytes,
+ * and the rows left to the fallback (without tokens here) or None. `kept` is a table like `classes`, or None. */
 PyObject *split_classes(PyObject *self, PyObject *args) {
     PyObject *array, *list, *result = NULL;
     const char *bytes, *more;

@@ -1,4 +1,4 @@
-/* Lists of Python's own strings and numbers to arrays. */
+/* Lists of Python strings and numbers to arrays. */
 #include "core.h"
 
 static PyObject *encoded(PyObject *item) {
@@ -36,11 +36,11 @@ PyObject *encode(PyObject *self, PyObject *args) {
 }
 
 typedef struct {
-    char format; /* of the array: an integer or a float of `size` bytes */
+    char format; /* of the array: an integer or float of `size` bytes */
     Py_ssize_t size;
 } Number;
 
-/* Writes a float, or an integer, as numpy casts it; 0 where it is something else or does not fit. Runs no Python code. */
+/* Writes a float or integer with numpy's casting; 0 for other types or if it does not fit. Runs no Python code. */
 static int put_number(PyObject *item, PyTypeObject *type, Number number, char *place) {
     if (Py_TYPE(item) != type) return 0;
     if (type == &PyFloat_Type) {
@@ -55,7 +55,7 @@ static int put_number(PyObject *item, PyTypeObject *type, Number number, char *p
     if (overflow) return 0;
     if (number.format == 'f') {
         double wide = (double)value;
-        float narrow = (float)wide; /* rounded twice, as numpy does */
+        float narrow = (float)wide; /* rounds twice, like numpy */
         memcpy(place, number.size == 8 ? (void *)&wide : (void *)&narrow, (size_t)number.size);
         return 1;
     }

@@ -1,9 +1,9 @@
-/* tf.Example messages to columns of features: dense ones, and uneven ones whose rows have any number of values. */
+/* tf.Example messages to columns of features: fixed-size and variable-length ones. */
 #include "core.h"
 
 typedef struct { const unsigned char *at, *end; } Span;
 
-/* A variable-length integer of at most ten bytes. */
+/* A varint of at most ten bytes. */
 static int read_varint(Span *span, uint64_t *value) {
     *value = 0;
     for (int shift = 0; shift < 70 && span->at < span->end; shift += 7) {
@@ -14,7 +14,7 @@ static int read_varint(Span *span, uint64_t *value) {
     return 0;
 }
 
-/* A part behind `tag` and its length, which must lie within `span`. */
+/* A field after `tag` and its length, which must be within `span`. */
 static int read_part(Span *span, unsigned char tag, Span *part) {
     uint64_t length;
     if (span->at >= span->end || *span->at != tag) return 0;
@@ -31,12 +31,12 @@ typedef struct {
     const char *key;
     Py_ssize_t key_size, step;
     int kind, seen;
-    PyObject *defaults;      /* of strings */
-    Py_buffer out, fallback; /* of objects, or of numbers */
-    int uneven;              /* then there is no out, but: */
+    PyObject *defaults;      /* for strings */
+    Py_buffer out, fallback; /* for objects, or for numbers */
+    int uneven;              /* variable length: no `out`, but: */
     PyObject *texts;         /* a list of strings, */
     Pile numbers;            /* or numbers, */
-    int64_t length;          /* and how many this row has */
+    int64_t length;          /* and the number of values in this row */
     Pile lengths;
 } Column;
 
@@ -48,7 +48,7 @@ static int put_bytes(Column *column, Py_ssize_t place, PyObject *value) {
     return 0;
 }
 
-/* The values of one feature of row `row`: 1 done, 0 not plain, -1 exception. */
+/* The values of one feature in row `row`: 1 done, 0 fallback, -1 exception. */
 static int read_feature(Column *column, Span feature, Py_ssize_t row) {
     Span list, packed;
     Py_ssize_t first = row * column->step;
@@ -80,7 +80,7 @@ static int read_feature(Column *column, Span feature, Py_ssize_t row) {
     return packed.at == packed.end;
 }
 
-/* The values of one feature whose rows are uneven: 1 done, 0 not plain, -1 exception. */
+/* The values of one variable-length feature: 1 done, 0 fallback, -1 exception. */
 static int read_uneven(Column *column, Span feature) {
     Span list, packed;
     size_t before = column->numbers.used;
@@ -119,7 +119,7 @@ static int read_uneven(Column *column, Span feature) {
     return 1;
 }
 
-/* The default of a feature that row `row` lacks. */
+/* The default of a feature missing in row `row`. */
 static int fill_default(Column *column, Py_ssize_t row) {
     Py_ssize_t first = row * column->step;
     if (column->kind != BYTES) {
@@ -134,7 +134,7 @@ static int fill_default(Column *column, Py_ssize_t row) {
     return 1;
 }
 
-/* The column of a key: nearly always the one behind the last, since examples are written alike. */
+/* The column of a key: usually the one after the last, since examples have the same order. */
 static Column *column_of(Column *columns, Py_ssize_t count, Span key, Py_ssize_t *next) {
     Py_ssize_t index = *next;
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -148,7 +148,7 @@ static Column *column_of(Column *columns, Py_ssize_t count, Span key, Py_ssize_t
     return NULL;
 }
 
-/* One example into row `row`: 1 done, 0 not plain, -1 exception. */
+/* Parses one example into row `row`: 1 done, 0 fallback, -1 exception. */
 static int read_example(Span data, Column *columns, Py_ssize_t count, Py_ssize_t row, Py_ssize_t *next) {
     Span features = {data.end, data.end}, entry, key, feature;
     for (Py_ssize_t i = 0; i < count; i++) columns[i].seen = 0, columns[i].length = 0;
@@ -174,7 +174,7 @@ static int read_example(Span data, Column *columns, Py_ssize_t count, Py_ssize_t
     return 1;
 }
 
-/* The array of objects that a column of strings is written to, and its default. */
+/* The output array of a string column, and its default. */
 static int open_strings(Column *column, Py_ssize_t count, PyObject *out, PyObject *standard) {
     if (PyObject_GetBuffer(out, &column->out, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) < 0) return -1;
     int fits = column->out.format != NULL && strcmp(column->out.format, "O") == 0 && column->out.len / (Py_ssize_t)sizeof(PyObject *) == count;
@@ -186,7 +186,7 @@ static int open_strings(Column *column, Py_ssize_t count, PyObject *out, PyObjec
 }
 
 /* One (key, kind, step, out, default): out is an array, of objects for strings; default a tuple of them, a buffer or None.
- * A column with step 0 is uneven: it has neither. */
+ * A column with step 0 has variable length and neither out nor default. */
 static int open_column(PyObject *item, Py_ssize_t rows, Column *column) {
     PyObject *out, *standard;
     memset(column, 0, sizeof *column);
@@ -225,7 +225,7 @@ static PyObject *piled(const Pile *numbers) {
     return PyByteArray_FromStringAndSize(numbers->data, (Py_ssize_t)numbers->used);
 }
 
-/* What was gathered of the uneven columns, in their order: (lengths, values) of each, int64s and numbers as bytes, strings as a list. */
+/* The variable-length columns in order: (lengths, values) of each, int64s and numbers as bytes, strings as a list. */
 static PyObject *uneven_columns(const Column *columns, Py_ssize_t count) {
     Py_ssize_t total = 0, place = 0;
     for (Py_ssize_t i = 0; i < count; i++) total += columns[i].uneven;
@@ -240,8 +240,8 @@ static PyObject *uneven_columns(const Column *columns, Py_ssize_t count) {
     return found;
 }
 
-/* examples(serialized, columns): the features of an array of tf.Examples. Dense columns are written where they say; gives a tuple of
- * the (lengths, values) of the uneven ones, or None where something is not plain. */
+/* examples(serialized, columns): parses an array of tf.Examples. Dense columns are written to their arrays; returns a tuple of
+ * the (lengths, values) of variable-length ones, or None for the fallback. */
 PyObject *examples(PyObject *self, PyObject *args) {
     PyObject *array, *wanted;
     Objects serialized;

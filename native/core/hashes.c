@@ -1,5 +1,5 @@
-/* Hashes of many strings: FarmHash's Fingerprint64 and SipHash-2-4, as google/farmhash and Aumasson and Bernstein (2012) define them.
- * Multi-byte words are little-endian, as on every processor that wheels are built for; elsewhere Python's libraries serve. */
+/* Hashes of many strings: FarmHash's Fingerprint64 and SipHash-2-4, after google/farmhash and Aumasson and Bernstein (2012).
+ * Words are little-endian, as on all processors with wheels; elsewhere Python libraries are used. */
 #include "core.h"
 
 static const uint64_t K0 = 0xc3a5c85c97cb3127u, K1 = 0xb492b66fbe98f273u, K2 = 0x9ae16a3b2f90404fu;
@@ -41,7 +41,7 @@ static uint64_t of_64(const unsigned char *s, uint64_t n) {
     return joined(right(e + f, 43) + right(g, 30) + h, e + right(f + a, 18) + g, factor);
 }
 
-/* 32 bytes, hashed weakly under two seeds. */
+/* A weak hash of 32 bytes with two seeds. */
 static inline Pair weak(const unsigned char *s, uint64_t a, uint64_t b) {
     uint64_t w = load64(s), x = load64(s + 8), y = load64(s + 16), z = load64(s + 24), c;
     a += w;
@@ -115,7 +115,30 @@ static uint64_t siphash(const uint64_t key[2], const unsigned char *s, uint64_t 
     return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-/* hashes(strings, key, out) -> bool: 64 bits of each string of an array, SipHash's under `key` (16 bytes), Fingerprint64's without. */
+/* MurmurHash64A, TensorFlow's own hash. */
+static uint64_t murmur(uint64_t seed, const unsigned char *s, uint64_t n) {
+    const uint64_t factor = 0xc6a4a7935bd1e995u;
+    uint64_t hash = seed ^ n * factor, tail = 0;
+    for (const unsigned char *end = s + n / 8 * 8; s != end; s += 8) hash = (hash ^ mixed(load64(s) * factor) * factor) * factor;
+    for (uint64_t i = 0; i < (n & 7); i++) tail |= (uint64_t)s[i] << 8 * i;
+    if (n & 7) hash = (hash ^ tail) * factor;
+    return mixed(mixed(hash) * factor);
+}
+
+/* The hash of a text under a key of so many bytes. */
+static uint64_t hash_of(const uint64_t key[2], Py_ssize_t size, Bytes text) {
+    if (size == 0) return fingerprint64(text.at, (uint64_t)text.size);
+    return size == 8 ? murmur(key[0], text.at, (uint64_t)text.size) : siphash(key, text.at, (uint64_t)text.size);
+}
+
+static int is_key(Py_ssize_t size) {
+    if (size == 0 || size == 8 || size == 16) return 1;
+    PyErr_SetString(PyExc_ValueError, "the key must have 16 bytes, 8, or none");
+    return 0;
+}
+
+/* hashes(strings, key, out) -> bool: 64 bits of each string of an array, SipHash's under a `key` of 16 bytes, MurmurHash64A's from
+ * one of 8, Fingerprint64's without. */
 PyObject *hashes(PyObject *self, PyObject *args) {
     const int one = 1;
     PyObject *array, *target;
@@ -126,7 +149,7 @@ PyObject *hashes(PyObject *self, PyObject *args) {
     Bytes item;
     uint64_t key[2] = {0, 0};
     if (!PyArg_ParseTuple(args, "Oy#O", &array, &secret, &size, &target)) return NULL;
-    if (size != 0 && size != sizeof key) { PyErr_SetString(PyExc_ValueError, "the key must have 16 bytes, or none"); return NULL; }
+    if (!is_key(size)) return NULL;
     if (*(const char *)&one != 1) Py_RETURN_FALSE;
     memcpy(key, secret, (size_t)size);
     if (writable(target, -1, 8, &out) < 0) return NULL;
@@ -134,7 +157,7 @@ PyObject *hashes(PyObject *self, PyObject *args) {
     int fits = out.len / 8 == strings.count, plain = fits;
     for (Py_ssize_t i = 0; plain && i < strings.count; i++) {
         if (!(plain = bytes_at(&strings, i, &item))) break;
-        uint64_t value = size ? siphash(key, item.at, (uint64_t)item.size) : fingerprint64(item.at, (uint64_t)item.size);
+        uint64_t value = hash_of(key, size, item);
         memcpy((char *)out.buf + 8 * i, &value, 8);
     }
     close_objects(&strings);
@@ -143,7 +166,7 @@ PyObject *hashes(PyObject *self, PyObject *args) {
     return PyBool_FromLong(plain);
 }
 
-/* The decimal text of an integer, in the last bytes of `room`. */
+/* The decimal text of an integer, at the end of `room`. */
 static Bytes decimal(int64_t value, unsigned char room[20]) {
     unsigned char *at = room + 20;
     uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
@@ -152,7 +175,7 @@ static Bytes decimal(int64_t value, unsigned char room[20]) {
     return (Bytes){at, room + 20 - at};
 }
 
-/* hash_integers(values, key, out) -> bool: what `hashes` gives for the decimal texts of int64s. */
+/* hash_integers(values, key, out) -> bool: `hashes` of the decimal texts of int64s. */
 PyObject *hash_integers(PyObject *self, PyObject *args) {
     const int one = 1;
     PyObject *given, *target;
@@ -162,14 +185,14 @@ PyObject *hash_integers(PyObject *self, PyObject *args) {
     uint64_t key[2] = {0, 0};
     unsigned char room[20];
     if (!PyArg_ParseTuple(args, "Oy#O", &given, &secret, &size, &target)) return NULL;
-    if (size != 0 && size != sizeof key) { PyErr_SetString(PyExc_ValueError, "the key must have 16 bytes, or none"); return NULL; }
+    if (!is_key(size)) return NULL;
     if (*(const char *)&one != 1) Py_RETURN_FALSE;
     memcpy(key, secret, (size_t)size);
     if (PyObject_GetBuffer(given, &values, PyBUF_C_CONTIGUOUS) < 0) return NULL;
     if (writable(target, values.len / 8, 8, &out) < 0) { PyBuffer_Release(&values); return NULL; }
     for (Py_ssize_t i = 0; i < values.len / 8; i++) {
         Bytes text = decimal(((int64_t *)values.buf)[i], room);
-        ((uint64_t *)out.buf)[i] = size ? siphash(key, text.at, (uint64_t)text.size) : fingerprint64(text.at, (uint64_t)text.size);
+        ((uint64_t *)out.buf)[i] = hash_of(key, size, text);
     }
     PyBuffer_Release(&values);
     PyBuffer_Release(&out);

@@ -1,14 +1,14 @@
-/* Ids of keys by a Python dictionary. */
+/* Ids of keys, from a Python dict. */
 #include "core.h"
 
-/* The id of a key, `missing` where the dictionary lacks it; -1 with an exception set on errors. */
+/* The id of a key, `missing` if the dict lacks it; -1 with an exception on errors. */
 static int64_t id_of(PyObject *ids, PyObject *key, int64_t missing) {
     PyObject *found = PyDict_GetItemWithError(ids, key);
     if (found != NULL) return PyLong_AsLongLong(found);
     return PyErr_Occurred() ? -1 : missing;
 }
 
-/* lookup(ids, keys, missing, out) -> bool: the id of each key, into int64s. */
+/* lookup(ids, keys, missing, out) -> bool: the id of each key, as int64s. */
 PyObject *lookup(PyObject *self, PyObject *args) {
     PyObject *ids, *keys, *out;
     long long missing;

@@ -3,7 +3,7 @@
 static PyMethodDef methods[] = {
     {"find", find, METH_VARARGS, "find(words, keys, missing, out) -> rows or None"},
     {"find_integers", find_integers, METH_VARARGS, "find_integers(words, keys, missing, out) -> rows or None"},
-    {"text_ids", text_ids, METH_VARARGS, "text_ids(words, bytes, first, last, missing, pad, texts, out) -> (rows, unknown words) or None"},
+    {"text_ids", text_ids, METH_VARARGS, "text_ids(words, bytes, first, last, missing, pad, texts, out, widths, separator, tally, once) -> (rows, unknown words) or None"},
     {"encode", encode, METH_VARARGS, "encode(strings, out) -> bool"},
     {"numbers", numbers, METH_VARARGS, "numbers(list, out) -> bool"},
     {"lookup", lookup, METH_VARARGS, "lookup(ids, keys, missing, out) -> bool"},
@@ -17,10 +17,21 @@ static PyMethodDef methods[] = {
     {"fill_rows", fill_rows, METH_VARARGS, "fill_rows(indices, rank, out, position, empty) -> elements, or -1"},
     {"chunks", chunks, METH_VARARGS, "chunks(ids, chunks, owners, lengths) -> chunks, or -1"},
     {"distinct", distinct, METH_VARARGS, "distinct(given, values, inverse, counts) -> how many"},
+    {"bags", bags, METH_VARARGS, "bags(indices, rank, values, ids, chunks, owners, lengths) -> (ids, chunks) or None"},
+    {"segment_sums", segment_sums, METH_VARARGS, "segment_sums(data, rows, lengths, by, out) -> bool"},
+    {"histogram", histogram, METH_VARARGS, "histogram(values, splits, once, out) -> bool"},
     {"split", split, METH_VARARGS, "split(texts, marks, how, skips) -> (parts, indices, longest) or None"},
     {"ascii_case", ascii_case, METH_VARARGS, "ascii_case(texts, upper) -> list"},
     {"cut", cut, METH_VARARGS, "cut(texts, positions, lengths, characters) -> list or None"},
     {"read_numbers", read_numbers, METH_VARARGS, "read_numbers(texts, floats, out) -> bool"},
+    {"places", places, METH_VARARGS, "places(indices, sizes, out) -> 2 ascending, 1 inside, 0 outside"},
+    {"below", below, METH_VARARGS, "below(numbers, limit) -> bool"},
+    {"spread", spread, METH_VARARGS, "spread(lengths, out) -> longest row, or -1"},
+    {"one_hot", one_hot, METH_VARARGS, "one_hot(ids, on, off, out) -> bool"},
+    {"resize_bilinear", resize_bilinear, METH_VARARGS, "resize_bilinear(images, out, shape, sizes, scales, half) -> bool"},
+    {"pad_rows", pad_rows, METH_VARARGS, "pad_rows(values, lengths, pad, out) -> bool"},
+    {"buckets", buckets, METH_VARARGS, "buckets(values, edges, flush, out)"},
+    {"cross", cross, METH_VARARGS, "cross(columns, rows, start, buckets) -> (indices, buckets, longest row)"},
     {"hashes", hashes, METH_VARARGS, "hashes(strings, key, out) -> bool"},
     {NULL, NULL, 0, NULL},
 };
@@ -31,5 +42,6 @@ PyMODINIT_FUNC PyInit__native(void) {
     if (start_words() < 0 || PyType_Ready(&WordsType) < 0) return NULL;
     PyObject *core = PyModule_Create(&module);
     if (core != NULL && PyModule_AddObjectRef(core, "Words", (PyObject *)&WordsType) < 0) Py_CLEAR(core);
+    if (core != NULL && PyModule_AddObject(core, "sources", PyLong_FromUnsignedLong(SOURCES)) < 0) Py_CLEAR(core);
     return core;
 }

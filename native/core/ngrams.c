@@ -1,15 +1,15 @@
 /* The n-grams of rows of strings. */
 #include "core.h"
 
-enum { MOST = 1 << 20 }; /* wider ones are left to Python */
+enum { MAX_WIDTH = 1 << 20 }; /* wider ones use the fallback */
 
 typedef struct {
     Bytes separator, left, right;
-    Py_ssize_t pads; /* -1: one less than the width */
-    int keeps_short; /* a row without n-grams is one, padded */
+    Py_ssize_t pads; /* -1: width - 1 */
+    int keeps_short; /* a row without n-grams becomes one, padded */
 } Style;
 
-/* Token `index` of a row of `count` that stands between `pad` tokens on each side. */
+/* Token `index` of a row of `count` tokens with `pad` padding tokens on each side. */
 static inline Bytes token(const Objects *values, const Style *style, Py_ssize_t first, Py_ssize_t count, Py_ssize_t pad, Py_ssize_t index) {
     Bytes bytes = {NULL, 0};
     if (index < pad) return style->left;
@@ -18,7 +18,7 @@ static inline Bytes token(const Objects *values, const Style *style, Py_ssize_t 
     return bytes;
 }
 
-/* The tokens from `index` on, `width` of them, joined. */
+/* `width` tokens from `index` on, joined. */
 static PyObject *gram(const Objects *values, const Style *style, Py_ssize_t first, Py_ssize_t count, Py_ssize_t pad, Py_ssize_t index, Py_ssize_t width) {
     if (width == 1 && pad == 0) return Py_NewRef(values->items[first + index]);
     Py_ssize_t size = 0;
@@ -44,22 +44,22 @@ static int append(PyObject *list, PyObject *item) {
     return done;
 }
 
-/* The n-grams of one row: 1 done, 0 left to Python, -1 exception. */
+/* The n-grams of one row: 1 done, 0 fallback, -1 exception. */
 static int row_grams(const Objects *values, const Style *style, PyObject *widths, Py_ssize_t first, Py_ssize_t count, PyObject *list) {
     Py_ssize_t before = PyList_GET_SIZE(list);
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(widths); k++) {
         Py_ssize_t width = PyLong_AsSsize_t(PyTuple_GET_ITEM(widths, k)), pad = style->pads;
-        if (width <= 0 || width > MOST) return PyErr_Occurred() ? -1 : 0;
+        if (width <= 0 || width > MAX_WIDTH) return PyErr_Occurred() ? -1 : 0;
         if (pad < 0 || pad > width - 1) pad = width - 1;
         for (Py_ssize_t i = 0; i + width <= count + 2 * pad; i++)
             if (append(list, gram(values, style, first, count, pad, i, width)) < 0) return -1;
     }
     if (!style->keeps_short || count == 0 || PyList_GET_SIZE(list) > before) return 1;
-    if (style->pads < 0) return 0; /* an error, which Python tells */
+    if (style->pads < 0) return 0; /* an error, which Python reports */
     return append(list, gram(values, style, first, count, style->pads, 0, count + 2 * style->pads)) < 0 ? -1 : 1;
 }
 
-/* All n-grams onto `list`, the end of each row's into `ends`: 1 done, 0 left to Python, -1 exception. */
+/* Appends all n-grams to `list`, and the end of each row to `ends`: 1 done, 0 fallback, -1 exception. */
 static int all_grams(const Objects *values, const Py_buffer *splits, const Style *style, PyObject *widths, PyObject *list, int64_t *ends) {
     const int64_t *bounds = splits->buf;
     Py_ssize_t rows = splits->len / 8 - 1;
@@ -78,8 +78,8 @@ static int all_grams(const Objects *values, const Py_buffer *splits, const Style
     return 1;
 }
 
-/* ngrams(values, splits, widths, separator, left, right, pads, keeps_short, ends) -> list or None: the n-grams of each row, width by
- * width. `splits` and `ends` are int64s, as many of the one as of the other; None where something is not plain. */
+/* ngrams(values, splits, widths, separator, left, right, pads, keeps_short, ends) -> list or None: the n-grams of each row, by
+ * width. `splits` and `ends` are int64s of equal length; None for the fallback. */
 PyObject *ngrams(PyObject *self, PyObject *args) {
     PyObject *array, *bounds, *widths, *target, *list = NULL;
     const char *separator, *left, *right;
@@ -91,7 +91,7 @@ PyObject *ngrams(PyObject *self, PyObject *args) {
     style.separator.at = (const unsigned char *)separator;
     style.left.at = (const unsigned char *)left;
     style.right.at = (const unsigned char *)right;
-    if (style.pads > MOST) Py_RETURN_NONE;
+    if (style.pads > MAX_WIDTH) Py_RETURN_NONE;
     if (PyObject_GetBuffer(bounds, &splits, PyBUF_C_CONTIGUOUS) < 0) return NULL;
     if (writable(target, splits.len / 8, 8, &ends) < 0) { PyBuffer_Release(&splits); return NULL; }
     int done = open_objects(array, PY_SSIZE_T_MAX, &values);

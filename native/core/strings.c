@@ -1,4 +1,4 @@
-/* Strings one by one: split, cased, cut, counted, and read as numbers. */
+/* Elementwise string ops: split, case, slice, count, parse numbers. */
 #include "core.h"
 
 /* -- splitting ---------------------------------------------------------------------------------------------------------------- */
@@ -6,9 +6,9 @@
 enum { SPACES, SEPARATOR, ANY, EACH };
 
 typedef struct {
-    int how, skips; /* `skips`: empty parts are left out */
+    int how, skips; /* `skips`: empty parts are dropped */
     Bytes mark;
-    unsigned char ends[256]; /* bytes that end a part, for SPACES and ANY */
+    unsigned char ends[256]; /* delimiter bytes for SPACES and ANY */
     PyObject *parts;
     Pile indices; /* row and column of each part */
     int64_t row, column, longest;
@@ -53,9 +53,9 @@ static int split_one(Split *split, Bytes text) {
     return put_part(split, at, end);
 }
 
-/* split(texts, marks, how, skips) -> (parts, indices, longest) or None: the parts of each text as a list, their rows and columns as
- * int64s in bytes, and the largest number of parts. `how`: 0 at runs of ASCII white space, 1 at `marks` as a whole, 2 at any byte of
- * it, 3 into bytes. None where something is not bytes. */
+/* split(texts, marks, how, skips) -> (parts, indices, longest) or None: the parts of all texts as a list, their rows and columns as
+ * int64s in bytes, and the maximum number of parts. `how`: 0 at runs of ASCII white space, 1 at the separator `marks`, 2 at any byte
+ * of it, 3 into bytes. None if an element is not bytes. */
 PyObject *split(PyObject *self, PyObject *args) {
     PyObject *array, *result = NULL;
     const char *marks;
@@ -91,7 +91,7 @@ PyObject *split(PyObject *self, PyObject *args) {
 
 /* -- case --------------------------------------------------------------------------------------------------------------------- */
 
-/* A text of ASCII, which ends at a NUL, in its case; the same object where nothing changes; NULL without an exception where it is more. */
+/* An ASCII text, ended by a NUL, in the given case; the same object if unchanged; NULL without an exception if it is not ASCII. */
 static PyObject *case_of(PyObject *item, Bytes text, unsigned char first) {
     const unsigned char *zero = text.size ? memchr(text.at, 0, (size_t)text.size) : NULL;
     Py_ssize_t size = zero == NULL ? text.size : zero - text.at;
@@ -104,7 +104,7 @@ static PyObject *case_of(PyObject *item, Bytes text, unsigned char first) {
     if (!changes) return Py_NewRef(item);
     PyObject *cased = PyBytes_FromStringAndSize(NULL, size);
     unsigned char *out = cased == NULL ? NULL : (unsigned char *)PyBytes_AS_STRING(cased);
-    if (size == 1 && cased != NULL) { /* one byte is an object that others share */
+    if (size == 1 && cased != NULL) { /* single bytes are shared objects */
         unsigned char byte = text.at[0];
         Py_DECREF(cased);
         byte ^= (unsigned char)(byte - first) < 26 ? 0x20 : 0;
@@ -114,7 +114,7 @@ static PyObject *case_of(PyObject *item, Bytes text, unsigned char first) {
     return cased;
 }
 
-/* ascii_case(texts, upper) -> list: texts in lower or upper case, which end at a NUL; None for what is not ASCII. */
+/* ascii_case(texts, upper) -> list: texts in lower or upper case, ended by a NUL; None for non-ASCII. */
 PyObject *ascii_case(PyObject *self, PyObject *args) {
     PyObject *array;
     int upper;
@@ -136,7 +136,7 @@ PyObject *ascii_case(PyObject *self, PyObject *args) {
 
 static inline int is_start(const unsigned char *text, Py_ssize_t i) { return i == 0 || (text[i] & 0xC0) != 0x80; }
 
-/* The place of character `number`, or the end. */
+/* The offset of character `number`, or the end. */
 static Py_ssize_t place_of(Bytes text, Py_ssize_t at, int64_t number) {
     for (; at < text.size; at++)
         if (is_start(text.at, at) && number-- == 0) break;
@@ -149,7 +149,7 @@ static int64_t characters_of(Bytes text) {
     return count;
 }
 
-/* What `substr` takes of one text; 0 where that is an error. */
+/* The slice of one text for `substr`; 0 for an error. */
 static int cut_one(Bytes text, int64_t pos, int64_t length, int characters, Bytes *part) {
     int64_t size = characters ? characters_of(text) : text.size;
     int64_t first = pos < 0 ? pos + size : pos;
@@ -163,8 +163,8 @@ static int cut_one(Bytes text, int64_t pos, int64_t length, int characters, Byte
     return 1;
 }
 
-/* cut(texts, positions, lengths, characters) -> list or None: `lengths` bytes or characters of each text from `positions` on, both
- * int64s; None where there is an error, which Python tells. */
+/* cut(texts, positions, lengths, characters) -> list or None: slices of `lengths` bytes or characters from `positions`, both
+ * int64s; None for an error, which Python reports. */
 PyObject *cut(PyObject *self, PyObject *args) {
     PyObject *array, *first, *second;
     int characters, plain = 1;
@@ -216,7 +216,7 @@ static int read_integer(Bytes text, int64_t *value) {
     return 1;
 }
 
-/* A decimal number, with or without point and exponent; 0 for anything else, -1 with an exception. */
+/* A decimal number, with optional point and exponent; 0 for anything else, -1 with an exception. */
 static int read_double(Bytes text, double *value) {
     char copy[64];
     Py_ssize_t i = 0, digits = 0;
@@ -235,11 +235,11 @@ static int read_double(Bytes text, double *value) {
     if (i != text.size) return 0;
     memcpy(copy, text.at, (size_t)text.size);
     copy[text.size] = 0;
-    *value = PyOS_string_to_double(copy, NULL, NULL); /* infinite where it is too large, as float() is */
+    *value = PyOS_string_to_double(copy, NULL, NULL); /* infinite on overflow, like float() */
     return PyErr_Occurred() ? -1 : 1;
 }
 
-/* read_numbers(texts, floats, out) -> bool: each text as a float64 or an int64; False where one is not a plain decimal number. */
+/* read_numbers(texts, floats, out) -> bool: parses each text as float64 or int64; False if one is not a plain decimal number. */
 PyObject *read_numbers(PyObject *self, PyObject *args) {
     PyObject *array, *target;
     int floats, done = 1;

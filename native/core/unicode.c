@@ -1,4 +1,4 @@
-/* Code points of UTF-8 texts, and texts of code points. */
+/* UTF-8 texts to code points, and back. */
 #include "core.h"
 
 static const unsigned char *next_code(const unsigned char *s, int32_t *code) {
@@ -9,8 +9,8 @@ static const unsigned char *next_code(const unsigned char *s, int32_t *code) {
     return s + 4;
 }
 
-/* decode(texts) -> (codes, starts, splits) or None: the code points of all texts as int32s, the place of each in its text and where
- * each text begins as int64s, in bytes; None where a text is not UTF-8. */
+/* decode(texts) -> (codes, starts, splits) or None: the code points of all texts as int32s, the byte offset of each in its text and
+ * the row splits as int64s, all in bytes; None for invalid UTF-8. */
 PyObject *decode(PyObject *self, PyObject *args) {
     PyObject *array, *result = NULL;
     Objects texts;
@@ -46,7 +46,7 @@ PyObject *decode(PyObject *self, PyObject *args) {
     return result;
 }
 
-/* The bytes of a code point; 0 for what is none. */
+/* The UTF-8 size of a code point; 0 if it is invalid. */
 static int put_code(int32_t code, char *out) {
     if (code < 0 || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return 0;
     if (code < 0x80) { out[0] = (char)code; return 1; }
@@ -60,7 +60,7 @@ static int put_code(int32_t code, char *out) {
     return 4;
 }
 
-/* One text onto the pile; 1 done, 0 left, -1 no memory. */
+/* Appends one text to the buffer; 1 done, 0 fallback, -1 no memory. */
 static int put_text(const int32_t *codes, Py_ssize_t start, Py_ssize_t stop, Pile *out) {
     out->used = 0;
     if (!make_room(out, 4 * (size_t)(stop - start) + 1)) return -1;
@@ -72,8 +72,8 @@ static int put_text(const int32_t *codes, Py_ssize_t start, Py_ssize_t stop, Pil
     return 1;
 }
 
-/* encode_codes(codes, splits) -> list or None: the texts of code points (int32s) between splits (int64s); None where one is no code
- * point, or the splits do not rise from 0 to their number. */
+/* encode_codes(codes, splits) -> list or None: the texts of code points (int32s) between splits (int64s); None for an invalid code
+ * point, or splits that do not rise from 0 to the number of code points. */
 PyObject *encode_codes(PyObject *self, PyObject *args) {
     PyObject *given, *bounds, *list = NULL;
     Py_buffer codes, splits;

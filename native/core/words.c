@@ -1,5 +1,5 @@
-/* Words: a table from byte strings to ids. It has a fixed size, nothing in it moves, and one atomic word per slot says where an entry
- * is, so that threads read it without the GIL while another, which holds it, adds. */
+/* Words: a hash table from byte strings to ids. It has a fixed size, entries never move, and each slot is one atomic word with the
+ * offset of its entry, so threads can read it without the GIL while another, which holds the GIL, adds words. */
 #include "core.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -18,14 +18,14 @@ enum { WORD = 8, HEADER = 8, MOST_IDS = 1 << 16 };
 
 struct Words {
     PyObject_HEAD
-    uint64_t *slots; /* the upper half of the hash, and the entry's place in eights of bytes plus one; 0 for none */
+    uint64_t *slots; /* the upper half of the hash, and the entry's offset in units of eight bytes plus one; 0 if empty */
     uint64_t mask;
     char *entries;
     uint64_t used, room; /* in bytes */
     Py_ssize_t count, most;
 };
 
-static uint64_t secret[2]; /* drawn by Python, so that nobody can choose words of one hash */
+static uint64_t secret[2]; /* random, from Python, so that nobody can construct collisions */
 
 int start_words(void) {
     for (int i = 0; i < 2; i++) {
@@ -38,7 +38,7 @@ int start_words(void) {
     return 0;
 }
 
-/* Both halves of the product of two numbers, folded. */
+/* The folded 128-bit product of two numbers. */
 static inline uint64_t fold(uint64_t a, uint64_t b) {
 #ifdef __SIZEOF_INT128__
     unsigned __int128 product = (unsigned __int128)a * b;
@@ -53,24 +53,24 @@ static inline uint64_t fold(uint64_t a, uint64_t b) {
 static inline uint64_t read8(const unsigned char *at) { uint64_t value; memcpy(&value, at, 8); return value; }
 static inline uint64_t read4(const unsigned char *at) { uint32_t value; memcpy(&value, at, 4); return value; }
 
-/* A word as the table sees it: its first 16 bytes, zeros behind a shorter one, and its hash. */
+/* A key of the table: its first 16 bytes, zero-padded, and its hash. */
 typedef struct {
     const unsigned char *at;
     size_t size;
     uint64_t low, high, hash;
 } Key;
 
-/* As wyhash hashes: 16 bytes by one multiplication. */
+/* Hashes like wyhash: 16 bytes per multiplication. */
 static inline void hash_key(Key *key) {
     uint64_t seed = secret[1] ^ key->size;
-    for (size_t rest = key->size; rest > 16; rest -= 16) { /* from the end, so that the first 16 bytes are left */
+    for (size_t rest = key->size; rest > 16; rest -= 16) { /* from the end, so that the first 16 bytes remain */
         const unsigned char *at = key->at + rest - 16;
         seed = fold(read8(at) ^ secret[0], read8(at + 8) ^ seed);
     }
     key->hash = fold(key->low ^ secret[0], key->high ^ seed);
 }
 
-/* A word of which no byte behind its end may be read. */
+/* A key from a word without readable bytes after its end. */
 static inline Key key_of(const unsigned char *at, size_t size) {
     Key key = {at, size, 0, 0, 0};
     if (size >= 8) {
@@ -83,7 +83,7 @@ static inline Key key_of(const unsigned char *at, size_t size) {
     return key;
 }
 
-/* A word behind which there are so many bytes that 16 can be read: without branches. */
+/* A key from a word of which 16 bytes can be read: branchless. */
 static inline Key key_of_padded(const unsigned char *at, size_t size) {
     static const uint64_t masks[9] = {0, 0xFF, 0xFFFF, 0xFFFFFF, UINT32_MAX, 0xFFFFFFFFFF, 0xFFFFFFFFFFFF, 0xFFFFFFFFFFFFFF, UINT64_MAX};
     size_t low = size < 8 ? size : 8, high = size < 16 ? size - low : 8;
@@ -101,10 +101,10 @@ static inline int is_key(const Entry *entry, const Key *key) {
     if (entry->size != key->size) return 0;
     if (key->size > 16) return memcmp(word, key->at, key->size) == 0;
     uint64_t high = key->size > 8 ? read8(word + 8) : 0;
-    return ((read8(word) ^ key->low) | (high ^ key->high)) == 0; /* zeros stand behind it too */
+    return ((read8(word) ^ key->low) | (high ^ key->high)) == 0; /* the entry is zero-padded too */
 }
 
-/* The slot of a word, or the empty one where it belongs. There always is an empty one. */
+/* The slot of a word, or the empty slot for it. There is always an empty one. */
 static inline uint64_t *slot_of(const Words *words, const Key *key) {
     for (uint64_t i = key->hash & words->mask;; i = (i + 1) & words->mask) {
         uint64_t slot = READ(&words->slots[i]);
@@ -127,10 +127,10 @@ const Entry *find_padded(const Words *words, const unsigned char *word, size_t s
     return find_key(words, &key);
 }
 
-/* The bytes of an entry: those of the word are filled up with zeros to eights, to 8 at least. */
+/* The bytes of an entry's word, zero-padded to a multiple of eight, at least 8. */
 static uint64_t padded(size_t size) { return size == 0 ? WORD : (size + WORD - 1) / WORD * WORD; }
 
-/* Room for an entry of `count` ids; NULL where the table is full. */
+/* Allocates an entry of `count` ids; NULL if the table is full. */
 static Entry *new_entry(Words *words, const unsigned char *word, size_t size, size_t count) {
     uint64_t bytes = HEADER + WORD * (uint64_t)count + padded(size);
     if (words->count >= words->most || bytes > words->room - words->used) return NULL;
@@ -142,7 +142,7 @@ static Entry *new_entry(Words *words, const unsigned char *word, size_t size, si
     return entry;
 }
 
-/* Lets readers find an entry, in the place of one of the same word if there is such a one. */
+/* Publishes an entry to readers, replacing one of the same word. */
 static void publish(Words *words, Entry *entry) {
     Key key = key_of((const unsigned char *)&entry->ids[entry->count], entry->size);
     uint64_t *slot = slot_of(words, &key), place = words->used / WORD + 1;
@@ -151,7 +151,7 @@ static void publish(Words *words, Entry *entry) {
     PUBLISH(slot, key.hash >> 32 << 32 | place);
 }
 
-/* add(word, ids) -> bool: the ids of a word, in the place of those that it had; False where the table is full. */
+/* add(word, ids) -> bool: sets the ids of a word; False if the table is full. */
 static PyObject *add(Words *words, PyObject *args) {
     PyObject *word, *ids;
     if (!PyArg_ParseTuple(args, "O!O!", &PyBytes_Type, &word, &PyList_Type, &ids)) return NULL;
@@ -168,7 +168,7 @@ static PyObject *add(Words *words, PyObject *args) {
     Py_RETURN_TRUE;
 }
 
-/* extend(words, first) -> bool: ids from `first` on; False where one is no `bytes`, is there already or has no room. */
+/* extend(words, first) -> bool: adds ids from `first` on; False if one is not `bytes`, is a duplicate or has no room. */
 static PyObject *extend(Words *words, PyObject *args) {
     PyObject *array;
     long long first;
@@ -188,7 +188,7 @@ static PyObject *extend(Words *words, PyObject *args) {
     return PyBool_FromLong(whole);
 }
 
-/* Words(most, room): an empty table for `most` words, whose entries take at most `room` bytes. */
+/* Words(most, room): an empty table for `most` words with entries of at most `room` bytes in total. */
 static PyObject *new_words(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     Py_ssize_t most, room;
     if (!PyArg_ParseTuple(args, "nn", &most, &room)) return NULL;
@@ -204,7 +204,7 @@ static PyObject *new_words(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     words->most = most;
     words->room = (uint64_t)room;
     words->slots = PyMem_RawCalloc((size_t)slots, sizeof *words->slots);
-    words->entries = PyMem_RawMalloc((size_t)room + sizeof(Entry)); /* not nothing */
+    words->entries = PyMem_RawMalloc((size_t)room + sizeof(Entry)); /* never zero bytes */
     if (words->slots == NULL || words->entries == NULL) {
         Py_DECREF(words);
         return PyErr_NoMemory();
@@ -239,8 +239,8 @@ PyTypeObject WordsType = {
     .tp_as_sequence = &words_sequence,
 };
 
-/* find(words, keys, missing, out) -> list of rows or None: the id of each key, into int64s. `missing` is the id of a key that is not
- * there; the rows of such keys are given back where it is None, and those of elements that are no `bytes`. */
+/* find(words, keys, missing, out) -> list of rows or None: the id of each key, as int64s. `missing` is the id of an unknown
+ * key; if it is None, the rows of such keys are returned, and those of elements that are not `bytes`. */
 PyObject *find(PyObject *self, PyObject *args) {
     PyObject *array, *standard, *out;
     Words *words;
@@ -270,7 +270,7 @@ PyObject *find(PyObject *self, PyObject *args) {
     return left;
 }
 
-/* find_integers(words, keys, missing, out) -> rows or None: as `find`, for int64s, whose eight bytes are the key. */
+/* find_integers(words, keys, missing, out) -> rows or None: like `find` for int64s, whose eight bytes are the key. */
 PyObject *find_integers(PyObject *self, PyObject *args) {
     PyObject *array, *standard, *out, *left = NULL;
     Words *words;

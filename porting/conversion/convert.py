@@ -1,10 +1,10 @@
-"""Convert: a flat graph of TF ops becomes a graph of torch ops, one small converter per TF op.
+"""Converts a flat graph of TF ops to a graph of torch ops, with one small converter per TF op.
 
-A converter stands in `porting.registry`. Its signature is the op's schema: after the
-emitter `t` its positional parameters are the op's operands, its keyword-only ones the attributes, with TensorFlow's defaults.
-An operand annotated `int`, `bool`, `float`, `bytes`, `tuple` or `np.ndarray` must be a constant; one annotated `Dimensions` is a list of
-integers, some of which may be known at run time only. An attribute that no parameter reads is an error, unless it only
-repeats a dtype or steers TensorFlow's execution.
+Converters are registered in `porting.registry`. A converter's signature is the op's schema: after the emitter `t`,
+positional parameters are the op's operands, keyword-only ones its attributes with TensorFlow's defaults. An operand
+annotated `int`, `bool`, `float`, `bytes`, `tuple` or `np.ndarray` must be constant; one annotated `Dimensions` is a
+list of integers, some of which may be known only at run time. An attribute that no parameter reads is an error, unless
+it only repeats a dtype or affects only TensorFlow's execution.
 """
 
 from __future__ import annotations
@@ -54,23 +54,23 @@ EXECUTION_ATTRS = frozenset(
         "sloppy",
     ]
 )
-"""Attributes that steer how TensorFlow runs an op, not what it computes."""
+"""Attributes that affect how TensorFlow runs an op, not its result."""
 
 
 WITHOUT_KERNEL = ("BoostedTreesBucketize", "BucketizeWithInputBoundaries")
-"""Ops that are ported although TensorFlow 2.21 cannot run them, so that there is nothing to compare with."""
+"""Ported ops that TensorFlow 2.21 cannot run, so that there is nothing to compare with."""
 
 
 def without_kernel(graph: Graph, functions: Mapping[str, Function]) -> list[str]:
-    """The ops of an entry that TensorFlow no longer runs."""
+    """The ops of an entry that current TensorFlow versions cannot run."""
     found = {node.op for node in all_nodes(graph, functions)}
     return [op for op in WITHOUT_KERNEL if op in found]
 
 
 class Context:
-    """What one port shares: the SavedModel, the store of weights and constants, and what has been used of it.
+    """State shared by one port: the SavedModel, the store of weights and constants, and which of them are used.
 
-    `served` says how TensorFlow runs the graph whose numbers are wanted; `captured` names constants that its optimizer does not know.
+    `served` says how TensorFlow runs the graph; `captured` names constants that its optimizer does not see.
     """
 
     def __init__(self, model: SavedModel, served: Served = AS_WRITTEN, captured: frozenset[str] = frozenset()) -> None:
@@ -78,7 +78,7 @@ class Context:
         self.served = served
         self.captured = captured
         self.functions: Mapping[str, Function] = model.functions
-        self._looks = budget.current().fresh(times=32)  # for the constants that the optimizer looks at, again and again
+        self._looks = budget.current().fresh(times=32)  # for the constants that the optimizer reads repeatedly
         self.store: dict[str, Any] = {}
         self.weights: dict[str, str] = {}  # variable key -> name of the weight
         self.tables: dict[str, str] = {}  # table key -> name of the module
@@ -88,15 +88,15 @@ class Context:
         return graph if self.served == AS_WRITTEN else as_served(graph, self.served, self._evaluate, self.captured)
 
     def _evaluate(self, graph: Graph) -> torch.Tensor | None:
-        """The value of a TF graph of constants, where it has one that is known at port time."""
+        """The value of a constant TF graph, if it is known at port time."""
         if any(node.op not in CONVERTERS for node in graph.nodes):
             return None
         looked = budget.current().fresh()
         try:
-            with budget.within(looked):  # what is found is looked at, and forgotten
+            with budget.within(looked):  # the value is temporary
                 value = ConvertingEmitter(graph, Context(self.model)).run(graph, {})["value"]
         except TorchTowersError:
-            return None  # what is wrong is said where the node itself is converted
+            return None  # conversion of the node itself reports the error
         finally:
             self._looks.spend("fold_bytes", looked.spent.get("fold_bytes", 0), graph.nodes[-1].name)
         if not isinstance(value, Constant) or not isinstance(value.array, torch.Tensor):
@@ -105,34 +105,37 @@ class Context:
 
 
 def convert(graph: Graph, context: Context) -> tuple[Graph, ConvertingEmitter]:
-    """A flat graph of TF ops as a graph of torch ops. Errors: all ops without converter at once, before any work."""
+    """A flat graph of TF ops as a graph of torch ops. Errors: lists all unsupported ops at once, before any work."""
     emitter = ConvertingEmitter(graph, context)
-    refused = changes(graph, context.functions), unsupported(graph, context.functions)
+    changing = effects.changing(graph, context.functions)
+    refused = changes(changing), unsupported(graph, context.functions, changing)
     if any(refused):
-        emitter.refuse_draws(graph)  # what is drawn from a seed says more than that the seed changes
+        emitter.refuse_draws(graph)  # more informative than the error about the changed seed
         raise PortingError("\n".join(filter(None, refused)))
     graph = context.as_served(graph)
     emitter = ConvertingEmitter(graph, context)
     return emitter.graph(emitter.run(graph, {})), emitter
 
 
-def changes(graph: Graph, functions: Mapping[str, Function]) -> str:
-    """One sentence that names the ops that change something which the outputs read; empty where there is none."""
-    found = effects.changing(graph, functions)
+def changes(found: Sequence[Node]) -> str:
+    """One sentence that names the ops that change state which the outputs read; empty if there are none."""
     if not found:
         return ""
     listed = ", ".join(f"{node.op} {node.name!r}" for node in found[:3]) + (", ..." if len(found) > 3 else "")
     return (
-        f"this entry changes what the model holds ({listed}) and reads it: only entries that compute can be ported; "
-        "choose another"
+        f"this entry changes what the model holds ({listed}) and reads it: only entries without side "
+        "effects can be ported; choose another"
     )
 
 
-def unsupported(graph: Graph, functions: Mapping[str, Function]) -> str:
-    """One sentence that lists every op without converter, with counts and first uses; empty where there is none."""
+def unsupported(graph: Graph, functions: Mapping[str, Function], changing: Sequence[Node] = ()) -> str:
+    """One sentence that lists every unsupported op, with counts and first uses; empty if there are none.
+
+    `changing` are the ops that change state: they are refused for that.
+    """
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
-    known = CONVERTERS.keys() | {node.op for node in effects.changing(graph, functions)}
+    known = CONVERTERS.keys() | {node.op for node in changing}
     for node in all_nodes(graph, functions):
         if node.op not in known:
             counts[node.op] += 1
@@ -151,7 +154,7 @@ def _reason(op: str) -> str:
 
 
 def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
-    """The nodes of a flat graph, and the flattened nodes of every branch and loop body that it names."""
+    """The nodes of a flat graph and of all its branch and loop bodies, flattened."""
     found: list[Node] = []
     pending, seen = list(graph.nodes), set[str]()
     while pending:
@@ -169,22 +172,22 @@ def all_nodes(graph: Graph, functions: Mapping[str, Function]) -> list[Node]:
 
 
 _BODY = 8
-"""What a branch or a body costs by itself, in nodes."""
+"""The overhead of a branch or body, in nodes."""
 
 
 class ConvertingEmitter(Emitter):
-    """An emitter that walks a TF graph. Converters of branches and loops use it to convert their bodies."""
+    """An emitter that walks a TF graph. Converters of branches and loops use it to convert bodies."""
 
     def __init__(self, graph: Graph, context: Context, **shared: Any) -> None:
         super().__init__(graph.inputs, store=context.store, **shared)
         self.context = context
         self.functions = context.functions
         self.stack: tuple[str, ...] = ()
-        self.depth = 0  # of branches and loops around this graph
-        self.counting = False  # comparisons of sizes are sizes too, which only the condition of a loop wants
+        self.depth = 0  # nesting of branches and loops
+        self.counting = False  # whether comparisons of sizes are sizes too, as in the condition of a loop
 
     def run(self, graph: Graph, given: Mapping[str, Any], stack: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Converts every node of `graph`; `given` holds what its inputs are, where they are known. Gives its outputs."""
+        """Converts every node of `graph`; `given` holds known inputs. Returns its outputs."""
         self.stack = stack
         self.outer = outermost(
             node.name for node in graph.nodes if node.op not in ("Const", "ReadVariableOp", "VarHandleOp")
@@ -196,7 +199,7 @@ class ConvertingEmitter(Emitter):
             self.scope = node.name
             try:
                 env[node.name] = self._convert(node, [_look_up(ref, env) for ref in node.inputs])
-            except InputError as error:  # an op that was run now
+            except InputError as error:  # from a folded op
                 raise PortingError(f"{node.op} {node.name!r}: {error}") from error
             except TorchTowersError:
                 raise
@@ -245,7 +248,7 @@ class ConvertingEmitter(Emitter):
         return flatten(as_graph(function), self.functions, controls=function.control_outputs, stack=stack)
 
     def inline(self, body: FunctionRef | Graph, operands: Sequence[Any]) -> list[Any]:
-        """Converts the nodes of a body right here, on `operands`. Gives its results."""
+        """Converts the nodes of a body inline, on `operands`. Returns its results."""
         flat = self.flat(body)
         stack, scope = self.stack, self.scope
         given = {spec.name: operand for spec, operand in zip(flat.inputs, operands, strict=True)}
@@ -254,7 +257,7 @@ class ConvertingEmitter(Emitter):
         return list(results.values())
 
     def nested(self, inputs: Sequence[TensorSpec]) -> ConvertingEmitter:
-        """An emitter for a graph inside this one: names, modules and stored constants are shared."""
+        """An emitter for a nested graph: names, modules and stored constants are shared."""
         if self.depth == MAX_DEPTH:
             raise PortingError(f"{self.scope!r}: branches and loops are nested more than {MAX_DEPTH} deep")
         inner = ConvertingEmitter(Graph(tuple(inputs), (), {}), self.context, namer=self.names)
@@ -266,15 +269,15 @@ class ConvertingEmitter(Emitter):
         return inner
 
     def write_call(self, name: str, operands: Sequence[Any], specs: Sequence[Any], **attrs: Any) -> Any:
-        """Writes an op of which the caller knows what its results are."""
+        """Writes an op whose result specs the caller knows."""
         return self._write(name, self._arguments(OPS[name], operands), attrs, list(specs), self.place or name)
 
     def fresh_symbol(self) -> str:
-        """The name of a size that nothing else is known of."""
+        """A new symbol for an unknown size."""
         return self._symbol()
 
     def snapshot(self) -> Callable[[], None]:
-        """Remembers what the port has stored so far. The function given back takes everything later away again."""
+        """Saves the state of the port; the returned function rolls back everything added since."""
         context = self.context
         written: list[Any] = [
             context.store,
@@ -295,13 +298,13 @@ class ConvertingEmitter(Emitter):
 
 
 def _first(results: Any) -> Any:
-    """The first result of a node, None where it has none."""
+    """The first result of a node, None if it has none."""
     found = next(iter(results.values()), None) if isinstance(results, dict) else next(iter(results), None)
     return next(iter(found), None) if isinstance(found, list) else found
 
 
 def _in_a_row(results: Any) -> list[Any]:
-    """All results of a node, those of list arguments one after another."""
+    """All results of a node, with list results flattened."""
     values = results.values() if isinstance(results, dict) else results
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
@@ -309,7 +312,7 @@ def _in_a_row(results: Any) -> list[Any]:
 def _look_up(reference: str, env: Mapping[str, Any]) -> Any:
     name, _, rest = reference.partition(":")
     results = env[name]
-    if isinstance(results, dict):  # the op names its output arguments
+    if isinstance(results, dict):  # by output name
         argument, _, index = rest.rpartition(":")
         if argument:
             found = results[argument]
@@ -326,17 +329,11 @@ def _results(result: Any, entry: Entry) -> Any:
 
 
 def _operands(node: Node, entry: Entry, operands: list[Any]) -> list[Any]:
-    parameters = [
-        p for p in entry.signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
-    ][1:]
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in entry.signature.parameters.values())
-    if len(operands) < len(parameters) or (len(operands) > len(parameters) and not variadic):
-        raise PortingError(
-            f"{node.op} {node.name!r} has {len(operands)} operands; its converter takes {len(parameters)}"
-        )
-    named = [(p.name, entry.hints.get(p.name)) for p in parameters]
-    named += [("", None)] * (len(operands) - len(named))
-    return [_as_annotated(node, name, hint, operand) for (name, hint), operand in zip(named, operands, strict=True)]
+    named = entry.operands
+    if len(operands) < len(named) or (len(operands) > len(named) and not entry.is_variadic):
+        raise PortingError(f"{node.op} {node.name!r} has {len(operands)} operands; its converter takes {len(named)}")
+    taken = [_as_annotated(node, name, hint, operand) for (name, hint), operand in zip(named, operands, strict=False)]
+    return taken + operands[len(named) :]
 
 
 def _as_annotated(node: Node, name: str, hint: Any, operand: Any) -> Any:
@@ -369,10 +366,8 @@ def _constant_array(operand: Any) -> np.ndarray[Any, Any] | None:
 
 def _attributes(node: Node, entry: Entry) -> dict[str, Any]:
     taken: dict[str, Any] = {}
-    catches_all = any(p.kind is p.VAR_KEYWORD for p in entry.signature.parameters.values())
     for name, value in node.attrs.items():
-        parameter = entry.signature.parameters.get(name)
-        if catches_all or (parameter is not None and parameter.kind is parameter.KEYWORD_ONLY):
+        if entry.takes_all_attributes or name in entry.attributes:
             taken[name] = value.decode() if isinstance(value, bytes) and entry.hints.get(name) is str else value
         elif not (name.startswith(("_", "T")) or name in EXECUTION_ATTRS or name in entry.ignores):
             raise PortingError(

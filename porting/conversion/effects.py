@@ -1,7 +1,7 @@
-"""Effects of our ops: which nodes of a torch graph stay although nothing uses their results.
+"""Side effects of our ops: which nodes of a torch graph are live without a reader.
 
-`porting/flat_graph/effects.py` asks the same of TF ops. There are two because there are two vocabularies: of TensorFlow's ops any may
-have an effect that has no converter, and what it changes is followed by dataflow; of ours only `check` has one.
+`porting/flat_graph/effects.py` does the same for TF ops. The two are separate because the vocabularies differ: any TF
+op without a converter may have an effect, which dataflow follows; of our ops only `check` has one.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from torch_towers.graph.graph import Graph, Node
 
 EFFECTS = frozenset({"check"})
-"""Ops that stay although nothing uses their results: TensorFlow's assertions."""
+"""Ops that are live without a reader: TensorFlow's assertions."""
 
 
 def has_effect(node: Node) -> bool:
-    """Whether `node` is a check, or a branch or loop that holds one."""
+    """Whether `node` is a check, or a branch or loop that contains one."""
     bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
     return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)

@@ -1,7 +1,8 @@
-"""Emitter: what a converter writes with. `t.gather(x, ids, axis=0)` appends one node of the torch graph and gives its value.
+"""The emitter that converters write with: `t.gather(x, ids, axis=0)` appends a node to the torch graph and returns its
+value.
 
-What can be known at port time is: an op whose operands are all constants is run at once, equal nodes are written once, and
-dtypes and shapes are found by running the op itself on meta tensors, at two sets of sizes.
+It evaluates as much as possible at port time: an op with constant operands is folded, equal nodes are deduplicated, and
+dtypes and shapes are inferred by running the op itself on meta tensors, at two sets of sizes.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from torch_towers.graph.graph import Graph, ModuleSpec, Node, Size, TensorSpec, 
 from torch_towers.graph.registry import MODULES, OPS, Op
 from torch_towers.program.program import walk
 
-_SMALL = 256  # elements of a constant that is the same as another of equal values
+_SMALL = 256  # elements up to which constants of equal value are merged
 
 
 def _content(value: Constant) -> Any:
-    """What makes a constant the same as another: equal numbers where it is small, else being the same object."""
+    """The identity of a constant for merging: its numbers if it is small, else the object."""
     array = value.array
     if not isinstance(array, torch.Tensor) or not 0 < array.numel() <= _SMALL:
         return id(array)
@@ -43,7 +44,7 @@ def _content(value: Constant) -> Any:
 
 
 class Emitter:
-    """Collects the nodes of one graph. `store` gathers constants, `scope` is the TensorFlow node being converted."""
+    """Collects the nodes of one graph. `store` collects constants, `scope` is the TF node being converted."""
 
     def __init__(
         self, inputs: Sequence[TensorSpec], *, store: dict[str, Any] | None = None, namer: Namer | None = None
@@ -59,23 +60,23 @@ class Emitter:
         self._node_names = Namer()
         self._written: dict[Any, Any] = {}
         self._size_of: dict[str, Value] = {}
-        self._held: dict[Any, tuple[str, Any]] = {}  # constants that are stored, by what they are
+        self._held: dict[Any, tuple[str, Any]] = {}  # stored constants, by identity
         self._expressions = SizeExpressions()
         self._symbols = 0
-        self.counts: dict[str, Sizes] = {}  # a float that a size was cast to -> the size
-        self.equal_rows: list[tuple[str, str]] = []  # first sizes that the graph wants to be equal
-        self.parted_rows: dict[str, Size] = {}  # a partition of rows -> the free size of what it parts
-        self.known: dict[str, Value] = {}  # reference -> what is known of the value
+        self.counts: dict[str, Sizes] = {}  # a float that was cast from a size -> the size
+        self.equal_rows: list[tuple[str, str]] = []  # leading sizes that the graph requires to be equal
+        self.parted_rows: dict[str, Size] = {}  # a partition of rows -> the dynamic size that it partitions
+        self.known: dict[str, Value] = {}  # reference -> inferred value
         for spec in self.inputs:
             self._node_names(spec.name)
 
     @property
     def place(self) -> str:
-        """The cleaned name of the TensorFlow node being converted, without the name of the model around all of them."""
+        """The clean name of the TF node being converted, without the name of the outermost model."""
         return clean(self.scope).removeprefix(f"{self.outer}.") if self.scope else ""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Any op of the closed table by its name."""
+        """Any op of the closed table, by name."""
         if name not in OPS:
             raise AttributeError(f"torch_towers.ops has no op {name!r}")
         return lambda *operands, **attrs: self.call(name, *operands, **attrs)
@@ -83,7 +84,7 @@ class Emitter:
     # -- writing nodes ------------------------------------------------------------------------------------------------
 
     def call(self, name: str, *operands: Any, **attrs: Any) -> Any:
-        """Writes one op, or runs it now where every operand is a constant. Gives a value, or a tuple of values."""
+        """Writes one op, or folds it if every operand is constant. Returns a value, or a tuple of values."""
         entry = OPS[name]
         attrs = {key: _plain(value) for key, value in attrs.items()}
         specs = infer(entry, operands, attrs, self._expressions)
@@ -97,7 +98,7 @@ class Emitter:
         return result
 
     def _folded_size(self, entry: Op, operands: Sequence[Any], attrs: dict[str, Any], specs: Any) -> int | None:
-        """The bytes of an op's results where it is run now: all its operands are constants, and its results are small."""
+        """The bytes of an op's results if it can be folded: all operands are constant, and its results are small."""
         if entry.name in UNFOLDABLE or not _all_constant(operands) or any(isinstance(v, Graph) for v in attrs.values()):
             return None
         if specs is not None and any(spec[0] == "variant" for spec in specs):
@@ -106,19 +107,19 @@ class Emitter:
         return size if size is not None and size <= folding.LIMIT else None
 
     def module(self, kind: str, name: str, args: Mapping[str, Any], *operands: Any) -> Any:
-        """Writes a call of a module of the closed table. Equal (kind, name) pairs are one module."""
+        """Writes a call of a module of the closed table. Equal (kind, name) pairs share one module."""
         if self.modules.setdefault(name, ModuleSpec(kind, dict(args))) != ModuleSpec(kind, dict(args)):
-            raise PortingError(f"two different modules want the name {name!r}")
+            raise PortingError(f"two different modules have the name {name!r}")
         specs = infer(MODULES[kind], operands, dict(args), self._expressions)
         inputs = tuple(self.operand(value) for value in operands)
         return self._write("module", inputs, {"module": name}, specs, name)
 
     def parameter(self, name: str, dtype: str, shape: Sequence[int]) -> Value:
-        """The weight called `name`; whoever emits it puts it into the store."""
+        """The weight called `name`; the caller puts it into the store."""
         return self._write("parameter", (), {"tensor": name}, [(dtype, tuple(shape))], name)
 
     def operand(self, value: Any) -> Any:
-        """`value` as the input of a node: a reference, or a literal. Constants are put into the store."""
+        """`value` as a node input: a reference or a literal. Constants are put into the store."""
         if isinstance(value, Value):
             return value.ref
         if isinstance(value, Sizes):
@@ -132,7 +133,7 @@ class Emitter:
         raise PortingError(f"{self.scope!r}: {type(value).__name__} cannot be the operand of an op")
 
     def tensor(self, value: Operand) -> Value | Constant:
-        """`value` as a tensor: sizes are made into one."""
+        """`value` as a tensor; sizes are converted."""
         if isinstance(value, Sizes):
             items = value.items.reshape(-1).tolist()
             if all(isinstance(item, int) for item in items):
@@ -144,7 +145,7 @@ class Emitter:
         raise PortingError(f"{self.scope!r}: expected a tensor, found {value!r}")
 
     def graph(self, outputs: Mapping[str, Any]) -> Graph:
-        """The graph written so far, with what no output needs left out (checks stay)."""
+        """The graph written so far, pruned to outputs and checks."""
         refs = {name: self.operand(value) for name, value in outputs.items()}
         for name, ref in refs.items():
             if not isinstance(ref, str):
@@ -172,14 +173,14 @@ class Emitter:
             result: Any = self.value(name, *specs[0])
         else:
             result = tuple(self.value(f"{name}:{i}", *spec) for i, spec in enumerate(specs))
-        if op.startswith("size_"):  # a computed size is a symbol of its own: shapes may name it
+        if op.startswith("size_"):  # a computed size gets its own symbol, which shapes may name
             self._expressions.computed[name] = (op, inputs)
             self._size_of[name] = result
         self._written[key] = result
         return result
 
     def value(self, ref: str, dtype: str | None, shape: tuple[Size, ...] | None) -> Value:
-        """A value whose unknown dimensions get names of their own."""
+        """A value whose unknown dimensions get new symbols."""
         named = None if shape is None else tuple(self._symbol() if axis is None else axis for axis in shape)
         value = self.known[ref] = Value(ref, dtype, named)
         for axis in named or ():
@@ -188,7 +189,7 @@ class Emitter:
         return value
 
     def sizes(self, value: Value | Constant | Sizes) -> list[int | Value]:
-        """The dimensions of `value`, each an integer or a run-time size. The rank must be known."""
+        """The dimensions of `value` as integers and run-time sizes. The rank must be known."""
         assert value.shape is not None
         return [self._dimension(size) for size in value.shape]
 
@@ -205,7 +206,7 @@ class Emitter:
         return found
 
     def symbol(self, item: int | Value) -> Size:
-        """A size as shapes name it: an integer, or the symbol of a run-time size."""
+        """A size as written in shapes: an integer, or the symbol of a run-time size."""
         return self._expressions.reads.get(item.ref, item.ref) if isinstance(item, Value) else item
 
     def _symbol(self) -> str:
@@ -218,16 +219,21 @@ class Emitter:
         if held is None:
             if folding.is_splat(value.array):
                 self.budget.spend("fold_bytes", folding.stored_bytes(value.array), self.scope or "constant")
-            name = self.names.tensor(f"{self.place}.constant" if self.place else "constant")
+            name = self.names.tensor(self._name_of(value))
             self.store[name] = value.array
             held = self._held[key] = (
                 name,
                 value.array,
-            )  # keeps the array alive, so that its id stays its own
+            )  # keeps the array alive, so that its id stays unique
         return self._write("constant", (), {"tensor": held[0]}, [(value.dtype, value.shape)], held[0])
 
+    def _name_of(self, value: Constant) -> str:
+        if value.name:
+            return clean(value.name).removeprefix(f"{self.outer}.")
+        return f"{self.place}.constant" if self.place else "constant"
+
     def _arguments(self, entry: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
-        """The inputs of a node: literals where the op takes them, references elsewhere."""
+        """The inputs of a node: literals if the op accepts them, else references."""
         parameters = positional(entry, len(operands))
         arguments: list[Any] = []
         for (_, hint), operand in zip(parameters, operands, strict=True):
@@ -244,10 +250,10 @@ class Emitter:
                 arguments.append(self.operand(operand))
         return tuple(arguments)
 
-    # -- what is known beforehand -------------------------------------------------------------------------------------
+    # -- inference ----------------------------------------------------------------------------------------------------
 
     def infer(self, node: Node, known: Mapping[str, Value]) -> list[tuple[Any, Any]]:
-        """The dtype and shape of each result of a node among other `known` values; nothing where none are found."""
+        """The dtype and shape of each result of a node, given `known` values; empty if unknown."""
         entry = OPS.get(node.op)
         if entry is None or any(isinstance(value, Graph) for value in node.attrs.values()):
             return []
@@ -258,14 +264,14 @@ UNFOLDABLE = EFFECTS | {"size"}
 
 
 def _values(operands: Any, known: Mapping[str, Value]) -> Any:
-    """Operands with what is known of them in place of their references."""
+    """Operands with references replaced by known values."""
     if isinstance(operands, tuple):
         return tuple(_values(operand, known) for operand in operands)  # type: ignore[reportUnknownVariableType]
     return known.get(operands, Value(operands, None, None)) if isinstance(operands, str) else operands
 
 
 def _result_count(op: str) -> int:
-    """How many results an op is annotated to give: 2 for `-> tuple[Tensor, Tensor]`."""
+    """The number of results in an op's annotation: 2 for `-> tuple[Tensor, Tensor]`."""
     return len(typing.get_args(OPS[op].hints["return"])) if _gives_tuple(op) else 1
 
 
@@ -280,7 +286,7 @@ def _plain(value: Any) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """A hashable stand-in for operands and attributes, in which 1, 1.0, True and -0.0, 0.0 differ."""
+    """A hashable key of operands and attributes that distinguishes 1, 1.0, True and -0.0, 0.0."""
     if isinstance(value, tuple):
         return tuple(_key(item) for item in value)
     if isinstance(value, Graph):

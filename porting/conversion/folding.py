@@ -1,7 +1,8 @@
-"""Folding: how large the result of an op on constants will be, before the op runs.
+"""Constant folding: bounds the size of a result before the op runs.
 
-Where the op's shapes are known that is a product. Where they follow from values, or the result is strings, a rule of the op bounds
-it; an op without a rule gives at most `_GROWTH` times what it reads. What has no bound is not run at port time.
+If the shapes are known, the size is their product. If shapes depend on values, or results are strings, a rule of the op
+bounds it; an op without a rule grows its operands at most `_GROWTH` times. Any integer that it
+reads may be a size, so the largest one counts too. An op without a bound is not folded.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from porting.conversion.values import Constant, Sizes
 from torch_towers.graph.dtypes import TORCH_DTYPES
 
 LIMIT = 1 << 24
-"""Bytes: a constant larger than this is left to be computed at run time."""
+"""Bytes: larger constants are computed at run time instead."""
 READ_LIMIT = 1 << 26
-"""Elements: a constant of more is not read at port time; one value may stand for a shape of any size."""
+"""Elements: larger constants are not read at port time; a splat may have a shape of any size."""
 _GROWTH = 32
-"""Unicode's normal forms make 18 bytes of one, offsets eight."""
+"""Unicode normalization grows a byte to at most 18, offsets take eight."""
 _POINTER = 8
 
 
 class Read(NamedTuple):
-    """A constant operand as a rule sees it: its elements, the bytes of its strings or numbers, the value itself."""
+    """A constant operand for a rule: number of elements, bytes of its strings or numbers, and the value itself."""
 
     elements: int
     bytes: int
     value: Any
 
-    def numbers(self) -> list[int]:
-        """The elements as integers."""
-        return [int(item) for item in np.asarray(self.value).reshape(-1).tolist()]
+    def largest(self, default: int = 0) -> int:
+        """The largest of its integers, whatever their sign; `default` where there is none. They are not copied: they may be one that stands for many."""
+        found = np.asarray(self.value)
+        return max(abs(int(found.min())), abs(int(found.max()))) if found.size else default
 
 
 Rule = Callable[..., int | None]
@@ -50,7 +52,8 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
 
 
 def size_of(op: str, operands: Sequence[Any], attrs: dict[str, Any], specs: Any) -> int | None:
-    """At most how many bytes the results of `op` on constants take; None where that is not known, or reading them is too long."""
+    """An upper bound of the bytes of the results of `op` on constants; None if unknown, or if the operands are too
+    large to read."""
     if any(elements > READ_LIMIT for elements in map(_elements, _flat(operands))):
         return None
     known = None if specs is None else [_bytes(*spec) for spec in specs]
@@ -63,27 +66,34 @@ def size_of(op: str, operands: Sequence[Any], attrs: dict[str, Any], specs: Any)
     counted = sum(
         _POINTER * math.prod(shape) for _, shape in specs or () if shape and all(isinstance(n, int) for n in shape)
     )
-    return 1024 + counted + _GROWTH * total
+    return 1024 + counted + _GROWTH * total + _GROWTH * _largest_integer(reads, attrs)
+
+
+def _largest_integer(reads: Sequence[Read], attrs: dict[str, Any]) -> int:
+    """The largest integer among the operands and attributes: it may be a size."""
+    found = [read.largest() for read in reads if _is_integer(read.value)]
+    found += [abs(number) for value in attrs.values() for number in _flat([value]) if isinstance(number, int)]
+    return max(found, default=0)
 
 
 def is_splat(array: Any) -> bool:
-    """Whether one element stands for many: such an array weighs nothing until it is stored."""
+    """Whether one element is broadcast to many: such an array takes no memory until it is stored."""
     strides = array.stride() if isinstance(array, torch.Tensor) else array.strides
     return any(stride == 0 and size > 1 for stride, size in zip(strides, array.shape, strict=True))
 
 
 def is_large_splat(array: Any) -> bool:
-    """Whether a constant weighs next to nothing here and very much in arithmetic."""
+    """Whether a constant is small in memory but large in arithmetic."""
     return is_splat(array) and stored_bytes(array) > LIMIT
 
 
 def stored_bytes(array: Any) -> int:
-    """The bytes of a constant once it is written out."""
+    """The bytes of a constant once materialized."""
     return math.prod(array.shape) * (array.element_size() if isinstance(array, torch.Tensor) else _POINTER)
 
 
 def _bytes(dtype: str | None, shape: Any) -> int | None:
-    """The bytes of a result; None where it is of strings or of unknown shape."""
+    """The bytes of a result; None for strings and unknown shapes."""
     if shape is None or dtype not in TORCH_DTYPES or not all(isinstance(size, int) for size in shape):
         return None
     return math.prod(shape) * TORCH_DTYPES[dtype].itemsize
@@ -103,7 +113,7 @@ def _elements(operand: Any) -> int:
 
 def _read(operand: Any) -> Read:
     if isinstance(operand, Sizes):
-        return Read(operand.items.size, _POINTER * operand.items.size, operand.items)
+        return Read(operand.items.size, _POINTER * operand.items.size, np.asarray(operand.items, np.int64))
     if not isinstance(operand, Constant):
         return Read(1, _POINTER, operand)
     array = operand.array
@@ -114,14 +124,14 @@ def _read(operand: Any) -> Read:
 
 @rule("string_join")
 def _string_join(*xs: Read, separator: bytes = b"") -> int:
-    """A part of rank 0 is in every string."""
+    """A scalar operand is in every string."""
     count = max(read.elements for read in xs)
     return sum(count * (_POINTER + len(separator)) + read.bytes * (count if read.elements == 1 else 1) for read in xs)
 
 
 @rule("reduce_join", "segment_join")
 def _joined(x: Read, *rest: Read, separator: bytes = b"", **attrs: Any) -> int:
-    segments = max((number for read in rest[1:] for number in read.numbers()), default=0)
+    segments = max((read.largest() for read in rest[1:]), default=0)
     return x.bytes + x.elements * (_POINTER + len(separator)) + _POINTER * segments
 
 
@@ -132,7 +142,7 @@ def _as_string(x: Read, *, width: int = -1, precision: int = -1, **attrs: Any) -
 
 @rule("regex_replace")
 def _regex_replace(x: Read, *, rewrite: bytes, **attrs: Any) -> int:
-    """Each byte, and the end, may become the rewrite, and each of its groups all the text."""
+    """Each byte, and the end, may become the rewrite, and each of its groups the whole text."""
     longest = max(map(len, x.value.reshape(-1).tolist()), default=0)
     return (x.bytes + x.elements) * (1 + len(rewrite) + rewrite.count(b"\\") * longest)
 
@@ -174,8 +184,8 @@ def _ragged_range(starts: Read, limits: Read, deltas: Read, *, dtype: str) -> in
 
 @rule("segment_reduce", "sparse_segment_reduce")
 def _segment_reduce(data: Read, ids: Read, *rest: Read, **attrs: Any) -> int:
-    """As many rows as the largest id says."""
-    rows = max((number for read in (ids, *rest) for number in read.numbers()), default=0) + 1
+    """As many rows as the largest id."""
+    rows = max(read.largest() for read in (ids, *rest)) + 1
     shape = data.value.shape
     return 16 * max(rows, 1) * max(math.prod(shape[1:]), 1) + data.bytes
 
@@ -183,7 +193,7 @@ def _segment_reduce(data: Read, ids: Read, *rest: Read, **attrs: Any) -> int:
 @rule("ragged_to_tensor")
 def _ragged_to_tensor(values: Read, default: Read, *rest: Read, **attrs: Any) -> int:
     sizes = [read.value for read in rest if isinstance(read.value, int)]
-    largest = max((n for read in rest if not isinstance(read.value, int) for n in read.numbers()), default=0)
+    largest = max((read.largest() for read in rest if not isinstance(read.value, int)), default=0)
     items = max(values.bytes + _POINTER * values.elements, 1)
     return math.prod(size if size >= 0 else max(largest, 1) for size in sizes or [-1] * len(rest)) * _POINTER + items
 
@@ -197,15 +207,19 @@ def _ragged_to_tensor(values: Read, default: Read, *rest: Read, **attrs: Any) ->
     "ragged_fill_empty_rows",
 )
 def _of_shape(*operands: Read, **attrs: Any) -> int:
-    """A dense shape among the operands is the result's: the product of the largest numbers of each bounds it."""
-    sizes = [max(map(abs, read.numbers()), default=1) for read in operands if _is_integer(read.value)]
+    """A dense shape among the operands is the result's: bounded by the product of the largest numbers."""
+    sizes = [read.largest(default=1) for read in operands if _is_integer(read.value)]
     return _POINTER * math.prod(max(size, 1) for size in sizes) + sum(read.bytes for read in operands) * _GROWTH
 
 
 @rule("decode_image", "decompress", "parse_examples", "sparse_cross", "ragged_cross", "ragged_from_variant")
 def _unbounded(*operands: Read, **attrs: Any) -> None:
-    """A few bytes of these may stand for very many."""
+    """A few input bytes may expand without bound."""
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) or (isinstance(value, torch.Tensor) and not value.is_floating_point())
+    if isinstance(value, np.ndarray):
+        return value.dtype != object
+    if isinstance(value, torch.Tensor):
+        return not value.is_floating_point() and not value.is_complex()
+    return isinstance(value, int)

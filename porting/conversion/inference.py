@@ -1,14 +1,15 @@
-"""Inference: the dtype and shape of an op's results, found by running the op itself on meta tensors, at two sets of sizes.
+"""Infers the dtype and shape of an op's results by running the op itself on meta tensors, at two sets of sizes.
 
     x: ("batch", 8)   w: (16, 8)   linear(x, w)
 
-The first run takes "batch" as 3, the second as 43. The results are (3, 16) and (43, 16): what both agree on is fixed, and what is 3 and
-then 43 is "batch", so that the result is ("batch", 16). Each free size is another prime, so that no two are taken for each other.
+The first run uses 3 for "batch", the second 43. The results are (3, 16) and (43, 16): sizes that agree are fixed, and
+the one that is 3 and then 43 is "batch", so the result is ("batch", 16). Each dynamic size is a distinct prime, to tell
+them apart.
 """
 
 from __future__ import annotations
 
-import inspect
+import itertools
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from porting.conversion.values import Constant, Sizes, Value
+from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import TORCH_DTYPES, dtype_name
 from torch_towers.graph.graph import Size
 from torch_towers.graph.registry import OPS, Number, Op
@@ -24,14 +26,16 @@ from torch_towers.program.shapes import WithoutCompiler
 Specs = list[tuple[Any, Any]]
 """The dtype and shape of each result."""
 
+_NO_AXIS = "Dimension out of range"
+"""What torch says of an axis that a tensor of this rank has not."""
 _PROBES = ((3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41), (43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97))
-"""Two sizings of as many free sizes."""
+"""Two assignments of dynamic sizes."""
 
 
 class SizeExpressions:
-    """What the sizes of a graph are computed from.
+    """How the sizes of a graph are computed.
 
-    `reads`: a `size` node -> the free size that it reads; `computed`: a `size_add`, ... node -> its op and operands.
+    `reads`: a `size` node -> the dynamic size that it reads; `computed`: a `size_add`, ... node -> its op and operands.
     """
 
     def __init__(self) -> None:
@@ -39,11 +43,11 @@ class SizeExpressions:
         self.computed: dict[str, tuple[str, tuple[Any, ...]]] = {}
 
     def leaves(self, symbol: str) -> list[str]:
-        """The free sizes that a size is computed from."""
+        """The dynamic sizes that a size depends on."""
         return [found for found in self._computed_from(symbol) if self.operands_of(found) is None]
 
     def evaluate(self, symbol: str, sizing: Mapping[str, int]) -> int:
-        """A size where the free sizes are those of `sizing`."""
+        """The value of a size under an assignment of the dynamic sizes."""
         values = dict(sizing)
         for found in self._computed_from(symbol):
             operands = self.operands_of(found)
@@ -54,13 +58,13 @@ class SizeExpressions:
         return values[symbol]
 
     def operands_of(self, symbol: str) -> tuple[Any, ...] | None:
-        """What a size is computed from; None for a free one."""
+        """The operands of a computed size; None for a dynamic one."""
         if symbol in self.reads:
             return (self.reads[symbol],)
         return self.computed[symbol][1] if symbol in self.computed else None
 
     def _computed_from(self, symbol: str) -> list[str]:
-        """`symbol` and all that it is computed from, operands first. Each once: arithmetic may be long and share its parts."""
+        """`symbol` and its dependencies, operands first, each once: arithmetic may be long and share subexpressions."""
         found: dict[str, None] = {}
         pending = [symbol]
         while pending:
@@ -74,25 +78,48 @@ class SizeExpressions:
 
 
 def infer(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], expressions: SizeExpressions) -> Specs | None:
-    """The dtype and shape of each result, or None where nothing is known."""
-    if entry.infer is not None:
-        return list(entry.infer(*[_spec(operand) for operand in operands], **attrs))
-    if entry.stage == "host":
+    """The dtype and shape of each result, or None if unknown. Errors: `InputError` for an axis out of range.
+
+    An op's own rule comes first. If it leaves a size unknown, the op runs on meta tensors too: the size may be a literal.
+    """
+    told = _told(entry, operands, attrs)
+    if entry.stage == "host" or (told is not None and (entry.stage != "tensor" or all(map(_is_whole, told)))):
+        return told
+    return _probed(entry, operands, attrs, expressions) or told
+
+
+def _told(entry: Op, operands: Sequence[Any], attrs: dict[str, Any]) -> Specs | None:
+    """What the op's own rule says; None if it has none."""
+    if entry.infer is None:
         return None
+    try:
+        return list(entry.infer(*[_spec(operand) for operand in operands], **attrs))
+    except IndexError as error:
+        if _NO_AXIS in str(error):
+            raise InputError(str(error)) from error
+        raise
+
+
+def _is_whole(spec: tuple[Any, Any]) -> bool:
+    return spec[1] is not None and None not in spec[1]
+
+
+def _probed(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], expressions: SizeExpressions) -> Specs | None:
     symbols = list(dict.fromkeys(_symbols(operands)))
     leaves = list(dict.fromkeys(leaf for symbol in symbols for leaf in expressions.leaves(symbol)))
-    for free in (_distinct(leaves), _equal(leaves)):
+    for free in (_distinct(leaves), _equal(leaves), _pinned(leaves, operands)):
         sizes = [{**sizing, **{symbol: expressions.evaluate(symbol, sizing) for symbol in symbols}} for sizing in free]
-        probes = [_probe(entry, operands, attrs, sizing) for sizing in sizes]
+        probes = [_probe(entry, operands, attrs, sizing) for sizing in (sizes if symbols else sizes[:1])]
         if all(probe is not None for probe in probes):
-            return _merge(probes, sizes, len(set(free[0].values())) == len(leaves))
+            return _merge(probes if symbols else probes * 2, sizes, len(set(free[0].values())) == len(leaves))
     return None
 
 
 def equal_rows(
     entry: Op, operands: Sequence[Any], attrs: dict[str, Any], result: Any, expressions: SizeExpressions
 ) -> list[tuple[str, str]]:
-    """The first sizes that must be equal, in pairs: those of `operands`, where the op takes them only so, and of results with as many rows."""
+    """Pairs of leading sizes that must be equal: those of `operands` if the op requires it, and of results with as many
+    rows."""
     tensors = _tensors(operands)
     firsts = list(dict.fromkeys(size for operand in tensors if isinstance(size := operand.shape[0], str)))
     symbols = list(dict.fromkeys(_symbols(operands)))
@@ -116,13 +143,9 @@ def equal_rows(
 
 def positional(entry: Op, count: int) -> list[tuple[str, Any]]:
     """The names and annotations of the first `count` operands of an op."""
-    found: list[tuple[str, Any]] = []
-    for name, parameter in entry.signature.parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            found += [(name, entry.hints.get(name))] * (count - len(found))
-        elif parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            hint = entry.hints.get(name)
-            found.append((name, int if hint == int | None else hint))  # an open bound is no other kind of operand
+    found = list(entry.operands)
+    if entry.is_variadic:
+        found += found[-1:] * (count - len(found))
     return found[:count]
 
 
@@ -157,7 +180,7 @@ def _symbols(operands: Sequence[Any]) -> list[str]:
 
 
 def _tensors(operands: Sequence[Any]) -> list[Any]:
-    """The operands that are tensors with an axis."""
+    """The operands that are tensors of rank 1 or more."""
     nested = [operand if isinstance(operand, (tuple, list)) else (operand,) for operand in operands]
     return [
         item for items in nested for item in items if isinstance(item, Value) and item.dtype != "size" and item.shape
@@ -165,21 +188,32 @@ def _tensors(operands: Sequence[Any]) -> list[Any]:
 
 
 def _distinct(symbols: list[str]) -> list[dict[str, int]]:
-    """Two sizings in which every free size is another prime, so that a size of the result tells where it comes from."""
+    """Two assignments with a distinct prime per dynamic size, so that a size of the result identifies its source."""
     if len(symbols) > len(_PROBES[0]):
         return _equal(symbols)
     return [dict(zip(symbols, probe, strict=False)) for probe in _PROBES]
 
 
 def _equal(symbols: list[str]) -> list[dict[str, int]]:
-    """Two sizings in which all free sizes are equal, for ops that join tensors whose sizes are equal by the model's nature."""
+    """Two assignments with all dynamic sizes equal, for ops on tensors whose sizes the model guarantees to be equal."""
     return [dict.fromkeys(symbols, probe[0]) for probe in _PROBES]
 
 
-def _probe(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int]) -> Any:
-    """Runs the op on meta tensors of one sizing; None where that is impossible.
+def _pinned(symbols: list[str], operands: Sequence[Any]) -> list[dict[str, int]]:
+    """Two assignments in which a dynamic size equals the fixed size of another operand at the same axis, if one has one."""
+    numbers: dict[str, int] = {}
+    shapes = [operand.shape for operand in _tensors(operands)]
+    for shape, other in itertools.permutations(shapes, 2):
+        for size, number in zip(reversed(shape), reversed(other), strict=False):  # broadcasting aligns the last axes
+            if isinstance(size, str) and isinstance(number, int) and number != 1:
+                numbers.setdefault(size, number)
+    return [{**sizing, **{name: n for name, n in numbers.items() if name in sizing}} for sizing in _distinct(symbols)]
 
-    Constants are on the meta device too, unless the op wants to read them.
+
+def _probe(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int]) -> Any:
+    """Runs the op on meta tensors under one assignment; None if that is impossible.
+
+    Constants are meta tensors too, unless the op reads their values.
     """
     found = _tried(entry, operands, attrs, sizing, device="meta")
     return _tried(entry, operands, attrs, sizing, device="cpu") if found is None else found
@@ -194,6 +228,10 @@ def _tried(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: di
         extra = {"device": torch.device("meta")} if entry.takes_device else {}
         with torch.no_grad(), WithoutCompiler():
             result = entry.function(*metas, **attrs, **extra)
+    except IndexError as error:
+        if _NO_AXIS not in str(error):
+            return None
+        raise InputError(str(error)) from error  # by the rank alone, whatever the sizes are
     except Exception:
         return None
     results = result if isinstance(result, tuple) else (result,)
@@ -212,15 +250,15 @@ def _dtypes(operands: Sequence[Any]) -> list[str | None]:
 
 
 class _UnknownError(Exception):
-    """An operand of which too little is known to stand in for it."""
+    """Too little is known of an operand to create a dummy."""
 
 
 _STRING_STAND_IN = torch.int8
-"""What strings are on the meta device: an op that moves strings gives this dtype back."""
+"""Represents strings on the meta device: ops that move strings return this dtype."""
 
 
 def _meta(operand: Any, hint: Any, sizing: dict[str, int], device: str) -> Any:
-    """What stands in for an operand; `device` is where its constants are."""
+    """A dummy for an operand; `device` is that of constants."""
     if isinstance(operand, (tuple, list)):
         return tuple(_meta(item, hint, sizing, device) for item in operand)
     if isinstance(operand, Sizes):
@@ -245,7 +283,7 @@ def _meta(operand: Any, hint: Any, sizing: dict[str, int], device: str) -> Any:
 
 
 def _merge(probes: list[Any], sizings: list[dict[str, int]], distinct: bool) -> list[tuple[Any, Any]] | None:
-    """What two probes agree on: equal sizes are fixed, sizes that follow a symbol carry its name, others are unknown."""
+    """Merges two runs: equal sizes are fixed, sizes that follow a symbol get its name, others are unknown."""
     merged: list[tuple[Any, Any]] = []
     for (dtype, first), (_, second) in zip(*probes, strict=True):
         if len(first) != len(second):
@@ -259,5 +297,5 @@ def _merged_size(a: int, b: int, sizings: list[dict[str, int]], distinct: bool) 
     if a == b:
         return a
     if not distinct:
-        return None  # all sizes were probed as equal: which one this is cannot be told
+        return None  # all dynamic sizes were equal, so they cannot be told apart
     return next((name for name in sizings[0] if (sizings[0][name], sizings[1][name]) == (a, b)), None)

@@ -1,7 +1,7 @@
-"""The TensorFlow ops that are not ported, each with the reason: what docs/ops.md and the porter's sentence say of them.
+"""The TensorFlow ops that are not ported, each with the reason, for docs/ops.md and error messages.
 
-Names may hold `*`. Every op of `tf.raw_ops` and of tensorflow_text is ported, taken out of the graph beforehand, or here: a test
-holds the table against TensorFlow's own list.
+Names may contain `*`. Every op of `tf.raw_ops` and tensorflow_text is either ported, removed from the graph before
+conversion, or listed here: a test compares the table with TensorFlow's own list.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why some ops are not ported. `held`: whether the graph of a model that only computes could hold them at all."""
+    """Why some ops are not ported. `held`: whether an inference graph could contain them at all."""
 
     title: str
     reason: str
@@ -32,34 +32,36 @@ BEFORE = _names(
     """Switch Merge Enter Exit NextIteration LoopCond RefSwitch RefMerge RefEnter RefExit RefNextIteration
     PartitionedCall StatefulPartitionedCall Placeholder ControlTrigger"""
 )
-"""Ops that are ported although they have no converter: calls are inlined, control flow is made functional, inputs are inputs."""
+"""Ops that are ported without a converter: calls are inlined, control flow becomes functional, placeholders become
+inputs."""
 
 
 REFUSALS = (
-    # -- what a graph that only computes could hold -----------------------------------------------------------------------
+    # -- possible in an inference graph
+    # -----------------------------------------------------------------------------------
     Refusal(
         "functions that PyTorch lacks",
-        "PyTorch has no such function, one with other limits (Zeta), or one that is good to 7 digits in float64 (Bessel J and Y)",
+        "PyTorch has no such function, one with other limits (Zeta), or one with 7 digits in float64 (Bessel J and Y)",
         _names("""BesselJ0 BesselJ1 BesselY0 BesselY1 Betainc Zeta Polygamma Dawsn Expint FresnelCos FresnelSin Spence MatrixLogarithm MatrixSquareRoot
             IsotonicRegression SobolSample"""),
         held=True,
     ),
     Refusal(
-        "what is unique up to a sign, a phase or an order",
-        "TensorFlow's choice is its library's own: other numbers are as right",
+        "results unique only up to a sign, a phase or an order",
+        "TensorFlow's choice is that of its library: other results are equally right",
         _names("Qr Eig ApproxTopK NearestNeighbors"),
         held=True,
     ),
     Refusal(
-        "kernels that TensorFlow has for XLA or GPUs only",
-        "there is nothing on a CPU to compare with, and no export for serving holds them",
+        "kernels that TensorFlow has only for XLA or GPUs",
+        "there is nothing on a CPU to compare with, and serving exports do not contain them",
         _names("""SegmentMaxV2 SegmentMinV2 SegmentProdV2 SegmentSumV2 FFTND IFFTND RFFTND IRFFTND Conv2DBackpropInputV2
             GenerateBoundingBoxProposals"""),
         held=True,
     ),
     Refusal(
         "sparse matrices in compressed rows",
-        "`tf.raw_ops.SparseMatrix...` values, which only tensorflow.python.ops.linalg.sparse makes",
+        "`tf.raw_ops.SparseMatrix...` values, which only tensorflow.python.ops.linalg.sparse creates",
         _names("SparseMatrix* CSRSparseMatrix* DenseToCSRSparseMatrix SparseTensorToCSRSparseMatrix"),
         held=True,
     ),
@@ -77,8 +79,8 @@ REFUSALS = (
         held=True,
     ),
     Refusal(
-        "image files that are written, or read by other libraries",
-        "an encoder's bytes are its library's own, and so are the colours at the edges of a window of a JPEG; WebP and JPEG XL have no reader among the dependencies",
+        "writing image files, or reading them with other libraries",
+        "an encoder's bytes depend on its library, and so do edges of cropped JPEGs; no dependency reads WebP, JXL",
         _names("EncodeJpeg EncodeJpegVariableQuality EncodePng DecodeAndCropJpeg DecodeWebP DecodeJxl ExtractJpegShape"),
         held=True,
     ),
@@ -109,7 +111,7 @@ REFUSALS = (
         held=True,
     ),
     Refusal(
-        "maps, values of many tensors, and parts overwritten",
+        "maps, values of several tensors, and strided assignment",
         "not ported yet: no layer writes them",
         _names("""TensorMap* EmptyTensorMap CompositeTensorVariant* TensorListElementShape TensorListPushBackBatch
             TensorStridedSliceUpdate"""),
@@ -117,18 +119,18 @@ REFUSALS = (
     ),
     Refusal(
         "arrays of TensorFlow before 1.4",
-        "replaced by TensorArrayV3 before SavedModels were in use",
+        "TensorArrayV3 replaced them before SavedModels were in use",
         _names("TensorArray*V2 TensorArrayCloseV3"),
         held=True,
     ),
     Refusal(
         "tests and stubs",
-        "TensorFlow's own tests, and values that a branch never gives",
+        "TensorFlow's own tests, and values that a branch never returns",
         _names("Fact FakeParam PlaceholderV2"),
     ),
     Refusal(
         "quantized arithmetic",
-        "8-bit integers with ranges (qint8, quint8, qint32), which PyTorch computes otherwise: dequantize the weights",
+        "8-bit integers with ranges (qint8, quint8, qint32), computed differently in PyTorch: dequantize the weights",
         _names("""Quantized* QuantizeV2 QuantizeDownAndShrinkRange Requantiz* Uniform*Quantize* UniformQuantized* UniformRequantize UniformDequantize
             Dequantize"""),
         held=True,
@@ -148,7 +150,7 @@ REFUSALS = (
     ),
     Refusal(
         "random numbers",
-        "two runs of TensorFlow differ, or would without its own generator: export with training=False",
+        "two runs of TensorFlow differ, or would need its own random generator: export with training=False",
         _names("""Random* Stateful* StatelessRandom* StatelessParameterizedTruncatedNormal StatelessShuffle
             StatelessSampleDistortedBoundingBox SampleDistortedBoundingBox* *CandidateSampler Rng* AnonymousSeedGenerator
             AnonymousRandomSeedGenerator DummySeedGenerator DeleteSeedGenerator DeleteRandomSeedGenerator NonDeterministicInts
@@ -158,13 +160,13 @@ REFUSALS = (
     ),
     Refusal(
         "decision forests and boosted trees",
-        "a tree ensemble, and not a tower; their kernels are not in TensorFlow any more",
+        "a tree ensemble, not a tower; TensorFlow has removed their kernels",
         _names("BoostedTrees* IsBoostedTrees*"),
         held=True,
     ),
     Refusal(
         "GPU-only layers",
-        "cuDNN's own weight layout; Keras writes its layers so that a CPU runs them",
+        "cuDNN's own weight layout; Keras writes layers that run on a CPU",
         _names("Cudnn*"),
         held=True,
     ),
@@ -176,10 +178,11 @@ REFUSALS = (
             DeleteMemoryCache DummyMemoryCache DummyIterationCounter *ThreadPoolHandle *StatsAggregator* ComputeBatchSize"""),
         held=True,
     ),
-    # -- what only training, saving or serving machinery holds -----------------------------------------------------------
+    # -- only for training, saving or serving machinery
+    # -------------------------------------------------------------------
     Refusal(
         "gradients",
-        "the derivative of another op: it belongs to training",
+        "the gradient of another op: it belongs to training",
         _names("""*Grad *GradV2 *GradV3 *GradGrad* *GradWithArgmax *GradWithShape *Gradient *BackpropFilter*
             DepthwiseConv2dNativeBackprop* Dilation2DBackprop* CudnnRNNBackprop* IgammaGradA BroadcastGradientArgs
             CropAndResizeGrad* CTCLoss CTCLossV2 *AccumulatorApplyGradient *AccumulatorTakeGradient"""),
@@ -201,7 +204,7 @@ REFUSALS = (
     ),
     Refusal(
         "queues, sessions and other state",
-        "what it gives depends on what ran before",
+        "its result depends on previous runs",
         _names("""*Queue *QueueV2 Queue* Barrier* *Barrier Stack* Batch Unbatch BatchFunction GetSession* DeleteSessionTensor Mutex*
             ConsumeMutexLock AddSparseToTensorsMap AddManySparseToTensorsMap TakeManySparseFromTensorsMap Timestamp Abort
             SyncDevice DeviceIndex CheckPinned GlobalIterId"""),
@@ -218,8 +221,8 @@ REFUSALS = (
             CrossReplicaSum ConvertToCooTensor StoreMinibatchStatisticsInFdo ReadVariableXlaSplitND AssignVariableXlaConcatND"""),
     ),
     Refusal(
-        "gone before there were SavedModels",
-        "TensorFlow took it out of graphs before its version 1.0",
+        "removed before SavedModels existed",
+        "TensorFlow removed them before version 1.0",
         _names("""AdjustContrast BatchCholesky BatchFFT* BatchIFFT* BatchMatrix* BatchSelfAdjointEig* BatchSvd Conv3DBackpropInput
             RandomCrop SelfAdjointEig TensorArray TensorArrayClose TensorArrayConcat TensorArrayGather TensorArrayPack TensorArrayRead
             TensorArrayScatter TensorArraySize TensorArraySplit TensorArrayUnpack TensorArrayWrite"""),
@@ -228,5 +231,5 @@ REFUSALS = (
 
 
 def refusal_of(op: str, refusals: Sequence[Refusal] = REFUSALS) -> Refusal | None:
-    """Why an op is not ported; None for one that nobody has asked for, or that TensorFlow does not have."""
+    """Why an op is not ported; None for an op that is neither listed nor TensorFlow's."""
     return next((refusal for refusal in refusals if refusal.covers(op)), None)

@@ -1,7 +1,7 @@
 """Shape arithmetic at port time: `Shape -> StridedSlice -> Pack -> Reshape` folds to a reshape.
 
-Each rule works on numpy object arrays whose elements are integers or run-time sizes, so that slicing, joining and gathering
-are numpy's own.
+Each rule works on numpy object arrays whose elements are integers or run-time sizes, so that slicing, joining and
+gathering are numpy's own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
 
 
 def fold(t: Any, node: Node, operands: list[Any]) -> Sizes | None:
-    """The result of a node of shape arithmetic as `Sizes`; None where the node is something else."""
+    """The result of a node of shape arithmetic as `Sizes`; None for other nodes."""
     if node.op not in RULES or not any(isinstance(operand, Sizes) for operand in operands):
         return None
     if node.op in COMPARISONS and not t.counting:
@@ -51,14 +51,14 @@ def fold(t: Any, node: Node, operands: list[Any]) -> Sizes | None:
 
 
 def of(t: Any, value: Any, dtype: str) -> Sizes | None:
-    """The shape of `value` as `Sizes`; None where its rank is unknown."""
+    """The shape of `value` as `Sizes`; None if its rank is unknown."""
     if value.shape is None:
         return None
     return Sizes(vector(t.sizes(value)), dtype)
 
 
 def as_dimensions(operand: Any) -> Dimensions:
-    """An operand that means a list of sizes: integers and run-time sizes; one run-time tensor stays as it is."""
+    """An operand as a list of sizes: integers and run-time sizes; a single run-time tensor is returned unchanged."""
     if isinstance(operand, Constant):
         operand.require_at_most(LISTED)
     items = _items(operand)
@@ -89,7 +89,7 @@ def _items(operand: Any) -> Items | None:
 
 
 def _arithmetic(name: str) -> Callable[..., Items]:
-    function = OPS[name].function  # what runs later, so that the two refuse the same
+    function = OPS[name].function  # the run-time function, so that both refuse the same inputs
 
     def one(t: Any, a: Any, b: Any) -> Any:
         return function(a, b) if isinstance(a, int) and isinstance(b, int) else _simple(t, name, a, b)
@@ -102,7 +102,7 @@ def _arithmetic(name: str) -> Callable[..., Items]:
 
 
 def _simple(t: Any, name: str, a: Any, b: Any) -> Any:
-    """`x * 1` and `x + 0` are `x`."""
+    """Simplifies `x * 1` and `x + 0` to `x`."""
     neutral = {"size_mul": 1, "size_add": 0}.get(name)
     if a == neutral and isinstance(a, int):
         return b
@@ -119,7 +119,7 @@ floordiv = rule("FloorDiv")(_arithmetic("size_floordiv"))
 maximum = rule("Maximum")(_arithmetic("size_max"))
 minimum = rule("Minimum")(_arithmetic("size_min"))
 
-# The condition of a loop that counts, so that it is Python's own: truth is 1 or 0. Elsewhere a comparison is a tensor.
+# The condition of a counting loop as a Python integer, 1 or 0. Elsewhere a comparison is a tensor.
 rule("Less")(_arithmetic("size_less"))
 rule("LogicalAnd")(_arithmetic("size_mul"))
 COMPARISONS = frozenset({"Less", "LogicalAnd"})
@@ -160,7 +160,7 @@ def _expand(t: Any, x: Items, axis: Items, **attrs: Any) -> Items | None:
 
 @rule("Pack")
 def _pack(t: Any, *items: Items, axis: int = 0, **attrs: Any) -> Items | None:
-    """Sizes as a list, or lists of sizes as the rows of a matrix: margins are (before, after) of each axis."""
+    """Sizes as a list, or lists of sizes as the rows of a matrix, such as paddings (before, after) per axis."""
     if all(item.ndim == 0 for item in items):
         return vector([item.item() for item in items])
     return np.stack(items) if axis == 0 and all(item.shape == (2,) for item in items) else None
@@ -221,7 +221,7 @@ def _within(indices: Items, length: int) -> bool:
 
 
 def shape_of(t: Any, value: Any, dtype: str) -> Any:
-    """The converter of `Shape`: sizes where the rank is known, a run-time tensor elsewhere."""
+    """The converter of `Shape`: sizes if the rank is known, else a run-time tensor."""
     if isinstance(value, Constant):
         return Constant(torch.tensor(value.shape, dtype=torch.int64 if dtype == "int64" else torch.int32))
     if isinstance(value, Sizes):

@@ -1,4 +1,4 @@
-"""What flows between converters: values known only at run time, constants, sizes, and resources."""
+"""The values that converters exchange: run-time values, constants, sizes, and resources."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch_towers.graph.dtypes import dtype_name
 from torch_towers.graph.graph import Size
 
 LISTED = 1 << 20
-"""Elements: a constant of more is no list of sizes, axes or names, and is not made one."""
+"""Elements: larger constants are not converted to Python lists of sizes, axes or names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value that exists at run time: a reference into the torch graph, and what is known of it (None: unknown).
+    """A run-time value: a reference into the torch graph, with its inferred dtype and shape (None: unknown).
 
-    A named size in `shape` is the same number wherever the same name stands.
+    Equal names in `shape` are equal sizes.
     """
 
     ref: str
@@ -32,9 +32,13 @@ class Value:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """A value known at port time: a torch tensor, or a numpy object array of bytes."""
+    """A value known at port time: a torch tensor, or a numpy object array of bytes.
+
+    `name`: that of its node in the TF graph, if it may be a weight of a frozen graph.
+    """
 
     array: Any
+    name: str = ""
 
     @property
     def dtype(self) -> str:
@@ -45,19 +49,21 @@ class Constant:
         return tuple(self.array.shape)
 
     def python(self) -> Any:
-        """The value as (nested lists of) Python numbers or bytes. Errors: `PortingError` where it has more than `LISTED` elements."""
+        """The value as (nested lists of) Python numbers or bytes. Errors: `PortingError` for more than `LISTED`
+        elements."""
         self.require_at_most(LISTED)
         return self.array.tolist()
 
     def require_at_most(self, elements: int) -> None:
-        """Errors: `PortingError` where it has more: one value of the file may stand for a shape of any size."""
+        """Errors: `PortingError` for more elements: a splat in the file may have a shape of any size."""
         if math.prod(self.shape) > elements:
             raise PortingError(f"an operand of shape {list(self.shape)} is too large to be read at port time")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sizes:
-    """A small integer tensor (of rank 0 or 1, or margins: [n, 2]) that holds dimensions: its elements are integers or run-time sizes."""
+    """A small integer tensor of dimensions (rank 0 or 1, or paddings [n, 2]): elements are integers or run-time
+    sizes."""
 
     items: np.ndarray[Any, np.dtype[np.object_]]
     dtype: str
@@ -68,12 +74,12 @@ class Sizes:
 
 
 class Dimensions(tuple[Any, ...]):
-    """What a converter gets of an operand that is a list of sizes: integers and run-time sizes, or one tensor of unknown elements."""
+    """A converter's operand that is a list of sizes: integers and run-time sizes, or one tensor of unknown elements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A variable or a table, passed around at port time: `key` points into the SavedModel's variables or tables."""
+    """A variable or table at port time: `key` points into the SavedModel's variables or tables."""
 
     kind: str  # "variable" or "table"
     key: str

@@ -1,6 +1,6 @@
-"""The converters. Each file holds one group of TF ops; importing this package fills `porting.registry.CONVERTERS`.
+"""The converters, one file per group of TF ops; importing this package fills `porting.registry.CONVERTERS`.
 
-What ports or lists a whole model imports it: `porting.conversion` looks converters up and knows none of them.
+Code that ports or lists whole models imports it: `porting.conversion` only looks converters up in the registry.
 """
 
 import importlib

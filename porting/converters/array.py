@@ -1,4 +1,4 @@
-"""Shapes, slices, joins, gathers and scatters, of tensors and of strings."""
+"""Shapes, slices, joins, gathers and scatters, for tensors and strings."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ INTEGERS = tuple(name for name in TORCH_DTYPES if "int" in name)
 
 
 def items_of(t: Emit, operand: Any) -> list[Any]:
-    """The elements of a small integer tensor, each an integer or a run-time size; its length must be known."""
+    """The elements of a small integer tensor as integers or run-time sizes; its length must be known."""
     found = as_dimensions(operand)
     if len(found) != 1 or found[0] is not operand or (isinstance(operand, Value) and operand.dtype == "size"):
         return list(found)
     if isinstance(operand, Constant):
-        return operand.array.reshape(-1).tolist()  # `as_dimensions` takes none that is long
+        return operand.array.reshape(-1).tolist()  # `as_dimensions` refuses large ones
     if not _has_length(operand):
-        raise PortingError(f"{t.scope!r}: how many numbers {operand.ref!r} holds is only known at run time")
+        raise PortingError(f"{t.scope!r}: the length of {operand.ref!r} is known only at run time")
     shape: Any = operand.shape
     return [t.item(operand, index=i) for i in range(math.prod(shape))]
 
 
 def sizes_of(t: Emit, operand: Any) -> list[Any]:
-    """As `items_of`, or the tensor itself where its length is only known at run time, for ops that take either."""
+    """Like `items_of`, or the tensor itself if its length is known only at run time, for ops that accept either."""
     return items_of(t, operand) if isinstance(operand, Sizes) or _has_length(operand) else [operand]
 
 
@@ -47,7 +47,7 @@ def _has_length(operand: Any) -> bool:
 
 
 def shaped(t: Emit, result: Any, shape: tuple[Size, ...] | list[Size], dtype: str | None = None) -> Any:
-    """`result` with the shape that it is known to have, where the op itself could not tell."""
+    """`result` with a shape that the op itself cannot infer."""
     if not isinstance(result, Value):
         return result
     known = result.shape if result.shape is not None and len(result.shape) == len(shape) else (None,) * len(shape)
@@ -57,7 +57,7 @@ def shaped(t: Emit, result: Any, shape: tuple[Size, ...] | list[Size], dtype: st
 
 def _known_rank(t: Emit, x: Any) -> int:
     if x.shape is None:
-        raise PortingError(f"{t.scope!r}: the rank of its operand is only known at run time")
+        raise PortingError(f"{t.scope!r}: the rank of its operand is known only at run time")
     return len(x.shape)
 
 
@@ -87,7 +87,8 @@ def conjugate_transpose(t: Emit, x: Any, perm: tuple[int, ...]) -> Any:
 
 @converter("DataFormatVecPermute")
 def data_format_vec_permute(t: Emit, x: Any, *, src_format: str = "NHWC", dst_format: str = "NCHW") -> Any:
-    """A vector with a number for each axis, or pairs of them, in the order of another layout; space alone, where it is shorter."""
+    """A vector with one number, or pair, per axis, in the axis order of another layout; only spatial axes if it is
+    shorter."""
     length = _known_length(t, x)
     source, target = src_format, dst_format
     if length == len(source) - 2:
@@ -100,13 +101,13 @@ def data_format_vec_permute(t: Emit, x: Any, *, src_format: str = "NHWC", dst_fo
 
 def _known_length(t: Emit, x: Any) -> int:
     if x.shape is None or not x.shape or not isinstance(x.shape[0], int):
-        raise PortingError(f"{t.scope!r}: how many axes it permutes is only known at run time")
+        raise PortingError(f"{t.scope!r}: the number of axes that it permutes is known only at run time")
     return x.shape[0]
 
 
 @converter("DataFormatDimMap")
 def data_format_dim_map(t: Emit, x: Any, *, src_format: str = "NHWC", dst_format: str = "NCHW") -> Any:
-    """Where each axis, counted from either end, is in another layout."""
+    """The index of each axis, counted from either end, in another layout."""
     places = constant(torch.tensor([dst_format.index(axis) for axis in src_format], dtype=TORCH_DTYPES[x.dtype]))
     wrapped = t.floor_mod(t.tensor(x), constant(torch.tensor(len(src_format), dtype=TORCH_DTYPES[x.dtype])))
     return t.gather(places, wrapped, axis=0, batch_dims=0)
@@ -119,7 +120,7 @@ def expand_dims(t: Emit, x: Any, axis: int) -> Any:
 
 @converter("Squeeze")
 def squeeze(t: Emit, x: Any, *, squeeze_dims: Any = ()) -> Any:
-    """Without `squeeze_dims`, every axis of length 1 goes: also one that only happens to have length 1."""
+    """Without `squeeze_dims`, every axis of length 1 is removed, even if its length just happens to be 1."""
     axes = tuple(squeeze_dims)
     if not axes and x.shape is not None and all(isinstance(size, int) for size in x.shape):
         axes = tuple(i for i, size in enumerate(x.shape) if size == 1)
@@ -138,7 +139,7 @@ def broadcast_to(t: Emit, x: Any, shape: Any) -> Any:
 
 @converter("Empty")
 def empty(t: Emit, shape: Any, *, dtype: str, init: bool = False) -> Any:
-    """Without `init` TensorFlow leaves the numbers as they happen to be: zeros here."""
+    """Without `init` TensorFlow leaves memory uninitialized: zeros here."""
     zero = constant(b"") if dtype == "string" else constant(torch.zeros((), dtype=TORCH_DTYPES[dtype]))
     return broadcast_to(t, zero, shape)
 
@@ -209,7 +210,7 @@ def concat(t: Emit, axis: Any, *xs: Any) -> Any:
 
 def _concat(t: Emit, xs: Sequence[Any], axis: Any) -> Any:
     if not isinstance(axis, Constant):
-        raise PortingError(f"{t.scope!r} joins tensors along an axis that is only known at run time")
+        raise PortingError(f"{t.scope!r} joins tensors along an axis that is known only at run time")
     ranks = [len(x.shape) for x in xs if isinstance(x, Value) and x.shape is not None]
     if ranks and not -ranks[0] <= axis.python() < ranks[0]:
         raise PortingError(
@@ -220,7 +221,7 @@ def _concat(t: Emit, xs: Sequence[Any], axis: Any) -> Any:
 
 @converter("Pack")
 def pack(t: Emit, *xs: Any, axis: int = 0) -> Any:
-    return t.call("stack", *xs, axis=axis)  # the emitter has a `stack` of its own
+    return t.call("stack", *xs, axis=axis)  # `t.stack` is an attribute of the emitter
 
 
 @converter("ParallelConcat", ignores=("shape",))
@@ -230,7 +231,7 @@ def parallel_concat(t: Emit, *xs: Any) -> Any:
 
 @converter("ConcatOffset", ignores=("shape_type",), refuses="shapes of unknown length")
 def concat_offset(t: Emit, axis: int, *shapes: Any) -> list[Any]:
-    """Where each of the joined tensors starts: 0, but for the axis that they are joined along."""
+    """The start of each joined tensor: 0, except on the axis of concatenation."""
     starts: list[Any] = []
     total: Any = scalar(0)
     for shape in shapes:
@@ -292,10 +293,10 @@ def _narrowed(t: Emit, whole: Size, start: Any, length: Any) -> Size:
     return t.symbol(length)
 
 
-@converter("StridedSlice", ignores=("Index",), refuses="an ellipsis before other axes where the rank is unknown")
+@converter("StridedSlice", ignores=("Index",), refuses="an ellipsis before other axes if the rank is unknown")
 def strided_slice(t: Emit, x: Any, begin: Any, end: Any, strides: tuple[int, ...], *, begin_mask: int = 0, end_mask: int = 0,
                   ellipsis_mask: int = 0, new_axis_mask: int = 0, shrink_axis_mask: int = 0) -> Any:  # fmt: skip
-    """One op per axis: `x[:, 0]` is a select. The bits of the masks say what each position of the index is."""
+    """One op per axis: `x[:, 0]` is a select. The mask bits give the meaning of each index position."""
     begins, ends = items_of(t, begin), items_of(t, end)
     axis = 0
     for i, step in enumerate(strides):
@@ -369,13 +370,13 @@ def gather_v1(t: Emit, params: Any, indices: Any) -> Any:
     return gather(t, params, indices, axis=0)
 
 
-@converter("ResourceGather", ignores=("dtype",))
-def resource_gather(t: Emit, resource: Any, indices: Any, *, batch_dims: int = 0) -> Any:
-    return gather(t, read(t, resource), indices, axis=batch_dims, batch_dims=batch_dims)
+@converter("ResourceGather")
+def resource_gather(t: Emit, resource: Any, indices: Any, *, dtype: str, batch_dims: int = 0) -> Any:
+    return gather(t, read(t, resource, dtype), indices, axis=batch_dims, batch_dims=batch_dims)
 
 
 def gather(t: Emit, params: Any, indices: Any, *, axis: int, batch_dims: int = 0) -> Any:
-    """A gather behind a check of its indices: TensorFlow's CPU refuses an index out of range."""
+    """A gather with a range check of its indices: TensorFlow's CPU kernel refuses an index out of range."""
     limit = t.size(params, axis=axis) if params.shape is None else t.sizes(params)[axis]
     if batch_dims < 0:
         batch_dims += _known_rank(t, indices)
@@ -383,12 +384,12 @@ def gather(t: Emit, params: Any, indices: Any, *, axis: int, batch_dims: int = 0
 
 
 def checked(t: Emit, indices: Any, limit: Any) -> Any:
-    """`indices` behind the check that they are in `[0, limit)`, unless they cannot be elsewhere."""
+    """`indices` after the check that they are in `[0, limit)`, unless they provably are."""
     highest = _highest(t, indices.ref) if isinstance(indices, Value) else None
     if highest is not None and isinstance(limit, int) and highest < limit:
         return indices
     if isinstance(indices, Constant) and isinstance(limit, int):
-        t.in_range(indices, limit)  # runs now
+        t.in_range(indices, limit)  # folded
         return indices
     return t.in_range(indices, limit)
 
@@ -412,7 +413,7 @@ _KEEPS_VALUES = frozenset(
 
 
 def _highest(t: Emit, ref: str) -> int | None:
-    """The largest value that a node can give, where it can be told; never below 0."""
+    """An upper bound of a node's values, if known; never below 0."""
     node: Node | None = next((node for node in reversed(t.nodes) if node.name == ref), None)
     if node is None:
         return None
@@ -430,16 +431,16 @@ def _highest(t: Emit, ref: str) -> int | None:
     return None
 
 
-@converter("GatherNd", refuses="another policy for bad indices than refusing them")
+@converter("GatherNd", refuses="other policies for bad indices than refusing them")
 def gather_nd(t: Emit, params: Any, indices: Any, *, bad_indices_policy: str = "") -> Any:
     if bad_indices_policy not in ("", "DEFAULT", "ERROR"):
         raise PortingError(f"GatherNd {t.scope!r}: the policy {bad_indices_policy!r} for bad indices is not supported")
     return t.gather_nd(params, _checked_rows(t, params, indices, "param shape"))
 
 
-@converter("ResourceGatherNd", ignores=("dtype",))
-def resource_gather_nd(t: Emit, resource: Any, indices: Any) -> Any:
-    return gather_nd(t, read(t, resource), indices)
+@converter("ResourceGatherNd")
+def resource_gather_nd(t: Emit, resource: Any, indices: Any, *, dtype: str) -> Any:
+    return gather_nd(t, read(t, resource, dtype), indices)
 
 
 def _checked_rows(t: Emit, x: Any, indices: Any, what: str) -> Any:
@@ -447,7 +448,7 @@ def _checked_rows(t: Emit, x: Any, indices: Any, what: str) -> Any:
     return t.in_shape(indices, *sizes, what=what)
 
 
-@converter("ScatterNd", refuses="another policy for bad indices than refusing them")
+@converter("ScatterNd", refuses="other policies for bad indices than refusing them")
 def scatter_nd(t: Emit, indices: Any, updates: Any, shape: Any, *, bad_indices_policy: str = "") -> Any:
     zero = constant(b"") if updates.dtype == "string" else constant(torch.zeros((), dtype=TORCH_DTYPES[updates.dtype]))
     target = broadcast_to(t, zero, shape)
@@ -455,7 +456,7 @@ def scatter_nd(t: Emit, indices: Any, updates: Any, shape: Any, *, bad_indices_p
 
 
 def _tensor_scatter(op: str, mode: str) -> None:
-    @converter(op, refuses="another policy for bad indices than refusing them")
+    @converter(op, refuses="other policies for bad indices than refusing them")
     def convert(t: Emit, x: Any, indices: Any, updates: Any, *, bad_indices_policy: str = "") -> Any:
         return _scatter(t, x, indices, updates, mode, bad_indices_policy)
 
@@ -483,7 +484,7 @@ def one_hot(t: Emit, indices: Any, depth: Dimensions, on: Any, off: Any, *, axis
 # -- ranges and padding -------------------------------------------------------------------------------------------------
 
 
-@converter("Range", refuses="floats that are only known at run time, sizes aside")
+@converter("Range", refuses="floats known only at run time, except sizes")
 def range_(t: Emit, start: Any, limit: Any, delta: Any) -> Any:
     dtype = next(operand.dtype for operand in (start, limit, delta))
     if dtype in INTEGERS:
@@ -494,14 +495,14 @@ def range_(t: Emit, start: Any, limit: Any, delta: Any) -> Any:
         counted = range_(t, *(_whole(t, operand) for operand in (start, limit, delta)))
         return t.cast(counted, dtype=dtype)
     else:
-        raise PortingError(f"Range {t.scope!r} counts in {dtype} between bounds that are only known at run time")
+        raise PortingError(f"Range {t.scope!r} counts in {dtype} between bounds that are known only at run time")
     found = t.arange(first, last, step, dtype=dtype)
     counts = isinstance(first, int) and first == 0 and isinstance(step, int) and step == 1
     return shaped(t, found, [t.symbol(last)]) if counts else found
 
 
 def _whole(t: Emit, operand: Any) -> Any:
-    """A rank-0 float that is a whole number for certain, as an integer: a constant, or a size that was cast. None for all else."""
+    """A float scalar that is certainly integral as an integer: a constant, or a cast size. Otherwise None."""
     if not isinstance(operand, Constant):
         return t.counts.get(operand.ref)
     number = operand.python()
@@ -509,7 +510,7 @@ def _whole(t: Emit, operand: Any) -> Any:
 
 
 def _number(t: Emit, operand: Any) -> Any:
-    """A rank-0 integer tensor as an integer or a run-time size, even where its rank could not be told."""
+    """An integer scalar as an integer or a run-time size, even if its rank is unknown."""
     found = as_dimensions(operand)
     return t.item(operand, index=0) if found[0] is operand and operand.dtype != "size" else found[0]
 

@@ -1,4 +1,4 @@
-"""Constants, variables, shapes, and the ops that only pass a value on."""
+"""Constants, variables, shapes, and ops that pass a value through."""
 
 from __future__ import annotations
 
@@ -19,9 +19,17 @@ Emit = ConvertingEmitter
 
 @converter("Const", ignores=("dtype",))
 def const(t: Emit, *, value: Any, asset: str | None = None) -> Constant:
+    found = _constant(value)
+    array = found.array
+    if not t.context.model.variables and isinstance(array, torch.Tensor) and array.is_floating_point() and array.ndim:
+        return Constant(array, t.scope)  # it may be a weight of a frozen graph
+    return found
+
+
+def _constant(value: Any) -> Constant:
     if isinstance(value, torch.Tensor) or value.dtype == object:
         return constant(value)
-    if value.strides and not any(value.strides) and value.size > 1:  # one value over a big shape: kept as a view
+    if value.strides and not any(value.strides) and value.size > 1:  # a splat: kept as a broadcast view
         return constant(torch.from_numpy(value.reshape(-1)[:1].copy()).reshape(()).expand(value.shape))
     return constant(torch.from_numpy(np.array(value)))
 
@@ -34,7 +42,7 @@ def identity(t: Emit, x: Operand) -> Operand:
 
 @converter("CheckNumerics")
 def check_numerics(t: Emit, x: Any, *, message: bytes) -> Any:
-    """Stays a check: TensorFlow refuses NaN and infinities here."""
+    """Kept as a check: TensorFlow refuses NaN and infinities here."""
     if isinstance(x, Constant):
         return x
     axes = tuple(range(len(x.shape)))
@@ -44,7 +52,7 @@ def check_numerics(t: Emit, x: Any, *, message: bytes) -> Any:
 
 @converter("Print", ignores=("U", "message", "first_n", "summarize"))
 def print_(t: Emit, x: Operand, *data: Operand) -> Operand:
-    """Nothing is printed."""
+    """Prints nothing."""
     return x
 
 
@@ -60,7 +68,7 @@ def no_op(t: Emit) -> list[Operand]:
 
 @converter("PlaceholderWithDefault", ignores=("dtype", "shape"))
 def placeholder_with_default(t: Emit, x: Operand) -> Operand:
-    """Not fed, it is its default."""
+    """Not fed, so it is its default."""
     return x
 
 
@@ -106,9 +114,9 @@ def reference_variable(t: Emit, *, variable: str) -> Any:
     return read(t, Resource("variable", variable))
 
 
-@converter("ReadVariableOp", ignores=("dtype",))
-def read_variable(t: Emit, resource: Resource) -> Any:
-    return read(t, resource)
+@converter("ReadVariableOp")
+def read_variable(t: Emit, resource: Resource, *, dtype: str) -> Any:
+    return read(t, resource, dtype)
 
 
 @converter("VariableShape")
@@ -116,11 +124,13 @@ def variable_shape(t: Emit, resource: Resource, *, out_type: str = "int32") -> C
     return constant(torch.tensor(t.context.model.variables[resource.key].shape, dtype=torch_dtype(out_type)))
 
 
-def read(t: Emit, resource: Any) -> Any:
-    """The weight that a variable holds. A variable that the graph reads twice is one weight."""
+def read(t: Emit, resource: Any, dtype: str | None = None) -> Any:
+    """The weight of a variable, read as `dtype`. A variable that is read twice is one weight."""
     if not isinstance(resource, Resource) or resource.kind != "variable":
-        raise PortingError(f"{t.scope!r} reads a variable that is only known at run time")
+        raise PortingError(f"{t.scope!r} reads a variable that is known only at run time")
     variable = t.context.model.variables[resource.key]
+    if dtype not in (None, variable.dtype):
+        raise PortingError(f"{t.scope!r} reads the variable '{variable.name}' as {dtype}, and it is {variable.dtype}")
     if variable.dtype not in TORCH_DTYPES:
         return constant(variable.numpy())
     name = t.context.weights.get(resource.key)
@@ -135,7 +145,7 @@ def read(t: Emit, resource: Any) -> Any:
 
 @converter("Assert", ignores=("summarize",))
 def check(t: Emit, condition: Any, *data: Any) -> list[Operand]:
-    """Stays a check, with TensorFlow's message, where it depends on the inputs; one that holds for good goes."""
+    """Kept as a check with TensorFlow's message if it depends on the inputs; dropped if it always holds."""
     if isinstance(condition, Constant):
         if bool(condition.python()):
             return []

@@ -10,14 +10,14 @@ import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.shape_arithmetic import INTEGERS, scalar, vector
-from porting.conversion.values import Constant, Sizes, Value
+from porting.conversion.values import Constant, Sizes, Value, constant
 from porting.errors import PortingError
 from torch_towers.graph.graph import Graph, TensorSpec, node_of, references
 from torch_towers.ops.control_flow import holds
 
 Emit = ConvertingEmitter
 _PASSIVE = frozenset({"Const", "Identity", "NoOp", "Assert"})
-"""Ops that can neither fail nor cost: a failed assertion's message may be put together beforehand."""
+"""Ops that cannot fail and are cheap: the message of an assertion may be computed in advance."""
 _MAX_ROUNDS = 8
 
 
@@ -32,19 +32,19 @@ def if_(t: Emit, predicate: Any, *operands: Any, then_branch: Any, else_branch: 
 
 @converter("Case", "StatelessCase", ignores=("output_shapes",))
 def case(t: Emit, index: Any, *operands: Any, branches: Any) -> list[Any]:
-    """A tree of `cond`s; an index out of range takes the last branch."""
+    """A tree of `cond`s; an index out of range selects the last branch."""
     last = len(branches) - 1
     if isinstance(index, Constant):
         number = int(index.python())
         return t.inline(branches[number if 0 <= number < len(branches) else -1], operands)
     index = t.tensor(index)
-    if last > 1:  # of two branches the first is asked for by its number
-        index = t.where(t.logical_or(t.less(index, 0), t.greater(index, last)), last, index)
+    if last > 1:  # with two branches, the index is compared with the first
+        index = t.where(t.logical_or(t.less(index, 0), t.greater(index, last)), constant(last, torch.int32), index)
     return _case(t, index, operands, tuple(branches), 0)
 
 
 def _case(t: Emit, index: Any, operands: Sequence[Any], branches: tuple[Any, ...], first: int) -> list[Any]:
-    """The branch `index - first`: halves of halves, so that a thousand branches are ten deep."""
+    """The branch `index - first`, by binary search, so that a thousand branches are ten deep."""
     if len(branches) == 1:
         return t.inline(branches[0], operands)
     half = len(branches) // 2
@@ -60,7 +60,8 @@ def _case(t: Emit, index: Any, operands: Sequence[Any], branches: tuple[Any, ...
 
 
 def branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> list[Any]:
-    """A `cond` node, or less: an assertion guarded by its own condition is a check, and what both branches pass on is itself."""
+    """A `cond` node, or something simpler: an assertion guarded by its own condition is a check, and values that both
+    branches pass through stay."""
     if _guards_assertion(t, predicate, operands, then_branch, else_branch):
         t.inline(else_branch, operands)
         return t.inline(then_branch, operands)
@@ -74,7 +75,7 @@ def branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, e
 
 
 def _guards_assertion(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, else_branch: Any) -> bool:
-    """True for `if not p: Assert(p, ...)`, as tf.debugging writes it: nothing happens in the one branch, a check of p in the other."""
+    """True for `if not p: Assert(p, ...)`, as tf.debugging writes it: one branch is empty, the other asserts p."""
     then, otherwise = t.flat(then_branch), t.flat(else_branch)
     if any(node.op not in _PASSIVE or node.op == "Assert" for node in then.nodes) or any(
         node.op not in _PASSIVE for node in otherwise.nodes
@@ -85,7 +86,7 @@ def _guards_assertion(t: Emit, predicate: Any, operands: Sequence[Any], then_bra
     for node in otherwise.nodes:
         if node.op == "Identity":
             known[node.name] = known.get(node_of(node.inputs[0]))
-    # Both branches give the same where the results are the operands themselves, and the check holds where they part.
+    # Both branches return the same if the results are operands, and the check holds if they differ.
     return (
         bool(asserts)
         and isinstance(predicate, Value)
@@ -120,17 +121,18 @@ def _branch(t: Emit, predicate: Any, operands: Sequence[Any], then_branch: Any, 
 
 @converter("While", "StatelessWhile", ignores=("output_shapes", "maximum_iterations"))
 def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
-    """A loop over the variables that its body changes; the others are inside what they are outside.
+    """A loop over the variables that its body changes; the others are the same inside and outside.
 
-    What is known of a variable must be true at every turn. It begins as what is known of the first value; the body is converted on
-    that, and where it gives less back, what the trial stored is taken back, and the body is converted again on less. In
+    The inferred spec of a variable must hold in every iteration. It starts as that of the initial value. The body is
+    converted with that; if a result is less specific, the trial is rolled back, and the body is converted again with
+    the weaker spec. In
 
         i, x = 0, zeros([1, 4])
         while i < 10:
             i, x = i + 1, concat([x, x], axis=0)
 
-    `x` begins as [1, 4] and comes back as [2, 4]. Tried again as [?, 4] it comes back as that, so the loop carries [?, 4]. `i` only
-    counts, so it is no tensor: Python counts it.
+    `x` starts as [1, 4] and comes back as [2, 4]. With [?, 4] it comes back as [?, 4], so the loop carries [?, 4]. `i`
+    is only a counter, so it becomes a Python integer instead of a tensor.
     """
     flat = t.flat(body)
     changing = [i for i in range(len(operands)) if not _passes_on(flat, i)]
@@ -148,7 +150,7 @@ def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
         undo()
         known = found
     else:
-        raise PortingError(f"{t.scope!r}: the shapes of the loop's variables do not settle")
+        raise PortingError(f"{t.scope!r}: the shapes of the loop's variables do not converge")
     test = frame.emitter()
     test.counting = True
     graphs = [
@@ -167,13 +169,13 @@ def while_(t: Emit, *operands: Any, cond: Any, body: Any) -> list[Any]:
 
 
 _Known = dict[int, tuple[Any, Any]]
-"""The dtype and shape of each variable that changes, as far as they are known."""
+"""The inferred dtype and shape of each variable that changes."""
 
 
 def _framed(
     t: Emit, operands: Sequence[Any], start: Mapping[int, Any], known: _Known, counters: Mapping[int, str]
 ) -> tuple[Frame, list[Any]]:
-    """A frame whose first inputs are the variables of `start`, and what stands for each operand inside."""
+    """A frame whose first inputs are the variables of `start`, and the inner value of each operand."""
     frame = Frame(t)
     given = list(operands)
     for i, first in start.items():
@@ -191,21 +193,21 @@ _COUNTS = frozenset(
 
 
 def _is_number(operand: Any) -> bool:
-    """True for one integer that is known, or that is a size."""
+    """True for one known integer, or a size."""
     return isinstance(operand, (Constant, Sizes)) and operand.shape == () and operand.dtype in INTEGERS
 
 
 def _first(operand: Any) -> Any:
-    """A size, or a number, by itself."""
+    """A size, or a number, as a scalar."""
     if isinstance(operand, Sizes):
         return operand.items.item()
     return operand.python() if isinstance(operand, Constant) and operand.dtype in INTEGERS else operand
 
 
 def _only_counts(body: Graph, position: int) -> bool:
-    """True for a variable that grows by a constant and does nothing else but choose elements of lists: Python counts it.
+    """True for a counter: a variable that grows by a constant and is only used to index lists, so Python can count it.
 
-    Such a loop has as many steps as its condition says, without looking at a tensor; it can be unrolled and compiled.
+    The number of steps of such a loop does not depend on a tensor; it can be unrolled and compiled.
     """
     nodes = {node.name: node for node in body.nodes}
     same = {body.inputs[position].name}
@@ -230,7 +232,7 @@ def _only_counts(body: Graph, position: int) -> bool:
 
 
 def _passes_on(body: Graph, position: int) -> bool:
-    """True where the body gives its operand `position` back as it is."""
+    """True if the body returns its operand `position` unchanged."""
     nodes = {node.name: node for node in body.nodes}
     reference = list(body.outputs.values())[position]
     while (name := node_of(reference)) in nodes and nodes[name].op == "Identity":
@@ -239,16 +241,16 @@ def _passes_on(body: Graph, position: int) -> bool:
 
 
 def _start(t: Emit, operand: Any) -> Value | Constant:
-    """What a loop's variable begins with."""
+    """The initial value of a loop variable."""
     if isinstance(operand, (Value, Constant, Sizes)):
         return t.tensor(operand)
     raise PortingError(
-        f"{t.scope!r}: the loop changes {operand!r}, which must be known beforehand; only tensors may change in a loop"
+        f"{t.scope!r}: the loop changes {operand!r}, which must be known in advance; only tensors may change in a loop"
     )
 
 
 def _joined(t: Emit, frame: Frame, first: Any, second: Any) -> tuple[Any, Any]:
-    """What is known of a value that is either of two: sizes that both share and that mean something outside the body."""
+    """The spec of a value that is either of two: common sizes that are meaningful outside the body."""
     dtypes = {_tensor_like(t, value).dtype for value in (first, second)}
     known = dtypes - {None}
     if len(known) > 1:
@@ -265,7 +267,7 @@ def _joined(t: Emit, frame: Frame, first: Any, second: Any) -> tuple[Any, Any]:
 def _tensor_like(t: Emit, value: Any) -> Any:
     if isinstance(value, (Value, Constant, Sizes)):
         return value
-    raise PortingError(f"{t.scope!r}: a branch or loop gives back {value!r}, which must be known beforehand")
+    raise PortingError(f"{t.scope!r}: a branch or loop returns {value!r}, which must be known in advance")
 
 
 @dataclass
@@ -275,15 +277,15 @@ class _Input:
 
 
 class Frame:
-    """The operands of a branch or loop, outside and inside: what is known at port time is bound, the rest becomes an input."""
+    """The operands of a branch or loop, outside and inside: port-time values are bound, the rest become inputs."""
 
     def __init__(self, t: Emit) -> None:
         self.t = t
         self.inputs: list[_Input] = []
-        self.symbols: set[Any] = set()  # named sizes that mean the same outside
+        self.symbols: set[Any] = set()  # named sizes with the same meaning outside
 
     def emitter(self) -> Emit:
-        """An emitter for one body, with all inputs known so far."""
+        """An emitter for one body, with all inputs so far."""
         specs = tuple(TensorSpec(item.inner.ref, item.inner.dtype or "", item.inner.shape) for item in self.inputs)
         inner = self.t.nested(specs)
         for item in self.inputs:
@@ -291,7 +293,7 @@ class Frame:
         return inner
 
     def bind(self, operand: Any, name: str) -> Any:
-        """What stands for `operand` inside: itself where it is known at port time, else an input."""
+        """The inner value of `operand`: itself if it is known at port time, else an input."""
         if isinstance(operand, Sizes):
             items = [
                 self._add(item, f"{name}_{i}", item.dtype, item.shape) if isinstance(item, Value) else item
@@ -304,26 +306,26 @@ class Frame:
         return operand
 
     def argument(self, start: Any, known: tuple[Any, Any], name: str) -> Value:
-        """The input that begins with `start`, of which only `known` stays true."""
+        """The input that starts as `start`, with only the spec `known`."""
         dtype, shape = known
         self.symbols |= {size for size in shape or () if isinstance(size, str)}
         return self._add(start, name, dtype, shape)
 
     def _add(self, outer: Any, name: str, dtype: str | None, shape: Any) -> Value:
-        """One more input."""
+        """Adds an input."""
         named = None if shape is None else tuple(self.t.fresh_symbol() if size is None else size for size in shape)
         value = Value(name, dtype, named)
         self.inputs.append(_Input(outer, value))
         return value
 
     def outer(self, value: Any) -> Any:
-        """What a value inside is outside, where it is an operand; None elsewhere."""
+        """The outer value of an inner one that is an operand; else None."""
         if isinstance(value, Value):
             return next((item.outer for item in self.inputs if item.inner == value), None)
         return value
 
     def pruned(self, graphs: Sequence[Graph], keep: int = 0) -> tuple[list[Graph], list[Any]]:
-        """`graphs` without the inputs that none of them uses (the first `keep` stay), and the operands that are left."""
+        """`graphs` without unused inputs (the first `keep` stay), and the remaining operands."""
         used: set[str] = set()
         for graph in graphs:
             used |= {node_of(ref) for ref in graph.outputs.values()}
@@ -339,7 +341,8 @@ class Frame:
 
 @converter("BranchIndex")
 def branch_index(t: Emit, predicate: Any) -> Any:
-    """Which of two branches ran, the second result of a TF1 Merge. porting.flat_graph.control_flow_v1 writes this op, TensorFlow has none."""
+    """The index of the branch that ran, the second result of a TF1 Merge. An internal op, written by
+    porting.flat_graph.control_flow_v1."""
     if isinstance(predicate, Constant):
         return Constant(torch.tensor(int(holds(predicate.array)), dtype=torch.int32))
     return t.branch_index(predicate)

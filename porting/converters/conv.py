@@ -1,4 +1,4 @@
-"""Convolutions, pools, and the moves between space, depth and batch."""
+"""Convolutions, pooling, and rearrangements between space, depth and batch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _layout(data_format: str) -> tuple[bool, int]:
 
 
 def spatial(values: tuple[int, ...], channels: int, where: str, what: str) -> tuple[int, ...]:
-    """The spatial part of an attribute that has a number per axis; batch and channels must be 1."""
+    """The spatial part of an attribute with one number per axis; batch and channels must be 1."""
     if not values:
         return (1,) * 2
     if values[0] != 1 or values[channels] != 1:
@@ -31,7 +31,7 @@ def spatial(values: tuple[int, ...], channels: int, where: str, what: str) -> tu
 
 def _padding(padding: str, explicit: tuple[int, ...], channels: int) -> Padding:
     if padding != "EXPLICIT":
-        return padding
+        return "SAME" if padding == "SAME" else "VALID"
     pairs = [(explicit[2 * i], explicit[2 * i + 1]) for i in range(len(explicit) // 2)]
     return tuple(pair for axis, pair in enumerate(pairs) if axis not in (0, channels))
 
@@ -61,10 +61,10 @@ def depthwise(t: Emit, x: Any, weight: Any, *, strides: Any, padding: str, expli
     return t.conv(x, weight, **attrs, depthwise=True)
 
 
-@converter("Conv", refuses="strides and dilations over the batch or the channels, and several axes of a batch")
+@converter("Conv", refuses="strides and dilations over the batch or the channels, and several batch axes")
 def conv_any(t: Emit, x: Any, weight: Any, *, strides: Any, padding: str, explicit_paddings: Any = (), dilations: Any = (),
              data_format: str = "CHANNELS_LAST", batch_dims: int = 1, groups: int = 1) -> Any:  # fmt: skip
-    """As many axes of space as there are strides for; the groups follow from the shapes."""
+    """As many spatial axes as there are strides; the groups follow from the shapes."""
     if batch_dims != 1:
         raise PortingError(f"{t.scope!r} convolves a batch of {batch_dims} axes, which is not supported")
     layout = ("NHWC" if len(strides) == 4 else "NDHWC") if data_format == "CHANNELS_LAST" else "NCHW"
@@ -106,13 +106,13 @@ def transposed(t: Emit, sizes: Dimensions, weight: Any, x: Any, *, strides: Any,
 
 
 def _spatial_sizes(t: Emit, sizes: Any, channels: int, rank: int) -> list[Any]:
-    """The sizes of the result's spatial axes; `input_sizes` gives all axes, or only these."""
+    """The sizes of the result's spatial axes; `input_sizes` has all axes, or only these."""
     if len(sizes) == rank:
         return [size for axis, size in enumerate(sizes) if axis not in (0, channels)]
     if len(sizes) == rank - 2:
         return list(sizes)
     raise PortingError(
-        f"{t.scope!r}: the size of the result must be made of known dimensions, but {sizes!r} is computed"
+        f"{t.scope!r}: the size of the result must consist of known dimensions, but {sizes!r} is computed"
     )
 
 
@@ -198,7 +198,7 @@ def batch_to_space(t: Emit, x: Any, block: tuple[int, ...], crops: Any) -> Any:
 
 
 def _pairs(t: Emit, pairs: Any, rank: int) -> list[Any]:
-    """`[rank, 2]` as one flat list of sizes."""
+    """`[rank, 2]` as a flat list of sizes."""
     if isinstance(pairs, Sizes):
         return pairs.items.reshape(-1).tolist()
     if hasattr(pairs, "python"):

@@ -1,4 +1,4 @@
-"""Histograms as sparse tensors, and sparse tensors joined or normalized element by element."""
+"""Histograms as sparse tensors, and elementwise ops on sparse tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dense_count(
     t: Emit, values: Any, weights: Any, *, binary_output: bool, minlength: int = -1, maxlength: int = -1
 ) -> Any:
     if values.shape is None:
-        raise PortingError(f"{t.scope!r} counts values whose rank is only known at run time")
+        raise PortingError(f"{t.scope!r} counts values whose rank is known only at run time")
     rows, count = t.rows_of(values), t.sizes(values)[0] if len(values.shape) == 2 else 1
     return t.count_sparse(values, rows, count, weights, rank=len(values.shape), binary=binary_output, shortest=minlength,
                           longest=maxlength)  # fmt: skip

@@ -1,4 +1,5 @@
-"""Matrices solved and taken apart. What is unique up to a sign or a phase only (eigenvectors) is refused: TensorFlow's are its own."""
+"""Matrix decompositions and solvers. Results unique only up to sign or phase (eigenvectors) are refused: TensorFlow's
+choice cannot be matched."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def matrix_solve(t: Emit, a: Any, b: Any, *, adjoint: bool = False) -> Any:
 
 @converter("MatrixSolveLs", ignores=("fast",))
 def matrix_solve_ls(t: Emit, a: Any, b: Any, regularizer: Any) -> Any:
-    """`fast` False asks for another way to the same numbers."""
+    """`fast` only selects the algorithm."""
     return t.least_squares(a, b, t.tensor(regularizer))
 
 
@@ -68,7 +69,7 @@ def svd(t: Emit, x: Any, *, compute_uv: bool = True) -> Any:
             f"Svd {t.scope!r} gives singular vectors, whose signs are TensorFlow's own: only values are ported"
         )
     values = t.singular_values(x)
-    return values, values, values  # nothing reads the others
+    return values, values, values  # the other results have no readers
 
 
 @converter("SelfAdjointEigV2", outputs=("e", "v"), refuses="eigenvectors, whose signs are TensorFlow's own")
@@ -78,7 +79,7 @@ def self_adjoint_eig(t: Emit, x: Any, *, compute_v: bool = True) -> Any:
             f"SelfAdjointEigV2 {t.scope!r} gives eigenvectors, whose signs are TensorFlow's own: only values are ported"
         )
     values = t.hermitian_eigenvalues(x)
-    return values, values  # nothing reads the other
+    return values, values  # the other result has no readers
 
 
 @converter("MatrixExponential")
@@ -98,6 +99,6 @@ def tridiagonal_solve(t: Emit, diagonals: Any, b: Any) -> Any:
 
 @converter("SparseMatMul", ignores=("a_is_sparse", "b_is_sparse"))
 def sparse_matmul(t: Emit, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: bool = False) -> Any:
-    """Dense matrices with many zeros; 16-bit operands are multiplied, and answered, in float32."""
+    """Dense matrices with many zeros; 16-bit operands are multiplied and returned in float32."""
     a, b = (t.cast(x, dtype="float32") if x.dtype == "bfloat16" else x for x in (a, b))
     return t.matmul(t.matrix_transpose(a) if transpose_a else a, t.matrix_transpose(b) if transpose_b else b)

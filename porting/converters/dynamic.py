@@ -1,4 +1,4 @@
-"""Where, unique, partition and stitch: the sizes of their results depend on values."""
+"""Where, unique, partition and stitch: their result sizes depend on values."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def unique_with_counts_v2(t: Emit, x: Any, axis: np.ndarray, *, out_idx: str = "
 
 
 def _axis(t: Emit, x: Any, axis: np.ndarray[Any, Any]) -> int | None:
-    """TensorFlow gives the axis as a vector that is empty or has one element."""
+    """The axis, which TensorFlow passes as a vector with zero or one element."""
     if x.dtype == "string" and x.shape is not None and len(x.shape) != 1:
         raise PortingError(
-            f"{t.scope!r} wants the unique rows of a {len(x.shape)}-d string tensor, which only 1-d ones have here"
+            f"{t.scope!r} computes the unique rows of a {len(x.shape)}-d string tensor; only 1-d ones are supported"
         )
     return int(axis.reshape(-1)[0]) if axis.size else None
 

@@ -1,4 +1,4 @@
-"""Images: files, sizes, colours."""
+"""Images: decoding, resizing, colours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Emit = ConvertingEmitter
 
 
 @converter(
-    "DecodeJpeg", refuses="try_recover_truncated and acceptable_fraction: libjpeg-turbo fills what is missing otherwise"
+    "DecodeJpeg", refuses="try_recover_truncated and acceptable_fraction: libjpeg-turbo fills missing parts differently"
 )
 def decode_jpeg(
     t: Emit, contents: Any, *, channels: int = 0, ratio: int = 1, fancy_upscaling: bool = True, try_recover_truncated: bool = False,
@@ -23,7 +23,7 @@ def decode_jpeg(
 ) -> Any:  # fmt: skip
     if try_recover_truncated or acceptable_fraction != 1.0:
         raise PortingError(
-            f"{t.scope!r} repairs images that are cut off, which is not supported; set try_recover_truncated=False"
+            f"{t.scope!r} repairs truncated images, which is not supported; set try_recover_truncated=False"
         )
     return t.decode_image(
         contents,
@@ -68,14 +68,14 @@ def _pixels(t: Emit, dtype: str) -> str:
 
 
 def _size(t: Emit, size: Any) -> tuple[Any, Any]:
-    """Height and width, each a number or a run-time size."""
+    """Height and width, as numbers or run-time sizes."""
     if len(size) == 2:
         return size[0], size[1]
     return t.element(size[0], index=(0,)), t.element(size[0], index=(1,))
 
 
 def _float32(t: Emit, x: Any) -> Any:
-    """TensorFlow's kernels read images of any dtype and give float32."""
+    """TensorFlow's kernels accept images of any dtype and return float32."""
     return x if x.dtype == "float32" else t.cast(x, dtype="float32")
 
 

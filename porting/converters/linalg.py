@@ -1,4 +1,4 @@
-"""Products of matrices, and what has to do with their diagonals."""
+"""Matrix products and diagonals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def matmul(t: Emit, a: Any, b: Any, *, transpose_a: bool = False, transpose_b: b
 
 
 @converter(
-    "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", ignores=("grad_x", "grad_y"), refuses="another dtype of the result"
+    "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", ignores=("grad_x", "grad_y"), refuses="a result of another dtype"
 )
 def batch_matmul(t: Emit, a: Any, b: Any, *, adj_x: bool = False, adj_y: bool = False, Tout: str | None = None) -> Any:
     if Tout not in (None, a.dtype):
@@ -71,7 +71,7 @@ def matrix_diag(t: Emit, diagonal: Any) -> Any:
     "MatrixDiagV2",
     "MatrixDiagV3",
     ignores=("align",),
-    refuses="bands of several diagonals; results that are not square",
+    refuses="bands of several diagonals; non-square results",
 )
 def matrix_diag_v3(t: Emit, diagonal: Any, k: tuple[int, ...], rows: int, columns: int, padding: Any) -> Any:
     if rows != -1 or columns != -1 or padding.python() != 0:

@@ -1,4 +1,4 @@
-"""Lookup tables: a table found by several nodes is one module of the checkpoint."""
+"""Lookup tables: a table that several nodes use is one module of the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Emit = ConvertingEmitter
 _LOOKUPS = re.compile(r"(None|hash_table|table)_[Ll]ookup|LookupTableFind")
 _KINDS = ("HashTable", "MutableHashTable", "MutableHashTableOfTensors", "MutableDenseHashTable")
 _HANDLES = {prefix + kind + version for kind in _KINDS for prefix, version in (("", ""), ("", "V2"), ("Anonymous", ""))}
-_HANDLES.remove("MutableDenseHashTable")  # TensorFlow's own kernel of this one cannot run
+_HANDLES.remove("MutableDenseHashTable")  # TensorFlow's own kernel is broken
 
 
 @converter(
@@ -44,15 +44,26 @@ def find(t: Emit, table: Resource, keys: Any, default: Any) -> Any:
         )
     if name is None:
         name = t.context.tables[table.key] = t.names(_name(t.place))
+    keys, default = t.tensor(keys), t.tensor(default)
+    for what, given, dtype in (("keys", keys, found.key_dtype), ("values", default, found.value_dtype)):
+        if given.dtype != dtype:
+            raise PortingError(
+                f"{t.scope!r} has {what} of {given.dtype}, and those of table '{found.name}' are {dtype}"
+            )
+    for what, key in found.reserved.items():
+        is_usable = t.reshape(t.not_equal(keys, constant(_tensor(key))), -1)
+        t.check(
+            t.reduce_all(is_usable, axes=(0,)), constant(f"Using the {what} as a table key is not allowed".encode())
+        )
     args: dict[str, Any] = {**vocabulary(t, table, name)}
     if found.mutable and found.values.ndim == 1:
         args["default_per_key"] = True
-    return t.module("LookupTable", name, args, t.tensor(keys), t.tensor(default))
+    return t.module("LookupTable", name, args, keys, default)
 
 
 @converter("LookupTableSizeV2", "LookupTableSize")
 def size(t: Emit, table: Resource) -> Constant:
-    """A table does not change while a tower is served."""
+    """Constant: a table does not change while a tower is served."""
     found = t.context.model.tables[_key(t, table)]
     return constant(torch.tensor(len(set(found.keys.tolist())), dtype=torch.int64))
 
@@ -65,12 +76,12 @@ def export(t: Emit, table: Resource) -> tuple[Constant, Constant]:
 
 def _key(t: Emit, table: Any) -> str:
     if not isinstance(table, Resource) or table.kind != "table":
-        raise PortingError(f"{t.scope!r} reads a table that is only known at run time")
+        raise PortingError(f"{t.scope!r} reads a table that is known only at run time")
     return table.key
 
 
 def _name(scope: str) -> str:
-    """`"string_lookup.None_Lookup.LookupTableFindV2"` is the table `"string_lookup"`."""
+    """The table's name in a scope: `"string_lookup.None_Lookup.LookupTableFindV2"` -> `"string_lookup"`."""
     parts = scope.split(".")
     while len(parts) > 1 and _LOOKUPS.match(parts[-1]):
         parts.pop()
@@ -78,7 +89,8 @@ def _name(scope: str) -> str:
 
 
 def vocabulary(t: Emit, table: Resource, name: str = "") -> dict[str, str]:
-    """The names of the table's keys and values in the store, put there once: they become the checkpoint's vocabulary files."""
+    """The names of the table's keys and values in the store, added once: they become the checkpoint's vocabulary
+    files."""
     key = f"{_key(t, table)} vocabulary"
     if key not in t.context.tables:
         found = t.context.model.tables[table.key]

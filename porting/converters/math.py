@@ -1,15 +1,18 @@
-"""Arithmetic, comparisons, conversions of dtype, and reductions."""
+"""Arithmetic, comparisons, dtype conversions, and reductions."""
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Dimensions, Sizes, Value
+from porting.conversion.values import LISTED, Constant, Dimensions, Sizes, Value
 from porting.converters.random import Uniform
 from porting.errors import PortingError
+from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import FLOATS, torch_dtype
 
 Emit = ConvertingEmitter
@@ -35,20 +38,24 @@ DIVISIONS = {
     "TruncateDiv": ("trunc_div", "trunc_div"), "Mod": ("trunc_mod", "trunc_mod"), "FloorMod": ("floor_mod", "floor_mod"),
     "TruncateMod": ("trunc_mod", "trunc_mod"),
 }  # fmt: skip
-"""The runtime op for floats, and for integers: dividing by 0, an integer division is refused as in TensorFlow."""
+"""The run-time op for floats, and for integers, where division by 0 is refused as in TensorFlow."""
 REDUCTIONS = {
     "Sum": "reduce_sum", "Mean": "reduce_mean", "Prod": "reduce_prod", "Max": "reduce_max", "Min": "reduce_min",
     "All": "reduce_all", "Any": "reduce_any", "EuclideanNorm": "euclidean_norm",
 }  # fmt: skip
 
 
-def _unary(op: str, name: str) -> None:
+def unary(op: str, name: str) -> None:
+    """`op` is the run-time op `name` of one operand."""
+
     @converter(op)
     def convert(t: Emit, x: Any) -> Any:
         return t.call(name, x)
 
 
-def _binary(op: str, name: str) -> None:
+def binary(op: str, name: str) -> None:
+    """`op` is the run-time op `name` of two operands."""
+
     @converter(op)
     def convert(t: Emit, a: Any, b: Any) -> Any:
         return t.call(name, a, b)
@@ -71,9 +78,9 @@ def _reduction(op: str, name: str) -> None:
 
 
 for _op, _name in UNARY.items():
-    _unary(_op, _name)
+    unary(_op, _name)
 for _op, _name in BINARY.items():
-    _binary(_op, _name)
+    binary(_op, _name)
 for _op, _names in DIVISIONS.items():
     _division(_op, *_names)
 for _op, _name in REDUCTIONS.items():
@@ -81,13 +88,14 @@ for _op, _name in REDUCTIONS.items():
 
 
 def is_float(x: Any) -> bool:
-    """True for floats, complex numbers, and what is not known to be an integer."""
+    """True for floats, complex numbers, and values not known to be integers."""
     return x.dtype is None or x.dtype in FLOATS or x.dtype.startswith("complex")
 
 
 def _checked(t: Emit, check: str, x: Any, holds: Any) -> Any:
-    """`x` behind a check of its values, unless it is a constant that passes."""
-    return x if isinstance(x, Constant) and bool(holds(x.array)) else t.call(check, x)
+    """`x` after a check of its values, unless it is a constant that passes."""
+    read = isinstance(x, Constant) and math.prod(x.shape) <= LISTED
+    return x if read and bool(holds(x.array)) else t.call(check, x)
 
 
 @converter("Add", "AddV2")
@@ -122,11 +130,11 @@ def add_n(t: Emit, *xs: Any) -> Any:
     return total
 
 
-@converter("Round", refuses="integers, of which TensorFlow 2.21 makes zeros")
+@converter("Round", refuses="integers, which TensorFlow 2.21 rounds to zeros")
 def round_(t: Emit, x: Any) -> Any:
     if not is_float(x):
         raise PortingError(
-            f"Round {t.scope!r} rounds {x.dtype}, of which TensorFlow makes zeros: leave the rounding out"
+            f"Round {t.scope!r} rounds {x.dtype}, for which TensorFlow returns zeros: remove the rounding"
         )
     return t.round(x)
 
@@ -138,7 +146,7 @@ def pow_(t: Emit, a: Any, b: Any) -> Any:
 
 @converter("Equal")
 def equal(t: Emit, a: Any, b: Any, *, incompatible_shape_error: bool = True) -> Any:
-    """Shapes that do not fit are refused at run time, whatever `incompatible_shape_error` says."""
+    """Mismatched shapes are refused at run time, whatever `incompatible_shape_error` says."""
     return t.equal(a, b)
 
 
@@ -154,11 +162,11 @@ def select_v2(t: Emit, condition: Any, a: Any, b: Any) -> Any:
 
 @converter("Select", refuses="a condition or operands of unknown rank")
 def select(t: Emit, condition: Any, a: Any, b: Any) -> Any:
-    """A condition of rank 1 chooses whole rows; the shapes are equal otherwise."""
+    """A condition of rank 1 selects whole rows; otherwise all shapes are equal."""
     rank = None if a.shape is None else len(a.shape)
     if condition.shape is None or (len(condition.shape) == 1 and rank is None):
         raise PortingError(
-            f"Select {t.scope!r}: the rank of its operands is unknown, so what its condition chooses is too"
+            f"Select {t.scope!r}: the rank of its operands is unknown, so it is ambiguous what its condition selects"
         )
     if len(condition.shape) == 1:
         for _ in range((rank or 1) - 1):
@@ -225,7 +233,8 @@ def complex_(t: Emit, real: Any, imag: Any) -> Any:
 
 
 def _part(op: str, name: str) -> None:
-    """A float made of a complex number: in the float dtype that the graph names, which follows the precision of a run."""
+    """The float part of a complex number, in the float dtype that the graph names, which follows the precision of a
+    run."""
 
     @converter(op)
     def convert(t: Emit, x: Any, *, Tout: str = "float32") -> Any:
@@ -241,6 +250,8 @@ for _op, _name in (("Real", "real"), ("Imag", "imag"), ("ComplexAbs", "abs"), ("
 
 @converter("Bucketize")
 def bucketize(t: Emit, x: Any, *, boundaries: Any = ()) -> Any:
+    if any(not a <= b for a, b in pairwise(boundaries)):
+        raise InputError("Expected sorted boundaries")
     return t.bucketize(x, boundaries=tuple(boundaries))
 
 
@@ -276,7 +287,7 @@ def cumprod(t: Emit, x: Any, axis: int, *, exclusive: bool = False, reverse: boo
 
 @converter("TopKV2", outputs=("values", "indices"))
 def top_k_v2(t: Emit, x: Any, k: Dimensions, *, sorted: bool = True, index_type: str = "int32") -> tuple[Value, Value]:
-    """`sorted` False leaves TensorFlow the order: the largest still comes first here."""
+    """`sorted` False leaves the order to TensorFlow; here the result is always sorted."""
     return t.top_k(x, *k, dtype=index_type)
 
 

@@ -27,7 +27,7 @@ for _op, _name in ACTIVATIONS.items():
 
 @converter("Relu")
 def relu(t: Emit, x: Any, *, no_nan: bool = False) -> Any:
-    """`no_nan` is the porter's own: oneDNN gives 0 for NaN here."""
+    """`no_nan` is the porter's own attribute: oneDNN maps NaN to 0 here."""
     return t.relu(x, no_nan=True) if no_nan else t.relu(x)
 
 
@@ -42,7 +42,7 @@ def leaky_relu(t: Emit, x: Any, *, alpha: float = 0.2) -> Any:
 
 
 def channel_axis(data_format: str) -> int:
-    """Which axis holds the channels: the last one of NHWC, NDHWC; the second of NCHW, NCDHW."""
+    """The channel axis: the last of NHWC and NDHWC, the second of NCHW and NCDHW."""
     return 1 if data_format.startswith("NC") else -1
 
 
@@ -58,7 +58,8 @@ def bias_add_v1(t: Emit, x: Any, bias: Any) -> Any:
 
 def _fused_batch_norm(t: Emit, x: Any, scale: Any, offset: Any, mean: Any, variance: Any, *, epsilon: float = 0.0001,
                       exponential_avg_factor: float = 1.0, data_format: str = "NHWC", is_training: bool = True) -> list[Any]:  # fmt: skip
-    """Y, then the statistics: those given, or, in training, those of the batch (so Keras writes a LayerNormalization)."""
+    """Y, then the statistics: the given ones, or, in training mode, those of the batch (Keras writes LayerNormalization
+    this way)."""
     axis = channel_axis(data_format)
     batch_mean, batch_variance = mean, variance
     if is_training:
@@ -70,7 +71,7 @@ def _fused_batch_norm(t: Emit, x: Any, scale: Any, offset: Any, mean: Any, varia
         batch_mean = mean
     y = t.batch_norm(x, scale, offset, mean, variance, epsilon=epsilon, axis=axis)
     given = [batch_mean, batch_variance, mean, variance]
-    if is_training:  # for `y` they stay float32 at least, whatever precision the tower runs at
+    if is_training:  # for `y` they stay at least float32, whatever the precision of the tower
         given = [t.cast(value, dtype="float32") for value in given]
     return [y, *given]
 

@@ -1,4 +1,4 @@
-"""Serialized data: `tf.Example`, CSV, raw bytes, tensors."""
+"""Parsing serialized data: `tf.Example`, CSV, raw bytes, tensors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 
 from porting.conversion.convert import ConvertingEmitter, converter
-from porting.conversion.values import Constant, Dimensions, constant
+from porting.conversion.values import LISTED, Constant, Dimensions, constant
 from porting.errors import PortingError
 
 Emit = ConvertingEmitter
 
 _EXAMPLE = ("sparse_indices", "sparse_values", "sparse_shapes", "dense_values")
-_COMPUTED_KEYS = "keys that the graph computes, and dense shapes with an open size behind the first"
+_COMPUTED_KEYS = "keys that the graph computes, and dense shapes with an open size after the first"
 
 
 def _keys(t: Emit, operand: Any) -> list[bytes]:
-    """The names of features, which must be known now."""
+    """The names of features, which must be known at port time."""
     if not isinstance(operand, Constant):
         raise PortingError(f"{t.scope!r} computes the names of its features; only constant names can be ported")
+    operand.require_at_most(LISTED)
     return np.asarray(operand.array).reshape(-1).tolist()
 
 
@@ -39,7 +40,7 @@ def _parse(
     dense: list[tuple[bytes, str, Any]],
     ragged: list[tuple[bytes, str, str]],
 ) -> list[list[Any]]:
-    """One list of values for each of the op's output arguments."""
+    """The values of each of the op's outputs, as lists."""
     columns = tuple((key, dtype, _shape(t, shape)) for key, dtype, shape in dense)
     found = list(
         t.parse_examples(

@@ -1,4 +1,4 @@
-"""Rounding to the steps of a quantized model, as quantization-aware training leaves it in a graph."""
+"""Fake quantization, as quantization-aware training leaves it in a graph."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ import torch
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.values import Constant
 from porting.errors import PortingError
+from torch_towers.errors import InputError
 from torch_towers.graph.dtypes import torch_dtype
 
 Emit = ConvertingEmitter
 
 
+def _check_bits(num_bits: int, least: int, most: int) -> None:
+    if not least <= num_bits <= most:
+        raise InputError(f"num_bits must be between {least} and {most}, inclusive, and is {num_bits}")
+
+
 def _steps(num_bits: int, narrow_range: bool) -> tuple[int, int]:
+    _check_bits(num_bits, 2, 16)
     return int(narrow_range), (1 << num_bits) - 1
 
 
@@ -49,12 +56,13 @@ def _quantize(
     axis: int,
     round_mode: str,
 ) -> Any:
-    """Where no range is given, it is that of the operand."""
+    """Without a given range, that of the operand is used."""
+    _check_bits(num_bits, 1 + signed, 61 if signed else 62)
     first = -(1 << (num_bits - 1)) + int(narrow) if signed else 0
     last = (1 << (num_bits - 1)) - 1 if signed else (1 << num_bits) - 1
     if not given:
         if x.shape is None:
-            raise PortingError(f"{t.scope!r}: the rank of its operand is only known at run time")
+            raise PortingError(f"{t.scope!r}: the rank of its operand is known only at run time")
         axes = tuple(i for i in range(len(x.shape)) if axis == -1 or i != axis)
         low, high = t.reduce_min(x, axes=axes, keepdim=False), t.reduce_max(x, axes=axes, keepdim=False)
     return t.quantize_dequantize(

@@ -24,7 +24,7 @@ def ragged_tensor_to_tensor(
     num_row_partition_tensors: int,
 ) -> Any:
     types = tuple(kind.decode() if isinstance(kind, bytes) else kind for kind in row_partition_types)
-    sizes = () if shape.shape == () else as_dimensions(shape)  # a scalar -1: no size is asked for
+    sizes = () if shape.shape == () else as_dimensions(shape)  # a scalar -1: no sizes are given
     result = t.ragged_to_tensor(values, default, tuple(map(t.tensor, partitions)), *sizes, types=types)
     if not isinstance(result, Value) or not result.shape:
         return result
@@ -32,7 +32,8 @@ def ragged_tensor_to_tensor(
 
 
 def _known_sizes(t: Emit, shape: tuple[Size, ...], rows: Any, sizes: Any) -> tuple[Size, ...]:
-    """The shape of a padded tensor: sizes that the graph asks for, and one name for the rows of all that one partition parts."""
+    """The shape of a padded tensor: the given sizes, and one symbol for the rows of all values with the same
+    partition."""
     wanted = [size if isinstance(size, int) and size >= 0 else None for size in sizes]
     if len(wanted) == len(shape):
         shape = tuple(old if size is None else size for old, size in zip(shape, wanted, strict=True))

@@ -1,4 +1,4 @@
-"""Random numbers: refused, except where the draw cannot change the result."""
+"""Random numbers: refused, unless the draw cannot affect the result."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ REFUSED = (
     "StatelessRandomGetKeyCounterAlg",
 )  # fmt: skip
 SAMPLES = ("Multinomial", "StatelessMultinomial", "StatelessMultinomialV2")
-"""Draws that are no leftover of training: the model's answer is a sample."""
+"""Draws that are not leftovers of training: the model's result is a sample."""
 
 
 class Uniform(Value):
-    """Random numbers from `[low, high)`, drawn anew at each call. Whatever needs the numbers themselves is refused."""
+    """Random numbers from `[low, high)`, drawn at each call. Any use of the numbers themselves is refused."""
 
     __slots__ = ("high", "low", "scope", "sizes")
 
@@ -51,13 +51,13 @@ class Uniform(Value):
 
     @classmethod
     def added(cls, a: Any, b: Any) -> Uniform:
-        """`a + b` where one of the two is a constant number."""
+        """`a + b`, if one of them is a constant number."""
         self, number = cls._with_number(a, b)
         return Uniform(self.scope, self.sizes, self.dtype or "", self.low + number, self.high + number)
 
     @classmethod
     def multiplied(cls, a: Any, b: Any) -> Uniform:
-        """`a * b` where one of the two is a constant number above 0."""
+        """`a * b`, if one of them is a constant number above 0."""
         self, number = cls._with_number(a, b)
         if number <= 0:
             _ = self.ref
@@ -71,14 +71,14 @@ class Uniform(Value):
         return self, float(other.python())
 
     def floor(self, t: Emit) -> Any:
-        """The one whole number that all of the interval rounds down to: dropout with a rate of 0 keeps everything."""
+        """The only integer that the interval rounds down to, if any: dropout with rate 0 keeps everything."""
         if math.floor(self.low) != math.ceil(self.high) - 1:
             _ = self.ref
         number = Constant(torch.tensor(math.floor(self.low), dtype=torch_dtype(self.dtype or "")))
         return t.broadcast_to(number, *self.sizes)
 
 
-@converter("RandomUniform", ignores=("seed", "seed2"), refuses="numbers that change the result")
+@converter("RandomUniform", ignores=("seed", "seed2"), refuses="numbers that affect the result")
 def random_uniform(t: Emit, shape: Dimensions, *, dtype: str) -> Uniform:
     return Uniform(t.scope, shape, dtype, 0.0, 1.0)
 
@@ -94,5 +94,6 @@ for _op in REFUSED:
 for _op in SAMPLES:
     _refused(
         _op,
-        "port an entry that gives what it samples from (the logits), and sample from that (torch.multinomial), or take its argmax",
+        "port an entry that returns what it samples from (the logits), and sample from that (torch.multinomial), or take "
+        "its argmax",
     )

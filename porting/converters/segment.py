@@ -54,7 +54,7 @@ def dense_bincount(t: Emit, values: Any, size: Dimensions, weights: Any, *, bina
 
 
 def _counted(t: Emit, found: Any, rows: list[Any], size: Dimensions, weights: Any) -> Any:
-    """A histogram, whose rank is known even where the graph computes how many bins it has: `row_lengths()` asks for that."""
+    """A histogram with a known rank, even if the graph computes the number of bins."""
     bins = size[0]
     known = isinstance(bins, int) or (isinstance(bins, Value) and bins.dtype == "size")
     return shaped(t, found, [*rows, t.symbol(bins) if known else None], weights.dtype)

@@ -1,4 +1,4 @@
-"""Sparse tensors: three tensors each, as in TensorFlow."""
+"""Sparse tensors, as three tensors each like in TensorFlow."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ for _name in ("sum", "max"):
 
 
 def _cross_columns(t: Emit, operands: tuple[Any, ...], count: int) -> list[tuple[Any, ...]]:
-    """The operands of a cross as its four lists: indices, values, shapes, dense columns."""
+    """The operands of a cross as four lists: indices, values, shapes, dense columns."""
     tensors = tuple(map(t.tensor, operands))
     return [tensors[:count], tensors[count : 2 * count], tensors[2 * count : 3 * count], tensors[3 * count :]]
 

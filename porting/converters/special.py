@@ -8,7 +8,7 @@ import torch
 
 from porting.conversion.convert import ConvertingEmitter, converter
 from porting.conversion.values import Constant, Dimensions, constant
-from porting.converters.math import add_n
+from porting.converters.math import add_n, binary, unary
 from torch_towers.graph.dtypes import torch_dtype
 
 Emit = ConvertingEmitter
@@ -23,27 +23,15 @@ BINARY = {
 }  # fmt: skip
 
 
-def _unary(op: str, name: str) -> None:
-    @converter(op)
-    def convert(t: Emit, x: Any) -> Any:
-        return t.call(name, x)
-
-
-def _binary(op: str, name: str) -> None:
-    @converter(op)
-    def convert(t: Emit, a: Any, b: Any) -> Any:
-        return t.call(name, a, b)
-
-
 for _op, _name in UNARY.items():
-    _unary(_op, _name)
+    unary(_op, _name)
 for _op, _name in BINARY.items():
-    _binary(_op, _name)
+    binary(_op, _name)
 
 
 @converter("AccumulateNV2", ignores=("shape",))
 def accumulate_n(t: Emit, *xs: Any) -> Any:
-    """A sum that starts from 0, so that -0.0 is never its result."""
+    """A sum that starts at 0, so its result is never -0.0."""
     return t.add(add_n(t, *xs), constant(torch.zeros((), dtype=torch_dtype(xs[0].dtype))))
 
 
@@ -94,7 +82,7 @@ def sparse_softmax_cross_entropy(t: Emit, logits: Any, labels: Any) -> Any:
 
 @converter("ToBool")
 def to_bool(t: Emit, x: Any) -> Any:
-    """A number is true unless it is 0, a string unless it is empty; anything with axes, where it has elements."""
+    """A number is true unless it is 0, a string unless it is empty, a tensor of rank 1 or more if it has elements."""
     if x.shape != ():
         total = t.numel(x, dtype="int64")
         return t.not_equal(total, Constant(constant(0).array))

@@ -203,6 +203,8 @@ def hash_bucket_fast(t: Emit, x: Any, *, num_buckets: int) -> Any:
 
 @converter("StringToHashBucketStrong")
 def hash_bucket_strong(t: Emit, x: Any, *, num_buckets: int, key: tuple[int, ...]) -> Any:
+    if len(key) != 2:
+        raise InputError(f"Key must have 2 elements, and has {len(key)}")
     return t.hash_bucket_strong(x, num_buckets=num_buckets, key=key)
 
 

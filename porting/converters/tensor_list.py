@@ -1,4 +1,4 @@
-"""TensorList and TensorArray. A TensorArray's handle is known at port time; its elements travel in the flow."""
+"""TensorList and TensorArray. A TensorArray's handle is known at port time; its elements are carried by the flow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Emit = ConvertingEmitter
 
 @dataclass(frozen=True)
 class TensorArray:
-    """What a TensorArray's handle stands for: what its elements are."""
+    """The port-time value of a TensorArray's handle: the spec of its elements."""
 
     dtype: str
     shape: tuple[int, ...] | None
@@ -22,7 +22,7 @@ class TensorArray:
 
 
 def _shape(operand: Any) -> tuple[int, ...] | None:
-    """The shape of elements: -1 is free; a scalar -1, or a shape whose rank is computed, is no shape at all."""
+    """The shape of elements: -1 is a free size; None for a scalar -1 and for a shape of computed rank."""
     if isinstance(operand, Sizes):
         return (
             tuple(item if isinstance(item, int) else -1 for item in operand.items.tolist())
@@ -46,7 +46,7 @@ def _of_attr(shape: Any) -> tuple[int, ...] | None:
 
 
 def _size(size: Any) -> Any:
-    """A number of elements as one operand."""
+    """A number of elements as a single operand."""
     return size.items.item() if isinstance(size, Sizes) else size
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow Text: normalizing and splitting."""
+"""TensorFlow Text: normalization and tokenization."""
 
 from __future__ import annotations
 

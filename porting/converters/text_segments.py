@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from porting.conversion.convert import ConvertingEmitter, converter
+from porting.errors import PortingError
 
 Emit = ConvertingEmitter
 
@@ -29,7 +30,9 @@ def round_robin_trim(t: Emit, limit: Any, *segments: Any) -> Any:
 
 @converter("TFText>NgramsStringJoin", outputs=("output_values", "output_row_splits"), ignores=("axis", "RAGGED_RANK"))
 def ngrams(t: Emit, values: Any, *splits: Any, width: int, string_separator: bytes) -> Any:
-    """TensorFlow has the last axis only."""
+    """TensorFlow supports only the last axis, and joins no tokens at all if `width` is below 1."""
+    if width < 1:
+        raise PortingError(f"{t.scope!r}: n-grams of {width} tokens, expected 1 or more")
     if not splits:
         return t.ngrams_join_dense(values, width=width, separator=string_separator), []
     joined, *inner = t.ngrams_join(values, *map(t.tensor, splits), width=width, separator=string_separator)

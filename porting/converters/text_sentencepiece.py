@@ -1,4 +1,4 @@
-"""TensorFlow Text: WordPiece and SentencePiece. A tokenizer found by several nodes is one module of the checkpoint."""
+"""TensorFlow Text: WordPiece and SentencePiece. A tokenizer that several nodes use is one module of the checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SENTENCEPIECE = ("output_values", "output_splits", "output_offset_starts", "out
 
 
 def module(t: Emit, kind: str, args: dict[str, Any], *operands: Any) -> Any:
-    """A call of a tokenizer: equal ones are one module, named after the first node that calls it."""
+    """A call of a tokenizer: equal ones are one module, named after the first caller."""
     key = f"{kind} {sorted(args.items())}"
     name = t.context.tables.get(key)
     if name is None:
@@ -29,7 +29,7 @@ def module(t: Emit, kind: str, args: dict[str, Any], *operands: Any) -> Any:
 
 
 def stored(t: Emit, data: torch.Tensor, wanted: str) -> str:
-    """The name under which the bytes of a model are in the store: equal models are stored once."""
+    """The name of a serialized model in the store: equal models are stored once."""
     key = f"bytes {hashlib.sha256(data.numpy().tobytes()).hexdigest()}"
     name = t.context.tables.get(key)
     if name is None:
@@ -69,7 +69,7 @@ def sentencepiece_model(t: Emit, *, model: bytes) -> Resource:
 
 def _model(t: Emit, handle: Any) -> dict[str, Any]:
     if not isinstance(handle, Resource) or handle.kind != "sentencepiece":
-        raise PortingError(f"{t.scope!r} uses a SentencePiece model that is only known at run time")
+        raise PortingError(f"{t.scope!r} uses a SentencePiece model that is known only at run time")
     return {"model": handle.key}
 
 
@@ -98,7 +98,7 @@ def sentencepiece_with_offsets(t: Emit, handle: Any, x: Any, nbest_size: np.ndar
                                reverse: bool, *, out_type: str = "int32", Tsplits: str = "int64", return_nbest: bool = False) -> Any:  # fmt: skip
     if return_nbest:
         raise PortingError(
-            f"{t.scope!r} wants the offsets of the n best segmentations, which the package sentencepiece does not give"
+            f"{t.scope!r} asks for offsets of the n best segmentations, which the package sentencepiece does not return"
         )
     return _tokenize(t, handle, x, nbest_size, out_type=out_type, return_nbest=False, add_bos=add_bos, add_eos=add_eos,
                      reverse=reverse, splits_dtype=Tsplits)  # fmt: skip
@@ -108,7 +108,7 @@ def sentencepiece_with_offsets(t: Emit, handle: Any, x: Any, nbest_size: np.ndar
 def sentencepiece_detokenize(
     t: Emit, handle: Any, values: Any, splits: Any, add_bos: Any, add_eos: Any, reverse: bool
 ) -> Any:
-    """The marks at the ends of a text decode to nothing."""
+    """Begin and end markers decode to nothing."""
     return module(
         t, "SentencepieceDetokenizer", {**_model(t, handle), "reverse": reverse}, t.tensor(values), t.tensor(splits)
     )
@@ -138,11 +138,11 @@ def _flat(t: Emit, model: np.ndarray, wanted: str) -> dict[str, Any]:
 
 
 @converter("TFText>FastSentencepieceTokenize", outputs=("output_values", "output_splits"), ignores=("out_type",),
-           refuses="strings out, which TensorFlow has no kernel for")  # fmt: skip
+           refuses="string outputs, for which TensorFlow has no kernel")  # fmt: skip
 def fast_sentencepiece(
     t: Emit, model: np.ndarray, x: Any, nbest_size: Any, alpha: Any, add_bos: bool, add_eos: bool, reverse: bool
 ) -> Any:
-    """TensorFlow reads neither `nbest_size` nor `alpha`."""
+    """TensorFlow ignores `nbest_size` and `alpha`."""
     args = _flat(t, model, "sentencepiece.encoder") | {"add_bos": add_bos, "add_eos": add_eos, "reverse": reverse}
     return module(t, "FastSentencepieceTokenizer", args, x)
 

@@ -39,7 +39,7 @@ def rouge_l(
            refuses="words that are not UTF-8")  # fmt: skip
 def sentence_fragments(t: Emit, row_lengths: Any, token_start: Any, token_end: Any, words: Any, properties: Any, *,
                        input_encoding: bytes) -> Any:  # fmt: skip
-    """TensorFlow reads neither where the tokens are nor how to treat errors."""
+    """TensorFlow ignores the token positions and the error mode."""
     name = input_encoding.decode()
     if name.upper() not in ("UTF-8", "UTF8"):
         raise PortingError(f"{t.scope!r} reads words encoded as {name}: only UTF-8 is ported")

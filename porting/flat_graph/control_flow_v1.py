@@ -1,17 +1,17 @@
 """TF1 control flow made functional: Switch, Merge, Enter, Exit, NextIteration and LoopCond become If and While nodes.
 
-A TF1 graph spells a branch as `Merge(f(Switch(x, p):0), g(Switch(x, p):1))` and a loop as a cycle
-`Merge(Enter(x), NextIteration(body(Switch(merge, LoopCond):1)))` that leaves through `Exit(Switch(merge, LoopCond):0)`.
-What lies between those nodes is cut out as a graph of its own and becomes the body of an If or While node, inside before outside.
+In TF1 a branch is `Merge(f(Switch(x, p):0), g(Switch(x, p):1))`, and a loop is a cycle `Merge(Enter(x),
+NextIteration(body(Switch(merge, LoopCond):1)))` that is left through `Exit(Switch(merge, LoopCond):0)`. The nodes in
+between become a subgraph, the body of an If or While node; inner ones are converted first.
 
 Source: tensorflow/compiler/tf2xla/functionalize_while.cc and functionalize_cond.cc, which do the same for XLA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from porting.errors import CorruptModelError
 from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of
@@ -22,68 +22,89 @@ _PASSES = frozenset({"Identity", "PlaceholderWithDefault"})
 
 
 def kind(node: Node) -> str:
-    """The op without the "Ref" of the variants that pass reference variables on."""
+    """The op without the "Ref" prefix of variants that pass reference variables."""
     plain = node.op.removeprefix("Ref")
     return plain if plain in OPS else node.op
 
 
 def is_needed(nodes: Iterable[Node]) -> bool:
-    """True where one of `nodes` is TF1 control flow."""
+    """True if one of `nodes` is TF1 control flow."""
     return any(kind(node) in OPS for node in nodes)
 
 
 def functionalize(
     nodes: Mapping[str, Node], outputs: Mapping[str, str], effects: Iterable[str]
 ) -> tuple[dict[str, Node], dict[str, str], list[str]]:
-    """`nodes` (everything that runs, control inputs still there) with If and While instead of TF1's control flow.
+    """`nodes` (all that run, with control inputs) with If and While instead of TF1's control flow.
 
-    Gives the nodes, the outputs and the effects (assertions, which may have moved into a branch) anew.
+    Returns the new nodes, outputs and effects (assertions, which may have moved into a branch).
     """
     lowering = _Lowering(dict(nodes), list(effects))
     lowering.settle_constant_branches()
-    for node in list(lowering.nodes.values()):
+    for node in lowering.inside_first():
         if kind(node) == "LoopCond":
             lowering.loop(node.name)
-    lowering.branches()
+        elif lowering.is_join(node):
+            lowering.branch(node)
+    effects = lowering.guarded(lowering.effects)
     resolved = {name: lowering.resolve(ref) for name, ref in outputs.items()}
     rewritten = {name: replace(node, inputs=lowering.inputs(node)) for name, node in lowering.nodes.items()}
-    return rewritten, resolved, lowering.effects
+    return rewritten, resolved, effects
 
 
 @dataclass
 class _Cut:
-    """A part of the graph cut out at its boundaries: the graph, and what each of its inputs is outside."""
+    """A subgraph: its graph, and the outer reference of each of its inputs."""
 
     graph: Graph
-    operands: dict[str, str]  # name of the input -> reference outside
+    operands: dict[str, str]  # name of the input -> outer reference
+
+
+_Boundary = Callable[[Node, int], str | None]
+"""The reference outside for which an output of a node stands; None inside."""
+
+
+class _Variable(NamedTuple):
+    """A variable of a loop: its Merge, the Enter that it begins with, and the reference to what it is at the next turn."""
+
+    merge: str
+    start: str
+    following: str
+
+
+class _Loop(NamedTuple):
+    """A loop's variables, and the Merge of each of its Switch nodes."""
+
+    variables: list[_Variable]
+    merge_of: dict[str, str]
 
 
 class _Lowering:
-    """The replacement, node by node. Inner loops and branches are replaced before those around them.
+    """The conversion, node by node. Inner loops and branches are converted before outer ones.
 
     Of `while i < n: i = i + 1`, which TF1 writes as
 
         enter = Enter(zero);  merge = Merge(enter, next);  test = Less(merge, n);  go = LoopCond(test)
         switch = Switch(merge, go);  sum = Add(switch:1, one);  next = NextIteration(sum);  exit = Exit(switch:0)
 
-    `loop("go")` cuts twice, each time upstream to the border {merge, switch, Enter}, which is the loop's variables: "test" gives the
-    graph of the condition, "sum" that of the body. `go/While` is written with both, and `exit` becomes an alias of `go/While:0`: what
-    used it finds that by `resolve`. Nothing is removed here; `flatten` leaves out what no output needs.
+    `loop("go")` cuts twice, each time upstream to the boundary {merge, switch, Enter}, the loop's variables: "test"
+    gives the graph of the condition, "sum" that of the body. It adds `go/While` with both, and `exit` becomes an alias
+    of `go/While:0`, which `resolve` follows. Nothing is removed here; `flatten` prunes dead nodes.
 
-    `cut` calls `_replace` for each node that it meets, and `loop` and `branch` call `cut`: that is how the inside comes first.
+    `inside_first` is the order: a loop comes after all that its condition and its body hold, a branch after all that its sides
+    hold. So `loop` and `branch` find only If and While nodes between their borders.
     """
 
     def __init__(self, nodes: dict[str, Node], effects: list[str]) -> None:
         self.nodes = nodes
         self.effects = effects
         self._alias: dict[tuple[str, int], str] = {}  # an output of a node that is replaced -> what replaces it
-        self._loops: dict[str, str] = {}  # LoopCond -> the While node that replaces its loop
         self._dead: set[tuple[str, int]] = set()
 
     # -- references -------------------------------------------------------------------------------------------------------
 
     def output(self, reference: str) -> tuple[str, int]:
-        """The node and the number of the output that `reference` names; "s:output_true:0" and "s:1" are the same."""
+        """The node and output index of `reference`; "s:output_true:0" and "s:1" are the same."""
         name, _, rest = reference.partition(":")
         argument, _, index = rest.rpartition(":")
         if argument in _PORTS and name in self.nodes and kind(self.nodes[name]) in OPS:
@@ -91,7 +112,7 @@ class _Lowering:
         return name, int(index or 0)
 
     def resolve(self, reference: str) -> str:
-        """What `reference` is after the replacements so far."""
+        """`reference` after the replacements so far."""
         while (found := self._alias.get(self.output(reference))) is not None:
             reference = found
         return reference
@@ -102,10 +123,12 @@ class _Lowering:
     def controls(self, node: Node) -> Iterator[str]:
         return (ref[1:] for ref in node.inputs if ref.startswith("^"))
 
-    # -- predicates that are known ----------------------------------------------------------------------------------------
+    # -- constant predicates
+    # ----------------------------------------------------------------------------------------------
 
     def settle_constant_branches(self) -> None:
-        """A Switch on a constant (dropout under a training flag) passes its value on to one side; the other side is dead."""
+        """A Switch on a constant (dropout under a training flag) passes its value to one side; the other side is
+        dead."""
         for node in self.nodes.values():
             if kind(node) == "Switch":
                 known = self._constant(node.inputs[1])
@@ -141,12 +164,12 @@ class _Lowering:
             reference = node.inputs[0]
 
     def _spread(self) -> set[str]:
-        """The nodes that never run: those with a dead operand, and a Merge whose operands are all dead."""
+        """The dead nodes: those with a dead operand, and a Merge with only dead operands."""
         dead: set[str] = set()
         changed = True
         while changed:
             changed = False
-            for node in reversed(self.nodes.values()):  # operands mostly stand behind their users
+            for node in reversed(self.nodes.values()):  # operands mostly come after their users
                 if node.name in dead:
                     continue
                 states = [
@@ -164,19 +187,59 @@ class _Lowering:
             not reference.startswith("^") and self.output(reference) in self._dead
         )
 
+    # -- the order --------------------------------------------------------------------------------------------------------
+
+    def inside_first(self) -> Iterator[Node]:
+        """All nodes in topological order of `_before`: depth first, each after what must be replaced before it."""
+        nodes, found = dict(self.nodes), set[str]()
+        joins: dict[str, list[Node]] = {}
+        for node in nodes.values():
+            if self.is_join(node):
+                joins.setdefault(_scope(node), []).append(node)
+        for root in nodes:
+            pending = [(root, False)]
+            while pending:
+                name, ready = pending.pop()
+                if ready:
+                    yield nodes[name]
+                elif name in nodes and name not in found:
+                    found.add(name)
+                    pending.append((name, True))
+                    pending += [(above, False) for above in self._before(nodes[name], joins)]
+
+    def _before(self, node: Node, joins: Mapping[str, list[Node]]) -> list[str]:
+        """The nodes that come before `node`: what it reads, but never around a loop, whose variables are its border.
+
+        A loop is replaced at its LoopCond, which comes after the loop's body, and before the Exits. A branch is replaced with all the
+        Merges of its tf.cond, so it comes after what any of them reads (`joins`: those of a scope).
+        """
+        if kind(node) == "Exit":
+            return [self._loop_of(node)]
+        if kind(node) == "LoopCond":
+            loop = self._loop(node.name)
+            read = [node.inputs[0], *(variable.following for variable in loop.variables)]
+            return [*map(node_of, read), *self._effects_within({*loop.merge_of, *loop.merge_of.values()})]
+        if self._in_loop(node) or self._loop_condition(node):
+            return []
+        readers = joins.get(_scope(node), []) if self.is_join(node) else [node]
+        return [node_of(ref.removeprefix("^")) for reader in readers for ref in reader.inputs]
+
+    def is_join(self, node: Node) -> bool:
+        """Whether `node` is the Merge of a branch that is not replaced yet."""
+        return kind(node) == "Merge" and (node.name, 0) not in self._alias and not self._in_loop(node)
+
     # -- cutting out ------------------------------------------------------------------------------------------------------
 
-    def cut(
-        self, outputs: Mapping[str, str], boundary: Callable[[Node, int], str | None], effects: Iterable[str] = ()
-    ) -> _Cut:
+    def cut(self, outputs: Mapping[str, str], boundary: _Boundary, effects: Iterable[str] = ()) -> _Cut:
         """Everything upstream of `outputs` and `effects` up to a boundary.
 
-        `boundary(node, output)` gives the reference outside for which an output of a node stands, None inside.
+        `boundary(node, output)` returns the outer reference that an output of a node represents, None inside.
         """
         operands: dict[str, str] = {}
         specs: list[TensorSpec] = []
         named: dict[tuple[str, int], str] = {}
         ordered: dict[str, Node] = {}
+        begun: set[str] = set()
 
         def place(reference: str) -> str:
             reference = self.resolve(reference)
@@ -201,44 +264,21 @@ class _Lowering:
                 if name in ordered or name not in self.nodes:
                     continue
                 node = self.nodes[name]
-                self._convert_before(node)
                 refs = [place(ref) for ref in self.inputs(node)]
                 if ready:
                     ordered[name] = replace(node, inputs=tuple(refs))
+                elif name in begun:
+                    _corrupt(node, "reads its own result, outside of any loop")
                 else:
+                    begun.add(name)
                     pending.append((name, True))
                     pending += [(node_of(ref), False) for ref in refs if ref not in operands]
 
-        placed = {name: self._placed(ref, place, visit) for name, ref in outputs.items()}
-        for name in effects:
+        placed = {name: place(ref) for name, ref in outputs.items()}
+        for name in (*map(node_of, placed.values()), *effects):
             visit(name)
         graph = Graph(tuple(specs), tuple(ordered.values()), placed)
         return _Cut(graph, operands)
-
-    def _placed(self, reference: str, place: Callable[[str], str], visit: Callable[[str], None]) -> str:
-        name = node_of(reference)
-        if name in self.nodes:
-            self._convert_before(self.nodes[name])
-        placed = place(reference)
-        if node_of(placed) in self.nodes:
-            visit(node_of(placed))
-        return placed
-
-    def _convert_before(self, node: Node) -> None:
-        """Loops and branches upstream of `node` are replaced before `node` is looked at."""
-        for ref in node.inputs:
-            if ref.startswith("^"):
-                continue
-            above = self.nodes.get(node_of(self.resolve(ref)))
-            if above is not None:
-                self._replace(above)
-        self._replace(node)
-
-    def _replace(self, node: Node) -> None:
-        if kind(node) == "Exit" and (node.name, 0) not in self._alias:
-            self.loop(self._loop_of(node))
-        elif kind(node) == "Merge" and (node.name, 0) not in self._alias and not self._in_loop(node):
-            self.branch(node)
 
     # -- loops ------------------------------------------------------------------------------------------------------------
 
@@ -252,23 +292,30 @@ class _Lowering:
 
     def _in_loop(self, merge: Node) -> bool:
         """True for the Merge with which a loop's variable begins."""
+        if kind(merge) != "Merge":
+            return False
         above = [self.nodes.get(node_of(ref)) for ref in merge.inputs if not ref.startswith("^")]
         return any(node is not None and kind(node) == "NextIteration" for node in above)
 
+    def _loop(self, condition: str) -> _Loop:
+        """The loop of a LoopCond, before it is replaced."""
+        switches = [node for node in self.nodes.values() if self._loop_condition(node) == condition]
+        merge_of = {switch.name: node_of(switch.inputs[0]) for switch in switches}
+        variables: list[_Variable] = []
+        for merge in dict.fromkeys(merge_of.values()):
+            node = self.nodes[merge]
+            above = {kind(found): found for ref in node.inputs if (found := self.nodes.get(node_of(ref))) is not None}
+            if not above.keys() >= {"Enter", "NextIteration"}:
+                _corrupt(node, "begins no loop: it does not join an Enter with a NextIteration")
+            variables.append(_Variable(merge, above["Enter"].name, above["NextIteration"].inputs[0]))
+        return _Loop(variables, merge_of)
+
     def loop(self, condition: str) -> None:
         """Replaces the loop of one LoopCond by a While node. Its operands: the variables, then what the loop only reads."""
-        if condition in self._loops:
-            return
-        name = self._loops[condition] = f"{condition}/While"
-        switches = [node for node in self.nodes.values() if self._loop_condition(node) == condition]
-        merges = {node_of(switch.inputs[0]): switch for switch in switches}
-        variables: list[tuple[str, str, str]] = []  # the Merge, what it begins with, what follows
-        for merge in merges:
-            above = [self.nodes[node_of(ref)] for ref in self.nodes[merge].inputs if not ref.startswith("^")]
-            start = next(node for node in above if kind(node) == "Enter")
-            following = next(node for node in above if kind(node) == "NextIteration")
-            variables.append((merge, start.name, following.inputs[0]))
-        by_switch = {switch.name: node_of(switch.inputs[0]) for switch in switches}
+        name = f"{condition}/While"
+        variables, by_switch = self._loop(condition)
+        merges = {variable.merge for variable in variables}
+        borders = frozenset({*merges, *by_switch})
 
         def boundary(node: Node, output: int) -> str | None:
             if node.name in merges:
@@ -277,9 +324,10 @@ class _Lowering:
                 return f"{by_switch[node.name]}:0"
             return f"{node.name}:0" if kind(node) == "Enter" else None
 
-        own = self._effects_within({*merges, *by_switch})
+        own = self._effects_within(borders)
+        inside = self.guarded(own, borders, boundary)
         test = self.cut({"output": self.nodes[condition].inputs[0]}, boundary)
-        body = self.cut({merge: following for merge, _, following in variables}, boundary, own)
+        body = self.cut({merge: following for merge, _, following in variables}, boundary, inside)
         self.effects = [effect for effect in self.effects if effect not in own]
         operands = [f"{merge}:0" for merge, _, _ in variables]
         operands += [ref for ref in {**_reversed(test.operands), **_reversed(body.operands)} if ref not in operands]
@@ -300,8 +348,8 @@ class _Lowering:
             if kind(node) == "Exit" and node_of(node.inputs[0]) in by_switch:
                 self._alias[node.name, 0] = f"{name}:{positions[by_switch[node_of(node.inputs[0])]]}"
 
-    def _effects_within(self, borders: set[str]) -> list[str]:
-        """The effects that depend on what happens between `borders`."""
+    def _effects_within(self, borders: Set[str]) -> list[str]:
+        """The effects that depend on what happens between `borders`, a loop's Merges and Switches; behind its Exits they do not."""
         found: list[str] = []
         for effect in self.effects:
             pending, seen = [effect], set[str]()
@@ -310,40 +358,36 @@ class _Lowering:
                 if name in borders:
                     found.append(effect)
                     break
-                if name in seen or name not in self.nodes or kind(self.nodes[name]) == "Exit":
+                node = self.nodes.get(name)
+                if node is None or name in seen or (kind(node) == "Exit" and node_of(node.inputs[0]) in borders):
                     continue
                 seen.add(name)
-                pending += [node_of(ref) for ref in self.inputs(self.nodes[name])]
+                pending += map(node_of, self.inputs(node))
         return found
 
     # -- branches ---------------------------------------------------------------------------------------------------------
 
-    def branches(self) -> None:
-        for node in list(self.nodes.values()):
-            if kind(node) == "Merge" and (node.name, 0) not in self._alias and not self._in_loop(node):
-                self.branch(node)
+    def guarded(
+        self, effects: list[str], borders: frozenset[str] = frozenset(), boundary: _Boundary = lambda node, output: None
+    ) -> list[str]:
+        """`effects`, those under a branch as If nodes of their own. `borders`, `boundary`: where the loop around them begins."""
         for _ in range(64):  # as deep as branches may nest
-            guarded = [(effect, self._guard(effect)) for effect in self.effects]
-            if not any(guard for _, guard in guarded):
-                return
-            self.effects = [self._guarded(effect, *guard) if guard else effect for effect, guard in guarded]
+            guards = [self._guard(effect, borders) for effect in effects]
+            if not any(guards):
+                break
+            pairs = zip(effects, guards, strict=True)
+            effects = [self._guarded(effect, *guard, boundary) if guard else effect for effect, guard in pairs]
+        return effects
 
     def branch(self, merge: Node) -> None:
-        """Replaces a Merge, and those of the same tf.cond, by one If node."""
+        """Replaces a Merge, and all others of the same tf.cond, by one If node."""
         predicate = self._sides(merge)[0]
-        scope = merge.name.rpartition("/")[0]
         together: list[tuple[Node, str, str]] = []
         for node in list(self.nodes.values()):
-            if (
-                kind(node) != "Merge"
-                or (node.name, 0) in self._alias
-                or self._in_loop(node)
-                or node.name.rpartition("/")[0] != scope
-            ):
-                continue
-            found, otherwise, then = self._sides(node)
-            if found == predicate and (node.name, 0) not in self._alias:
-                together.append((node, otherwise, then))
+            if self.is_join(node) and _scope(node) == _scope(merge):
+                found, otherwise, then = self._sides(node)
+                if found == predicate:
+                    together.append((node, otherwise, then))
         name = f"{merge.name}/If"
         boundary = self._switch_boundary
         cuts = [self.cut({node.name: pair[side] for node, *pair in together}, boundary) for side in (0, 1)]
@@ -366,20 +410,20 @@ class _Lowering:
         return self.resolve(node.inputs[0])
 
     def _sides(self, merge: Node) -> tuple[str, str, str]:
-        """The predicate of a Merge, and its operands of the false and of the true side."""
+        """The predicate of a Merge, and its operands for false and true."""
         data = [ref for ref in merge.inputs if not ref.startswith("^")]
         if len(data) != 2:
             _corrupt(merge, f"joins {len(data)} values; only those of tf.cond, which joins two, are supported")
         found = [self._origin(ref) for ref in data]
-        known = next((item for item in found if item), None) or _corrupt(merge, "joins values that no Switch parted")
+        known = next((item for item in found if item), None) or _corrupt(merge, "joins values that come from no Switch")
         predicate, side = known
         if found[0] is None or found[0] != known:
-            side = not side  # `known` is of the second operand
+            side = not side  # `known` belongs to the second operand
         refs = [self.resolve(ref) for ref in data]
         return (predicate, refs[1], refs[0]) if side else (predicate, refs[0], refs[1])
 
     def _origin(self, reference: str) -> tuple[str, bool] | None:
-        """The predicate and the side of the Switch that a value comes from, by data or, for a constant, by control."""
+        """The predicate and side of the Switch that a value comes from, by data or, for a constant, by control."""
         pending, seen, controls = [reference], set[str](), list[str]()
         while pending or controls:
             ref = self.resolve(pending.pop(0) if pending else controls.pop(0))
@@ -392,28 +436,24 @@ class _Lowering:
             if name in seen:
                 continue
             seen.add(name)
-            self._replace(node)
-            if (name, output) in self._alias:
-                pending.append(self._alias[name, output])
-                continue
             pending += self.inputs(node)
             controls += self.controls(node)
         return None
 
     def _predicate(self, reference: str) -> str:
-        """A predicate without the Identity nodes behind it, so that equal ones are equal."""
+        """A predicate without Identity nodes, so that equal ones compare equal."""
         reference = self.resolve(reference)
         while (node := self.nodes.get(node_of(reference))) is not None and node.op == "Identity":
             reference = self.resolve(node.inputs[0])
         return reference
 
-    def _guard(self, effect: str) -> tuple[str, bool] | None:
+    def _guard(self, effect: str, borders: frozenset[str]) -> tuple[str, bool] | None:
         """The predicate and the side under which an effect runs; None where it always does."""
-        data = [origin for ref in self.inputs(self.nodes[effect]) if (origin := self._origin_by_data(ref))]
+        data = [origin for ref in self.inputs(self.nodes[effect]) if (origin := self._origin_by_data(ref, borders))]
         return data[0] if data else None
 
-    def _origin_by_data(self, reference: str) -> tuple[str, bool] | None:
-        pending, seen = [reference], set[str]()
+    def _origin_by_data(self, reference: str, borders: frozenset[str]) -> tuple[str, bool] | None:
+        pending, seen = [reference], set(borders)
         while pending:
             name, output = self.output(self.resolve(pending.pop()))
             node = self.nodes.get(name)
@@ -425,9 +465,11 @@ class _Lowering:
             pending += self.inputs(node)
         return None
 
-    def _guarded(self, effect: str, predicate: str, side: bool) -> str:
+    def _guarded(self, effect: str, predicate: str, side: bool, boundary: _Boundary) -> str:
         """An effect of one branch as an If node whose other branch is empty."""
-        part = self.cut({}, self._switch_boundary, [effect])
+        part = self.cut(
+            {}, lambda node, output: self._switch_boundary(node, output) or boundary(node, output), [effect]
+        )
         operands = list(_reversed(part.operands))
         full = _with_inputs(part, operands, {})
         empty = Graph(full.inputs, (), {})
@@ -437,12 +479,16 @@ class _Lowering:
         return name
 
 
+def _scope(node: Node) -> str:
+    return node.name.rpartition("/")[0]
+
+
 def _reversed(operands: Mapping[str, str]) -> dict[str, None]:
     return dict.fromkeys(operands.values())
 
 
 def _with_inputs(part: _Cut, operands: list[str], outputs: Mapping[str, str], *, pass_on: int | None = None) -> Graph:
-    """A graph with one input per operand. `pass_on`: the operands from there on are also its last outputs."""
+    """A graph with one input per operand. `pass_on`: operands from this index on are also its last outputs."""
     names = [f"operand_{i}" for i in range(len(operands))]
     renamed = {name: names[operands.index(outside)] for name, outside in part.operands.items()}
     dtypes = {outside: spec.dtype for spec, outside in zip(part.graph.inputs, part.operands.values(), strict=True)}

@@ -1,8 +1,8 @@
-"""Dropout that was left on: an export with training=True draws at every call which values it keeps.
+"""Dropout that was left on: an export with training=True draws at each call which values to keep.
 
     scale * x where u >= rate, else 0        with u drawn from [0, 1) and scale = 1 / (1 - rate)
 
-is `x` in inference. TensorFlow has written it in three ways: `where` since 2.13, a product with the mask before, and in TF1
+is `x` in inference. TensorFlow has three forms of it: `where` since 2.13, a product with the mask before, and in TF1
 `x / keep * floor(u + keep)`. Source: dropout, tensorflow/python/ops/nn_ops.py.
 """
 
@@ -20,12 +20,12 @@ from torch_towers.graph.graph import Graph, Node, node_of
 
 _DRAWS = frozenset({"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2"})
 _PASSES = frozenset({"Identity", "Cast"})
-_TOLERANCE = 1e-2  # a scale in half precision is 1e-3 off; a scale that is another formula is not near
+_TOLERANCE = 1e-2  # half-precision scales are off by 1e-3; other formulas are not close
 
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """A dropout: the node that gives its result, what it gives without, and the share that it drops."""
+    """A dropout: its last node, its input, and its rate."""
 
     node: str
     kept: str
@@ -33,17 +33,17 @@ class Dropout:
 
 
 def find(graph: Graph) -> list[Dropout]:
-    """Every dropout of a constant rate in a flat TF graph."""
+    """Every dropout with a constant rate in a flat TF graph."""
     reader = _Reader({node.name: node for node in graph.nodes})
     return [found for node in graph.nodes if (found := reader.dropout(node)) is not None]
 
 
 def off(graph: Graph) -> Graph:
-    """`graph` as it would have been exported with training=False. What only the draws needed is still there."""
+    """`graph` as exported with training=False. Nodes that only the draws need remain."""
     kept = {item.node: item.kept for item in find(graph)}
 
     def without(ref: str) -> str:
-        while node_of(ref) in kept:  # never a control input: those begin with "^"
+        while node_of(ref) in kept:  # never a control input, which starts with "^"
             ref = kept[node_of(ref)]
         return ref
 
@@ -52,7 +52,7 @@ def off(graph: Graph) -> Graph:
 
 
 def bodies(graph: Graph, functions: Mapping[str, Function]) -> dict[str, list[Dropout]]:
-    """The dropouts inside the branches and loops of `graph`, by the function that they stand in."""
+    """The dropouts inside the branches and loops of `graph`, by function."""
     found: dict[str, list[Dropout]] = {}
     pending = [name for node in graph.nodes for name in _called(node, functions)]
     while pending:
@@ -64,7 +64,7 @@ def bodies(graph: Graph, functions: Mapping[str, Function]) -> dict[str, list[Dr
 
 
 class Off(Mapping[str, Function]):
-    """The functions of a SavedModel with dropout off."""
+    """The functions of a SavedModel with dropout removed."""
 
     def __init__(self, functions: Mapping[str, Function]) -> None:
         self._functions = functions
@@ -91,7 +91,7 @@ def _called(node: Node, functions: Mapping[str, Function]) -> list[str]:
 
 
 def described(found: Sequence[Dropout]) -> str:
-    """The first of them in words, and how many there are."""
+    """Describes the first of them, and their number."""
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return f"{found[0].node!r} (rate {found[0].rate:g}){more}"
 
@@ -101,7 +101,7 @@ class _Reader:
         self.nodes = nodes
 
     def dropout(self, node: Node) -> Dropout | None:
-        """The dropout whose last op is `node`."""
+        """The dropout whose last op is `node`, if any."""
         for mask, scaled in self._masked(node):
             keep = self._keep(mask)
             if keep is not None and 0 < keep < 1:
@@ -111,7 +111,7 @@ class _Reader:
         return None
 
     def _masked(self, node: Node) -> Iterator[tuple[str, str]]:
-        """What may be the mask, and what it is laid over."""
+        """Candidates of (mask, masked value)."""
         if node.op == "SelectV2" and self._number(node.inputs[2]) == 0:
             yield node.inputs[0], node.inputs[1]
         if node.op == "Mul":
@@ -119,7 +119,7 @@ class _Reader:
             yield node.inputs[1], node.inputs[0]
 
     def _keep(self, mask: str) -> float | None:
-        """The share that a mask keeps: of `u >= rate`, or of `floor(u + keep)`."""
+        """The keep probability of a mask: of `u >= rate`, or of `floor(u + keep)`."""
         node = self._producer(mask)
         if node is None:
             return None
@@ -137,7 +137,7 @@ class _Reader:
         return None
 
     def _unscaled(self, ref: str, keep: float) -> str | None:
-        """`x` of `x * (1 / keep)`, or of `x / keep`."""
+        """`x`, given `x * (1 / keep)` or `x / keep`."""
         node = self._producer(ref)
         if node is None:
             return None
@@ -154,7 +154,7 @@ class _Reader:
         return number is not None and abs(number - wanted) <= _TOLERANCE * wanted
 
     def _is_draw(self, ref: str) -> bool:
-        """Whether numbers from [0, 1): a draw, or one that is scaled to these bounds."""
+        """Whether it is uniform in [0, 1): a draw, or one scaled to these bounds."""
         node = self._producer(ref)
         if node is not None and node.op in ("Add", "AddV2"):
             drawn, low = node.inputs

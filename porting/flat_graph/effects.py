@@ -1,8 +1,9 @@
-"""Effects: what TensorFlow runs beside what the outputs are computed from, and whether they could tell.
+"""Side effects: what TensorFlow runs besides the computation of the outputs, and whether the outputs depend on it.
 
-An op with a converter only computes. Any other op may change the variable or table whose handle it takes. What changes
-something that the outputs read makes an entry one that cannot be ported; what changes something else (the seed of a layer that
-draws numbers in training, a counter, a moving average) is left out. Assertions stay: TensorFlow refuses what they refuse.
+An op with a converter is pure. Any other op may change the variable or table whose handle it takes. If such a change
+affects something that the outputs read, the entry cannot be ported; other changes (the seed of a layer that draws
+numbers in training, a counter, a moving average) are dropped. Assertions stay, so that the port refuses what TensorFlow
+refuses.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from torch_towers.graph.graph import Graph, Node, node_of
 ASSERTIONS = frozenset({"Assert", "CheckNumerics"})
 FILLERS = frozenset({"LookupTableImport", "LookupTableImportV2", "InitializeTable", "InitializeTableV2",
                      "InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})  # fmt: skip
-"""What fills a table. A static one is filled once, by the SavedModel's own initializer: to it these do nothing more."""
+"""Ops that fill a table. The SavedModel's own initializer fills a static table once, so these have no effect on it."""
 _STATIC = frozenset({"HashTable", "HashTableV2", "AnonymousHashTable"})
 _PASSES = frozenset({"Identity", "RefIdentity", "Switch", "Merge", "Enter", "Exit", "NextIteration"})
 
 Functions = Mapping[str, Function]
 State = tuple[str, str]
-"""A variable or a table by its key in the SavedModel, or the argument of a function: ("variable", "3"), ("static table", "words")."""
+"""A variable or table by its key in the SavedModel, or the argument of a function: ("variable", "3"), ("static table",
+"words")."""
 StateOf = Callable[[str], State | None]
-"""The state that a reference is the handle of."""
+"""The state whose handle a reference is."""
 
 
 def states_of(nodes: Mapping[str, Node], arguments: Mapping[str, State | None]) -> StateOf:
-    """Finds the state behind a reference into `nodes`, where what comes from outside is known."""
+    """Resolves references into `nodes` to states, given the states of outer arguments."""
 
     def state_of(ref: str) -> State | None:
         seen: set[str] = set()
@@ -51,13 +53,13 @@ def states_of(nodes: Mapping[str, Node], arguments: Mapping[str, State | None]) 
 
 
 def own_state(node: Node) -> State | None:
-    """The state whose handle `node` makes."""
+    """The state whose handle `node` creates."""
     static = "static " if node.op in _STATIC else ""
     return next(((static + what, str(node.attrs[what])) for what in ("variable", "table") if what in node.attrs), None)
 
 
 class Settled(NamedTuple):
-    """The names of the nodes that stay for what they do, and the nodes that go."""
+    """The names of the nodes with effects that stay, and the dropped nodes."""
 
     kept: list[str]
     dropped: list[Node]
@@ -66,7 +68,8 @@ class Settled(NamedTuple):
 def settled(
     executed: Mapping[str, Node], outputs: Iterable[str], arguments: Mapping[str, State | None], functions: Functions
 ) -> Settled:
-    """Of the nodes that TensorFlow runs beside what the outputs need: which stay, and which no output can tell from."""
+    """Divides the nodes that the outputs do not need by data into those that stay and those that no output can
+    observe."""
     needed = upstream(outputs, executed)
     beside = [node for name, node in executed.items() if name not in needed and not only_computes(node, functions)]
     kept = [node for node in beside if asserts(node, functions)]
@@ -77,7 +80,7 @@ def settled(
 
 
 def that_change(needed: set[str], graph: Graph, functions: Functions) -> list[str]:
-    """The nodes of a flat graph that may change what the `needed` ones read, and are none of them."""
+    """The nodes of a flat graph, outside `needed`, that may change what the `needed` ones read."""
     nodes = {node.name: node for node in graph.nodes}
     return _that_change(needed, graph.nodes, nodes, states_of(nodes, arguments_of(graph)), functions)
 
@@ -90,13 +93,13 @@ def _that_change(
         node.name
         for node in among
         if node.name not in needed
-        # what becomes of an argument is known to the caller alone
+        # only the caller knows what an argument is
         and any(state in read or state[0] == "argument" for state in changed(node, functions, state_of))
     ]
 
 
 def upstream(refs: Iterable[str], nodes: Mapping[str, Node], fed: Container[str] = ()) -> set[str]:
-    """The nodes that `refs` need by data, themselves included, back to the tensors that are `fed`."""
+    """The data dependencies of `refs`, including themselves, up to the tensors in `fed`."""
     found: set[str] = set()
     pending = list(refs)
     while pending:
@@ -109,22 +112,22 @@ def upstream(refs: Iterable[str], nodes: Mapping[str, Node], fed: Container[str]
 
 
 def normal(ref: str) -> str:
-    """One spelling of a reference: "x" for "x:0"."""
+    """The canonical spelling of a reference: "x" for "x:0"."""
     return ref.removesuffix(":0") if ref.count(":") == 1 else ref
 
 
 def asserts(node: Node, functions: Functions) -> bool:
-    """Whether `node` is an assertion, or a branch or loop that holds one."""
+    """Whether `node` is an assertion, or a branch or loop that contains one."""
     return any(inner.op in ASSERTIONS for inner, _ in _ops(node, functions, _nothing))
 
 
 def only_computes(node: Node, functions: Functions) -> bool:
-    """Whether `node`, and every op of its branches and bodies, does nothing but give results."""
+    """Whether `node` and all ops of its branches and bodies are pure."""
     return all(_computes(inner) and inner.op not in ASSERTIONS for inner, _ in _ops(node, functions, _nothing))
 
 
 def changed(node: Node, functions: Functions, state_of: StateOf) -> set[State]:
-    """What `node`, or an op of its branches and bodies, may change."""
+    """The states that `node`, or an op of its branches and bodies, may change."""
     found: set[State] = set()
     for inner, inner_state_of in _ops(node, functions, state_of):
         found |= _changed(inner, inner_state_of)
@@ -132,25 +135,25 @@ def changed(node: Node, functions: Functions, state_of: StateOf) -> set[State]:
 
 
 def _changed(node: Node, state_of: StateOf) -> set[State]:
-    """What a single op may change."""
+    """The states that a single op may change."""
     states = set[State]() if _computes(node) else {state for ref in node.inputs if (state := state_of(ref)) is not None}
     return {state for state in states if not (node.op in FILLERS and state[0] == "static table")}
 
 
 def arguments_of(graph: Graph) -> dict[str, State | None]:
-    """The states that come into a graph from outside: the resources among its inputs."""
+    """The states that enter a graph from outside: the resources among its inputs."""
     return {spec.name: ("argument", spec.name) if spec.dtype == "resource" else None for spec in graph.inputs}
 
 
 def changing(graph: Graph, functions: Functions) -> list[Node]:
-    """The ops of a flat graph, and of its branches and bodies, that may change a variable or table."""
+    """The ops of a flat graph and its branches and bodies that may change a variable or table."""
     state_of = states_of({node.name: node for node in graph.nodes}, arguments_of(graph))
     inside = (item for node in graph.nodes for item in _ops(node, functions, state_of))
     return [node for node, state_of in inside if _changed(node, state_of)]
 
 
 def described(dropped: Iterable[Node]) -> list[str]:
-    """What was left out, in words: a line an op."""
+    """Describes the dropped nodes, one line per op."""
     names: dict[str, list[str]] = {}
     for node in dropped:
         names.setdefault(node.op, []).append(node.name)
@@ -162,7 +165,7 @@ def described(dropped: Iterable[Node]) -> list[str]:
 
 
 def references_of(node: Node) -> list[FunctionRef]:
-    """The functions that `node` names in its attributes."""
+    """The functions in the attributes of `node`."""
     found: list[FunctionRef] = []
     for value in node.attrs.values():
         found += [item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, FunctionRef)]
@@ -178,7 +181,7 @@ def _computes(node: Node) -> bool:
 
 
 def _ops(node: Node, functions: Functions, state_of: StateOf) -> Iterator[tuple[Node, StateOf]]:
-    """`node`; where it is a branch, a loop or a call, the ops inside it, each with what knows the states there."""
+    """`node`; for a branch, loop or call, the ops inside it, each with the resolver of states there."""
     pending, seen = [(node, state_of)], set[Any]()
     while pending:
         node, state_of = pending.pop()
@@ -187,7 +190,7 @@ def _ops(node: Node, functions: Functions, state_of: StateOf) -> Iterator[tuple[
             yield node, state_of
         for name, inputs, nodes in bodies:
             operands = [ref for ref in node.inputs if not ref.startswith("^")]
-            given = [state_of(ref) for ref in operands[len(operands) - len(inputs) :]]  # a predicate comes before them
+            given = [state_of(ref) for ref in operands[len(operands) - len(inputs) :]]  # a predicate comes first
             if (name, *given) not in seen:
                 seen.add((name, *given))
                 inner = states_of({inner.name: inner for inner in nodes}, dict(zip(inputs, given, strict=False)))
@@ -195,7 +198,7 @@ def _ops(node: Node, functions: Functions, state_of: StateOf) -> Iterator[tuple[
 
 
 def _bodies(node: Node, functions: Functions) -> Iterator[tuple[Any, list[str], tuple[Node, ...]]]:
-    """The branches and bodies of a node: who they are, the names of their arguments, their nodes."""
+    """The branches and bodies of a node: identities, argument names, nodes."""
     if node.op in functions:
         yield from _function(functions[node.op])
     elif node.op in CONVERTERS or "f" in node.attrs:

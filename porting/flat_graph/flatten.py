@@ -1,4 +1,5 @@
-"""Flatten: one entry of a SavedModel as one flat graph of TF ops: functions inlined, unreachable nodes left out, sorted."""
+"""Flattens one entry of a SavedModel to one graph of TF ops: inlines functions, prunes unreachable nodes, sorts
+topologically."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
 
 class Flat(NamedTuple):
-    """A flat graph, and the nodes with effects that TensorFlow runs beside it and no output can tell from."""
+    """A flat graph, and the dropped nodes with effects that no output can observe."""
 
     graph: Graph
     dropped: tuple[Node, ...]
@@ -25,11 +26,11 @@ class Flat(NamedTuple):
 def flatten(
     graph: Graph, functions: Mapping[str, Function], *, controls: Iterable[str] = (), stack: tuple[str, ...] = ()
 ) -> Graph:
-    """`graph` with every call replaced by the nodes of its function, pruned to outputs and effects, in topological order.
+    """`graph` with all calls inlined, pruned to outputs and effects, in topological order.
 
-    `controls` name nodes that run whatever the outputs need (a function's control outputs); `stack` the functions around.
-    Control inputs are gone from the result. Of the effects those stay that the outputs can tell: see `porting.flat_graph.effects`.
-    Errors: a function that calls itself, a reference to a missing node, a cycle.
+    `controls` name nodes that always run (a function's control outputs); `stack` the enclosing functions.
+    The result has no control inputs. Only effects that the outputs can observe stay: see `porting.flat_graph.effects`.
+    Errors: a recursive function, a reference to a missing node, a cycle.
     """
     return flatten_whole(graph, functions, controls=controls, stack=stack).graph
 
@@ -37,7 +38,7 @@ def flatten(
 def flatten_whole(
     graph: Graph, functions: Mapping[str, Function], *, controls: Iterable[str] = (), stack: tuple[str, ...] = ()
 ) -> Flat:
-    """`flatten`, with what was left out beside it."""
+    """`flatten`, also returning the dropped nodes."""
     inliner = _Inliner(graph, functions, stack)
     names = inliner.executed([*graph.outputs.values(), *controls])
     outputs = {name: inliner.resolve(ref) for name, ref in graph.outputs.items()}
@@ -51,18 +52,19 @@ def flatten_whole(
 
 
 def as_graph(function: Function) -> Graph:
-    """The body of a function as a graph of its own, still with its calls."""
+    """The body of a function as a graph, calls not inlined."""
     return Graph(function.inputs, function.nodes, dict(function.outputs))
 
 
 _COPIES = 4
-"""How often the name of an inlined node is held, all references to it together."""
+"""Copies of the name of an inlined node in memory, including all references to it."""
 
 
 class _Inliner:
-    """Replaces calls by bodies. Names inside a body are prefixed with the call's name, as TensorFlow's own inliner does.
+    """Replaces calls by function bodies. Inlined names are prefixed with the call's name, as in TensorFlow's own
+    inliner.
 
-    A call is replaced when something is found to need it, by those nodes of its function that TensorFlow runs.
+    A call is inlined lazily, when a needed node depends on it.
     """
 
     def __init__(self, graph: Graph, functions: Mapping[str, Function], stack: tuple[str, ...]) -> None:
@@ -70,19 +72,19 @@ class _Inliner:
         self.inputs = {spec.name for spec in graph.inputs}
         self.nodes: dict[str, Node] = {}
         self._budget = current()
-        self._alias: dict[str, str] = {}  # an argument of a function -> what the call passes
+        self._alias: dict[str, str] = {}  # a function argument -> the operand of the call
         self._waiting: dict[
             str, tuple[Node, str, str]
-        ] = {}  # a call that nothing needs yet -> itself, its function, the call around
-        self._calls: dict[str, tuple[Function, Node]] = {}  # a call that is replaced -> its function, itself
-        self._around: dict[str, tuple[str, str]] = {}  # a call -> the name of its function, the call around it
-        self._bodies: dict[str, tuple[Node, ...]] = {}  # a function -> what of it runs
+        ] = {}  # a call that is not needed yet -> itself, its function, the enclosing call
+        self._calls: dict[str, tuple[Function, Node]] = {}  # an inlined call -> its function, itself
+        self._around: dict[str, tuple[str, str]] = {}  # a call -> the name of its function, the enclosing call
+        self._bodies: dict[str, tuple[Node, ...]] = {}  # a function -> its live nodes
         outermost = ""
         for name in stack:
             outermost, around = (
                 f"{outermost}/^{name}",
                 outermost,
-            )  # no node's name: each stands for a function around all
+            )  # not node names: each represents an enclosing function
             self._around[outermost] = (name, around)
         self._place(graph.nodes, outermost)
 
@@ -133,7 +135,7 @@ class _Inliner:
                 raise PortingError(f"function {name!r} calls itself ({cycle}): recursion cannot be ported")
 
     def _body(self, function: Function) -> tuple[Node, ...]:
-        """The nodes of a function that TensorFlow runs: all that its results and its control outputs need."""
+        """The live nodes of a function: the dependencies of its results and control outputs."""
         if function.name not in self._bodies:
             nodes = {node.name: node for node in function.nodes}
             pending = [*(ref for _, ref in function.outputs), *function.control_outputs]
@@ -147,13 +149,13 @@ class _Inliner:
         return self._bodies[function.name]
 
     def _called(self, name: str) -> tuple[Function, Node] | None:
-        """The function and the node of a call, which is replaced by now; None where `name` is no call."""
+        """The function and node of an inlined call; None if `name` is not a call."""
         if name in self._waiting:
             self._inline(*self._waiting.pop(name))
         return self._calls.get(name)
 
     def resolve(self, reference: str) -> str:
-        """Where the value of `reference` is really computed: an op's output or an input of the graph."""
+        """The producer of `reference`: an op's output or an input of the graph."""
         seen: set[str] = set()
         while True:
             name, _, rest = reference.partition(":")
@@ -171,12 +173,13 @@ class _Inliner:
                 raise CorruptModelError(f"{reference!r} is used, but no node of the graph computes it")
 
     def with_inputs(self, node: Node) -> Node:
-        """`node` with its operands resolved, and with those control inputs that are nodes."""
+        """`node` with its operands resolved, keeping control inputs that are nodes."""
         inputs = [ref if ref.startswith("^") else self.resolve(ref) for ref in node.inputs]
         return replace(node, inputs=tuple(ref for ref in inputs if not ref.startswith("^") or ref[1:] in self.nodes))
 
     def executed(self, roots: Iterable[str]) -> list[str]:
-        """The nodes that TensorFlow runs for `roots`: everything upstream, by data or control, calls' own effects included."""
+        """The nodes that TensorFlow runs for `roots`: all upstream nodes, by data or control, including side effects of
+        calls."""
         pending, seen, names = list(roots), set[str](), list[str]()
         while pending:
             name = node_of(pending.pop().lstrip("^"))
@@ -199,7 +202,7 @@ class _Inliner:
 
 
 def _placed(node: Node, prefix: str, attrs: Mapping[str, Any]) -> Node:
-    """A node of a function's body where the call stands: prefixed, its attribute placeholders filled in."""
+    """An inlined node: its name prefixed, its attribute placeholders filled in."""
     filled = {key: _fill(value, attrs, node) for key, value in node.attrs.items()}
     inputs = tuple(f"^{prefix}{ref[1:]}" if ref.startswith("^") else prefix + ref for ref in node.inputs)
     return Node(prefix + node.name, node.op, inputs, filled)
@@ -214,7 +217,8 @@ def _fill(value: Any, attrs: Mapping[str, Any], node: Node) -> Any:
 
 
 def _output_index(function: Function, rest: str, call: str) -> int:
-    """ "2" and "output:2" (a call op) are positions; "identity:0" (a function called by its name) names the output."""
+    """The position of a call's output: "2" and "output:2" (a call op) are positions; "identity:0" (a call by function
+    name) is a name."""
     argument, _, index = rest.rpartition(":")
     names = [name for name, _ in function.outputs]
     position = names.index(argument) if argument in names and argument != "output" else int(index or 0)
@@ -226,9 +230,9 @@ def _output_index(function: Function, rest: str, call: str) -> int:
 
 
 def _sorted(inliner: _Inliner, roots: Iterable[str]) -> list[Node]:
-    """The nodes that `roots` need by data, each after its operands. Control inputs are dropped, calls resolved."""
+    """The data dependencies of `roots` in topological order. Control inputs are dropped, calls resolved."""
     ordered: list[Node] = []
-    state: dict[str, int] = {}  # 1: its operands are being placed, 2: placed
+    state: dict[str, int] = {}  # 1: operands being visited, 2: done
     pending = list(roots)
     resolved: dict[str, Node] = {}
     while pending:

@@ -1,7 +1,7 @@
-"""Opened: a flat graph in which one branch or loop is spelled out, so that what happens inside of it can be looked at.
+"""Inlines a branch or the first iterations of a loop into a flat graph, to inspect the values inside.
 
-The branch that is taken stands in the place of the `If` or `Case`; the first rounds of a loop one after another in that of the
-`While`. The nodes inside are called `<name>/...` and `<name>/round_<i>/...`.
+The taken branch replaces the `If` or `Case`; the unrolled iterations of a loop replace the
+`While`. The nodes inside are named `<name>/...` and `<name>/round_<i>/...`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 LOOPS = frozenset({"While", "StatelessWhile"})
 
 Opening = tuple[str, int]
-"""The name of a branch or loop, and which branch is taken (1 for an `If` that holds), or how many rounds are spelled out."""
+"""The name of a branch or loop, and the index of the branch (1 for a true `If`), or the number of unrolled
+iterations."""
 
 
 def opened(graph: Graph, openings: Sequence[Opening], functions: Functions) -> Graph:
-    """`graph` with branches and loops spelled out, one after another: a later one may stand inside of an earlier.
+    """`graph` with branches and loops inlined in order: a later one may be inside an earlier one.
 
-    Of a loop, the outputs say before each round whether there is one: `goes_on(name, i)`, a boolean.
+    For a loop, outputs tell before each iteration whether it runs: `goes_on(name, i)`, a boolean.
     """
     for name, number in openings:
         known = dict(functions)
@@ -37,24 +38,24 @@ def opened(graph: Graph, openings: Sequence[Opening], functions: Functions) -> G
 
 
 def goes_on(name: str, number: int) -> str:
-    """The output that says whether the loop `name` has a round `number`."""
+    """The output that tells whether the loop `name` has an iteration `number`."""
     return f"{name}/goes_on_{number}"
 
 
 def inside(name: str, number: int | None = None) -> str:
-    """What the names of the nodes of a branch, or of a round of a loop, begin with."""
+    """The prefix of node names in a branch, or in an iteration of a loop."""
     return f"{name}/" if number is None else f"{name}/round_{number}/"
 
 
 def body_of(node: Node, number: int) -> FunctionRef | Graph:
-    """The body of a loop, or the branch `number`."""
+    """The body of a loop, or the branch with index `number`."""
     if node.op in LOOPS:
         return node.attrs["body"]
     branches = node.attrs.get("branches") or (node.attrs["else_branch"], node.attrs["then_branch"])
     return branches[number if 0 <= number < len(branches) else -1]
 
 
-Opened = tuple[list[Node], str, dict[str, str]]  # the calls, what stands in the place of the node, outputs
+Opened = tuple[list[Node], str, dict[str, str]]  # the calls, the replacement of the node, outputs
 
 
 def _branch(node: Node, number: int, functions: dict[str, Function]) -> Opened:
@@ -72,7 +73,7 @@ def _rounds(node: Node, number: int, functions: dict[str, Function]) -> Opened:
 
 
 def _call(name: str, body: FunctionRef | Graph, operands: Sequence[str], functions: dict[str, Function]) -> Node:
-    if isinstance(body, Graph):  # a loop of TensorFlow 1
+    if isinstance(body, Graph):  # a TensorFlow 1 loop
         function = Function(f"{name}/body", body.inputs, tuple(body.outputs.items()), body.nodes, ())
         functions[function.name] = function
         body = FunctionRef(function.name, {})

@@ -1,7 +1,7 @@
-"""Subgraph: the part of a flat TF graph between some of its tensors and others.
+"""The subgraph of a flat TF graph between given tensors.
 
-A retrieval index is cut at the query's embedding, and what follows is data. A graph that begins with an op that nobody has is
-cut behind it, and its results are the tower's inputs.
+A retrieval index is cut at the query's embedding; the rest is data. A graph that starts with a private op is
+cut after it, and the op's results become the tower's inputs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch_towers.graph.graph import Graph, TensorSpec, node_of
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a graph is cut. `feeds`: the tensors that become inputs, by reference; `fetches`: the outputs' references, by name.
+    """Where to cut a graph. `feeds`: references of the tensors that become inputs; `fetches`: references of the
+    outputs, by name.
 
-    `without_dropout`: dropout that was left on is taken out first. `openings`: branches and loops that are spelled out then.
+    `without_dropout`: removes dropout first. `openings`: branches and loops to inline then.
     """
 
     feeds: Mapping[str, TensorSpec] = field(default_factory=dict[str, TensorSpec])
@@ -32,9 +33,9 @@ class Cut:
 
 
 def apply(graph: Graph, cut: Cut, functions: Functions) -> Graph:
-    """The nodes that the outputs need, back to the tensors that are fed; of the inputs those that are still used.
+    """The dependencies of the outputs, up to the fed tensors, with the inputs that are still used.
 
-    What stands outside of the cut goes, with its assertions, and with what it changes that nothing here reads.
+    Nodes outside the cut are dropped, including assertions and changes that nothing in it reads.
     """
     if not cut:
         return graph
@@ -62,7 +63,7 @@ def apply(graph: Graph, cut: Cut, functions: Functions) -> Graph:
 
 
 def _downstream(refs: Iterable[str], graph: Graph) -> set[str]:
-    """The nodes that use `refs`, or what is made of them."""
+    """All nodes that depend on `refs`."""
     start, found = {normal(ref) for ref in refs}, set[str]()
     for node in graph.nodes:
         if any(normal(ref) in start or node_of(ref) in found for ref in node.inputs):

@@ -1,4 +1,4 @@
-"""Datasets inside a graph: the elements of a tf.data pipeline over constants, computed at port time."""
+"""Computes the elements of a tf.data pipeline over constants at port time."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _MAPS = ("MapDataset", "ParallelMapDataset")
 
 
 def elements(ref: str, nodes: Mapping[str, Node], constant: Constants, model: SavedModel) -> Iterator[Element]:
-    """The elements of the dataset `ref`, in order, each a tuple of arrays. `constant` tells the value of a reference.
+    """The elements of the dataset `ref`, in order, each a tuple of arrays. `constant` returns the value of a reference.
 
-    Errors: `PortingError` names the op whose elements are not known before the graph runs: files, generators, random order.
+    Errors: `PortingError` names the op whose elements are unknown before the graph runs: files, generators, random
+    order.
     """
     node = nodes[node_of(ref)]
     if node.op == "Identity" or node.op.startswith(_SAME):
@@ -80,7 +81,7 @@ def _stacked(rows: list[Element]) -> Element:
 
 
 def _mapped(node: Node, nodes: Mapping[str, Node], constant: Constants, model: SavedModel) -> Iterator[Element]:
-    """What the function gives for each element: the port itself runs it."""
+    """Applies the function to each element: the port itself runs it."""
     function = model.functions[node.attrs["f"].name]
     body = flatten(as_graph(function), model.functions)
     below = elements(node.inputs[0], nodes, constant, model)
@@ -101,7 +102,7 @@ def _mapped(node: Node, nodes: Mapping[str, Node], constant: Constants, model: S
 
 
 def _enumerated(node: Node, body: Graph, below: Iterator[Element]) -> Iterator[Element]:
-    """Rows numbered by a counter that lives in a variable, as TensorFlow Recommenders' `Streaming` numbers them.
+    """Rows numbered by a counter in a variable, as in TensorFlow Recommenders' `Streaming`.
 
     Source: Streaming.call, enumerate_rows, tensorflow_recommenders/layers/factorized_top_k.py.
     """
@@ -117,7 +118,7 @@ def _enumerated(node: Node, body: Graph, below: Iterator[Element]) -> Iterator[E
 
     outputs = [made_by(ref) for ref in body.outputs.values()]
     if len(outputs) != 2 or outputs[0] is None or outputs[0].op != "Range" or outputs[1] is not None:
-        raise PortingError(f"{node.op} {node.name!r} counts in a way that is not known")
+        raise PortingError(f"{node.op} {node.name!r} counts in an unsupported way")
     start = 0
     for element in below:
         count = len(element[0])

@@ -1,7 +1,8 @@
-"""Documents: finds the op at the front of a graph that nobody has, and names the features that it gave.
+"""Cuts a graph after a private parser at its front, and names the features that the parser returned.
 
-The serving signature of Vertex AI's Two-Tower algorithm takes JSON documents, parsed in the graph by an op of Google's own serving
-image. Cut behind it, the tower takes the features by name; `torch_towers.inputs.vertex` reads the documents.
+The serving signature of Vertex AI's Two-Tower algorithm takes JSON documents, parsed in the graph by an op of Google's
+own serving image. After the cut, the tower takes the features by name; `torch_towers.inputs.vertex` reads the
+documents.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _FLOATS = ("Numeric", "Vector")
 
 
 def read_schema(path: Path, side: str) -> dict[str, dict[str, Any]]:
-    """The features of the query or the candidate in an `input_schema.json` of the Two-Tower algorithm: name -> type and config."""
+    """The features of the query or candidate in an `input_schema.json` of the Two-Tower algorithm: name -> type and
+    config."""
     try:
         features = json.loads(path.read_bytes())[side]
         return {name: {**item.get("config", {}), "type": str(item["feature_type"])} for name, item in features.items()}
@@ -36,10 +38,11 @@ def read_schema(path: Path, side: str) -> dict[str, dict[str, Any]]:
 
 
 def front(graph: Graph, wanted: str | None = None, schema: Schema | None = None) -> Cut:
-    """The cut behind the op that parses what the signature takes; an empty one where every op has a converter.
+    """The cut after the op that parses the signature's inputs; empty if every op has a converter.
 
-    `wanted` names the op or node; else it is found: an op without converter that takes nothing but text inputs and constants, with
-    weights behind it. `schema` gives names, in its order, and types where the node does not. Errors: `PortingError`.
+    `wanted` names the op or node; otherwise it is detected: an op without converter that takes only text inputs and
+    constants, with weights after it. `schema` gives names, in order, and types if the node does not. Errors:
+    `PortingError`.
     """
     nodes = {node.name: node for node in graph.nodes}
     last = _parsers(graph, nodes) if wanted is None else [node for node in graph.nodes if _is_called(node, wanted)]
@@ -64,7 +67,7 @@ def front(graph: Graph, wanted: str | None = None, schema: Schema | None = None)
 
 
 def _parsers(graph: Graph, nodes: Mapping[str, Node]) -> list[Node]:
-    """The last ops without converter, where they and what they need are nothing but a parser of the signature's text."""
+    """The last ops without converter, if they and their dependencies are only a parser of the signature's text."""
     missing = {name for name in upstream(graph.outputs.values(), nodes) if nodes[name].op not in CONVERTERS}
     above = {name: upstream([name], nodes, {}) for name in missing}
     needed = set[str]().union(*above.values())
@@ -82,7 +85,7 @@ def _is_called(node: Node, name: str) -> bool:
 
 
 def _place(ref: str) -> tuple[str, int]:
-    """The argument and the number of a result: ("dense_values", 2) of "parse:dense_values:2"."""
+    """The output argument and index of a result: ("dense_values", 2) of "parse:dense_values:2"."""
     argument, _, index = ref.partition(":")[2].rpartition(":")
     return argument, int(index or 0)
 
@@ -90,15 +93,16 @@ def _place(ref: str) -> tuple[str, int]:
 def _features(
     node: Node, refs: list[str], users: Mapping[str, list[Node]], nodes: Mapping[str, Node], schema: Schema
 ) -> list[tuple[str, str, tuple[int | None, ...] | None]]:
-    """Name, dtype and shape of each result that is used.
+    """Name, dtype and shape of each used result.
 
-    A name is the first that is found: the node's own list of names, the schema's, the result's argument. A dtype likewise: the node's
-    own list, what the ops that use the result want, the schema's. Of
+    A name is taken from the first source that has one: the node's own list of names, the schema, the output argument.
+    For a dtype: the node's own list, the ops that use the result, the schema. For
 
         parse = ParseDocuments(json, names=["age", "city"], Tout=["float32", "string"])      used: parse:0, parse:1
 
-    the results are ("age", "float32") and ("city", "string"). Without the two lists, and with `StringToHash(parse:1)` behind it,
-    they are ("parse_0", "string") and ("parse_1", "string"), or called as the schema calls them where it has two features.
+    the results are ("age", "float32") and ("city", "string"). Without the two lists, and with `StringToHash(parse:1)`
+    after it, they are ("parse_0", "string") and ("parse_1", "string"), or have the schema's names if it has two
+    features.
     """
     several = len({_place(ref)[0] for ref in refs}) > 1
     count = 1 + max((_place(ref)[1] for ref in refs), default=0)
@@ -134,7 +138,7 @@ def _plain_name(node: Node, argument: str, index: int, several: bool) -> str:
 
 
 def _words(node: Node, count: int, nodes: Mapping[str, Node]) -> list[str]:
-    """The names of features: a list of strings among the attributes or the constant operands, as long as the results are many."""
+    """The names of features: a list of strings among the attributes or constant operands, with one per result."""
     names = _list_of(node, count, lambda item: isinstance(item, bytes))
     for ref in node.inputs:
         value: Any = nodes[node_of(ref)].attrs.get("value") if node_of(ref) in nodes else None
@@ -156,7 +160,7 @@ def _list_of(node: Node, count: int, fits: Callable[[Any], bool]) -> list[Any]:
 
 
 def _taken_by(users: list[Node]) -> str | None:
-    """The dtype that the ops want which use a result."""
+    """The dtype required by the ops that use a result."""
     for node in users:
         if node.op.startswith(("String", "StaticRegex", "Regex", "Unicode", "DecodeBase64", "DecodeRaw")):
             return "string"
@@ -167,11 +171,11 @@ def _taken_by(users: list[Node]) -> str | None:
 
 
 def described(graph: Graph, cut: Cut) -> list[str]:
-    """What was cut, a line each."""
+    """Describes the cut, one line per node."""
     nodes = {node.name: node for node in graph.nodes}
     lines: list[str] = []
     for name in dict.fromkeys(node_of(ref) for ref in cut.feeds):
         fed = [spec for ref, spec in cut.feeds.items() if node_of(ref) == name]
         features = ", ".join(f"{spec.name!r} ({spec.dtype})" for spec in fed)
-        lines.append(f"cut behind {nodes[name].op} {name!r}: the tower takes {features}")
+        lines.append(f"cut after {nodes[name].op} {name!r}: the tower takes {features}")
     return lines

@@ -1,9 +1,9 @@
-"""Retrieval: finds the index in a graph that scores queries against stored candidates, and takes it apart.
+"""Finds the index in a graph that scores queries against stored candidates, and splits it.
 
     query tower -> MatMul with the candidates, transposed -> TopKV2 -> Gather of the identifiers
 
-is what TensorFlow Recommenders' `BruteForce` exports. Cut before the product, the graph is the query tower, and candidates and
-identifiers are data: an exact index made from them gives the same answer.
+is what TensorFlow Recommenders' `BruteForce` exports. Before the product, the graph is the query tower; candidates and
+identifiers are data: an exact index of them gives the same answers.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from torch_towers.formats.npz import as_stored
 from torch_towers.graph.graph import Graph, Node, node_of
 
 PASSES = frozenset({"Identity", "ReadVariableOp", "StopGradient", "Snapshot"})
-"""Ops that hand a tensor on."""
+"""Ops that pass a tensor through."""
 _PRODUCTS = {"MatMul": "transpose_b", "BatchMatMul": "adj_y", "BatchMatMulV2": "adj_y", "BatchMatMulV3": "adj_y"}
 DEFAULT_K = 10
-"""For an index whose k the graph computes: TFRS's default."""
+"""TFRS's default k, for an index whose k is computed by the graph."""
 _GATHERS = frozenset({"GatherV2", "ResourceGather", "Gather"})
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """An index that was found: its query embedding by reference, the candidates `[n, dim]`, their identifiers `[n]`, and k.
+    """An index: the reference of its query embedding, the candidates `[n, dim]`, their identifiers `[n]`, and k.
 
-    `scores` and `ids` name the outputs that are the scores and the identifiers (or indices); None where no output is.
+    `scores` and `ids` name the outputs with scores and identifiers (or indices); None if there is none.
     """
 
     kind: str
@@ -48,21 +48,22 @@ class Retrieval:
     k: int | None
     scores: str | None = None
     ids: str | None = None
-    variables: frozenset[str] = frozenset()  # what candidates and identifiers were read from
+    variables: frozenset[str] = frozenset()  # the sources of candidates and identifiers
 
     def cut(self) -> Cut:
         """The query tower: from the graph's inputs to the query's embedding."""
         return Cut(fetches={"embedding": self.embedding})
 
     def stored(self) -> Candidates | None:
-        """Candidates and identifiers as a checkpoint holds them; None where the export has none."""
+        """Candidates and identifiers for a checkpoint; None if the export has none."""
         if self.candidates is None:
             return None
         ids = None if self.identifiers is None else as_stored(self.identifiers)
         return Candidates(as_stored(self.candidates), ids, self.k or DEFAULT_K)
 
     def as_brute_force(self, graph: Graph, functions: Functions) -> Graph:
-        """The index as a graph: one product with all candidates. Where scores tie, the earlier candidate comes first, as in a merge of batches."""
+        """The index as a graph with one product with all candidates. Ties go to the earlier candidate, as in a merge of
+        batches."""
         assert self.candidates is not None and self.identifiers is not None and self.k is not None
         tower = cutting.apply(graph, self.cut(), functions)
         names = Names({node.name for node in tower.nodes} | {spec.name for spec in tower.inputs})
@@ -86,7 +87,7 @@ class Retrieval:
         )
 
     def described(self) -> str:
-        """What was found, in a line."""
+        """A one-line description."""
         if self.candidates is None:
             return f"{self.kind}: the candidates are not in the export; the query tower is"
         ids = "no identifiers" if self.identifiers is None else f"{_kind(self.identifiers)} identifiers"
@@ -99,7 +100,7 @@ def _kind(array: np.ndarray[Any, Any]) -> str:
 
 
 def find(graph: Graph, model: SavedModel) -> Retrieval | None:
-    """The one index in a flat TF graph; None where there is none, or more than one."""
+    """The only index in a flat TF graph; None if there is none, or several."""
     reader = _Reader(graph, model)
     found: list[Retrieval] = []
     for node in graph.nodes:
@@ -109,15 +110,15 @@ def find(graph: Graph, model: SavedModel) -> Retrieval | None:
 
 
 def runnable(graph: Graph, model: SavedModel) -> Graph:
-    """`graph` with a Streaming index as one product, one TopKV2 and one Gather, which give the same; other graphs as they are.
+    """`graph` with a Streaming index replaced by an equivalent product, TopKV2 and Gather; other graphs unchanged.
 
-    Errors: `PortingError` names the ops of a tf.data pipeline that is something else, or of ScaNN, and says what to port instead.
+    Errors: `PortingError` names the ops of other tf.data pipelines, or of ScaNN, and says what to port instead.
     """
     searchers = sorted({node.op for node in graph.nodes if node.op.startswith("Scann>")})
     if searchers:
         raise PortingError(
-            f"this entry searches with ScaNN ({', '.join(searchers)}), whose searcher runs in ScaNN's own library only: port the query "
-            "tower, which stands before it (--query without --whole), and search the candidates with an index made from it"
+            f"this entry searches with ScaNN ({', '.join(searchers)}), whose searcher runs only in ScaNN's own library: "
+            "port the query tower before it (--query without --whole), and search the candidates with an index made from it"
         )
     reduce = next((node for node in graph.nodes if node.op == "ReduceDataset"), None)
     pipeline = sorted({node.op for node in graph.nodes if node.op.endswith(("Dataset", "DatasetV2", "DatasetV3"))})
@@ -140,7 +141,7 @@ def runnable(graph: Graph, model: SavedModel) -> Graph:
 
 
 class _Reader:
-    """Looks backwards from a TopKV2 and forwards to what uses it."""
+    """Matches backwards from a TopKV2, and forwards to its users."""
 
     def __init__(self, graph: Graph, model: SavedModel) -> None:
         self.graph, self.model = graph, model
@@ -148,7 +149,7 @@ class _Reader:
         self.read: set[str] = set()
 
     def brute_force(self, top: Node) -> Retrieval | None:
-        """The index whose best candidates `top` selects."""
+        """The index from which `top` selects."""
         if top.op not in ("TopKV2", "TopK"):
             return None
         self.read = set()
@@ -174,7 +175,7 @@ class _Reader:
         )  # fmt: skip
 
     def streaming(self, reduce: Node) -> Retrieval | None:
-        """The index that `reduce` merges from batches of candidates: `Streaming`.
+        """The index whose batches of candidates `reduce` merges: `Streaming`.
 
         Source: Streaming.call, tensorflow_recommenders/layers/factorized_top_k.py.
         """
@@ -207,7 +208,8 @@ class _Reader:
         return node is None or "variable" in node.attrs
 
     def scann(self, search: Node) -> Retrieval | None:
-        """The index that ScaNN searches: its searcher runs nowhere else, its candidates are in the export where it reorders by them.
+        """The index that ScaNN searches: its searcher is not portable; its candidates are in the export if it reorders
+        by them.
 
         Source: scann/scann_ops/cc/ops/scann_ops.cc and py/scann_ops.py (google-research).
         """
@@ -220,7 +222,7 @@ class _Reader:
             dataset, config = self.constant(searcher.inputs[0]), self.constant(searcher.inputs[1])
         dot = config is None or b"DotProduct" in bytes(config.reshape(-1)[0])
         if dataset is not None and (dataset.ndim != 2 or dataset.size == 0 or not dot):
-            dataset = None  # only quantized, or another distance
+            dataset = None  # only quantized, or with another distance
         gather = self._gather(search)
         identifiers = None if gather is None else self.constant(gather.inputs[0])
         k = self.constant(search.inputs[2])
@@ -240,7 +242,7 @@ class _Reader:
         return matrix if matrix is not None and matrix.ndim == 2 and matrix.dtype.kind == "f" else None
 
     def _gather(self, top: Node) -> Node | None:
-        """The gather of the identifiers `[n]` at the places that `top` gives."""
+        """The gather of the identifiers `[n]` at the indices of `top`."""
         for node in self.graph.nodes:
             place = self.passed(node.inputs[1]) if node.op in _GATHERS else ""
             if any(_names_result(place, top.name, word, index) for word, index in _places(top)):
@@ -250,7 +252,8 @@ class _Reader:
         return None
 
     def _output(self, wanted: str, index: int | None = None) -> str | None:
-        """The output of the graph that is `wanted`: a node's only result, "node:values" and "node:indices", or an element of a list."""
+        """The graph output that is `wanted`: a node's only result, "node:values" and "node:indices", or an element of a
+        list."""
         name, _, argument = wanted.partition(":")
         for output, ref in self.graph.outputs.items():
             ref = self.passed(ref)
@@ -267,7 +270,7 @@ class _Reader:
         return None
 
     def passed(self, ref: str) -> str:
-        """`ref` before the nodes that only hand it on."""
+        """`ref`, looking through nodes that only pass it through."""
         while (node := self.nodes.get(node_of(ref))) is not None and node.op in PASSES and node.inputs:
             if node.op == "ReadVariableOp":
                 break
@@ -275,7 +278,7 @@ class _Reader:
         return ref
 
     def producer(self, ref: str) -> Node | None:
-        """The node that computes `ref`, looked at through those that hand it on."""
+        """The producer of `ref`, looking through pass-through nodes."""
         return self.nodes.get(node_of(self.passed(ref)))
 
     def constant(self, ref: str) -> np.ndarray[Any, Any] | None:
@@ -296,12 +299,12 @@ class _Reader:
 
 
 def _places(node: Node) -> list[tuple[str, int]]:
-    """The results of `node` that are the places of the best candidates."""
+    """The results of `node` that are the indices of the best candidates."""
     return [("indices", 0), ("index", 0)] if node.op.startswith("Scann>") else [("indices", 1)]
 
 
 def _streams(scored: Graph, merged: Graph) -> int | None:
-    """k, where the one function scores a batch of candidates and the other merges two best lists, the earlier one first."""
+    """k, if one function scores a batch of candidates and the other merges two top-k lists, the earlier one first."""
     best, kept = _top(scored), _top(merged)
     if best is None or kept is None or best[1] != kept[1]:
         return None
@@ -318,7 +321,7 @@ def _streams(scored: Graph, merged: Graph) -> int | None:
 
 
 def _top(body: Graph) -> tuple[Node, int] | None:
-    """What the one TopKV2 of a function selects from, and k (the smaller of it and the number of scores)."""
+    """The operand of a function's only TopKV2, and k (the minimum with the number of scores)."""
     nodes = {node.name: node for node in body.nodes}
     tops = [node for node in body.nodes if node.op == "TopKV2"]
     if len(tops) != 1 or not {nodes[node_of(ref)].op for ref in body.outputs.values()} <= {
@@ -336,6 +339,7 @@ def _top(body: Graph) -> tuple[Node, int] | None:
 
 
 def _names_result(ref: str, node: str, argument: str, index: int) -> bool:
-    """Whether `ref` is the result `argument`, the `index`-th, of `node`: "top:indices:0" in a function, "top:1" in a graph."""
+    """Whether `ref` is the result `argument`, the `index`-th, of `node`: "top:indices:0" in a function, "top:1" in a
+    graph."""
     name, _, rest = ref.partition(":")
     return name == node and (rest in (f"{argument}:0", argument) or rest == str(index) or (rest == "" and index == 0))

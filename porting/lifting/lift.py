@@ -1,7 +1,7 @@
-"""Lift: what a graph of ops spells out becomes the layer that it is: Linear, Embedding, LayerNorm, StringLookup, ...
+"""Lifts formulas in a graph of ops to layers: Linear, Embedding, LayerNorm, StringLookup, ...
 
-Each file in `porting/rewrites/` holds the rewrites of one layer: a pattern, and a function that checks what was found and
-writes the module, or refuses with a sentence. What is not lifted still runs, op by op, with the same numbers.
+Each file in `porting/rewrites/` has the rewrites of one layer: a pattern, and a function that checks the match and
+writes the module, or refuses with a reason. Ops that are not lifted still run, with the same numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from porting.conversion.values import Value
 from porting.lifting.editable import renamed, renamed_ref
+from porting.lifting.frozen import with_weights
 from porting.lifting.naming import layer_scope
 from porting.lifting.patterns import SOURCES, Match, Refusal
 from porting.lifting.registry import REWRITES, Rewrite
@@ -23,9 +24,10 @@ from torch_towers.graph.graph import Graph, Node, node_of
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """The graph with its layers, what it names, and the report.
+    """The lifted graph, its store, and the report.
 
-    `origins`: a layer's weight -> its name before; `names`: a node's name before -> its name now, where that is another.
+    `origins`: a layer's weight -> its previous name; `names`: a node's previous name -> its new name, if it changed; `frozen`:
+    previous names of weights that were constants.
     """
 
     graph: Graph
@@ -36,6 +38,7 @@ class Lifted:
     refusals: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
     names: Mapping[str, str] = field(default_factory=dict[str, str])
+    frozen: frozenset[str] = frozenset()
 
     def summary(self) -> str:
         """One line: `lifted 3 Linear, 2 Embedding; 7 ops remain`."""
@@ -45,17 +48,19 @@ class Lifted:
 
 
 def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> Lifted:
-    """`graph` with every layer that is certain to be one lifted, by the rewrites in `REWRITES`.
+    """Lifts every certain layer of `graph`, with the rewrites in `REWRITES`.
 
-    `store` and `known` are not changed: new ones come back.
+    `store` and `known` are not modified; the result has new ones.
     """
+    graph, frozen = with_weights(graph, store)
     view = View(graph, store, known)
     refusals: dict[str, str] = {}
     for item in [item for items in REWRITES.values() for item in items]:
-        names = list(view.nodes)  # the largest formula first: `x @ w + b` before the `x @ w` inside it
+        roots = item.pattern.roots()
+        names = list(view.nodes)  # the largest formula first: `x @ w + b` before its part `x @ w`
         for name in names if item.forward else reversed(names):
             node = view.nodes.get(name)
-            if node is not None:
+            if node is not None and (not roots or node.op in roots):
                 _try(view, item, node, refusals)
     view.names.give_back()
     remaining = Counter(node.op for node in view.nodes.values() if node.op not in {*SOURCES, "module"})
@@ -64,12 +69,13 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     lifted, names = _named(view.graph())
     values = _known(lifted, view.known, names)
     refused = tuple(refusals[name] for name in still)
-    return Lifted(lifted, used(lifted, view.store), values, counts, remaining, refused, view.weights.origins, names)
+    return Lifted(
+        lifted, used(lifted, view.store), values, counts, remaining, refused, view.weights.origins, names, frozen
+    )
 
 
 def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> None:
-    roots = item.pattern.roots()
-    if (roots and node.op not in roots) or node.op in ("parameter", "constant"):
+    if node.op in ("parameter", "constant"):
         return
     problem = ""
     for match in item.pattern.find(view, node.name, Match()):
@@ -91,12 +97,12 @@ def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> Non
 
 
 def _was_lifted(view: View, name: str, refusal: str) -> bool:
-    """Whether the node has become a layer after all, or what stands around one."""
+    """Whether the node has become a layer after all, or part of one."""
     return view.is_layer(name) or refusal.startswith(f"{view.lifted.get(name)}: ")
 
 
 def _counts(view: View) -> Counter[str]:
-    """How many layers of each kind there are now: a module that is called twice is one."""
+    """The number of layers by type; a module that is called twice counts once."""
     found = {
         str(view.nodes[name].attrs["module"]) if view.is_layer(name) else name: layer
         for name, layer in view.lifted.items()
@@ -106,9 +112,9 @@ def _counts(view: View) -> Counter[str]:
 
 
 def _named(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """The graph with the nodes that call a module named after it, or, at further calls, after the scope of the call.
+    """Renames the nodes that call a module after it, or, for further calls, after the scope of the call.
 
-    Also gives the new names by the old.
+    Also returns the new names by old name.
     """
     taken = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs}
     new: dict[str, str] = {}
@@ -127,7 +133,7 @@ def _named(graph: Graph) -> tuple[Graph, dict[str, str]]:
 
 
 def _known(graph: Graph, known: Mapping[str, Value], new: Mapping[str, str]) -> dict[str, Value]:
-    """What is known of the values that are left, under their new names."""
+    """The specs of the remaining values, under their new names."""
     left = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs}
     moved = {renamed_ref(ref, new): replace(value, ref=renamed_ref(ref, new)) for ref, value in known.items()}
     return {ref: value for ref, value in moved.items() if node_of(ref) in left}

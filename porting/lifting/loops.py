@@ -1,4 +1,5 @@
-"""Loops over sequences: what a `while_loop` that reads its operands step by step computes, as one graph with what is around it."""
+"""Recognizes loops over sequences: a `while_loop` that reads its operands step by step, in one graph with its
+surroundings."""
 
 from __future__ import annotations
 
@@ -6,17 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from porting.lifting.editable import renamed
-from porting.lifting.patterns import Refusal, number
+from porting.lifting.patterns import Any_, Apply, Match, Refusal, Size, number
 from porting.lifting.view import View
 from torch_towers.graph.graph import Graph, Node, node_of
+
+_BOUNDED = Apply("size_min", Size("length"), Apply("size_max", 1, Size("length")))
+"""A length that TensorFlow 1 keeps above 0."""
+
+_LONGEST = Apply(
+    "minimum",
+    Apply("sizes_tensor", Size("length")) | Size("length"),
+    Apply("maximum", 1, Apply("reduce_max", Any_("lengths"))),
+)
+"""The largest of some lengths, within a length."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A `while_loop`, its bodies' nodes beside those of the graph: `nodes` and `store` are what a pattern looks at.
+    """A `while_loop` with the nodes of its bodies merged into those of the graph: `nodes` and `store` are for pattern
+    matching.
 
-    `before`: the values that the loop carries, as its body sees them -> what they start with; `after`: -> what they become.
-    `list_of`: the carried list that takes the outputs; `states`: the other carried values that are no counters.
+    `before`: the carried values, as seen in the body -> their initial values; `after`: -> their new values.
+    `list_of`: the carried list of outputs; `states`: the other carried values except counters.
     """
 
     view: View
@@ -34,42 +46,60 @@ class Loop:
         return self.view.dtype(ref)
 
     def node(self, ref: Any, op: str) -> Node | None:
-        """The node that computes `ref`, where it is an `op`."""
+        """The producer of `ref`, if its op is `op`."""
         node = self.nodes.get(node_of(ref)) if isinstance(ref, str) else None
         return node if node is not None and node.op == op else None
 
     def place(self, carried: str) -> str:
-        """The reference, outside, to the last value of what is carried."""
+        """The outer reference of a carried value's final value."""
         return f"{self.root.name}:{list(self.before).index(carried)}"
 
     # -- counting -----------------------------------------------------------------------------------------------------
 
     @property
     def counters(self) -> set[str]:
-        """What starts at 0 and grows by 1."""
-        return {name for name, start in self.before.items() if start == 0 and self._grows(name)}
+        """The carried values that start at 0 and grow by 1."""
+        return {name for name, start in self.before.items() if self._grows(name) and self.is_zero(start)}
 
     def _grows(self, name: str) -> bool:
-        step = self.node(self.after[name], "size_add")
+        step = self.node(self.after[name], "size_add") or self.node(self.after[name], "add")
         return step is not None and step.inputs in ((name, 1), (1, name))
 
-    def check_length(self, x: str) -> None:
-        """Refuses a loop that takes another number of steps than `x [n, length, ...]` has."""
-        pending, found = [self.test], 0
+    def check_length(self, x: str, lengths: str | None = None) -> None:
+        """Refuses a loop whose number of steps differs from the length of `x [n, length, ...]`, or with `lengths [n]`
+        from the largest of them."""
+        limits = self.limits()
+        if not limits or not all(self.is_length(size, x) or self._is_longest(size, x, lengths) for size in limits):
+            raise Refusal("it is not known to take as many steps as its sequence has")
+
+    def limits(self) -> list[Any]:
+        """The sizes that the counters stay below. Errors: `Refusal` if the loop ends by something else."""
+        pending, found = [self.test], list[Any]()
         while pending:
             ref = pending.pop()
-            both, less = self.node(ref, "size_mul"), self.node(ref, "size_less")
+            both = self.node(ref, "size_mul") or self.node(ref, "logical_and") or self.node(ref, "sizes_tensor")
+            less = self.node(ref, "size_less") or self.node(ref, "less")
             if both is not None:
                 pending += both.inputs
-            elif less is not None and less.inputs[0] in self.counters and self.is_length(less.inputs[1], x):
-                found += 1
+            elif less is not None and less.inputs[0] in self.counters:
+                found.append(less.inputs[1])
             else:
                 raise Refusal("it is not known to take as many steps as its sequence has")
-        if not found:
-            raise Refusal("it is not known to take as many steps as its sequence has")
+        return found
+
+    def _is_longest(self, size: Any, x: str, lengths: str | None) -> bool:
+        """Whether `size` is the largest of `lengths`, at least 1 and at most the length of `x`."""
+        found = _LONGEST.find(self, size, Match())
+        return any(match["lengths"] == lengths and self.is_length(match["length"], x) for match in found)
 
     def is_length(self, size: Any, x: str) -> bool:
         """Whether `size` is the length of `x [n, length, ...]`."""
+        bounded = next(_BOUNDED.find(self, size, Match()), None)
+        if bounded is not None:
+            return self.is_length(bounded["length"], x)
+        fixed = number(self.view, size)
+        if fixed is not None:
+            size = fixed
         length = (self.view.shape(x) or (None, None))[1]
         node = self.view.node(size)
         if node is not None and node.op == "size":
@@ -79,8 +109,15 @@ class Loop:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
+    def read(self, item: Any) -> tuple[str, bool]:
+        """The tensor `[n, length, ...]` of which `item` is one step, and whether it is read from the end."""
+        node = self.node(item, "list_get")
+        if node is None:
+            raise Refusal("it does not read its sequence step by step")
+        return self.sequence(*node.inputs)
+
     def sequence(self, items: Any, counter: Any) -> tuple[str, bool]:
-        """The tensor `[n, length, ...]` whose steps the loop reads as `items[counter]`, and whether from its end."""
+        """The tensor `[n, length, ...]` that the loop reads as `items[counter]`, and whether it reads from the end."""
         rows = self.node(items, "list_from_tensor")
         if rows is None or counter not in self.counters:
             raise Refusal("it does not read its sequence step by step")
@@ -94,7 +131,8 @@ class Loop:
         return turned.inputs[0], flipped is not None
 
     def mask(self, condition: Any) -> tuple[str, bool]:
-        """The mask `[n, length]` of which `condition [n, 1]` or `[n, units]` is one step, and whether from its end."""
+        """The mask `[n, length]` of which `condition [n, 1]` or `[n, units]` is one step, and whether it is read from
+        the end."""
         tiled = self.node(condition, "tile")
         if tiled is not None:
             condition = tiled.inputs[0]
@@ -107,11 +145,19 @@ class Loop:
             raise Refusal("its mask is not one bool for each step")
         return added.inputs[0], backwards
 
+    def lengths(self, condition: Any) -> str | None:
+        """The lengths `[n]` of the rows, if `condition [n, 1]` is where a row has ended: `step >= length`."""
+        added = self.node(condition, "unsqueeze")
+        ended = None if added is None else self.node(added.inputs[0], "greater_equal")
+        if ended is None or ended.inputs[0] not in self.counters or self.view.rank(ended.inputs[1]) != 1:
+            return None
+        return str(ended.inputs[1])
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @property
     def list_of(self) -> str:
-        """The list that takes the outputs."""
+        """The list of outputs."""
         found = [name for name, ref in self.after.items() if self.node(ref, "list_set") is not None]
         if len(found) != 1 or self.written.inputs[0] != found[0]:
             raise Refusal("it does not write one output for each step")
@@ -130,7 +176,7 @@ class Loop:
         return [name for name in self.before if name not in self.counters and name != self.list_of]
 
     def keeps_all(self, x: str) -> bool:
-        """Whether the outputs of all steps are kept; False where each is written over the one before."""
+        """Whether the outputs of all steps are kept; False if each overwrites the previous one."""
         reserved, index = self.node(self.before[self.list_of], "list_reserve"), self.written.inputs[1]
         if reserved is not None and index in self.counters and self.is_length(reserved.inputs[0], x):
             return True
@@ -143,7 +189,7 @@ class Loop:
 
 
 def loop_of(view: View, root: Node) -> Loop:
-    """The `while_loop` `root`, read."""
+    """Reads the `while_loop` `root`."""
     body, cond, carried = root.attrs["body"], root.attrs["cond"], int(root.attrs["carried"])
     nodes = dict(view.nodes)
     results = {key: _beside(nodes, f"{root.name}/{key}/", graph, root, carried) for key, graph in
@@ -154,7 +200,7 @@ def loop_of(view: View, root: Node) -> Loop:
 
 
 def _beside(nodes: dict[str, Node], prefix: str, graph: Graph, root: Node, carried: int) -> list[Any]:
-    """Adds the nodes of a body to `nodes`; gives the references to its results."""
+    """Adds the nodes of a body to `nodes`; returns the references of its results."""
     new: dict[str, Any] = {node.name: prefix + node.name for node in graph.nodes}
     for i, (spec, operand) in enumerate(zip(graph.inputs, root.inputs, strict=True)):
         new[spec.name] = _carried(root, spec.name) if i < carried else operand

@@ -1,7 +1,7 @@
-"""The names of modules: a place in the tree of modules that nobody else's weight lies in.
+"""Names of modules: positions in the module tree without conflicts with weights of others.
 
-Weights and modules lie in one tree, as in any `nn.Module`: a module `dense` holds `dense.weight`, so that a module of another layer
-cannot be called `dense` while `dense.weight` is not its own.
+Weights and modules form one tree, as in any `nn.Module`: a module `dense` holds `dense.weight`, so another module
+cannot be called `dense` unless it owns `dense.weight`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from torch_towers.program.program import stored_names
 
 _INNER = re.compile(
     r"(None_Lookup|hash_table_Lookup|string_lookup|integer_lookup|RaggedToTensor|StringSplit|StringNGrams|bincount|l2_normalize"
-    r"|moments|batchnorm|clip_by_value|Gelu|LookupTableFindV2|SelectV2)(_\d+)*"
+    r"|moments|batchnorm|MaxPool1d|AvgPool1D|max_pool1d|avg_pool1d|Repeat|resize|clip_by_value|Gelu|LookupTableFindV2|SelectV2)(_\d+)*"
 )
-"""Scopes that TensorFlow's own functions open inside a layer."""
+"""Scopes that TensorFlow's own functions create inside a layer."""
 
 
 class ModuleNames:
-    """Gives free names to the modules of a graph that is being lifted."""
+    """Hands out unique module names in a graph that is being lifted."""
 
     def __init__(self, graph: EditableGraph, store: dict[str, Any]) -> None:
         self._graph = graph
         self._store = store
-        self.wanted: dict[str, str] = {}  # module -> the name that it should have had
+        self.wanted: dict[str, str] = {}  # module -> its preferred name
+        self._scopes = _scopes(graph)
 
     def free(self, wanted: str, own: Mapping[str, str]) -> str:
-        """`wanted`, or with a number: neither a module nor a weight has it, and its parts are nobody else's either.
+        """`wanted`, with a number if needed: no module or weight has this name, and no other owner has its parts.
 
-        `own`: the parts of the module -> the weights that they are now.
+        `own`: the parts of the module -> their current weights.
         """
         base = ".".join(identifier(part) for part in wanted.split("."))
         places = set(map(place, self._store))
@@ -55,7 +56,8 @@ class ModuleNames:
         return name
 
     def of_layer(self, kind: str, own: Mapping[str, str], owned: Iterable[str]) -> str:
-        """The name that a layer wants: its first weight's scope, or a place in that scope where others of `owned` live there too."""
+        """The preferred name of a layer: its first weight's scope, or a name inside that scope if it also has other
+        weights of `owned`."""
         scope, _, last = next(iter(own.values())).rpartition(".")
         word = _snake(kind) if last in ("weight", "bias", "w", "b") else last
         if not scope:
@@ -64,21 +66,35 @@ class ModuleNames:
         return f"{scope}.{word}" if layers or self._holds_others(scope, own) else scope
 
     def of_scope(self, root: Node, otherwise: str, parts: Iterable[str], suffix: str = "") -> str:
-        """A free name for a module without weights of its own: the layer whose scope `root` stands in, or `otherwise`.
+        """A free name for a module without weights: the layer scope of `root`, or `otherwise`.
 
-        Scopes inside a layer are left out, and so is the number of the call: `norm_1.truediv` is `norm`.
+        Scopes inside a layer are dropped, and so is the number of the call. A scope that holds weights is more than
+        this layer, which gets the name `otherwise` in it.
         """
         scopes = str(root.attrs["module"]).split(".") if root.op == "module" else root.name.split(".")[:-1]
         scopes = layer_scope(scopes)
         if not scopes:
             return self.free(otherwise, dict.fromkeys(parts, ""))
-        wanted = ".".join([*scopes[:-1], re.sub(r"(?<=\w)_1$", "", scopes[-1])])
+        wanted = self._without_call(".".join(scopes))
+        if not tuple(parts) and (self._holds_others(wanted, {}) or self._holds_layers(wanted)):
+            wanted = f"{wanted}.{otherwise}"
         if wanted in self._graph.modules:
             wanted += suffix
         return self.free(wanted, dict.fromkeys(parts, ""))
 
+    def _without_call(self, scope: str) -> str:
+        """The layer whose call a scope is.
+
+        Keras 3 traces each layer twice, and its graph has the second calls: `norm_1` of the layer `norm`, and
+        `norm_1_2` of the layer `norm_1`. In a graph that has a scope `norm` too, as tf_keras writes it, `norm_1` is a
+        layer.
+        """
+        if scope.endswith("_1_2") and scope[:-2] in self._scopes:
+            return scope[:-2]
+        return scope[:-2] if re.search(r"\w_1$", scope) and scope[:-2] not in self._scopes else scope
+
     def give_back(self) -> None:
-        """Modules without weights get the names that they wanted, where those have become free since."""
+        """Renames modules without weights to their preferred names, if those have become free."""
         called = self._graph.called_modules()
         taken = called | set(self._store)
         for name in sorted(called):
@@ -95,7 +111,7 @@ class ModuleNames:
                     self._rename_argument(tensor, base + tensor[len(name) :])
 
     def _rename_argument(self, old: str, new: str) -> None:
-        """A vocabulary under another name, for all modules that have it."""
+        """Renames a vocabulary in all modules that use it."""
         self._store[new] = self._store[old]
         for name, spec in self._graph.modules.items():
             if old in stored_names(name, spec):
@@ -103,13 +119,29 @@ class ModuleNames:
                 self._graph.modules[name] = ModuleSpec(spec.type, args)
 
     def _holds_others(self, name: str, own: Mapping[str, str]) -> bool:
-        """Whether a weight that is not the layer's own would lie inside of it: a layer holds its own weights only."""
+        """Whether a weight that is not the layer's own would be inside of it."""
         weights = {str(node.attrs["tensor"]) for node in self._graph.nodes.values() if node.op == "parameter"}
         return any(place(weight).startswith(f"{place(name)}.") for weight in weights - set(own.values()))
 
+    def _holds_layers(self, name: str) -> bool:
+        """Whether a layer with weights would be inside of it."""
+        inside = [spec for other, spec in self._graph.modules.items() if other.startswith(f"{name}.")]
+        return any(is_layer(MODULES[spec.type]) for spec in inside)
+
+
+def _scopes(graph: EditableGraph) -> set[str]:
+    """All scopes of nodes that compute; weights have the names of layers, not of their calls."""
+    found: set[str] = set()
+    for node in graph.nodes.values():
+        scope = node.name.rpartition(".")[0]
+        while scope and scope not in found and node.op not in ("parameter", "constant"):
+            found.add(scope)
+            scope = scope.rpartition(".")[0]
+    return found
+
 
 def layer_scope(scopes: list[str]) -> list[str]:
-    """Scopes without those that TensorFlow's own functions open inside a layer."""
+    """Scopes without those that TensorFlow's own functions create inside a layer."""
     while scopes and _INNER.fullmatch(scopes[-1]):
         scopes = scopes[:-1]
     return scopes

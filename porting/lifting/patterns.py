@@ -1,7 +1,7 @@
-"""Patterns: formulas that find a layer among the ops of a graph. `x * rsqrt(var + eps)` is written as just that.
+"""Patterns: formulas that match a layer among the ops of a graph. `x * rsqrt(var + eps)` is written just like that.
 
-A pattern is matched on a normal form: operands of `add`, `mul`, `maximum`, ... in either order, `x - y` as `x + (-y)`, and a
-literal, a constant of rank 0 and a constant that is one number everywhere alike.
+Patterns match a normal form: operands of `add`, `mul`, `maximum`, ... in any order, `x - y` as `x + (-y)`, and
+literals, scalar constants and splats as the same number.
 """
 
 from __future__ import annotations
@@ -19,25 +19,29 @@ from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph.graph import Node, node_of
 
 COMMUTATIVE = frozenset(
-    {"add", "mul", "maximum", "minimum", "equal", "logical_and", "logical_or", "squared_difference"}
+    """add mul maximum minimum equal logical_and logical_or squared_difference size_add size_mul size_min
+    size_max""".split()  # noqa: SIM905
 )
 SOURCES = frozenset({"parameter", "constant"})
 
 
 class Nodes(Protocol):
-    """What a pattern looks at: the nodes by their names, and the constants' values."""
+    """What a pattern needs: nodes by name, and constants' values."""
 
-    nodes: dict[str, Node]
-    store: dict[str, Any]
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
+
+    @property
+    def store(self) -> Mapping[str, Any]: ...
 
     def dtype(self, ref: Any) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a pattern found: operands and numbers by the names in the pattern, and the nodes that it covers.
+    """The result of a match: operands and numbers by pattern name, and the covered nodes.
 
-    `dtype` is the precision of the node whose operands are being looked at: that of a literal among them.
+    `dtype` is the precision of the node whose operands are being matched: that of its literals.
     """
 
     found: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -48,11 +52,11 @@ class Match:
         return self.found[name]
 
     def get(self, name: str) -> Any:
-        """What the pattern calls `name`, None where the alternative that matched has no such part."""
+        """The binding of `name`, None if the matched alternative has no such part."""
         return self.found.get(name)
 
     def bind(self, name: str, value: Any) -> Match | None:
-        """With `name` bound to `value`; None where it is already bound to something else."""
+        """With `name` bound to `value`; None if it is already bound to something else."""
         if not name:
             return self
         if name in self.found:
@@ -64,21 +68,22 @@ class Match:
 
 
 class Refusal(Exception):  # noqa: N818  (no error: what it says is part of the report)
-    """A pattern matched, but lifting it could change a number or a name: the sentence says why. Raised before anything is written."""
+    """A pattern matched, but lifting it could change a number or a name, for the given reason. Raised before anything
+    is written."""
 
 
 class Pattern:
-    """A formula. `p.find(nodes, operand, match)` yields every way in which `operand` is that formula."""
+    """A formula. `p.find(nodes, operand, match)` yields every match of `operand`."""
 
     def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
         raise NotImplementedError
 
     def negated(self) -> Pattern | None:
-        """The pattern of `-p`'s inside: what matches exactly where `p` matches the negative. None where nothing does."""
+        """A pattern `q` such that `p` matches `-x` iff `q` matches `x`. None if there is none."""
         return None
 
     def roots(self) -> frozenset[str]:
-        """The ops whose results the pattern can match; empty where it can be any."""
+        """The ops whose results the pattern can match; empty for any op."""
         return frozenset()
 
     def __add__(self, other: Pattern | float) -> Pattern:
@@ -112,12 +117,23 @@ def _pattern(value: Pattern | float) -> Pattern:
 
 @dataclass(frozen=True)
 class Any_(Pattern):  # noqa: N801
-    """Any value. The same name twice is the same value."""
+    """Any value. Equal names match the same value."""
 
     name: str
 
     def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
         if isinstance(operand, str) and (bound := match.bind(self.name, operand)):
+            yield bound
+
+
+@dataclass(frozen=True)
+class Size(Pattern):
+    """Any operand: a value, or a literal. Equal names match the same operand."""
+
+    name: str
+
+    def find(self, nodes: Nodes, operand: Any, match: Match) -> Iterator[Match]:
+        if (bound := match.bind(self.name, operand)) is not None:
             yield bound
 
 
@@ -141,7 +157,7 @@ def Weight(name: str) -> Pattern:  # noqa: N802
 
 @dataclass(frozen=True)
 class Number(Pattern):
-    """A number: `value` where it is given (equal at the graph's precision), else any, bound to `name`."""
+    """A number: equal to `value` (at the graph's precision) if given, else any, bound to `name`."""
 
     value: float | None = None
     name: str = ""
@@ -162,7 +178,7 @@ class Number(Pattern):
 
 @dataclass(frozen=True)
 class Apply(Pattern):
-    """One op on operands that match. `attrs` must be equal, or be accepted by the function given; `bind` names the node."""
+    """One op with matching operands. `attrs` must be equal, or satisfy the given function; `bind` names the node."""
 
     op: str
     operands: tuple[Pattern, ...]
@@ -197,7 +213,7 @@ class Apply(Pattern):
 
 
 def find_all(nodes: Nodes, patterns: tuple[Pattern, ...], operands: tuple[Any, ...], match: Match) -> Iterator[Match]:
-    """Every way in which all patterns match their operands; further operands are let be."""
+    """Every match of all patterns with their operands; surplus operands are ignored."""
     if len(operands) < len(patterns):
         return
     if not patterns:
@@ -208,7 +224,7 @@ def find_all(nodes: Nodes, patterns: tuple[Pattern, ...], operands: tuple[Any, .
 
 
 def orders(node: Node) -> list[tuple[Any, ...]]:
-    """The operands of `node`, in both orders where the order does not matter."""
+    """The operands of `node`, in both orders if it is commutative."""
     if node.op in COMMUTATIVE and len(node.inputs) == 2 and node.inputs[0] != node.inputs[1]:
         return [node.inputs, (node.inputs[1], node.inputs[0])]
     return [node.inputs]
@@ -216,7 +232,7 @@ def orders(node: Node) -> list[tuple[Any, ...]]:
 
 @dataclass(frozen=True)
 class Sum(Pattern):
-    """`a + b`, however it is written: `a - (-b)`, `b - (-a)`."""
+    """`a + b` in all forms: `a - (-b)`, `b - (-a)`."""
 
     a: Pattern
     b: Pattern
@@ -239,7 +255,7 @@ class Sum(Pattern):
 
 @dataclass(frozen=True)
 class Negative(Pattern):
-    """`-p`, however it is written: `neg(p)`, a negative number, or a product with one negative factor."""
+    """`-p` in all forms: `neg(p)`, a negative number, or a product with one negative factor."""
 
     inner: Pattern
 
@@ -308,7 +324,7 @@ class Either(Pattern):
 
 @dataclass(frozen=True)
 class Where(Pattern):
-    """A pattern, and a condition on what it matched."""
+    """A pattern with a condition on the match."""
 
     inner: Pattern
     condition: Callable[[Any, Any], bool]
@@ -322,18 +338,18 @@ class Where(Pattern):
 
 
 def square(p: Pattern) -> Pattern:
-    """`p²`, however it is written."""
+    """`p²` in all forms."""
     return Apply("square", p) | Apply("mul", p, p) | Apply("pow", p, 2)
 
 
 def number(nodes: Nodes, operand: Any) -> float | None:
-    """The number that `operand` is: a literal, or a constant that is the same number everywhere. None for all else."""
+    """The number if `operand` is a literal or a splat constant, else None."""
     if isinstance(operand, (bool, int, float)):
         return operand
     node = nodes.nodes.get(node_of(operand)) if isinstance(operand, str) else None
     if node is not None and node.op in ("zeros_like", "ones_like"):
         return int(node.op == "ones_like")
-    if node is not None and node.op == "broadcast_to":
+    if node is not None and node.op in ("broadcast_to", "reshape"):
         return number(nodes, node.inputs[0])
     value = constant(nodes, operand)
     if not isinstance(value, Tensor) or not value.numel() or value.is_complex():
@@ -345,13 +361,13 @@ def number(nodes: Nodes, operand: Any) -> float | None:
 
 
 def constant(nodes: Nodes, operand: Any) -> Any:
-    """The value of a constant: a tensor or an array of bytes; None where `operand` is computed or a weight."""
+    """The value of a constant: a tensor or an array of bytes; None for computed values and weights."""
     node = nodes.nodes.get(node_of(operand)) if isinstance(operand, str) else None
     return nodes.store[str(node.attrs["tensor"])] if node is not None and node.op == "constant" else None
 
 
 def same(a: float, b: float, dtype: str) -> bool:
-    """Equal, or equal once both are rounded to `dtype`, as the graph holds them. In float64 the last bits may be another libm's."""
+    """Equal, or equal after rounding to `dtype`. In float64 the last bits may come from another libm."""
     if a == b:
         return True
     if dtype == "float64":
@@ -360,5 +376,5 @@ def same(a: float, b: float, dtype: str) -> bool:
 
 
 def zero(value: Any) -> bool:
-    """An attribute that is 0, False, or left out."""
+    """Accepts an attribute that is 0, False, or absent."""
     return not value

@@ -1,4 +1,4 @@
-"""The registry of rewrites: importing `porting.rewrites` fills `REWRITES`."""
+"""The registry of rewrites; importing `porting.rewrites` fills `REWRITES`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Apply = Callable[[View, Node, Match], str | None]
 class Rewrite:
     """`pattern` finds candidates, `apply(view, root, match)` writes the layer or raises `Refusal`.
 
-    `layer` is the name under which it is counted, unless `apply` returns another; empty for identities, which only bring the
-    graph nearer to normal form.
+    `layer` is the name in statistics, unless `apply` returns another; empty for identities, which only normalize
+    the graph.
     """
 
     layer: str
@@ -28,16 +28,16 @@ class Rewrite:
 
 
 REWRITES: dict[str, list[Rewrite]] = {}
-"""The rewrites of each file of `porting/rewrites/`, in the order in which they run."""
+"""The rewrites of each file of `porting/rewrites/`, in execution order."""
 
 
 def rewrite(
     layer: str, pattern: Pattern, *, keeps: Iterable[str] = (), forward: bool = False
 ) -> Callable[[Apply], Apply]:
-    """Registers `apply(view, root, match)` for what `pattern` finds.
+    """Registers `apply(view, root, match)` for matches of `pattern`.
 
-    Nothing else may use the nodes that a match covers, except those that the pattern binds under a name in `keeps`.
-    `forward`: nodes are visited from the first to the last, where a layer needs the sizes that the one before it gives.
+    Covered nodes must have no other readers, except those that the pattern binds under a name in `keeps`.
+    `forward`: nodes are visited first to last, for layers that need the sizes of the previous one.
     """
 
     def add(apply: Apply) -> Apply:

@@ -1,12 +1,12 @@
-"""View: what a rewrite sees of the graph, and writes to it: nodes (`EditableGraph`), modules, and the store of weights and constants.
+"""What a rewrite reads and edits: nodes (`EditableGraph`), modules, and the store of weights and constants.
 
-A rewrite checks what its pattern found, and then makes the root of the match a call of the layer. For `x @ w + b`:
+A rewrite checks the match of its pattern, and then makes its root a call of the layer. For `x @ w + b`:
 
     view.layer(root, "Linear", {"in_features": 4, "out_features": 2}, x, weights={"weight": w, "bias": b})
 
-The layer is called after its first weight: `dense.weight` and `dense.bias` make `dense`, which owns both from then on
-(`porting/lifting/weights.py`); a name that is taken gets a number (`porting/lifting/naming.py`). `root` stays where it is, so that what
-used it uses the layer, and the matrix product that nothing uses any more goes with the next `sweep`.
+The layer is named after its first weight: `dense.weight` and `dense.bias` make `dense`, which then owns both
+(`porting/lifting/weights.py`); a name that is taken gets a number (`porting/lifting/naming.py`). `root` keeps its
+position, so its users now use the layer, and the next `sweep` removes the dead matmul.
 """
 
 from __future__ import annotations
@@ -23,23 +23,33 @@ from porting.lifting.weights import Weights
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, node_of
 
 FREE = frozenset(
-    """add sub mul neg div square sqrt rsqrt maximum minimum tanh sigmoid relu relu6 elu softplus erf erfc exp pow equal less greater
+    """add sub mul neg div div_no_nan square sqrt rsqrt maximum minimum tanh sigmoid relu relu6 elu softplus erf erfc exp pow equal less greater
     where cast reshape transpose unsqueeze squeeze broadcast_to zeros_like ones_like size size_add size_sub size_mul sizes_tensor
     select slice as_string squared_difference reduce_sum reduce_mean batch_statistics batch_norm
     space_to_batch reciprocal""".split()  # noqa: SIM905
 )
-"""Ops that a layer may compute again although something else uses their results too: equal nodes are written once, so that
-layers which have nothing to do with each other share such nodes."""
+"""Ops that a layer may recompute although their results have other users: equal nodes are deduplicated, so
+unrelated layers share them."""
+
+ELEMENTWISE = frozenset(
+    """abs add cast ceil clipped_line div div_no_nan elu equal erf erfc exp expm1 floor floor_div floor_mod gelu greater
+    greater_equal hard_sigmoid hard_silu identity isfinite isinf isnan leaky_relu less less_equal log log1p log_sigmoid logical_and
+    logical_not logical_or maximum minimum mish mul mul_no_nan neg not_equal ones_like pow reciprocal relu relu6 round rsqrt
+    scaled_elu selu sigmoid sign silu softplus softsign sqrt square squared_difference sub tanh where wrap_negative xdivy xlogy
+    zeros_like""".split()  # noqa: SIM905
+)
+"""Ops of each number by itself, with broadcasting."""
 
 
 class View(EditableGraph):
-    """A graph while it is lifted, with its modules, and its weights and constants in `store`."""
+    """A graph under lifting, with its modules, and its weights and constants in `store`."""
 
     def __init__(self, graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> None:
         super().__init__(graph, known)
         self.store: dict[str, Any] = dict(store)
-        self.lifted: dict[str, str] = {}  # node -> the layer that it was lifted to
-        self.layers: dict[Any, str] = {}  # what a rewrite remembers of the modules it made, to share them
+        self.lifted: dict[str, str] = {}  # node -> its layer type
+        self.layers: dict[Any, str] = {}  # keys of modules that rewrites created, to share them
+        self.inside: set[str] = set()  # nodes inside of what a rewrite decides as a whole, not to be tried alone
         self.names = ModuleNames(self, self.store)
         self.weights = Weights(self, self.store)
 
@@ -54,22 +64,22 @@ class View(EditableGraph):
         return self.store[self.tensor_name(ref)]
 
     def constant(self, ref: Any) -> Any:
-        """The value of a constant; None for all else."""
+        """The value of a constant, else None."""
         return constant_of(self, ref)
 
     def is_layer(self, name: str) -> bool:
-        """Whether the node calls a module that a rewrite wrote, rather than a table as it was."""
+        """Whether the node calls a module written by a rewrite, not an original table."""
         return self.nodes[name].op == "module" and self.module_of(self.nodes[name], "LookupTable") is None
 
     def module_of(self, node: Node | None, kind: str) -> ModuleSpec | None:
-        """The module that `node` calls, where it is one of type `kind`."""
+        """The module that `node` calls, if its type is `kind`."""
         if node is None or node.op != "module":
             return None
         spec = self.modules[str(node.attrs["module"])]
         return spec if spec.type == kind else None
 
     def used_elsewhere(self, root: Node, match: Match, kept: set[str]) -> str:
-        """A sentence where a node inside the match is used outside of it too, and computing it twice is not free."""
+        """The reason if a node inside the match also has outer users, and recomputing it is not free."""
         covered = {*match.nodes}
         for name in match.nodes:
             if name == root.name or name in kept or self.nodes[name].op in FREE:
@@ -82,7 +92,7 @@ class View(EditableGraph):
         return ""
 
     def _is_inside(self, name: str, covered: set[str]) -> bool:
-        """Whether the node is covered, or asks for the size of what is, on behalf of nodes that are."""
+        """Whether the node is covered, or computes a size of covered nodes for covered nodes."""
         if name in covered:
             return True
         only = self.nodes[name].op == "size" and not self.is_output(name)
@@ -91,7 +101,7 @@ class View(EditableGraph):
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def module(self, root: Node, kind: str, name: str, args: Mapping[str, Any], *inputs: Any) -> None:
-        """The node `root` calls the module `name` from now on."""
+        """Makes the node `root` a call of the module `name`."""
         spec = ModuleSpec(kind, dict(args))
         if self.modules.setdefault(name, spec) != spec:
             raise Refusal(f"the name {name!r} is taken by another module")
@@ -107,10 +117,11 @@ class View(EditableGraph):
         values: Mapping[str, Any] | None = None,
         called: str = "",
     ) -> None:
-        """The node `root` calls a layer of type `kind`, which takes over `weights`: its own names -> weights or constants.
+        """Makes the node `root` a call of a layer of type `kind`, which takes over `weights`: its own names -> weights
+        or constants.
 
-        The layer is called after its first weight, or `called`. Where a weight changes its layout its new value is in `values`; who else
-        uses such a weight has to be looked at by the rewrite. Layers of equal weights and arguments are one module.
+        The layer is named after its first weight, or `called`. If a weight changes its layout, `values` has its new
+        value; the rewrite must check the weight's other users. Layers with equal weights and arguments are one module.
         """
         key = (kind, tuple(sorted(weights.items())), repr(sorted(args.items())))
         name = self.layers.get(key)
@@ -122,18 +133,18 @@ class View(EditableGraph):
         self.module(root, kind, name, args, *inputs)
 
     def name(self, wanted: str, own: Mapping[str, str]) -> str:
-        """`wanted`, or with a number, as the name of a module; `own`: its parts -> the weights that they are now."""
+        """`wanted`, with a number if needed, as a module name; `own`: its parts -> their current weights."""
         return self.names.free(wanted, own)
 
     def scope(self, root: Node, otherwise: str, *parts: str, suffix: str = "") -> str:
-        """A free name for a module without weights of its own: the layer whose scope `root` stands in, or `otherwise`.
+        """A free name for a module without weights: the layer scope of `root`, or `otherwise`.
 
-        `parts` are what it will name of the store; `suffix` is for a second module of one layer.
+        `parts` are the names it will use in the store; `suffix` is for a second module of one layer.
         """
         return self.names.of_scope(root, otherwise, parts, suffix)
 
     def name_in_place_of(self, module: str) -> str:
-        """A name for the module that takes the place of another: that one's, where nothing calls it any more."""
+        """A name for the module that replaces another: that one's name, if nothing calls it any more."""
         if module not in self.called_modules():
             del self.modules[module]
         return self.name(self.names.wanted.get(module, module), {})

@@ -1,1 +1,1 @@
-"""Padding: whether what stands behind the end of a row changes an output, and an encoder that takes rows cut at their ends."""
+"""Proves that padding changes no output, and builds an encoder that takes truncated rows."""

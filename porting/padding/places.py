@@ -1,4 +1,4 @@
-"""What is known of a value of a graph when rows are cut at their ends."""
+"""The known facts of a value when rows are truncated."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch_towers.graph.graph import Node
 from torch_towers.graph.registry import OPS
 
 LOW = -1e4
-"""A score from which `exp` gives 0 beside any that counts: BERT adds -10000, Keras -1e9."""
+"""A score low enough that `exp` gives 0 next to any unmasked score: BERT adds -10000, Keras -1e9."""
 
 
 class DependsError(Exception):
-    """An output may depend on what stands behind the end of a row: the sentence says where."""
+    """An output may depend on padding, at the given place."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """A value in a run whose rows are cut, beside the same in a run of whole rows.
+    """A value in a run of truncated rows, compared with the same value in a run of whole rows.
 
-    `axes` are those whose places are the row's, each with the number that is at all places behind the end (None: any). At the
-    other places both runs have the same numbers; without `axes` both have the same value whole. `on` is the number at all
-    places before the end, where it is known. `low`: numbers there may be so low that a softmax takes nothing from them.
-    `backwards`: the places come from the last to the first. `is_length`: the value is the number of places itself.
+    `axes` are the axes over the row's positions, each with the number at all positions after the end (None: unknown).
+    Before the end both runs have the same numbers; without `axes` the whole value is the same. `on` is the number at
+    all positions before the end, if known. `low`: numbers there may be so low that a softmax ignores them. `backwards`:
+    positions are reversed. `is_length`: the value is the number of positions itself.
     """
 
     axes: Mapping[int, Any] = field(default_factory=dict[int, Any])
@@ -37,7 +37,7 @@ class Places:
     is_length: bool = False
 
     def off(self, axis: int) -> Any:
-        """The number behind the end along an axis of the row's places."""
+        """The number after the end along an axis of positions."""
         return self.axes.get(axis)
 
 
@@ -45,13 +45,13 @@ WHOLE = Places()
 
 
 class Marked:
-    """A number before the end of a row, of which no more is known than that it is not `value`, which is behind the end."""
+    """A number before the end of a row, known only to differ from `value`, the number after the end."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def through(self, node: Node) -> Any:
-        """The result of an op, where it is one number whatever the place holds."""
+        """The result of an op if it is the same for all such numbers."""
         others = [operand for operand in node.inputs if not isinstance(operand, str)]
         if node.op in ("not_equal", "equal") and others == [self.value]:
             return node.op == "not_equal"
@@ -59,7 +59,7 @@ class Marked:
 
 
 def elementwise(node: Node, parts: Sequence[Places], ranks: Sequence[int], numbers: Sequence[Any]) -> Places:
-    """What an op gives whose operands are broadcast to one shape. `numbers`: what an operand is everywhere, where it is one number."""
+    """The facts of an elementwise result with broadcasting. `numbers`: the operands that are splats."""
     rank = max(ranks, default=0)
     moved = [
         {axis + rank - own: off for axis, off in part.axes.items()} for part, own in zip(parts, ranks, strict=True)
@@ -73,7 +73,7 @@ def elementwise(node: Node, parts: Sequence[Places], ranks: Sequence[int], numbe
 
 
 def _at(node: Node, numbers: Sequence[Any]) -> Any:
-    """The result where the operands are `numbers`; None where it is not one number."""
+    """The result for operands `numbers`; None if it is not one number."""
     if node.op in ("zeros_like", "ones_like"):
         return int(node.op == "ones_like")
     marked = next((number for number in numbers if isinstance(number, Marked)), None)
@@ -98,13 +98,13 @@ def _at(node: Node, numbers: Sequence[Any]) -> Any:
 def _computed(node: Node, numbers: Sequence[Any]) -> Any:
     try:
         found = OPS[node.op].function(*[torch.as_tensor(number) for number in numbers], **node.attrs)
-    except Exception:  # it wants more than numbers
+    except Exception:  # it needs more than numbers
         return None
     return found.item() if isinstance(found, Tensor) and found.numel() == 1 else None
 
 
 def _lowers(node: Node, parts: Sequence[Places], numbers: Sequence[Any]) -> bool:
-    """Whether a number before the end may become low: one that a condition chooses which is not known there."""
+    """Whether a number before the end may become low: one selected by an unknown condition."""
     if node.op != "where" or parts[0].on is not None:
         return False
     return any(isinstance(number, (int, float)) and number <= LOW for number in numbers[1:])

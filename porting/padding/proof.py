@@ -1,14 +1,15 @@
-"""An encoder run both ways, on whole rows and on rows cut at their ends: in float64, where only rounding of float64 may differ."""
+"""Runs an encoder on whole and on truncated rows in float64, where the results may differ only by float64 rounding."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from porting.conversion.values import Value
 from porting.padding.analysis import find
 from torch_towers.errors import TorchTowersError
 from torch_towers.graph.spec import TowerSpec
@@ -18,39 +19,42 @@ from torch_towers.tower import Tower
 
 _ROWS = 8
 _APART = 1e-9
-"""Of the largest number: sums of some thousand float64 in another order, through some dozens of layers."""
+"""Relative to the largest number: sums of a few thousand float64 in another order, through dozens of layers."""
 
 
 def without_padding(
-    spec: TowerSpec, store: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+    spec: TowerSpec,
+    store: Mapping[str, Any],
+    known: Mapping[str, Value],
+    samples: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> tuple[TowerSpec, list[str], tuple[str, ...]]:
-    """`spec` with an encoder that takes rows cut at their ends, where the outputs allow it; what is said of it; and why not.
+    """`spec` with an encoder for truncated rows if the outputs allow it, a description, and the refusals.
 
-    Dataflow decides, and both ways are run on `samples`, their rows ending at places of every kind.
+    `known` are the values inferred so far, by name. Dataflow decides; then both ways run on the `samples`, made only then, with rows of many lengths as a check.
     """
-    found = find(spec.encoder, store)
+    found = find(spec.encoder, store, known)
     if not found.padding:
         return spec, [], found.refused
     cut = replace(spec, encoder=found.encoder, padding=found.padding)
-    rows, apart = _both_ways(cut, store, samples)
+    rows, apart = _both_ways(cut, store, samples())
     if not rows:
         return spec, [], (*found.refused, "padding: it is computed, since no sample could be run both ways")
     if not apart <= _APART:
         return (
             spec,
             [],
-            (*found.refused, f"padding: it is computed, since the two ways are {apart:.1e} apart in float64"),
+            (*found.refused, f"padding: it is computed, since the two ways differ by {apart:.1e} in float64"),
         )
     names = " and ".join(repr(each.input) for each in found.padding)
     said = (
-        f"padding is not computed: what stands behind the end of {names} changes no output, by dataflow and by running both ways "
-        f"on {rows} rows (at most {apart:.0e} apart in float64); `load(..., skip_padding=False)` computes it"
+        f"padding is skipped: positions after the end of {names} change no output, by dataflow analysis and by running "
+        f"both ways on {rows} rows (difference at most {apart:.0e} in float64); `load(..., skip_padding=False)` computes it"
     )
     return cut, [said], found.refused
 
 
 def _both_ways(spec: TowerSpec, store: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-    """How many rows were run, and how far the two ways are apart, of the largest number."""
+    """The number of rows run, and the maximum difference relative to the largest number."""
     tower = Tower(spec, {name: _wide(value) for name, value in store.items()}, skip_padding=False).to(torch.float64)
     draw = torch.Generator().manual_seed(0)
     outputs = sorted(set.intersection(*(set(each.outputs) for each in spec.padding)))
@@ -67,7 +71,7 @@ def _both_ways(spec: TowerSpec, store: Mapping[str, Any], samples: Sequence[Mapp
 
                 cut = run_cut(run, given, spec.padding, budget=1.0, splittable=True)
         except (*KERNEL_ERRORS, TorchTowersError):
-            continue  # the tower takes no such rows
+            continue  # the tower refuses such rows
         rows += len(given[spec.padding[0].input])
         for name in outputs:
             apart = max(apart, _apart(whole[name], cut[name]))
@@ -83,7 +87,7 @@ def _few(value: Any) -> Any:
 
 
 def _ending(spec: TowerSpec, given: dict[str, Any], draw: torch.Generator) -> dict[str, Any]:
-    """The inputs, their rows ending anywhere; a row of nothing and a whole one stay as they are."""
+    """The inputs with rows of random lengths; the first empty and the first whole row stay unchanged."""
     for each in spec.padding:
         x = given[each.input]
         ends = torch.randint(1, x.shape[1] + 1, (len(x), 1), generator=draw)
@@ -92,7 +96,7 @@ def _ending(spec: TowerSpec, given: dict[str, Any], draw: torch.Generator) -> di
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    """How far two outputs are apart, of their largest number; infinite where they differ in what is no number."""
+    """The difference of two outputs relative to the largest number; infinite if NaN or infinities differ."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return float("inf")
     if not a.is_floating_point():

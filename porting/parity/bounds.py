@@ -1,8 +1,8 @@
-"""Bounds: whether port and TensorFlow are as near each other as rounding leaves two right ways to compute one graph.
+"""Decides whether port and TensorFlow are as close as rounding leaves two correct computations of one graph.
 
-Value by value, small ones too: what rounding can do is measured (`porting/parity/rounding.py`) by running the float64 graph again
-and again, each time with other roundings. A large tower takes minutes for that; there it is asked only where the rule of the
-report (ratio of RMS errors) finds the port less exact than TensorFlow.
+Every value counts, small ones too: the effect of rounding is measured (`porting/parity/rounding.py`) by running the
+float64 graph repeatedly with random roundings. That takes minutes for a large tower, so there it runs only if the
+report's rule (ratio of RMS errors) finds the port less exact than TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from torch_towers.parity.answers import answer
 from torch_towers.parity.recorded import Recorded
 
 RUNS = 8
-"""Disturbed runs. That 8 movements are all below a fifth of their standard deviation has a probability of 4e-7."""
+"""Perturbed runs. The probability that 8 deviations are all below a fifth of their standard deviation is 4e-7."""
 FACTOR = 4.0
-"""How many times the largest of the movements an error may be: right towers measure up to 2.6, wrong ones from 20."""
+"""How many times the largest deviation an error may be: correct towers measure up to 2.6, wrong ones 20 or more."""
 FUSED = 8.0
-"""Roundings, at the scale of an output, that TensorFlow's value may be away from float64 whatever its own size."""
+"""Roundings at the scale of an output by which TensorFlow's value may differ from float64, whatever its own size."""
 CHEAP = 1 << 20
-"""Nodes times elements of the largest value of a row, up to which every float output is judged so: half a second at most."""
-_ROWS = 8  # of a batch, and two batches
+"""Nodes times elements per row of the largest value, up to which every float output is judged this way: at most half a
+second."""
+_ROWS = 8  # per batch, for two batches
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 def judge(report: ParityReport, ported: PortedTower, batches: Sequence[Recorded]) -> None:
-    """Decides the float outputs of `report` by what rounding can do: all of a cheap tower, else those less exact than TensorFlow's.
+    """Judges the float outputs of `report` by the effect of rounding: all of a cheap tower, else those less exact than
+    TensorFlow's.
 
-    `batches` are those in the domain that TensorFlow answered. A formula that a layer stands for rounds less often than the graph as
-    it is written: what is too far apart for the layers is looked at without them.
+    `batches` are in-domain ones that TensorFlow answered. A layer may round less often than the formula that it
+    replaces, so outputs that are too far apart are judged again without layers.
     """
     cheap = ported.inside * len(ported.spec.encoder.nodes) <= CHEAP
     asked = [o for o in report.outputs.values() if o.less_exact or (cheap and o.passed and o.dtype.startswith("float"))]
@@ -62,14 +64,14 @@ def _decide(output: OutputParity, used: float) -> None:
 
 
 def _chosen(batches: Sequence[Recorded]) -> list[Recorded]:
-    """Two batches of few rows; where all have many, the first rows of the last."""
+    """Two batches of few rows, or the first rows of the last batch."""
     full = [b for b in batches if not isinstance(b.outputs, str) and all(array.size for array in b.outputs.values())]
     small = [batch for batch in full if rows(batch.inputs) <= _ROWS][-2:]
     return small or [_few(batch) for batch in full[-1:]]
 
 
 def _few(batch: Recorded) -> Recorded:
-    """The first rows of a batch whose inputs and outputs have as many rows each; else the whole batch."""
+    """The first rows of a batch whose inputs and outputs all have that many rows; else the whole batch."""
     assert not isinstance(batch.outputs, str)
     arrays = [*batch.inputs.values(), *batch.outputs.values()]
     if len({array.shape[0] if array.ndim else -1 for array in arrays} | {rows(batch.inputs)}) != 1:
@@ -81,7 +83,7 @@ def _few(batch: Recorded) -> Recorded:
 def _used(
     ported: PortedTower, plain: PortedTower, batches: Sequence[Recorded], outputs: Sequence[OutputParity]
 ) -> dict[str, float]:
-    """How much of what rounding can do the values of each output take, at most; outputs that cannot be told are left out."""
+    """The maximum share of the rounding bound that each output uses; outputs that cannot be judged are omitted."""
     tower, exact = ported.tower(), reference(plain)
     disturbed = Disturbances(plain.tower(), exact)
     used: dict[str, float] = {}
@@ -100,11 +102,11 @@ def _used(
 
 
 def _part(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], true: np.ndarray[Any, Any], allowed: Any) -> float:
-    """The largest share of what is allowed that a value takes: its distance from TensorFlow's, or that of the two from float64.
+    """The maximum share of the bound that a value uses: its distance from TensorFlow's, or that of both from float64.
 
-    Where a step (a floor, the larger of two) falls to one side for both and to the other in float64, they are near each other alone.
-    Kernels that TensorFlow fuses (oneDNN's gelu and mish) are exact for values of the output's scale, and not for those near zero;
-    there the port, which is, is right.
+    At a step (a floor, a maximum), both may fall on one side and float64 on the other; then they are close only to each
+    other. TensorFlow's fused kernels (oneDNN's gelu and mish) are accurate relative to the output's scale, but not for
+    values near zero; there the port is the accurate one.
     """
     finite = np.isfinite(theirs) & np.isfinite(true)
     o, t, e = (array[finite].astype(np.float64) for array in (ours, theirs, true))

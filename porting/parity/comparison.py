@@ -1,4 +1,4 @@
-"""Comparison: runs a ported tower beside TensorFlow, on inputs made from its own graph, and reports how far apart they are."""
+"""Runs a ported tower and TensorFlow on the same inputs, and reports the differences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequence[Arrays] = ()) -> ParityReport:
-    """The port against TensorFlow on `batches`, or on inputs made from the graph itself where none are given."""
+    """Compares the port with TensorFlow on `batches`, by default on inputs generated from the graph."""
     where = (ported.model.path, ported.model.tags, ported.entry)
     index = _answering(ported)
     part = replace(ported.cut, fetches={}) if index else ported.cut
@@ -65,11 +65,12 @@ def verify_with_tensorflow(ported: PortedTower, oracle: Oracle, batches: Sequenc
 def _without_onednn(
     oracle: Oracle, ours: Sequence[Any], theirs: list[Any], ask: Callable[[int, Oracle], Any]
 ) -> tuple[int, str]:
-    """Puts TensorFlow's answers without oneDNN into `theirs`, where with it TensorFlow refuses or gives other shapes than all else does.
+    """Puts TensorFlow's answers without oneDNN into `theirs`, for batches that only TensorFlow with oneDNN refuses or
+    misshapes.
 
-    oneDNN's kernels of convolutions give nothing at all (an empty text, no rows) the shape of their input, and what follows is
-    refused. A batch is asked for again only where the port answers it, and counts only where both have the same shapes then.
-    Gives how many batches there are, and what is wrong with the first.
+    oneDNN's convolution kernels give empty inputs (an empty text, no rows) the shape of their input, and the next op
+    refuses it. A batch is repeated without oneDNN only if the port answers it, and counts only if both have the same
+    shapes then. Returns the number of such batches, and what is wrong with the first.
     """
     disputed = [
         i for i, answer in enumerate(ours) if not isinstance(answer, str) and not _same_shapes(answer, theirs[i])
@@ -94,9 +95,10 @@ def _same_shapes(ours: Any, theirs: Any) -> bool:
 def _compare_ids(
     report: ParityReport, ported: PortedTower, oracle: Oracle, asked: Sequence[Arrays], theirs: Sequence[Any]
 ) -> list[Arrays]:
-    """Adds the ids and masks that the preprocessing gives, on the batches that TensorFlow answers, against its own kernels' results.
+    """Compares the ids and masks of the preprocessing with TensorFlow's kernels, on the batches that TensorFlow
+    answers.
 
-    Gives TensorFlow's for each batch, none where it refused the batch.
+    Returns TensorFlow's values for each batch, none if it refused the batch.
     """
     answered = [i for i, their in enumerate(theirs) if not isinstance(their, str)]
     ids: list[Arrays] = [{} for _ in asked]
@@ -114,14 +116,14 @@ def _check_ids(report: ParityReport, ported: PortedTower, batches: Sequence[tupl
     tower = ported.tower()
     pairs: list[tuple[Arrays, Arrays]] = []
     for batch, values in batches:
-        with contextlib.suppress(InputError):  # what the port refuses is a failure of the report already
+        with contextlib.suppress(InputError):  # the report already contains the port's refusal
             ours = {name: to_numpy(found) for name, found in tower.preprocess(dict(batch)).items()}
             pairs += [(ours, values)] if values else []
     report.compare_ids(pairs)
 
 
 def _by_index(answer: Any, index: Retrieval | None) -> Any:
-    """What is recorded of an answer: where an index gave it, its scores and identifiers under names that no output has."""
+    """An answer for recording: scores and identifiers of an index get reserved names."""
     if index is None or isinstance(answer, str):
         return answer
     names = {index.scores: INDEX_SCORES, index.ids: INDEX_IDS}
@@ -129,21 +131,22 @@ def _by_index(answer: Any, index: Retrieval | None) -> Any:
 
 
 def _answering(ported: PortedTower) -> Retrieval | None:
-    """The index that the tower was cut from, where the whole can be asked for scores: then that is what is compared."""
+    """The index that the tower comes from, if the whole entry returns scores: then its answers are compared."""
     found = ported.retrieval
     return found if found is not None and found.candidates is not None and found.scores is not None else None
 
 
-_LOOKED_AT = 4  # batches at most that are run node by node: a large tower takes seconds for each
+_LOOKED_AT = 4  # maximum batches to run node by node: each takes seconds for a large tower
 
 
 def _located(
     ported: PortedTower, oracle: Oracle, ours: Sequence[Any], batches: Sequence[Recorded], ids: Mapping[str, Any]
 ) -> list[str]:
-    """Where a port that is not equal goes wrong, on the first batch that shows it: op by op, then in the graph as it is served."""
+    """Locates the difference of an unequal port on the first batch that shows it: op by op, then in the optimized
+    graph."""
     pairs = [(batch, our) for batch, our in zip(batches, ours, strict=True) if not isinstance(batch.outputs, str)]
     wrong = [name for name, part in ids.items() if not part.passed]
-    pairs.sort(key=lambda pair: not _shows(ported, *pair, wrong))  # those first that show it
+    pairs.sort(key=lambda pair: not _shows(ported, *pair, wrong))  # batches that show it first
     said: list[str] = []
     for batch, _ in pairs[:_LOOKED_AT]:
         seen = first_difference(ported, oracle, batch.inputs)
@@ -171,8 +174,8 @@ def _shows(ported: PortedTower, batch: Recorded, ours: Any, wrong: Sequence[str]
 
 
 def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
-    """The port against recorded inputs and outputs: arrays named `<signature>|in|<input>` and `<signature>|out|<output>`, or what
-    `--record` wrote."""
+    """Compares the port with recorded inputs and outputs: arrays named `<signature>|in|<input>` and
+    `<signature>|out|<output>`, or the output of `--record`."""
     index = _answering(ported)
     if is_recorded(arrays):
         return _verify_recorded(ported, batches_of(arrays, Path("the reference")).get(ported.entry, []), index)
@@ -186,7 +189,7 @@ def verify_with_reference(ported: PortedTower, arrays: Arrays) -> ParityReport:
 
 
 def _verify_recorded(ported: PortedTower, batches: Sequence[Recorded], index: Retrieval | None) -> ParityReport:
-    """The port against batches that were recorded where TensorFlow is."""
+    """Compares the port with batches recorded on a machine with TensorFlow."""
     if not batches:
         raise PortingError(f"nothing is recorded for {ported.entry!r} in the reference")
     known = {} if index is None else {INDEX_SCORES: index.scores, INDEX_IDS: index.ids}
@@ -205,9 +208,9 @@ def _verify_recorded(ported: PortedTower, batches: Sequence[Recorded], index: Re
 
 
 def not_compared(why_not: str, *, unanswered: bool = False) -> ParityReport:
-    """The report where nothing is compared: there is no TensorFlow and nothing recorded, or nobody asked.
+    """The report without a comparison: there is no TensorFlow and no recording, or it was not requested.
 
-    `unanswered`: TensorFlow was asked, and cannot run the SavedModel.
+    `unanswered`: TensorFlow itself cannot run the SavedModel, so the port is without evidence.
     """
     return ParityReport("nothing", why_not, unanswered)
 
@@ -216,16 +219,16 @@ def _report(ported: PortedTower, asked: Sequence[Arrays], ours: Sequence[Any], t
             kinds: Sequence[str] = ()) -> ParityReport:  # fmt: skip
     index = _answering(ported)
     exact = _answers(ported, reference(ported), asked)
-    if index is not None:  # what else the whole gives is not in the split
+    if index is not None:  # the split has no other outputs
         theirs = [t if isinstance(t, str) else {name: t[name] for name in _both(index)} for t in theirs]
     known = precisions(ported.tf_graph, ported.model.functions)
-    if index is not None:  # what it gives is computed of the embedding
+    if index is not None:  # the index computes its outputs from the embedding
         known = {name: precision for name in _both(index) for precision in known.values()}
     return compare(ours, theirs, exact, compared_with=compared_with, precisions=known, kinds=kinds)
 
 
 def _answers(ported: PortedTower, tower: Tower, asked: Sequence[Arrays]) -> list[Any]:
-    """What `tower`, the port or its float64 twin, answers; with an index, what that does for the tower's embedding."""
+    """The answers of `tower`, the port or its float64 twin; with an index, those of the index for its embedding."""
     index = _answering(ported)
     stored = None if index is None else index.stored()
     ranking = None if index is None or stored is None else Ranking(stored, index.scores, index.ids)
@@ -237,7 +240,8 @@ def _both(index: Retrieval) -> list[str]:
 
 
 def _named(arrays: Arrays | str, names: Sequence[str]) -> Any:
-    """TensorFlow's results by our names: a restored function's results come numbered. A refusal's message is itself."""
+    """TensorFlow's results by our names: a restored function's results are numbered. The message of a refusal is
+    unchanged."""
     if isinstance(arrays, str):
         return arrays
     if set(arrays) == set(names):

@@ -1,4 +1,4 @@
-"""Divergence: the first node at which the port and TensorFlow part, for a port that is not equal."""
+"""Finds the first node at which an unequal port and TensorFlow differ."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from torch_towers.program.program import Program
 from torch_towers.program.refusals import KERNEL_ERRORS, refusal
 
 TOLERANCES = (1e-3, 2e-5)
-"""Relative to the values' RMS (of float64 a millionth of it): a node whose float result is further away than the first computes
-something else, or has been fed it; the second is looked for where no node is so far away, as rounding that was magnified may be."""
+"""Relative to the values' RMS (a millionth of it for float64): a float result that differs by more than the first
+tolerance is computed differently; if there is none, the second tolerance finds magnified rounding."""
 _FINER = {np.dtype(np.float64): 1e-6}
-_LONG = 120  # characters of an input that are shown
+_LONG = 120  # characters of an input to show
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
-DEEP = 6  # branches and loops, one inside of the other, that are looked into
-_ROUNDS = 32  # of a loop that are spelled out
-_NODES = 2000  # that they may make
+DEEP = 6  # nesting depth of branches and loops to search
+_ROUNDS = 32  # loop iterations to unroll
+_NODES = 2000  # limit for their nodes
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """What a run of both sides, node by node, has shown."""
+    """The result of running both sides node by node."""
 
     found: bool  # a node differs, or one side refuses it
     said: str  # a sentence
@@ -60,10 +60,10 @@ class _Seen:
 
 
 def first_difference(ported: PortedTower, oracle: Oracle, batch: Arrays) -> Divergence:
-    """The first node, in the order of computation, whose result differs; where none does, what was compared.
+    """The first node, in topological order, whose result differs; if none does, what was compared.
 
-    Both run the same flat graph op by op: TensorFlow its kernels, the port its converters, without any lift. A graph that stops
-    on one side is compared up to there. Where a branch or a loop differs, the same is done inside of it.
+    Both run the same flat graph op by op: TensorFlow its kernels, the port its converters, without lifting. A graph
+    that fails on one side is compared up to there. If a branch or loop differs, the search continues inside of it.
     """
     seen = _see(ported, oracle, batch, ())
     openings: list[Opening] = []
@@ -79,28 +79,29 @@ def first_difference(ported: PortedTower, oracle: Oracle, batch: Arrays) -> Dive
             break
         seen = inner
     if seen.node is not None:
-        return Divergence(True, f"the first node at which the two part is {described(seen.node)}: {seen.problem}{said}")
+        return Divergence(True, f"the first node that differs is {described(seen.node)}: {seen.problem}{said}")
     if seen.refused:
         return Divergence(True, f"op by op, the port refuses what TensorFlow computes: {seen.refused}")
     return Divergence(False, _all_equal(ported, seen.compared, seen.nodes))
 
 
 def _opening(seen: _Seen, node: Node, batch: Arrays, ported: PortedTower) -> int | None:
-    """Which branch is taken, or how many rounds of a loop are spelled out; None where `node` is neither, or it is not known."""
+    """The index of the taken branch, or the number of loop iterations to unroll; None if `node` is neither, or it is
+    unknown."""
     if node.op in LOOPS:
         body = body_of(node, 0)
         size = len(body.nodes if isinstance(body, Graph) else ported.model.functions[body.name].nodes)
         return max(1, min(_ROUNDS, _NODES // max(1, size)))
     if node.op not in BRANCHES:
         return None
-    value = {**batch, **seen.theirs}.get(node_of(node.inputs[0]))  # a predicate is the first result of its node
+    value = {**batch, **seen.theirs}.get(node_of(node.inputs[0]))  # a predicate is its node's first result
     if value is None:
         return None
     return int(value) if "branches" in node.attrs else int(holds(value))
 
 
 def _see(ported: PortedTower, oracle: Oracle, batch: Arrays, openings: tuple[Opening, ...]) -> _Seen:
-    """Compares node by node; what the last of the openings has inside, where there are any."""
+    """Compares node by node, inside the last of the openings if there are any."""
     where = (ported.model.path, ported.model.tags, ported.entry)
     theirs = oracle.values(*where, batch, replace(ported.cut, openings=openings))
     flat = opened(ported.tf_graph, openings, ported.model.functions)
@@ -121,19 +122,19 @@ def _see(ported: PortedTower, oracle: Oracle, batch: Arrays, openings: tuple[Ope
 
 
 def _by_result(looked_at: Sequence[Node], values: Mapping[str, Any]) -> dict[str, Node]:
-    """Every result that is a tensor, by reference, in the order of computation, with its node."""
+    """Every tensor result by reference, in topological order, with its node."""
     order = {node.name: i for i, node in enumerate(looked_at)}
     refs = [ref for ref, value in values.items() if node_of(ref) in order and _is_tensor(value)]
     return {ref: looked_at[order[node_of(ref)]] for ref in sorted(refs, key=lambda ref: order[node_of(ref)])}
 
 
 def _count(refs: Iterable[str]) -> int:
-    """Of how many nodes these are results."""
+    """The number of nodes with these results."""
     return len({node_of(ref) for ref in refs})
 
 
 def _inside(flat: Graph, openings: Sequence[Opening], theirs: Arrays) -> list[Node]:
-    """The nodes of the branch, or of the rounds of the loop that there are, that was opened last; without any, all."""
+    """The nodes of the branch or loop iterations opened last; without any, all nodes."""
     if not openings:
         return list(flat.nodes)
     name, number = openings[-1]
@@ -147,11 +148,11 @@ def _inside(flat: Graph, openings: Sequence[Opening], theirs: Arrays) -> list[No
 
 
 def _all_equal(ported: PortedTower, compared: int, nodes: int) -> str:
-    """What is known where no node differs: never more than was looked at."""
+    """The statement if no node differs, limited to what was compared."""
     if compared < nodes:
         return (
             f"op by op, {compared} of {nodes} nodes were compared, and are equal; TensorFlow gives no value of the others when it "
-            "runs op by op, so the cause is among them, or in what is done to the graph as a whole"
+            "runs op by op, so the cause is among them, or in a rewrite of the whole graph"
         )
     causes = [f"a lift ({', '.join(sorted(ported.lifted))})"] if ported.lifted else []
     if ported.served.optimizer:
@@ -174,7 +175,7 @@ def _is_tensor(value: Any) -> bool:
 def _run(
     graph: Graph, context: Context, batch: Arrays, specs: tuple[TensorSpec, ...]
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
-    """The outputs of a graph up to the node that cannot be computed, and why not ("" where all can)."""
+    """The outputs of a graph up to the node that fails, and the reason ("" if none fails)."""
     program = Program(graph, context.store)
     given = {spec.name: read_column(batch[spec.name], spec) for spec in specs}
     env: Env = dict(given)
@@ -190,7 +191,7 @@ def _run(
     for name, ref in program.graph.outputs.items():
         try:
             found[name] = getter(ref)(env)
-        except KeyError:  # behind the node that was refused
+        except KeyError:  # depends on the refused node
             continue
     return found, refused
 
@@ -198,7 +199,7 @@ def _run(
 def difference(
     ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], batch: Arrays, tolerance: float = TOLERANCES[0]
 ) -> str:
-    """How one result differs, in words: both values, and the inputs that show it; "" where it does not."""
+    """Describes how one result differs, with both values and the inputs that show it; "" if it does not."""
     if ours.shape != theirs.shape:
         return f"its shape is {list(ours.shape)}, TensorFlow's {list(theirs.shape)}"
     if theirs.dtype.kind not in "fc":
@@ -216,7 +217,7 @@ def difference(
 
 
 def _first(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], wrong: np.ndarray[Any, Any], batch: Arrays) -> str:
-    """Both values at the first place that is wrong, and the inputs of its row; "" where none is."""
+    """Both values at the first wrong position, and the inputs of its row; "" if there is none."""
     found = np.argwhere(wrong)
     if not len(found):
         return ""
@@ -226,7 +227,7 @@ def _first(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], wrong: np.n
 
 
 def _inputs(shape: tuple[int, ...], at: tuple[int, ...], batch: Arrays) -> str:
-    """The inputs of the row, where the first axis is the batch's rows."""
+    """The inputs of the row, if the first axis is the batch."""
     rows = {array.shape[0] if array.ndim else None for array in batch.values()}
     if not at or rows != {shape[0]}:
         return ""

@@ -1,4 +1,4 @@
-"""Evidence: asks TensorFlow until it has answered enough rows."""
+"""Queries TensorFlow until it has answered enough rows."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from porting.samples.samples import Sample
 from porting.saved_model import SavedModel
 from torch_towers.graph.graph import Graph
 
-ROUNDS = 6  # of batches made anew, where TensorFlow answered too few rows
-PIECES = 64  # parts of refused batches that are asked for again in one round
+ROUNDS = 6  # of new batches, if TensorFlow answered too few rows
+PIECES = 64  # parts of refused batches to retry per round
 
 Ask = Callable[[Sequence[Mapping[str, np.ndarray[Any, Any]]]], list[Any]]
 
 
 @dataclass
 class Evidence:
-    """Batches and what TensorFlow said of each: its outputs, or the message (a str) of a refusal."""
+    """Batches and TensorFlow's answers: outputs, or the message (a str) of a refusal."""
 
     samples: list[Sample] = field(default_factory=list[Sample])
     answers: list[Any] = field(default_factory=list[Any])
-    wanted: int = 1  # rows in the domain from which on something can be said
+    wanted: int = 1  # in-domain rows needed for a verdict
 
     @property
     def answered(self) -> int:
-        """Rows in the domain that TensorFlow answered."""
+        """In-domain rows that TensorFlow answered."""
         pairs = zip(self.samples, self.answers, strict=True)
-        return sum(samples.rows(s.inputs) for s, answer in pairs if s.kind == "domain" and not isinstance(answer, str))
+        return sum(s.rows for s, answer in pairs if s.kind == "domain" and not isinstance(answer, str))
 
 
 def gather(ask: Ask, graph: Graph, model: SavedModel, inside: int = 0) -> Evidence:
-    """Batches made from the graph, with TensorFlow's answers: those that it refuses are taken apart, then replaced.
+    """Batches generated from the graph, with TensorFlow's answers; refused batches are split, then replaced.
 
     `inside`: see `samples.batches`.
     """
@@ -51,14 +51,14 @@ def gather(ask: Ask, graph: Graph, model: SavedModel, inside: int = 0) -> Eviden
 
 
 def given(ask: Ask, batches: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> Evidence:
-    """Batches of the user's, with TensorFlow's answers; those that it refuses are taken apart."""
+    """The user's batches with TensorFlow's answers; refused batches are split."""
     found = Evidence()
     _ask(found, ask, [Sample(dict(batch), "domain") for batch in batches])
     return found
 
 
 def _ask(found: Evidence, ask: Ask, asked: list[Sample]) -> None:
-    """Adds batches and their answers. A batch is refused for one of its rows: its halves are asked for, and theirs."""
+    """Adds batches and answers. A batch may be refused because of one row: then its halves are queried, recursively."""
     while asked:
         answers = ask([sample.inputs for sample in asked])
         found.samples += asked

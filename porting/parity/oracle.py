@@ -1,9 +1,10 @@
-"""TensorFlow's own answers, from a process of its own (`porting/parity/tensorflow_process.py`).
+"""TensorFlow's answers, from a separate process (`porting/parity/tensorflow_process.py`).
 
     with Oracle() as oracle:
         answers = oracle.run("query_model", ("serve",), "serving_default", [{"user": array}, ...])
 
-The process is started once and answers many questions: one JSON request a line, one JSON answer a line; arrays travel in files.
+The process is started once for many queries: one JSON request per line, one JSON answer per line; arrays are passed in
+files.
 """
 
 from __future__ import annotations
@@ -19,29 +20,31 @@ import numpy as np
 
 from porting.errors import PortingError
 from porting.flat_graph.subgraph import Cut
-from porting.parity.process import TensorFlowProcess
+from porting.parity.process import LIMITS, Limits, TensorFlowProcess
 from torch_towers.formats.npz import load_arrays, save_arrays
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 class OracleError(PortingError):
-    """TensorFlow cannot answer: it does not load the SavedModel, or its process ended."""
+    """TensorFlow cannot answer: it cannot load the SavedModel, or its process ended."""
 
 
 class Oracle:
-    """TensorFlow that answers. Use it in a `with` statement, at whose end all that it started ends.
+    """A client of TensorFlow's process. Use it in a `with` statement, which ends everything that it started.
 
-    `process` is one that somebody has started, with or without oneDNN, and ends; else one is started. `onednn`: with oneDNN, as pip
-    installs it on x86.
+    `process` is an already running process, with or without oneDNN, owned by the caller; otherwise one is started.
+    `onednn`: with oneDNN, as pip installs it on x86. `limits`: what the process may take.
     """
 
-    def __init__(self, *, onednn: bool = True, process: TensorFlowProcess | None = None) -> None:
+    def __init__(
+        self, *, onednn: bool = True, limits: Limits = LIMITS, process: TensorFlowProcess | None = None
+    ) -> None:
         self._started = contextlib.ExitStack()
-        self._process = process or self._started.enter_context(TensorFlowProcess(onednn=onednn))
+        self._process = process or self._started.enter_context(TensorFlowProcess(onednn=onednn, limits=limits))
         self._requests = 0
         self._other: Oracle | None = None
-        self.version = ""  # TensorFlow's, once it has answered
+        self.version = ""  # TensorFlow's, after the first answer
 
     def __enter__(self) -> Oracle:
         return self
@@ -50,17 +53,17 @@ class Oracle:
         self._started.close()
 
     def without_onednn(self) -> Oracle | None:
-        """TensorFlow without oneDNN, in a process that ends with this one; None where this one has none."""
+        """TensorFlow without oneDNN, in a process that ends with this one; None if this one has no oneDNN."""
         if self._process.onednn and self._other is None:
-            self._other = self._started.enter_context(Oracle(onednn=False))
+            self._other = self._started.enter_context(Oracle(onednn=False, limits=self._process.limits))
         return self._other
 
     def run(
         self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batches: Sequence[Arrays]
     ) -> list[Any]:
-        """TensorFlow's outputs for each batch, by name; where TensorFlow refused the batch, its message (a str) instead.
+        """TensorFlow's outputs for each batch, by name; for a refused batch, its message (a str) instead.
 
-        `batches` are keyed by the names of `SavedModel.graph(entry).inputs`. Errors: `OracleError` where TensorFlow cannot
+        `batches` are keyed by the names of `SavedModel.graph(entry).inputs`. Errors: `OracleError` if TensorFlow cannot
         load the model at all.
         """
         return self._ask(_where(model, tags, entry), batches)
@@ -68,9 +71,9 @@ class Oracle:
     def values(
         self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, batch: Arrays, cut: Cut | None = None
     ) -> Arrays:
-        """The results of every node of the entry's flat graph, as TensorFlow's kernels compute them: `name`, `name:1`, ...
+        """The results of every node of the entry's flat graph by TensorFlow's kernels: `name`, `name:1`, ...
 
-        The graph, or the part of it that `cut` is, runs op by op; it ends at the first node that TensorFlow refuses.
+        The graph, or its subgraph `cut`, runs op by op and stops at the first node that TensorFlow refuses.
         """
         (found,) = self._ask({**_where(model, tags, entry), **_what(cut or Cut()), "runs": "nodes"}, [batch])
         return {} if isinstance(found, str) else found
@@ -78,9 +81,10 @@ class Oracle:
     def run_cut(
         self, model: str | os.PathLike[str], tags: Sequence[str], entry: str, cut: Cut, batches: Sequence[Arrays]
     ) -> list[Any]:
-        """TensorFlow's outputs of a part of the entry's graph for each batch; where TensorFlow refused it, its message.
+        """TensorFlow's outputs of a subgraph of the entry for each batch; for a refused batch, its message.
 
-        The part runs as a graph of its own, optimized as the whole is: what stands outside of it need not exist in this TensorFlow.
+        The subgraph runs as a graph of its own, optimized like the whole: ops outside of it need not exist in this
+        TensorFlow.
         """
         return self._ask({**_where(model, tags, entry), **_what(cut), "runs": "part"}, batches)
 
@@ -92,7 +96,7 @@ class Oracle:
         line = json.dumps({**request, "inputs": str(asked), "outputs": str(answered), "count": len(batches)})
         reply = self._process.ask(line)
         if not reply:
-            raise OracleError(f"TensorFlow's process ended without an answer: {self._process.last_words()}")
+            raise OracleError(self._process.why_ended())
         answer = json.loads(reply)
         if "error" in answer:
             raise OracleError(f"TensorFlow could not run {request['model']} ({request['entry']}): {answer['error']}")

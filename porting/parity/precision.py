@@ -1,8 +1,8 @@
-"""Precision: in which float each output of a TF graph is computed, by dataflow.
+"""Infers the float precision of each output of a TF graph, by dataflow.
 
-An output is as exact as the coarsest rounding on its way. What moves, chooses or compares values does not round, nor does a cast to
-a wider float; what the inputs, weights and constants hold is what it is. Behind an integer, a boolean or a text there is no
-rounding any more: those are equal to the bit or the comparison fails.
+An output is as precise as the coarsest rounding on its way. Ops that move, choose or compare values do not round, nor
+does a cast to a wider float; inputs, weights and constants are taken as they are. Rounding ends at integers, booleans
+and texts, which must be bit-exact.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ EXACT = frozenset(
         "Bitcast",
     ]
 )
-"""Ops that give floats which they were given, or that are read: nothing is rounded."""
+"""Ops that return floats unchanged: nothing is rounded."""
 DECISIONS = frozenset(
     [
         "Less",
@@ -168,7 +168,7 @@ DECISIONS = frozenset(
         "UpperBound",
     ]
 )
-"""Ops that make something else of floats: a boolean, an id, a text."""
+"""Ops from floats to something else: a boolean, an id, a text."""
 FLOAT32 = frozenset(
     [
         "ResizeBilinear",
@@ -186,11 +186,12 @@ FLOAT32 = frozenset(
         "NonMaxSuppressionV5",
     ]
 )
-"""Ops that compute in float32, whatever they are given."""
+"""Ops that always compute in float32."""
 
 
 def precisions(graph: Graph, functions: Functions) -> dict[str, str]:
-    """The coarsest float that each output of a flat TF graph is rounded to on its way; outputs without any rounding are left out."""
+    """The coarsest float dtype to which each output of a flat TF graph is rounded; outputs without rounding are
+    omitted."""
     found: dict[str, str] = {}  # by node
     for node in graph.nodes:
         if node.op in DECISIONS or _to_no_float(node):
@@ -213,7 +214,7 @@ def _to_no_float(node: Node) -> bool:
 
 
 def _rounds_to(node: Node, functions: Functions) -> str | None:
-    """The float that `node` rounds its results to; None where it rounds nothing."""
+    """The float dtype to which `node` rounds its results; None if it does not round."""
     if node.op in EXACT:
         return None
     if node.op in FLOAT32:
@@ -222,7 +223,7 @@ def _rounds_to(node: Node, functions: Functions) -> str | None:
         source, target = _float(node.attrs["SrcT"]), _float(node.attrs["DstT"])
         wider = target is not None and source is not None and COARSENESS[target] <= COARSENESS[source]
         return None if wider else target
-    if references_of(node):  # a branch or a loop: what is rounded anywhere inside
+    if references_of(node):  # a branch or loop: any rounding inside
         body = all_nodes(Graph((), (node,), {}), functions)[1:]
         return _coarsest(filter(None, (_rounds_to(inner, functions) for inner in body if not references_of(inner))))
     named = (
@@ -232,7 +233,7 @@ def _rounds_to(node: Node, functions: Functions) -> str | None:
 
 
 def _float(dtype: object) -> str | None:
-    """The float that numbers of a dtype are made of; None where it is no float, or no dtype."""
+    """The float dtype of a dtype's components; None if it is not a float."""
     if not isinstance(dtype, str):
         return None
     name = _WIDENED.get(dtype, dtype)

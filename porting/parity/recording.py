@@ -1,4 +1,4 @@
-"""Recording: TensorFlow's answers for a SavedModel, to be compared with where TensorFlow is not."""
+"""Records TensorFlow's answers for a SavedModel, for a comparison on a machine without TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torch_towers.parity.recorded import Recorded, pack
 def record(
     model: SavedModel, entry: str, oracle: Oracle, inputs: Path | None = None, *, without_dropout: bool = False
 ) -> list[Recorded]:
-    """The answers for inputs made from the graph itself, or for those of a user's file `inputs`.
+    """The answers for inputs generated from the graph, or for those of a user's file `inputs`.
 
-    Where the entry ports here, the ids inside it are recorded too. Errors: `PortingError`.
+    If the entry can be ported here, its inner ids are recorded too. Errors: `PortingError`.
     """
     graph = flatten(model.graph(entry), model.functions)
     try:
         ported = port_tower(model, entry, split_index=True, without_dropout=without_dropout)
-    except PortingError:  # to record is what one does for another machine, where another version may port it
+    except PortingError:  # another machine, with another version, may be able to port it
         examples = [] if inputs is None else [read_examples(inputs, graph.inputs)]
         where = (model.path, model.tags, entry)
         found = given(lambda asked: oracle.run(*where, asked), examples) if examples else gather(
@@ -39,6 +39,6 @@ def record(
 
 
 def write(path: Path, towers: Mapping[str, Sequence[Recorded]]) -> None:
-    """Writes the file as a whole or not at all."""
+    """Writes the file atomically."""
     with written_whole(path) as partial:
         partial.write_bytes(pack(towers))

@@ -1,4 +1,4 @@
-"""The reference: a ported tower that computes everything in float64, from the same weights and the same ids."""
+"""The float64 reference: a ported tower that computes everything in float64, from the same weights and ids."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def reference(ported: PortedTower) -> Tower:
-    """The tower with float64 for every float of its encoder: what TensorFlow holds as float16 or bfloat16 is not rounded either.
+    """The tower with float64 for every float of its encoder, including float16 and bfloat16.
 
-    The preprocessing stays as it is: what it gives decides which ids are looked up.
+    The preprocessing does not change: it decides which ids are looked up.
     """
     spec = ported.spec
     around = [graph for graph in (spec.preprocess, spec.postprocess) if graph is not None]

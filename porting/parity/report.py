@@ -1,12 +1,12 @@
-"""Parity: how far the port is from TensorFlow, and whether that is rounding.
+"""The parity report: the distance between port and TensorFlow, and whether it is rounding.
 
-For every float output three numbers stand together, over the same inputs: the port's error and TensorFlow's own error, both
-against a float64 run from the same weights and ids, and the distance between the two. `porting/parity/bounds.py` decides, value by
-value, whether that is rounding. Before it, and alone for towers where it takes minutes, stands a rule by RMS: the port's error is no
-larger than TensorFlow's (ratio at most `RATIO`, with a floor of a few ulp), and TensorFlow's distance from the float64 run, or from
-the port, is rounding too: a port that computes something else carries its mistake into its own float64 run, and shows there.
-Integers, booleans and strings are equal to the bit. Ids that a ranking returns may change places only where their scores tie within
-the error.
+For every float output it states three numbers over the same inputs: the port's error and TensorFlow's own error, both
+relative to a float64 run with the same weights and ids, and the distance between the two. `porting/parity/bounds.py`
+decides, value by value, whether that is rounding. Before that, and exclusively for towers where it takes minutes, an
+RMS rule applies: the port's error is at most `RATIO` times TensorFlow's (with a floor of a few ulp), and TensorFlow's
+distance from the float64 run, or from the port, is rounding too: a port that computes something else has the same
+mistake in its own float64 run, and shows there. Integers, booleans and strings are bit-exact. Ids of a ranking may swap
+places only if their scores tie within the error.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch_towers.parity.closeness import FLOOR_ULP, OTHER_PLACES, ROUNDING, rms
 from torch_towers.parity.recorded import Recorded
 
 RATIO = 1.25
-ORDER = 16.0  # times TensorFlow's median error that the port's may be among values of one magnitude
-MANY = 8  # values make a median
+ORDER = 16.0  # the port's median error over TensorFlow's, among values of one magnitude
+MANY = 8  # values needed for a median
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -30,27 +30,27 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass
 class OutputParity:
-    """What was compared of one output."""
+    """The comparison of one output."""
 
     name: str
     dtype: str
     values: int = 0
-    equal: int = 0  # values equal to the bit
-    ties: int = 0  # ids that changed places with one of equal score
+    equal: int = 0  # bit-exact values
+    ties: int = 0  # ids that swapped places with one of equal score
     error: float = 0.0  # RMS of port - float64
     tensorflow_error: float = 0.0  # RMS of TensorFlow - float64
     distance: float = 0.0  # RMS of port - TensorFlow
     worst: float = 0.0  # max of |port - TensorFlow|
     scale: float = 0.0  # RMS of the output
     ulp: float = 0.0  # RMS of the spacing of floats at the output's values
-    rounding: float | None = None  # the largest part of what rounding can do here that an error of the port takes
+    rounding: float | None = None  # the maximum share of the rounding bound that an error uses
     passed: bool = True
     reason: str = ""
-    less_exact: bool = False  # that it is less exact than TensorFlow is all that is wrong
+    less_exact: bool = False  # the only problem is that it is less exact than TensorFlow
 
     @property
     def ratio(self) -> float:
-        """The port's RMS error over TensorFlow's; 1 where both are exact."""
+        """The port's RMS error over TensorFlow's; 1 if both are exact."""
         if self.tensorflow_error == 0.0:
             return 1.0 if self.error == 0.0 else float("inf")
         return self.error / self.tensorflow_error
@@ -58,28 +58,26 @@ class OutputParity:
 
 @dataclass
 class ParityReport:
-    """What was compared of one tower, with what, and how far apart it was."""
+    """The comparison of one tower."""
 
     compared_with: str  # "TensorFlow 2.21.0", "recorded outputs", "nothing"
-    why_not: str = ""  # nothing was compared
-    unanswered: bool = False  # as TensorFlow was asked, and cannot run this SavedModel
+    why_not: str = ""  # the reason if nothing was compared
+    unanswered: bool = False  # TensorFlow itself cannot run this SavedModel
     batches: int = 0
     rows: int = 0
-    domain_rows: int = (
-        0  # of the rows that TensorFlow answered, those such as the tower was made for: they decide about floats
-    )
+    domain_rows: int = 0  # answered in-domain rows, which decide about floats
     edge_rows: int = 0
-    said: str = ""  # what TensorFlow said of a batch that it refused, where it answered too few
-    wanted: int = 1  # rows in the domain from which on there is evidence
-    refused: int = 0  # batches that TensorFlow refused, and the port too
-    mended: int = 0  # batches whose answer is TensorFlow's without oneDNN, as oneDNN's kernels get their shapes wrong
-    mended_said: str = ""  # what TensorFlow said of the first of them with oneDNN
+    said: str = ""  # TensorFlow's message for a refused batch, if it answered too few
+    wanted: int = 1  # in-domain rows needed for a verdict
+    refused: int = 0  # batches that both refused
+    mended: int = 0  # batches answered by TensorFlow without oneDNN, since oneDNN's kernels get their shapes wrong
+    mended_said: str = ""  # TensorFlow's message for the first of them with oneDNN
     outputs: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])
-    ids: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])  # what the preprocessing gives
+    ids: dict[str, OutputParity] = field(default_factory=dict[str, OutputParity])  # values of the preprocessing
     failures: list[str] = field(default_factory=list[str])
     recorded: list[Recorded] = field(
         default_factory=list[Recorded], repr=False
-    )  # what was compared, for the checkpoint
+    )  # the compared batches, for the checkpoint
 
     @property
     def passed(self) -> bool:
@@ -87,7 +85,7 @@ class ParityReport:
 
     @property
     def enough(self) -> bool:
-        """Whether anything can be said: with too few answered rows the port is neither equal nor unequal."""
+        """Whether there is a verdict: with too few answered rows the port is neither equal nor unequal."""
         return not self.unanswered and (self.compared_with == "nothing" or self.domain_rows >= self.wanted)
 
     @property
@@ -100,7 +98,7 @@ class ParityReport:
         return "equal" if self.enough else "not enough evidence"
 
     def compare_ids(self, batches: Sequence[tuple[Arrays, Arrays]]) -> None:
-        """Adds ids, masks and strings inside the tower, (ours, TensorFlow's) by name: equal to the bit or failed."""
+        """Compares ids, masks and strings inside the tower, (ours, TensorFlow's) by name, bit for bit."""
         for name in batches[0][1] if batches else ():
             triples = [(ours.get(name), theirs[name], None) for ours, theirs in batches]
             self.ids[name] = _compare_output(name, triples)
@@ -114,7 +112,7 @@ class ParityReport:
         return {**plain, "outputs": outputs, "ids": ids, "passed": self.passed, "verdict": self.verdict}
 
     def lines(self) -> list[str]:
-        """The report for people, a line an output."""
+        """The report as text, one line per output."""
         if self.compared_with == "nothing":
             return [f"  not compared: {self.why_not}"]
         lines = [f"  compared with {self.compared_with} on {self.rows} rows in {self.batches} batches" + (
@@ -125,7 +123,8 @@ class ParityReport:
                 f"  {self.mended} of the batches compared with TensorFlow without oneDNN, which fails on them: {self.mended_said}"
             )
         if not self.enough:
-            lines.append(f"  not enough evidence: TensorFlow answered {self.domain_rows} rows in the domain, {self.wanted} are wanted: "
+            lines.append(f"  not enough evidence: TensorFlow answered {self.domain_rows} rows in the domain, "
+                         f"{self.wanted} are needed: "
                          f"give examples with --inputs{self.said}")  # fmt: skip
         for part in (*self.ids.values(), *self.outputs.values()):
             lines.append(f"  {'ok  ' if part.passed else 'FAIL'} {part.name}: {describe(part)}")
@@ -133,7 +132,7 @@ class ParityReport:
 
 
 def describe(output: OutputParity) -> str:
-    """One output in a sentence."""
+    """Describes one output."""
     if not output.dtype.startswith(("float", "bfloat", "complex")):
         ties = f", {output.ties} of equal score in another place" if output.ties else ""
         return f"{output.equal} of {output.values} {output.dtype} values equal to the bit{ties}{_because(output)}"
@@ -168,8 +167,8 @@ def compare(
 ) -> ParityReport:
     """The report over batches. Each batch is a dict of arrays by output name, or the message (str) of a refusal.
 
-    `exact` is the float64 run of the same batches, `precisions` the coarsest float that each output is rounded to
-    on its way, where that is not its own dtype. `kinds` says of each
+    `exact` is the float64 run of the same batches, `precisions` the coarsest float to which each output is rounded
+    on its way, if not its own dtype. `kinds` says for each
     batch whether it is "domain" (the default) or "edge".
     """
     report = ParityReport(compared_with)
@@ -179,9 +178,7 @@ def compare(
         if isinstance(ours, str) or isinstance(theirs, str):
             _compare_refusals(report, ours, theirs)
         elif isinstance(reference, str):
-            report.failures.append(
-                f"the port answers, but its float64 run, which errors are measured from, refuses: {reference}"
-            )
+            report.failures.append(f"the port answers, but its float64 reference run refuses: {reference}")
         else:
             kept.append((ours, theirs, reference))
             decisive.append(kind == "domain")
@@ -264,7 +261,7 @@ def _first_difference(ours: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
 
 
 def shown(value: Any) -> str:
-    """A value for people: no numpy around it, text as text."""
+    """A value as readable text."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
@@ -284,17 +281,17 @@ def _measure(
         return
     wide, wide_theirs = ours[finite].astype(np.float64), theirs[finite].astype(np.float64)
     exact = exact[finite].astype(np.float64)
-    exact = np.where(np.isfinite(exact), exact, wide_theirs)  # else nothing would be known of these
+    exact = np.where(np.isfinite(exact), exact, wide_theirs)  # otherwise nothing would be known of these
     output.error = rms(wide - exact)
     output.tensorflow_error = rms(wide_theirs - exact)
     output.distance = rms(wide - wide_theirs)
     output.worst = float(np.abs(wide - wide_theirs).max(initial=0.0))
     output.scale = rms(exact)
     spacing = np.spacing(np.abs(theirs[finite])).astype(np.float64)
-    coarse = precision if precision in ("float16", "bfloat16") else "float64"  # else what the output itself can hold
+    coarse = precision if precision in ("float16", "bfloat16") else "float64"  # otherwise the output's own precision
     output.ulp = rms(np.maximum(spacing, np.abs(wide_theirs) * _EPSILON[coarse]))
-    # A graph that magnifies rounding (a softmax of large logits) takes both equally far from the float64 run: then they are near
-    # each other, as no port with another formula is.
+    # A graph that magnifies rounding (a softmax of large logits) moves both equally far from the float64 run: then they
+    # are close to each other, unlike a port with another formula.
     if (
         min(output.tensorflow_error, output.distance)
         > ROUNDING.get(precision, ROUNDING["float32"]) * output.scale + FLOOR_ULP * output.ulp
@@ -313,7 +310,8 @@ def _measure(
 def _of_one_order(
     ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], size: np.ndarray[Any, Any], ulp: np.ndarray[Any, Any]
 ) -> bool:
-    """Whether the port's errors are of the order of TensorFlow's among values of each magnitude, small ones too."""
+    """Whether the port's errors are of the same order as TensorFlow's among values of each magnitude, small ones
+    too."""
     decades = np.floor(np.log10(np.maximum(size, np.finfo(np.float64).tiny)))
     for decade in np.unique(decades):
         among = decades == decade
@@ -325,7 +323,8 @@ def _of_one_order(
 
 
 def _forgive_ties(output: OutputParity, batches: Sequence[tuple[Arrays, Arrays]]) -> None:
-    """Passes ids of a ranking that changed places only where the scores (an equally shaped float output) tie within the error."""
+    """Passes ids of a ranking that swapped places only where the scores (an equally shaped float output) tie within the
+    error."""
     ties = 0
     for ours, theirs in batches:
         if output.name not in ours or ours[output.name].shape != theirs[output.name].shape:
@@ -337,9 +336,9 @@ def _forgive_ties(output: OutputParity, batches: Sequence[tuple[Arrays, Arrays]]
         if scores is None or scores.ndim == 0:
             return
         bound = 8 * np.spacing(np.abs(scores[np.isfinite(scores)]).max(initial=0.0))
-        with np.errstate(invalid="ignore"):  # NaN, or infinity less infinity: no order of those is the right one
+        with np.errstate(invalid="ignore"):  # NaN, or infinity minus infinity: no order is right
             gaps = ~(np.abs(np.diff(scores, axis=-1)) > bound)
-            last = ~(np.abs(scores - scores[..., -1:]) > bound)  # the last place may go to one that TensorFlow left out
+            last = ~(np.abs(scores - scores[..., -1:]) > bound)  # the last id may tie with one that TensorFlow left out
         edge = np.zeros((*scores.shape[:-1], 1), bool)
         tied = np.concatenate([gaps, edge], -1) | np.concatenate([edge, gaps], -1) | last
         if np.any(swapped & ~tied):

@@ -1,11 +1,13 @@
-"""Rounding: how far apart two right ways to compute one graph may end, element by element.
+"""Measures how far rounding can move two correct computations of one graph apart, element by element.
 
-Stochastic arithmetic (Monte Carlo arithmetic, Parker 1997; CESTAC, Vignes 1993): the graph runs in float64, and what every op
-gives is disturbed at random by as much as that op's own rounding could disturb it. How far an output moves is how far rounding
-carries it in this graph, with all that the graph does to errors: it loses them in a relu, and magnifies them in a difference.
+Stochastic arithmetic (Monte Carlo arithmetic, Parker 1997; CESTAC, Vignes 1993): the graph runs in float64, and the
+result of each op is perturbed randomly by as much as its own rounding could be. How far an output moves is how far
+rounding propagates in this graph, including what the graph does to errors: a relu drops them, a difference magnifies
+them.
 
-An op that sums n values is disturbed by about sqrt(n) roundings (Higham and Mary 2019: errors of a sum grow like its root), in an
-operand, where values cancel, and in its result, where they do not. An op that moves or compares values is exact.
+An op that sums n values is perturbed by about sqrt(n) roundings (Higham and Mary 2019: errors of a sum grow like the
+square root), in an operand, where values cancel, and in its result, where they do not. An op that moves or compares
+values is exact.
 """
 
 from __future__ import annotations
@@ -23,28 +25,30 @@ from torch_towers.program.program import Program
 from torch_towers.tower import Tower
 
 UNIT = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}
-"""What one rounding changes of a value, at most: half the spacing of floats around 1."""
+"""The maximum relative change by one rounding: half the spacing of floats around 1."""
 
 _SUM = 0.5
-"""Roundings of a sum of n values, over sqrt(n). The partial sums of equal values give sqrt(n) / 3 on average, sums in blocks less."""
+"""Roundings of a sum of n values, over sqrt(n). Partial sums of equal values average sqrt(n) / 3, blockwise sums
+less."""
 _FUNCTION = 4.0
-"""Roundings of exp, tanh, erf and their like: vector libraries promise 1 to 4 ulp (Intel VML, SLEEF), and keep it."""
+"""Roundings of exp, tanh, erf and the like: vector libraries guarantee 1 to 4 ulp (Intel VML, SLEEF)."""
 
 Values = dict[str, Any]
 
 
 class Disturbances:
-    """A tower's graph in float64, op by op, to be run again and again, each time with other roundings."""
+    """A tower's graph in float64, op by op, for repeated runs with different roundings."""
 
     def __init__(self, plain: Tower, exact: Tower) -> None:
-        """`plain`: the tower without lifts; `exact`: the same in float64."""
+        """`plain`: the tower without lifting; `exact`: the same in float64."""
         self._plain, self._exact = plain, exact
         self._stock = torch.empty(0, dtype=torch.float64)
 
     def run(self, batch: Mapping[str, Any], seed: int, finish: Callable[[Values], Values] = dict) -> Values:
-        """What the encoder gives for a batch, each node disturbed by its own rounding. `finish` is disturbed as float32 is.
+        """The encoder's outputs for a batch, each node perturbed by its own rounding. `finish` is perturbed like
+        float32.
 
-        Ids, and all that the preprocessing decides, are what they are: a rounding there is an id that differs.
+        Ids and other decisions of the preprocessing are fixed: a rounding there would be a different id.
         """
         with torch.no_grad():
             prepared = self._plain.preprocess(dict(batch))
@@ -52,7 +56,7 @@ class Disturbances:
             units = _units(self._plain.encoder, given)
             with Disturbed(seed, self._stock) as mode:
                 for name, value in given.items():
-                    wide = value.double() if isinstance(value, Tensor) and value.dtype in UNIT else value
+                    wide = _wide(value)
                     computed = name not in batch  # by the preprocessing, in float32
                     given[name] = mode.moved(wide, _FUNCTION * UNIT[torch.float32]) if computed else wide
                 found = _disturbed(self._exact.encoder, given, units, mode)
@@ -63,7 +67,8 @@ class Disturbances:
 
 
 def _units(program: Program, inputs: Mapping[str, Any]) -> dict[str, float]:
-    """The unit of rounding of every node: that of the lowest precision among its float results. Nodes without one are left out."""
+    """The rounding unit of every node: that of the lowest precision among its float results. Nodes without one are
+    omitted."""
     found: dict[str, float] = {}
     env: Values = dict(inputs)
     for name, run in program.steps:
@@ -80,19 +85,28 @@ def _disturbed(program: Program, inputs: Mapping[str, Any], units: Mapping[str, 
     for name, run in program.steps:
         mode.unit = units.get(name)
         env[name] = run(program, env)
-        if name in casts and mode.unit is not None:  # in float64 it does nothing
+        if name in casts and mode.unit is not None:  # in float64 the cast has no effect
             env[name] = mode.moved(env[name], mode.unit)
     return {name: getter(ref)(env) for name, ref in program.graph.outputs.items()}
 
 
 def _float_dtypes(value: Any) -> list[torch.dtype]:
+    """The float dtypes of the tensors in `value`; a complex number is two floats."""
     if isinstance(value, Tensor):
-        return [value.dtype] if value.dtype in UNIT else []
+        dtype = value.dtype.to_real()
+        return [dtype] if dtype in UNIT else []
     return [dtype for item in value for dtype in _float_dtypes(item)] if isinstance(value, (tuple, list)) else []
 
 
+def _wide(value: Any) -> Any:
+    """Floats as float64, complex numbers as complex128, anything else unchanged."""
+    if not _float_dtypes(value) or not isinstance(value, Tensor):
+        return value
+    return value.to(torch.complex128 if value.is_complex() else torch.float64)
+
+
 class Disturbed(TorchDispatchMode):
-    """While it is on, every op on float64 is disturbed as one of precision `unit`; None leaves ops alone."""
+    """While active, perturbs every op on float64 as if at precision `unit`; None disables it."""
 
     def __init__(self, seed: int, stock: Tensor) -> None:
         super().__init__()
@@ -104,10 +118,12 @@ class Disturbed(TorchDispatchMode):
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__.strip("_")
-        if self.unit is None or func.is_view or name in EXACT:
+        if self.unit is None or func.is_view or (name in EXACT and not _is_length(name, args)):
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        if func._schema.is_mutable:  # in place: what it wrote into
+        if name in TRANSFORMS:
+            return self._transformed(result, args[0], args[1])
+        if func._schema.is_mutable:  # in-place: the tensor it wrote to
             return args[0].copy_(self.moved(args[0], self.unit)) if isinstance(args[0], Tensor) else result
         amount = self.unit * (_FUNCTION if name in FUNCTIONS else 1.0)
         terms = _terms(name, args, result)
@@ -117,17 +133,30 @@ class Disturbed(TorchDispatchMode):
             amount += sums
         return _each(result, lambda value: self.moved(value, amount))
 
+    def _transformed(self, result: Tensor, operand: Tensor, axes: list[int]) -> Tensor:
+        """The result of an FFT of n values, perturbed by sqrt(log2 n) roundings of its root mean square.
+
+        Every element has an error of that scale, however small it is itself (Gentleman and Sande 1966; Schatzman 1996).
+        """
+        assert self.unit is not None
+        count = max(math.prod(value.shape[axis] for axis in axes) for value in (result, operand))
+        scale = result.abs().square().mean(axes, keepdim=True).sqrt()
+        noise = self._noise(result.numel())
+        if result.is_complex():
+            noise = torch.complex(noise, self._noise(result.numel()))
+        return result + noise.view(result.shape) * scale * (self.unit * math.sqrt(math.log2(max(count, 2))))
+
     def _one_moved(self, args: Any, amount: float) -> Any:
-        """`args` with the smallest of its float tensors disturbed: in a product it does not matter which."""
+        """`args` with the smallest of its float tensors perturbed: in a product any factor will do."""
         tensors = [i for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.dtype in _WIDE and arg.ndim]
         if not tensors:
             return args
         last = max(args[i].ndim for i in tensors)
-        which = min((i for i in tensors if args[i].ndim == last), key=lambda i: args[i].numel())  # not the bias
+        which = min((i for i in tensors if args[i].ndim == last), key=lambda i: args[i].numel())  # excludes the bias
         return [self.moved(arg, amount) if i == which else arg for i, arg in enumerate(args)]
 
     def moved(self, value: Any, amount: float) -> Any:
-        """`value` times 1 + at most `amount`, another for each element."""
+        """`value` times 1 + at most `amount`, randomly for each element."""
         if not isinstance(value, Tensor) or value.dtype not in _WIDE or not value.numel():
             return value
         noise = self._noise(value.numel()).view(value.shape)
@@ -135,7 +164,7 @@ class Disturbed(TorchDispatchMode):
         return nn.functional.hardshrink(value, _TINY) if self._flushes and not value.is_complex() else value
 
     def _noise(self, count: int) -> Tensor:
-        """`count` numbers between -1 and 1: a piece of a stock of them, as drawing new ones would take most of the time."""
+        """`count` numbers between -1 and 1: a slice of precomputed ones, as drawing would dominate the run time."""
         if self.stock.numel() < 2 * count:
             self.stock = torch.empty(max(2 * count, 1 << 16), dtype=torch.float64).uniform_(
                 -1, 1, generator=self._random
@@ -144,8 +173,13 @@ class Disturbed(TorchDispatchMode):
         return self.stock[start : start + count]
 
 
-# Set here: torch wraps what a class body defines so that its first call imports torch's compiler, which takes seconds.
+# Set here: torch wraps methods of the class body so that the first call imports torch's compiler, which takes seconds.
 Disturbed.__torch_dispatch__ = Disturbed.dispatch  # type: ignore[method-assign]
+
+
+def _is_length(name: str, args: Any) -> bool:
+    """True for the absolute value of a complex number: a square root of a sum, not a change of sign."""
+    return name == "abs" and args[0].is_complex()
 
 
 def _each(result: Any, change: Callable[[Any], Any]) -> Any:
@@ -153,7 +187,7 @@ def _each(result: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _terms(name: str, args: Any, result: Any) -> int:
-    """How many values an op sums for one element of its result; 0 where it sums none."""
+    """The number of values that an op sums per element of its result; 0 if it does not sum."""
     if name in PRODUCTS:
         return int(args[PRODUCTS[name]].shape[-1])
     if name.endswith("convolution"):
@@ -164,10 +198,10 @@ def _terms(name: str, args: Any, result: Any) -> int:
     return int(args[0].shape[-1]) if name in ROWS and args[0].ndim else 0
 
 
-_TINY = float(torch.finfo(torch.float32).tiny)  # smaller ones are zero in kernels that flush
+_TINY = float(torch.finfo(torch.float32).tiny)  # kernels may flush smaller ones to zero
 _WIDE = (torch.float64, torch.complex128)
 PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "vdot": 0, "addmm": 1, "baddbmm": 1, "addmv": 1, "addbmm": 1}
-"""Products of matrices: the operand whose last axis is summed over."""
+"""Matrix products: the operand whose last axis is summed over."""
 SUMS = frozenset(
     [
         "sum",
@@ -192,7 +226,7 @@ SUMS = frozenset(
         "trace",
     ]
 )
-"""Sums over what the result has no axes for."""
+"""Reductions of axes."""
 ROWS = frozenset(
     [
         "cumsum",
@@ -203,9 +237,6 @@ ROWS = frozenset(
         "log_softmax",
         "native_layer_norm",
         "native_group_norm",
-        "fft_r2c",
-        "fft_c2c",
-        "fft_c2r",
         "scaled_dot_product_flash_attention_for_cpu",
         "linalg_solve_ex",
         "linalg_inv_ex",
@@ -218,7 +249,9 @@ ROWS = frozenset(
         "triangular_solve",
     ]
 )
-"""Sums along an axis that stays."""
+"""Sums along an axis that is kept."""
+TRANSFORMS = frozenset(["fft_r2c", "fft_c2c", "fft_c2r"])
+"""FFTs: every element of the result sums all values along some axes. The axes are the second argument."""
 FUNCTIONS = frozenset(
     [
         "exp",
@@ -277,7 +310,7 @@ FUNCTIONS = frozenset(
         "fmod",
     ]
 )
-"""Ops of several roundings each."""
+"""Ops with several roundings each."""
 EXACT = frozenset(
     [
         "relu",

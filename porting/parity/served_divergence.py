@@ -1,7 +1,7 @@
-"""Divergence in the graph as TensorFlow serves it: the node at which a port parts from TensorFlow though each op alone is equal.
+"""Finds the node at which a port differs from TensorFlow's optimized graph although each op alone is equal.
 
-TensorFlow's optimizer and oneDNN change formulas, not ops. So both sides run the graph as they serve it, with one node more among
-its outputs, for node after node: halving finds one that differs while what it is computed of does not.
+TensorFlow's optimizer and oneDNN change formulas, not ops. So both sides run their served graph with one extra output,
+for node after node: bisection finds a node that differs while its operands do not.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from torch_towers.graph.graph import Graph, Node, node_of
 from torch_towers.inputs.reader import read_column
 from torch_towers.program.program import Program
 
-ASKED = 48  # nodes at most that TensorFlow is asked about: each is a graph that it optimizes anew
+ASKED = 48  # maximum nodes to query: TensorFlow optimizes a new graph for each
 _HELD = frozenset({"Const", "VarHandleOp", "ReadVariableOp", "Placeholder", "HashTableV2", "NoOp"})
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 def first_served_difference(ported: PortedTower, oracle: Oracle, batch: Arrays) -> str:
-    """A sentence that names the node, both values, and what to do; "" where none is found on this batch."""
+    """A sentence with the node, both values, and what to do; "" if nothing is found on this batch."""
     search = _Search(ported, oracle, batch)
     roots = [*map(node_of, ported.tf_graph.outputs.values()), *map(node_of, ported.ids.values())]
     for root in dict.fromkeys(roots):
@@ -42,7 +42,7 @@ def first_served_difference(ported: PortedTower, oracle: Oracle, batch: Arrays) 
 
 
 class _Search:
-    """Asks both sides about nodes, each once."""
+    """Queries both sides about nodes, each once."""
 
     def __init__(self, ported: PortedTower, oracle: Oracle, batch: Arrays) -> None:
         self._ported, self._oracle, self._batch = ported, oracle, batch
@@ -53,13 +53,13 @@ class _Search:
         first = self._nodes[self._first(root, self.differs)]
         said = f"{described(first)}: {self.differs(first.name)}"
         cause = next((name for name in self._operands(first) if self._other_bits(name)), None)
-        if cause is not None:  # a step: the last bits of a float decide
+        if cause is not None:  # a step amplifies the last bits of a float
             origin = self._nodes[self._first(cause, self._other_bits)]
             said = f"{described(origin)}: {self._other_bits(origin.name)}; {described(first)} makes more of it: {self.differs(first.name)}"
-        return f"in the graph as TensorFlow serves it, the first node at which the two part is {said}{self._advice()}"
+        return f"in the graph as TensorFlow serves it, the first node that differs is {said}{self._advice()}"
 
     def differs(self, name: str) -> str:
-        """How the values differ by more than rounding, in words; "" where they do not, or are not known."""
+        """Describes a difference beyond rounding; "" if there is none, or the values are unknown."""
         values = self._ask(name)
         return "" if values is None else difference(*values, self._batch)
 
@@ -70,10 +70,10 @@ class _Search:
         return difference(*values, self._batch, 0.0)
 
     def _first(self, root: str, differs: Callable[[str], str]) -> str:
-        """Of `root`, which differs, and what it is computed of, a node that differs while its operands do not."""
+        """Among `root`, which differs, and its dependencies: a node that differs while its operands do not."""
         while True:
             before = self._before(root)
-            low, high = -1, len(before) - 1  # what stands at `high` differs
+            low, high = -1, len(before) - 1  # the node at `high` differs
             while high - low > 1 and len(self._values) < ASKED:
                 middle = (low + high) // 2
                 low, high = (low, middle) if differs(before[middle]) else (middle, high)
@@ -86,7 +86,7 @@ class _Search:
         return [name for name in dict.fromkeys(map(node_of, node.inputs)) if self._is_computed(name)]
 
     def _before(self, root: str) -> list[str]:
-        """`root` and the nodes that it is computed of, in the order of computation."""
+        """`root` and its dependencies in topological order."""
         needed, pending = set[str](), [root]
         while pending:
             name = pending.pop()
@@ -100,7 +100,7 @@ class _Search:
         return node is not None and node.op not in _HELD and not {"variable", "table"} & node.attrs.keys()
 
     def _ask(self, name: str) -> tuple[Any, Any] | None:
-        """The port's value and TensorFlow's; None where one side gives none."""
+        """The port's value and TensorFlow's; None if one side has none."""
         if name not in self._values:
             ours = self._ours(name)
             theirs = None if ours is None else self._theirs(name)
@@ -108,7 +108,7 @@ class _Search:
         return self._values[name]
 
     def _ours(self, name: str) -> Any:
-        """The port's value, in the graph as it is ported, op by op."""
+        """The port's value in the graph as ported, op by op."""
         ported = self._ported
         context = Context(ported.model, ported.served, ported.model.captured(ported.entry))
         if ported.cut.without_dropout:
@@ -128,7 +128,7 @@ class _Search:
             return None  # a list, or a handle
 
     def _theirs(self, name: str) -> Any:
-        """TensorFlow's value, in the graph as it is served."""
+        """TensorFlow's value in the served graph."""
         ported = self._ported
         fetches = {**ported.tf_graph.outputs, _LOOKED_AT: name}
         where = (ported.model.path, ported.model.tags, ported.entry)

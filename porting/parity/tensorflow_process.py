@@ -1,6 +1,6 @@
-"""TensorFlow's process: the one file that imports tensorflow. `porting.parity.oracle` starts it and asks it.
+"""TensorFlow's process: the only file that imports tensorflow. `porting.parity.oracle` starts and queries it.
 
-It reads one JSON request a line and writes one JSON answer a line; arrays travel in the files that the request names.
+It reads one JSON request per line and writes one JSON answer per line; arrays are in files named by the request.
 """
 
 from __future__ import annotations
@@ -31,14 +31,22 @@ from torch_towers.formats.byte_strings import string
 from torch_towers.formats.npz import load_arrays, save_arrays
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 
+try:
+    import resource
+except ImportError:  # there is none on Windows
+    resource = None
+
 with contextlib.suppress(ImportError):
     import tensorflow_text  # noqa: F401  (registers its ops)
 
 
 def serve() -> None:
-    """Answers requests until standard input ends."""
+    """Answers requests until standard input ends, within the memory of the first argument, in bytes; 0 is no limit."""
+    if (memory := int(sys.argv[1])) and resource is not None:
+        with contextlib.suppress(ValueError, OSError):  # a stricter limit of the user's stays
+            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever TensorFlow prints must not end up among the answers
+    os.dup2(2, 1)  # keeps TensorFlow's prints out of the answers
     runners: dict[tuple[Any, ...], Any] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -78,11 +86,9 @@ def _cut(request: dict[str, Any]) -> Cut:
 
 def _sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(getattr(error, "message", None) or error).splitlines() if line.strip()]
-    if lines and lines[0].startswith(
-        "Graph execution error"
-    ):  # a list of the nodes' places in the user's source follows
+    if lines and lines[0].startswith("Graph execution error"):  # followed by a list of the nodes' source locations
         lines = [line for line in lines if not line.startswith(("Graph execution error", "Detected at node", "<stack"))]
-    where = lines.pop(0) + ": " if len(lines) > 1 and lines[0].startswith("Node: ") else ""  # the reason follows
+    where = lines.pop(0) + ": " if len(lines) > 1 and lines[0].startswith("Node: ") else ""  # followed by the reason
     return f"{type(error).__name__}: {where}{lines[0] if lines else ''}"
 
 
@@ -101,7 +107,7 @@ def _runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
 
 
 def _signature_runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
-    """A signature of TensorFlow 2, as users call it."""
+    """A TensorFlow 2 signature, as users call it."""
     loaded = tf.saved_model.load(model, tags=list(tags) or None)
     signature = loaded.signatures[entry]
     specs = signature.structured_input_signature[1]
@@ -115,7 +121,7 @@ def _signature_runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
 
 
 def _session_runner(model: str, tags: tuple[str, ...], signature: Any) -> Any:
-    """A signature of TensorFlow 1, or one with sparse or ragged values, in a session, as TensorFlow Serving runs it."""
+    """A TensorFlow 1 signature, or one with sparse or ragged values, in a session, as TensorFlow Serving runs it."""
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1))
     with graph.as_default():
@@ -133,7 +139,7 @@ def _session_runner(model: str, tags: tuple[str, ...], signature: Any) -> Any:
 
 
 def _tensors(key: str, info: Any) -> list[tuple[str, str]]:
-    """The tensors of one signature entry, named as `porting.saved_model` names them: itself, or its components."""
+    """The tensors of one signature entry, named as in `porting.saved_model`: itself, or its components."""
     kind = info.WhichOneof("encoding")
     if kind == "coo_sparse":
         sparse = info.coo_sparse
@@ -148,7 +154,7 @@ def _tensors(key: str, info: Any) -> list[tuple[str, str]]:
 
 
 def _function_runner(model: str, tags: tuple[str, ...], entry: str) -> Any:
-    """A restored function by its dotted path and the number of its trace: `query_model.__call__`, `tokenize#1`."""
+    """A restored function by its dotted path and trace number: `query_model.__call__`, `tokenize#1`."""
     path, _, trace = entry.partition("#")
     function = loaded = tf.saved_model.load(model, tags=list(tags) or None)
     for part in path.split("."):
@@ -173,15 +179,17 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-# -- a part of a graph, and op by op --------------------------------------------------------------------------------------
+# -- subgraphs, and op by op
+# ----------------------------------------------------------------------------------------------
 
 
 def _part_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
-    """A function from named inputs to a part's outputs. It runs as one graph, so that TensorFlow optimizes it as what it serves."""
+    """A function from named inputs to a subgraph's outputs. It runs as one graph, so that TensorFlow optimizes it as it
+    would when serving."""
     model, flat = _flat(path, tags, entry, cut)
     nodes = {node.name: node for node in flat.nodes}
     captured = model.captured(entry)
-    outside = {  # what the function captures, as a loaded signature does
+    outside = {  # captures of the function, as in a loaded signature
         node.name: _held(node, model)
         for node in flat.nodes
         if _is_held(node) and (node.op != "Const" or node.name in captured)
@@ -206,7 +214,7 @@ def _part_runner(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> Any:
 
 
 def _written(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
-    """The results of a node, written into the graph that is being traced."""
+    """The results of a node, added to the graph that is being traced."""
     if _is_held(node):
         return _held(node, model)
     definition: Any = op_def_registry.get(node.op)
@@ -225,14 +233,14 @@ def _written(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
 
 
 def _by_name(value: Any) -> Any:
-    """An attribute with the functions in it by their names, as the builder of graphs takes them."""
+    """An attribute with functions replaced by their names, as the graph builder expects."""
     if isinstance(value, FunctionRef):
         return value.name
     return [_by_name(item) for item in value] if isinstance(value, list) else value  # type: ignore[reportUnknownVariableType]
 
 
 def _flat(path: str, tags: tuple[str, ...], entry: str, cut: Cut) -> tuple[SavedModel, Graph]:
-    """The flat graph of an entry, or a part of it; TensorFlow knows the bodies that it names."""
+    """The flat graph of an entry, or a subgraph of it; registers its bodies with TensorFlow."""
     from porting import converters  # noqa: F401  here, since whole graphs need no torch; fills CONVERTERS: what has one only computes
 
     model = read(path, tags=list(tags) or None, verify=False)
@@ -271,9 +279,10 @@ _PREFIXES = itertools.count()
 def _add_functions(
     path: str, tags: tuple[str, ...], prefix: str, dropouts: Mapping[str, Sequence[dropout.Dropout]]
 ) -> None:
-    """Gives TensorFlow the bodies of branches and loops, under names of their own: two SavedModels may use one name for two bodies.
+    """Registers the bodies of branches and loops with TensorFlow under unique names, since two SavedModels may share
+    names.
 
-    The `dropouts` of each are taken out.
+    The `dropouts` of each are removed.
     """
     eager: Any = context.context()
     for meta_graph in loader_impl.parse_saved_model(path).meta_graphs:
@@ -307,8 +316,8 @@ def _without_dropouts(function: Any, dropouts: Sequence[dropout.Dropout]) -> Non
 
 
 def _named(value: Any) -> list[Any]:
-    """The functions that an attribute names."""
-    kind = value.WhichOneof("value")  # looked at first: writing to another kind would replace the value
+    """The functions in an attribute."""
+    kind = value.WhichOneof("value")  # read first: accessing another kind for writing would replace the value
     return [value.func] if kind == "func" else list(value.list.func) if kind == "list" else []
 
 
@@ -327,7 +336,7 @@ def _result(ref: str, results: Mapping[str, list[Any]], nodes: Mapping[str, Node
 
 
 def _offset(node: Node, argument: str) -> int:
-    """How many results stand before those of the output argument `argument`."""
+    """The number of results before those of the output argument `argument`."""
     before = 0
     definition: Any = op_def_registry.get(node.op)
     for arg in definition.output_arg:
@@ -344,7 +353,7 @@ def _length(arg: Any, node: Node) -> int:
 
 
 def _is_held(node: Node) -> bool:
-    """Whether a node gives what the model holds: a variable, a table, a constant."""
+    """Whether a node returns state of the model: a variable, a table, a constant."""
     return node.op == "Const" or "variable" in node.attrs or "table" in node.attrs
 
 
@@ -371,7 +380,7 @@ def _execute(node: Node, operands: list[Any], model: SavedModel) -> list[Any]:
     return list(results or [])
 
 
-_KEPT: list[Any] = []  # variables and tables live as long as the process
+_KEPT: list[Any] = []  # keeps variables and tables alive as long as the process
 
 
 def _table(model: SavedModel, key: str) -> Any:
@@ -383,7 +392,7 @@ def _table(model: SavedModel, key: str) -> Any:
 
 
 def _attr(attr: Any, node: Node) -> Any:
-    """An attribute as TensorFlow's eager runtime takes it; the op's default where the node has none."""
+    """An attribute for TensorFlow's eager runtime; the op's default if the node has none."""
     if attr.name not in node.attrs:
         return _default(attr)
     value = node.attrs[attr.name]

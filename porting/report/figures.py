@@ -1,4 +1,4 @@
-"""Figures: plots as inline SVG, in the colours of the page that they stand in."""
+"""Plots as inline SVG, in the colours of the surrounding page."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from porting.report.measurements import Errors, Growth
 from torch_towers.extras import need
 
-_INK, _PORT, _TENSORFLOW = "#010203", "#010204", "#010205"  # stand for the page's own colours: see _COLOURS
+_INK, _PORT, _TENSORFLOW = "#010203", "#010204", "#010205"  # placeholders of the page's colours: see _COLOURS
 _COLOURS = {_INK: "currentColor", _PORT: "var(--port)", _TENSORFLOW: "var(--tensorflow)"}
 _STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "torch_towers", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _INK, "xtick.color": _INK,
     "ytick.color": _INK,
 }  # fmt: skip
-_EXACT = 1e-12  # where the errors of exact values are drawn
+_EXACT = 1e-12  # the position of zero errors on the axis
 
 
 def error_distribution(errors: Errors) -> str:
-    """How many values of an output have which error, for port and TensorFlow: an `<svg>` element."""
+    """The distribution of an output's errors, for port and TensorFlow: an `<svg>` element."""
     figure, axes = _axes(6.4, 2.4)
     decades = [np.log10(np.maximum(values, _EXACT)) for values in (errors.port, errors.tensorflow)]
     low, high = (min(map(np.min, decades)), max(map(np.max, decades))) if errors.port.size else (-9.0, -6.0)
@@ -37,7 +37,7 @@ def error_distribution(errors: Errors) -> str:
 
 
 def error_growth(growth: Sequence[Growth]) -> str:
-    """The error after each node of the encoder, in the order of computation: an `<svg>` element."""
+    """The error after each node of the encoder, in topological order: an `<svg>` element."""
     figure, axes = _axes(6.4, max(1.2, min(0.17 * len(growth) + 0.7, 14.0)))
     places = list(range(len(growth)))
     axes.barh(places, [max(node.error, _EXACT) for node in growth], color=_PORT, height=0.6)
@@ -50,9 +50,9 @@ def error_growth(growth: Sequence[Growth]) -> str:
 
 
 def warm_up() -> None:
-    """Imports what draws, and lets it find its fonts: most of the time of a first figure.
+    """Imports the plotting library and lets it find its fonts, which takes most of the time of a first figure.
 
-    Errors: `TorchTowersError` where the package is not installed.
+    Errors: `TorchTowersError` if the package is not installed.
     """
     error_growth([Growth("", 1e-9)])
 

@@ -1,4 +1,4 @@
-"""Measurements: what the recorded batches show of a tower beyond equal or unequal, as numbers to be drawn."""
+"""Measurements on the recorded batches, for the plots of the report."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from torch_towers.parity.recorded import Recorded
 from torch_towers.tower import Tower
 
 Array = np.ndarray[Any, Any]
-TOP = 10  # ranks that are compared
+TOP = 10  # ranks to compare
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How far each value of a float output is from the float64 run, relative to the output's RMS: `[values]` both."""
+    """The error of each value of a float output against the float64 run, relative to the output's RMS: `[values]`
+    both."""
 
     output: str
     port: Array
@@ -39,7 +40,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What one tower's batches show. `embeddings` are the port's and TensorFlow's, row by row, where the tower has one."""
+    """The measurements of one tower. `embeddings` are the port's and TensorFlow's, row by row, if the tower has one."""
 
     rows: Mapping[str, int]
     errors: Sequence[Errors]
@@ -83,7 +84,7 @@ def _errors(triples: Sequence[tuple[Mapping[str, Array], Mapping[str, Array], Ma
 
 
 def _growth(tower: Tower, exact: Tower, inputs: Mapping[str, Any]) -> list[Growth]:
-    """The error of each float value in the encoder, in the order of computation; empty where a node does not run alone."""
+    """The error of each float value in the encoder, in topological order; empty if a node does not run alone."""
     try:
         with torch.no_grad():
             ours, reference = tower.trace(dict(inputs))["encoder"], exact.trace(dict(inputs))["encoder"]
@@ -101,7 +102,7 @@ def _growth(tower: Tower, exact: Tower, inputs: Mapping[str, Any]) -> list[Growt
 
 
 def _float_pair(value: Any, true: Any) -> tuple[Array, Array] | None:
-    """Both in float64, where they are floats of one shape."""
+    """Both values in float64, if they are floats of equal shape."""
     if not isinstance(value, Tensor) or not isinstance(true, Tensor) or not value.is_floating_point():
         return None
     if value.shape != true.shape or not value.numel():
@@ -119,9 +120,9 @@ def _embeddings(tower: Tower, triples: Sequence[tuple[Mapping[str, Array], Mappi
 
 
 def agreement(query: tuple[Array, Array], candidate: tuple[Array, Array]) -> float:
-    """The share of queries whose best candidates by dot product, at most `TOP`, are TensorFlow's in TensorFlow's order.
+    """The share of queries whose top candidates by dot product, at most `TOP`, are TensorFlow's in TensorFlow's order.
 
-    Both arguments hold the port's embeddings and TensorFlow's, `[n, dim]`.
+    Both arguments are the port's embeddings and TensorFlow's, `[n, dim]`.
     """
     ours, theirs = (q.astype(np.float64) @ c.astype(np.float64).T for q, c in zip(query, candidate, strict=True))
     ranks = [np.argsort(-scores, axis=1, kind="stable")[:, :TOP] for scores in (ours, theirs)]

@@ -1,4 +1,4 @@
-"""Writes a checkpoint with its proof: parity.json for machines, MODEL.md and report.html for people, the samples to ask again."""
+"""Writes a checkpoint with its evidence: parity.json, MODEL.md, report.html, and the compared samples."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def save(
     *,
     samples: bool = True,
 ) -> list[str]:
-    """Puts the checkpoint in place, whole or not at all; gives what is to be said of it, in words.
+    """Writes the checkpoint atomically; returns notes for the user.
 
-    `samples`: whether the batches that were compared, and TensorFlow's answers, go into it.
+    `samples`: whether to include the compared batches and TensorFlow's answers.
     """
     sides = {side: Side(ported.spec, ported.store, ported.frozen) for side, ported in towers.items()}
     index = next((ported.retrieval for ported in towers.values() if ported.retrieval is not None), None)
@@ -61,7 +61,7 @@ def save(
 def _page(
     name: str, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str
 ) -> tuple[dict[str, bytes], list[str]]:
-    """report.html; where the packages that draw it are not installed, none, and a sentence that says so."""
+    """report.html; without the packages that it needs, nothing, and a sentence that says so."""
     try:
         shown = {side: _reported(ported, reports[side]) for side, ported in towers.items()}
         return {"report.html": report(name, shown, similarity).encode()}, []
@@ -82,7 +82,7 @@ def _reported(ported: PortedTower, parity: ParityReport) -> Reported:
     )
 
 
-_SHOWN = 8  # batches whose errors are drawn
+_SHOWN = 8  # batches whose errors are plotted
 
 
 def _source(ported: PortedTower) -> dict[str, Any]:
@@ -96,11 +96,12 @@ def _source(ported: PortedTower) -> dict[str, Any]:
 
 
 def card(name: str, towers: Mapping[str, PortedTower], reports: Mapping[str, ParityReport], similarity: str) -> str:
-    """MODEL.md: the towers as readable listings, an example of their inputs, and how equal they were measured to be."""
+    """MODEL.md: the towers as readable listings, an example of their inputs, and the measured parity."""
     parts = [f"# {name}\n\nTwo-tower model, ported from TensorFlow. Similarity: {similarity}."]
     if unequal := [side for side, report in reports.items() if not report.passed]:
         parts.append(
-            f"**The {' and the '.join(unequal)} tower is NOT equal to TensorFlow.** Kept to be looked at (`port --keep`): do not use it."
+            f"**The {' and the '.join(unequal)} tower is NOT equal to TensorFlow.** "
+            "Kept for inspection (`port --keep`): do not use it."
         )
     for side, ported in towers.items():
         parts.append(_section(name, side, ported, reports[side]))
@@ -137,7 +138,7 @@ def _section(name: str, side: str, ported: PortedTower, report: ParityReport) ->
 
 
 def _how_served(ported: PortedTower) -> list[str]:
-    """Which of TensorFlow's ways to run the graph was taken, where it matters."""
+    """How TensorFlow runs the graph, if it matters."""
     lines: list[str] = []
     if ported.no_nan:
         behind = "one relu gives" if ported.no_nan == 1 else f"{ported.no_nan} relus give"
@@ -150,16 +151,19 @@ def _how_served(ported: PortedTower) -> list[str]:
 
 
 def _example(ported: PortedTower) -> str:
-    """One row of inputs, made from the tower's own graph."""
-    batch = sampling.batches(ported.tf_graph, ported.model)[0].inputs
-    return "{" + ", ".join(f'"{spec.name}": {_shown(batch[spec.name])}' for spec in ported.spec.inputs) + "}"
+    """One row of inputs, generated from the tower's graph; `...` for one too large to be made up."""
+    made = sampling.batches(ported.tf_graph, ported.model)
+    shown = (_shown(made[0].inputs[spec.name]) if made else "..." for spec in ported.spec.inputs)
+    return (
+        "{" + ", ".join(f'"{spec.name}": {value}' for spec, value in zip(ported.spec.inputs, shown, strict=True)) + "}"
+    )
 
 
-_LONG = 40  # numbers, or characters of a text, that are written out
+_LONG = 40  # maximum numbers, or characters of a text, to write out
 
 
 def _shown(array: np.ndarray[Any, Any]) -> str:
-    """A feature as Python code: written out where it is short, else an array of its shape."""
+    """A feature as Python code: written out if it is short, else an array of its shape."""
     if array.size > _LONG and array.dtype != object:
         return f'numpy.zeros({tuple(array.shape)}, "{array.dtype.name}")'
     return _literal(array.tolist())

@@ -1,4 +1,4 @@
-"""Report: one HTML file, without network, that shows what was ported and how equal to TensorFlow it was measured to be."""
+"""report.html: a self-contained page that shows what was ported and the measured parity with TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """One tower with all that is said of it. `source` names the SavedModel and its entry."""
+    """One tower with its report. `source` names the SavedModel and its entry."""
 
     tower: Tower
     parity: ParityReport
@@ -30,7 +30,7 @@ class Reported:
 
 
 def report(name: str, towers: Mapping[str, Reported], similarity: str) -> str:
-    """The page as text. Errors: `TorchTowersError` where the packages that draw it are not installed."""
+    """The page as text. Errors: `TorchTowersError` if the packages that it needs are not installed."""
     jinja: Any = need("jinja2", "report")
     page = jinja.Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE.read_text("utf-8"))
     verdict, kind = _verdict([reported.parity for reported in towers.values()])
@@ -43,7 +43,7 @@ def report(name: str, towers: Mapping[str, Reported], similarity: str) -> str:
 
 def _verdict(reports: Sequence[ParityReport]) -> tuple[str, str]:
     if not all(found.passed for found in reports):
-        return "NOT equal to TensorFlow: kept to be looked at (port --keep), do not use it", "unequal"
+        return "NOT equal to TensorFlow: kept for inspection (port --keep), do not use it", "unequal"
     if not all(found.enough for found in reports):
         return "Not enough evidence that it is equal to TensorFlow", "unsure"
     if any(found.compared_with == "nothing" for found in reports):
@@ -52,7 +52,7 @@ def _verdict(reports: Sequence[ParityReport]) -> tuple[str, str]:
 
 
 def _agreement(towers: Mapping[str, Reported]) -> tuple[float | None, int]:
-    """Of queries and candidates that were sampled; where there is one tower, of its rows among themselves."""
+    """The agreement of sampled queries and candidates; for a single tower, of its rows among themselves."""
     found = [reported.measured.embeddings for reported in towers.values() if reported.measured is not None]
     sides = [embeddings for embeddings in found if embeddings is not None]
     if not sides or sides[0][0].shape[1] != sides[-1][0].shape[1]:
@@ -83,11 +83,11 @@ def _section(side: str, reported: Reported) -> dict[str, Any]:
     }
 
 
-_KINDS = {"domain": "like those that the tower was made for", "edge": "at the edges"}
+_KINDS = {"domain": "typical for the tower", "edge": "at the edges"}
 
 
 def _steps(graph: Graph, shapes: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The encoder from top to bottom: each layer, and between layers how many ops of which kinds."""
+    """The encoder from top to bottom: each layer, and the number and kinds of ops between layers."""
     steps: list[dict[str, Any]] = []
     between: list[str] = []
 

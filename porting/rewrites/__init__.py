@@ -1,4 +1,4 @@
-"""The rewrites. Each file holds those of one layer; importing this package fills `porting.lifting.registry.REWRITES`, in order."""
+"""The rewrites, one file per layer; importing this package fills `porting.lifting.registry.REWRITES`, in order."""
 
 import importlib
 import pkgutil
@@ -7,31 +7,46 @@ from porting.lifting.registry import REWRITES
 
 ORDER = (
     "identities",
+    "tensor_arrays",
     "recurrent",
+    "group_norm",
+    "unrolled",
     "images",
     "conv",
+    "zero_padding",
+    "interaction",
     "linear",
     "einsum",
+    "repeats",
     "rotary",
     "attention",
+    "plain_attention",
+    "partitions",
+    "embedding_bag",
     "embedding",
     "positions",
     "pooling",
     "norms",
     "rms",
+    "pools",
     "activations",
+    "upsampling",
+    "rescaling",
     "lookups",
     "text",
     "buckets",
     "sentencepiece",
     "integer_ranges",
+    "steps",
+    "maps",
 )
-"""The files in the order in which they run: identities (those of images too) make way for layers, lookups for the text around them."""
+"""The files in execution order: identities (including those of images) before layers, group norms before the layers
+whose sizes they read, lookups before the text around them."""
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")
 for _name in (
     *ORDER,
     *sorted(REWRITES.keys() - set(ORDER)),
-):  # a file that is named here and has no rewrite is an error
+):  # a listed file without rewrites is an error
     REWRITES[_name] = REWRITES.pop(_name)

@@ -1,4 +1,4 @@
-"""Activations that graphs spell out: each formula is one op of `torch_towers.ops.activations`."""
+"""Activations written out as formulas: each becomes one op of `torch_towers.ops.activations`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _halved(p: Pattern) -> Pattern:
 
 
 def _becomes(op: str, pattern: Pattern, **attrs: Any) -> None:
-    """Whatever `pattern` finds is `op(x)`; attributes given as pattern names take what was bound to them."""
+    """Replaces every match of `pattern` by `op(x)`; attributes given as pattern names take their bindings."""
 
     @rewrite(op, pattern)
     def apply(view: View, root: Node, match: Match) -> None:

@@ -1,4 +1,4 @@
-"""attention and MultiHeadAttention: a softmax of products between two products, and the projections around it."""
+"""attention and MultiHeadAttention: a softmax between two matmuls, and the projections around it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,22 @@ _QUERY = (
 )  # fmt: skip
 
 
-def _formula(product: Pattern, values: Any) -> Pattern:
-    """The whole of attention: `product` is that of queries and keys, `values` gives that of shares and values."""
-    scores = product * Number(name="scale") | product / Number(name="divisor") | product
+def masked(scores: Pattern) -> Pattern:
+    """`scores` under a mask in any spelling, of which `mask_of` is the operand, or without one."""
     let_through = Apply("logical_and", Number(1.0), Any_("mask")) | Any_("mask")
-    masked = Apply("where", let_through, scores, Number(name="low")) | Apply("add", scores, Any_("bias")) | scores
-    shares = Apply("softmax", masked)
+    return (
+        Apply("where", let_through, scores, Number(name="low"))
+        | Apply("where", Any_("off"), Apply("sub", scores, Number(name="lowered")), scores)
+        | Apply("add", scores, Any_("bias"))
+        | Apply("sub", scores, Any_("minus"))
+        | scores
+    )
+
+
+def _formula(product: Pattern, values: Any) -> Pattern:
+    """The whole attention formula: `product` is queries times keys, `values` returns weights times values."""
+    scores = product * Number(name="scale") | product / Number(name="divisor") | product
+    shares = Apply("softmax", masked(scores))
     return values(Apply("where", Any_("mask"), shares, Number(0.0), name="emptied") | shares)
 
 
@@ -42,7 +52,7 @@ def _swaps_heads(perm: Any) -> bool:
 
 
 def _heads_first(p: Pattern) -> Pattern:
-    """`[batch, places, heads, dim]` as `[batch, heads, places, dim]`."""
+    """`[batch, length, heads, dim]` as `[batch, heads, length, dim]`."""
     return Apply("transpose", p, perm=_swaps_heads)
 
 
@@ -52,7 +62,7 @@ def _turns(perm: Any) -> bool:
 
 @rewrite("", Apply("matmul", Any_("a"), Apply("transpose", Any_("b"), perm=_turns)))
 def turned_in_two_steps(view: View, root: Node, match: Match) -> None:
-    """`[batch, places, heads, dim]` as `[batch, heads, dim, places]`: heads to the front, then the matrices turned."""
+    """`[batch, length, heads, dim]` to `[batch, heads, dim, length]` in two transposes."""
     shape, dtype = view.shape(match["b"]), view.dtype(match["b"])
     if shape is None or len(shape) != 4:
         raise Refusal("a shape is not known")
@@ -64,7 +74,7 @@ def turned_in_two_steps(view: View, root: Node, match: Match) -> None:
 
 @rewrite("", Apply("transpose", Apply("matmul", Any_("a"), Apply("matrix_transpose", Any_("b"))), perm=_swaps_last))
 def product_turned(view: View, root: Node, match: Match) -> None:
-    """`(k @ q.T).T` is `q @ k.T`: Keras 3 writes the einsum of scores so."""
+    """`(k @ q.T).T` becomes `q @ k.T`: Keras 3 writes the einsum of scores this way."""
     shape = view.shape(match["a"])
     if shape is None or len(shape) < 2:
         raise Refusal("a shape is not known")
@@ -77,7 +87,7 @@ def product_turned(view: View, root: Node, match: Match) -> None:
     _formula(Apply("matmul", _QUERY, _TURNED_KEY, name="product"), lambda p: Apply("matmul", p, Any_("value"))),
 )
 def by_matmul(view: View, root: Node, match: Match) -> None:
-    """`softmax(q @ k.T) @ v`, heads before places or none at all."""
+    """`softmax(q @ k.T) @ v`, heads before the length axis or no heads."""
     _write(view, root, match, heads_last=False)
 
 
@@ -107,11 +117,11 @@ def by_einsum(view: View, root: Node, match: Match) -> None:
 
 
 _LAYOUTS = {True: ("bthd", "bshd", "bsho", "btho"), False: ("bhtd", "bhsd", "bhso", "bhto")}
-"""The axes of queries, keys, values and results: batch, heads, `t` places that ask, `s` places that are asked."""
+"""The axes of queries, keys, values and results: batch, heads, `t` query positions, `s` key positions."""
 
 
 def _axes(product: Node, key_at: int, root: Node, value_at: int) -> tuple[str, str, str, str] | None:
-    """The axes by the letters of `_LAYOUTS`, the scores being `bhts`."""
+    """The axes in the letters of `_LAYOUTS`, for scores `bhts`."""
     operands, scores = _letters(product)
     parts, result = _letters(root)
     if len(operands) != 2 or len(parts) != 2 or len(scores) != 4 or len(parts[1 - value_at]) != 4:
@@ -137,7 +147,7 @@ def _write(view: View, root: Node, match: Match, *, heads_last: bool) -> None:
     dtypes = {view.dtype(ref) for ref in (*operands, root.name)}
     if len(dtypes) != 1 or not dtypes <= set(FLOATS):
         raise Refusal("its operands are not floats of one dtype")
-    if match.get("swapped") is not None:  # queries are scaled before their heads are put first
+    if match.get("swapped") is not None:  # queries are scaled before the transpose
         swapped = view.nodes[match["swapped"]]
         known = view.dtype(swapped.name), view.shape(swapped.name)
         operands[0] = view.before(root, "transpose", operands[0], known=known, perm=swapped.attrs["perm"])
@@ -146,7 +156,7 @@ def _write(view: View, root: Node, match: Match, *, heads_last: bool) -> None:
         raise Refusal("its operands are not known to have three or four axes each")
     scale = (match.get("scale") or 1.0) * (match.get("query_scale") or 1.0)
     scale /= (match.get("divisor") or 1.0) * (match.get("query_divisor") or 1.0)
-    mask = _mask(view, match)
+    mask = mask_of(view, root, match, match["product"])
     empty = {"empty": True} if match.get("emptied") is not None else {}
     view.rewrite(root, "attention", *operands, *mask, scale=float(scale), heads_last=heads_last, **empty)
 
@@ -163,31 +173,34 @@ _FIRST = Apply(
 
 @rewrite("", _heads_first(_FIRST))
 def heads_stay_last(view: View, root: Node, match: Match) -> None:
-    """Heads that are put before the places for attention alone, and back behind them, may stay behind."""
+    """Removes transposes that move heads to the front only for attention, and back after it."""
     inner = view.nodes[match["inner"]]
     view.rewrite(
         root, "attention", match["q"], match["k"], match["v"], *inner.inputs[3:], **{**inner.attrs, "heads_last": True}
     )
 
 
-def _mask(view: View, match: Match) -> tuple[str, ...]:
-    """What is added to the scores, or where they count; nothing where they all do."""
-    mask, bias = match.get("mask"), match.get("bias")
-    ref = mask or bias
+def mask_of(view: View, root: Node, match: Match, scores: str) -> tuple[str, ...]:
+    """The additive or boolean mask of the node `scores`, as an operand of `root`; empty if there is none."""
+    mask, bias, off, minus = (match.get(name) for name in ("mask", "bias", "off", "minus"))
+    ref = mask or bias or off or minus
     if ref is None:
         return ()
-    rank = view.rank(ref)
-    if rank is None or rank > (view.rank(match["query"]) or 0):
-        raise Refusal("what masks its scores is not known to have no more axes than they have")
+    dtype, rank, shape = view.dtype(scores), view.rank(ref), view.shape(ref)
+    if rank is None or rank > (view.rank(scores) or 0):
+        raise Refusal("its mask may have more axes than its scores")
     if mask and (view.dtype(mask) != "bool" or match["low"] > _LOW):
-        raise Refusal(f"its mask puts {match['low']} in the place of scores, which still counts")
-    if bias and view.dtype(bias) != view.dtype(match["product"]):
-        raise Refusal("what is added to its scores has another dtype")
-    return (ref,)
+        raise Refusal(f"its mask sets scores to {match['low']}, which is too high to mask them")
+    if (bias or minus) and view.dtype(ref) != dtype:
+        raise Refusal("its mask has another dtype than its scores")
+    if off:
+        ref = view.before(root, "cast", off, known=(dtype, shape), dtype=dtype)
+        return (view.before(root, "mul", ref, -match["lowered"], known=(dtype, shape)),)
+    return (view.before(root, "neg", minus, known=(dtype, shape)),) if minus else (ref,)
 
 
 _LOW = -1e4
-"""What leaves nothing of a share beside any usual score: Keras writes -1e9, and -3e4 in float16."""
+"""A score low enough to vanish in any usual softmax: Keras writes -1e9, and -3e4 in float16."""
 
 
 # -- the layer with its projections ---------------------------------------------------------------------------------------
@@ -204,7 +217,7 @@ _JOINED = Apply("join_last", _HEADS, count=2) | Apply("reshape", _HEADS, name="j
 
 @rewrite("MultiHeadAttention", Apply("module", _JOINED, name="attention_output"))
 def multi_head(view: View, root: Node, match: Match) -> None:
-    """Four Linear layers of one scope, named as Keras names them, around attention."""
+    """Four Linear layers of one scope, with Keras's names, around attention."""
     layers = {name: view.nodes[match[name]] for name in _NAMES}
     specs = {name: view.module_of(node, "Linear") for name, node in layers.items()}
     scope = str(root.attrs["module"]).rpartition(".")[0]
@@ -216,9 +229,9 @@ def multi_head(view: View, root: Node, match: Match) -> None:
     parted = {name: view.nodes[match[f"{name}_heads"]].attrs["sizes"] for name in _NAMES[:3]}
     heads = parted["query"][0]
     if any(len(sizes) != 2 or sizes[0] != heads for sizes in parted.values()):
-        raise Refusal(f"its projections are parted into {', '.join(map(str, parted.values()))}")
+        raise Refusal(f"its projections are split into {', '.join(map(str, parted.values()))}")
     if match.get("joined") and not _joins(view, match):
-        raise Refusal("its heads are not joined before its output")
+        raise Refusal("its heads are not merged before its output")
     attention = view.nodes[match["attention"]]
     args = {
         **{f"{name}_features": linear[name]["in_features"] for name in _NAMES[:3]},

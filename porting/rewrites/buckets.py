@@ -24,7 +24,7 @@ _MASK = Source("mask", _CONSTANT) | Number(name="mask_number")
 
 @rewrite("Hashing", Apply("where", Apply("equal", _X, _MASK), 0, _HASH + 1) | _HASH)
 def hashing(view: View, root: Node, match: Match) -> None:
-    """The bucket of a string or an integer, with a bucket of its own for the mask value."""
+    """The hash bucket of a string or integer, with a separate bucket for the mask value."""
     attrs = view.nodes[match["hash"]].attrs
     mask = _mask_value(view, match)
     if view.shape(root.name) is not None and view.shape(root.name) != view.shape(match["x"]):
@@ -69,7 +69,7 @@ _IDF = Source("idf", _CONSTANT)
 
 @rewrite("CategoryEncoding", Apply("cast", _COUNTS) * _IDF | _COUNTS * _IDF | _COUNTS)
 def category_encoding(view: View, root: Node, match: Match) -> None:
-    """Which ids occur in each row, how often, and with which weight."""
+    """Which ids occur in each row, how often, or with which weight."""
     binary = view.nodes[match["bincount"]].attrs["binary_output"]
     weights = view.constant(match["weights"])
     if view.rank(match["x"]) != 2:
@@ -83,13 +83,13 @@ def category_encoding(view: View, root: Node, match: Match) -> None:
     name = view.scope(root, "category_encoding", "idf", suffix="_encoding")
     if mode == "tf_idf":
         if binary or dtype not in FLOATS or tuple(idf.shape) != (size,) or not _fits(view, root, weights, dtype):
-            raise Refusal("it is multiplied by something else than one number per token")
+            raise Refusal("it is multiplied by something other than one number per token")
         view.store[f"{name}.idf"] = idf
     view.know(root, dtype, ((view.shape(match["x"]) or (None,))[0], size))
     view.module(root, "CategoryEncoding", name, {"num_tokens": size, "output_mode": mode, "dtype": dtype}, match["x"])
 
 
 def _fits(view: View, root: Node, weights: Tensor, dtype: str) -> bool:
-    """The counts are multiplied in the dtype of the weights: they are cast to it, or have it."""
+    """Whether the counts are multiplied in the dtype of the weights."""
     casts = [node for ref in root.inputs if (node := view.node(ref)) is not None and node.op == "cast"]
     return casts[0].attrs["dtype"] == dtype if casts else dtype_name(weights) == dtype

@@ -1,14 +1,15 @@
-"""Convolutions: Conv1d, Conv2d, Conv3d and their transposes; depthwise ones have a group per channel."""
+"""Convolutions: Conv1d, Conv2d, Conv3d and their transposes; depthwise ones have one group per channel."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from porting.lifting.patterns import Any_, Apply, Match, Pattern, Refusal, Weight
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
-from torch_towers.graph.graph import Node
+from torch_towers.graph.graph import ModuleSpec, Node
 from torch_towers.ops.conv import torch_kernel
 
 _CONV = Apply("conv", Any_("x"), Weight("kernel"), name="conv")
@@ -16,7 +17,7 @@ _BACK = Apply("conv_transpose", Any_("x"), Weight("kernel"), name="conv")
 
 
 def _biased(conv: Pattern) -> Pattern:
-    """The convolution and one number per channel, however it is added."""
+    """The convolution plus one number per channel, however it is added."""
     bias = Weight("bias")
     reshaped = Apply("reshape", bias, name="reshaped")
     return conv + bias | conv + reshaped | Apply("bias_add", conv, bias, name="added")
@@ -24,7 +25,7 @@ def _biased(conv: Pattern) -> Pattern:
 
 @rewrite("Conv", _biased(_CONV) | _biased(_BACK))
 def conv_with_bias(view: View, root: Node, match: Match) -> str:
-    """A convolution by a weight, and the bias that is added to it."""
+    """A convolution with a weight, and the bias added to it."""
     outputs, bias = _channels(view, match)[1], match["bias"]
     if view.shape(bias) != (outputs,):
         raise Refusal(f"what is added has shape {list(view.shape(bias) or ())}, expected [{outputs}]: it is not a bias")
@@ -35,8 +36,27 @@ def conv_with_bias(view: View, root: Node, match: Match) -> str:
 
 @rewrite("Conv", _CONV | _BACK)
 def conv(view: View, root: Node, match: Match) -> str:
-    """A convolution by a weight, with nothing added, or where what is added differs from use to use."""
+    """A convolution with a weight, without a bias, or with different biases at different uses."""
     return _lift(view, root, match, None)
+
+
+_TURNED = Apply("transpose", Any_("x"), perm=lambda perm: perm == (0, *range(2, len(perm)), 1), name="turned")
+
+
+@rewrite("", Apply("transpose", Apply("module", _TURNED, name="layer")), keeps=("turned",))
+def channels_first(view: View, root: Node, match: Match) -> None:
+    """A layer between two transposes of the channels, as converters from channels-first frameworks write it: the layer of
+    such images."""
+    node = view.nodes[match["layer"]]
+    name, spec, perm = str(node.attrs["module"]), view.modules[str(node.attrs["module"])], root.attrs["perm"]
+    if not re.fullmatch(r"Conv(Transpose)?[123]d", spec.type) or spec.args.get("channels_last") is False:
+        raise Refusal("it is no convolution with the channels last")
+    if tuple(perm) != (0, len(perm) - 1, *range(1, len(perm) - 1)) or len(node.inputs) != 1:
+        raise Refusal("its channels do not become the second axis again")
+    if [call.name for call in view.nodes.values() if call.attrs.get("module") == name] != [node.name]:
+        raise Refusal("it is called elsewhere too")
+    view.modules[name] = ModuleSpec(spec.type, {**spec.args, "channels_last": False})
+    view.rewrite(root, "module", match["x"], module=name)
 
 
 def _channel(view: View, match: Match) -> int:
@@ -46,7 +66,7 @@ def _channel(view: View, match: Match) -> int:
 
 
 def _channel_of_bias(view: View, root: Node, match: Match) -> int | None:
-    """The axis along which the bias is added, counted from the end; None where there is no such axis."""
+    """The axis along which the bias is added, counted from the end; None if there is none."""
     if match.get("added") is not None:
         axis, rank = root.attrs.get("axis", -1), len(view.nodes[match["conv"]].attrs["strides"]) + 2
         return axis % rank - rank
@@ -58,7 +78,7 @@ def _channel_of_bias(view: View, root: Node, match: Match) -> int | None:
 
 
 def _channels(view: View, match: Match) -> tuple[int, int, int]:
-    """How many channels the layer takes and gives, and in how many groups."""
+    """The layer's input and output channels, and its number of groups."""
     node, kernel = view.nodes[match["conv"]], view.shape(match["kernel"])
     rank = len(node.attrs["strides"])
     if kernel is None or len(kernel) != rank + 2 or view.dtype(match["kernel"]) not in FLOATS:
@@ -70,7 +90,7 @@ def _channels(view: View, match: Match) -> tuple[int, int, int]:
     shape = view.shape(match["x"])
     inputs = None if shape is None else shape[_channel(view, match)]
     if not isinstance(inputs, int):
-        raise Refusal("how many channels its input has is not known")
+        raise Refusal("the number of channels of its input is not known")
     return inputs, kernel[-1], inputs // kernel[-2]
 
 
@@ -101,7 +121,7 @@ def _lift(view: View, root: Node, match: Match, bias: str | None) -> str:
 
 
 def _name(view: View, kernel: str) -> str:
-    """The two halves of a separable convolution are called `separable.depthwise` and `separable.pointwise`."""
+    """Names the two halves of a separable convolution `separable.depthwise` and `separable.pointwise`."""
     scope, _, last = view.tensor_name(kernel).rpartition(".")
     halves = {f"{scope}.pointwise_kernel", f"{scope}.pointwise.weight"} & view.store.keys()
     if scope and halves and last in ("depthwise_kernel", "pointwise_kernel"):
@@ -110,12 +130,12 @@ def _name(view: View, kernel: str) -> str:
 
 
 def _check_other_uses(view: View, node: Node, kernel: str, bias: str | None) -> None:
-    """The kernel changes its layout, so that everything that uses it must be lifted, to the same layer."""
+    """The kernel changes its layout, so all its users must be lifted, to the same layer."""
     for user in view.consumers(kernel):
         if user.op != node.op or user.inputs[1] != kernel or user.inputs[0] == kernel:
             raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")
         if dict(user.attrs) != dict(node.attrs):
-            raise Refusal(f"its kernel {kernel!r} is also used by {user.name!r}, with other steps or margins")
+            raise Refusal(f"its kernel {kernel!r} is also used by {user.name!r}, with other strides or padding")
         if view.shape(user.inputs[0]) is None:
             raise Refusal(f"the shape of the input of {user.name!r} is not known")
         if bias is not None:

@@ -1,6 +1,7 @@
-"""nn.Linear with axes around it: projections by `einsum`, as EinsumDense and MultiHeadAttention write them.
+"""nn.Linear with reshapes: projections by `einsum`, as EinsumDense and MultiHeadAttention write them.
 
-`abc,cde->abde` is a Linear from `c` to `d * e`, whose last axis is parted. The kernel `[c, d, e]` is laid out once, here.
+`abc,cde->abde` is a Linear from `c` to `d * e`, whose last axis is split. The kernel `[c, d, e]` is reshaped once,
+here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _PRODUCT = Apply("matmul", Any_("x"), _FLAT_KERNEL, name="product")
 
 @dataclass(frozen=True, slots=True)
 class _Projection:
-    """An einsum of values with a kernel: axes by their letters, "." standing for those that an ellipsis holds."""
+    """An einsum of values with a kernel: axes by their letters, "." for those of an ellipsis."""
 
     x: str
     kernel: str
@@ -40,7 +41,7 @@ class _Projection:
         return "".join(letter for letter in self.result if letter not in self.x)
 
     def check(self) -> None:
-        """Refuses what is no product of matrices, however its axes are laid out."""
+        """Refuses einsums that are not matrix products up to transposes."""
         if any(len(set(letters)) != len(letters) for letters in (self.x, self.kernel, self.result)):
             raise Refusal("it takes a diagonal")
         if not self.contracted or set(self.contracted) & set(self.result):
@@ -52,18 +53,18 @@ class _Projection:
 
     @property
     def turned_x(self) -> str:
-        """The axes of the values as nn.Linear takes them: what is summed comes last."""
+        """The axes of the values in nn.Linear's order: summed axes last."""
         return self.kept + self.contracted
 
     @property
     def turned_result(self) -> str:
-        """The axes of the result as nn.Linear gives them: what is new comes last."""
+        """The axes of the result in nn.Linear's order: new axes last."""
         return self.kept + self.new
 
 
 @rewrite("Linear", Apply("add", _EINSUM, Weight("bias")))
 def einsum_with_bias(view: View, root: Node, match: Match) -> None:
-    """`einsum(x, kernel) + bias`, where the bias has the axes that the kernel adds."""
+    """`einsum(x, kernel) + bias`, if the bias has the new axes of the kernel."""
     node, kernel, x, law = _read(view, match)
     sizes = _sizes(view, kernel, law)
     wanted = tuple(sizes[letter] for letter in law.new)
@@ -75,14 +76,14 @@ def einsum_with_bias(view: View, root: Node, match: Match) -> None:
 
 @rewrite("Linear", _EINSUM)
 def einsum(view: View, root: Node, match: Match) -> None:
-    """`einsum(x, kernel)`, with nothing added, or something that is no bias of the kernel's new axes."""
+    """`einsum(x, kernel)`, without a bias of the kernel's new axes."""
     node, kernel, x, law = _read(view, match)
     _check_other_uses(view, node, kernel, None)
     _write(view, root, law, kernel, x, None)
 
 
 def _read(view: View, match: Match) -> tuple[Node, str, str, _Projection]:
-    """The einsum, its kernel, what is multiplied by it, and the letters."""
+    """The einsum, its kernel, its other operand, and the letters."""
     node = view.nodes[match["product"]]
     weights = [
         ref for ref in node.inputs if view.nodes.get(node_of(ref)) and view.nodes[node_of(ref)].op == "parameter"
@@ -105,7 +106,7 @@ def _sizes(view: View, kernel: str, law: _Projection) -> dict[str, int]:
 
 
 def _check_other_uses(view: View, node: Node, kernel: str, bias: str | None) -> None:
-    """The kernel changes its layout, so that everything that uses it must be lifted, and with the same bias."""
+    """The kernel changes its layout, so all its users must be lifted, with the same bias."""
     for user in view.consumers(kernel):
         same_place = len(user.inputs) == len(node.inputs) and user.inputs.index(kernel) == node.inputs.index(kernel)
         if user.op != "einsum" or user.attrs != node.attrs or user.inputs.count(kernel) != 1 or not same_place:
@@ -122,7 +123,7 @@ def _check_same_bias(view: View, user: Node, kernel: str, bias: str | None) -> N
 
 
 def _write(view: View, root: Node, law: _Projection, kernel: str, x: str, bias: str | None) -> None:
-    """Joins the axes that are summed, calls nn.Linear, parts the axes that are new: each only where there is something to do."""
+    """Merges the summed axes, calls nn.Linear, and splits the new axes, each only if needed."""
     sizes, dtype = _sizes(view, kernel, law), view.dtype(kernel)
     inner, outer = ([sizes[letter] for letter in letters] for letters in (law.contracted, law.new))
     shape = view.shape(x)
@@ -147,28 +148,29 @@ def _write(view: View, root: Node, law: _Projection, kernel: str, x: str, bias: 
 
 
 def _linear(view: View, root: Node, x: str, kernel: str, bias: str | None, layout: tuple[list[int], int, int]) -> None:
-    """`root` calls nn.Linear, whose weight has the kernel's axes in the order of `layout`, in two groups of its sizes."""
+    """Makes `root` a call of nn.Linear, whose weight has the kernel's axes in the order of `layout`, in two groups."""
     order, in_features, out_features = layout
     args = {"in_features": in_features, "out_features": out_features, "bias": bias is not None}
     value = view.tensor(kernel)
     weights, values = {"weight": kernel}, {"weight": value}
-    if value.ndim == len(order):  # else another call of this layer has laid it out
+    if value.ndim == len(order):  # otherwise another call of this layer has reshaped it
         values["weight"] = value.permute(order).reshape(out_features, in_features).contiguous()
     if bias is not None:
         weights["bias"], values["bias"] = bias, view.tensor(bias).reshape(-1)
     view.layer(root, "Linear", args, x, weights=weights, values=values)
 
 
-# -- Keras 3 on known sizes: the kernel is made a matrix at every call ----------------------------------------------------
+# -- Keras 3 with fixed sizes: the kernel is reshaped to a matrix at every call
+# -------------------------------------------
 
 
 @rewrite("Linear", Apply("add", Apply("reshape", _PRODUCT, name="parted"), Weight("bias")))
 def flat_kernel_with_bias(view: View, root: Node, match: Match) -> None:
-    """`reshape(x @ reshape(kernel)) + bias`, where the last axis is parted as the bias is."""
+    """`reshape(x @ reshape(kernel)) + bias`, if the last axis is split like the bias."""
     product, sizes = view.nodes[match["product"]], view.shape(match["bias"])
     before, after = view.shape(product.name), view.shape(match["parted"])
     if not sizes or len(sizes) < 2 or before is None or after != (*before[:-1], *sizes):
-        raise Refusal(f"what is added has shape {list(sizes or ())}: it is not a bias of what is multiplied")
+        raise Refusal(f"what is added has shape {list(sizes or ())}: it is not a bias of the product")
     order, width = _flat_layout(view, match)
     for user in view.consumers(match["flat_kernel"]):
         parted = view.consumers(user.name)
@@ -181,7 +183,7 @@ def flat_kernel_with_bias(view: View, root: Node, match: Match) -> None:
 
 @rewrite("Linear", Apply("add", _PRODUCT, Weight("bias")))
 def flat_kernel_with_vector(view: View, root: Node, match: Match) -> None:
-    """`x @ reshape(kernel) + bias`, where axes of the kernel are joined on its side of the values alone."""
+    """`x @ reshape(kernel) + bias`, if only the kernel's input axes are merged."""
     order, width = _flat_layout(view, match)
     if view.shape(match["bias"]) != width[1:]:
         raise Refusal(f"what is added has shape {list(view.shape(match['bias']) or ())}, expected [{width[1]}]")
@@ -192,20 +194,20 @@ def flat_kernel_with_vector(view: View, root: Node, match: Match) -> None:
 
 @rewrite("Linear", _PRODUCT)
 def flat_kernel(view: View, root: Node, match: Match) -> None:
-    """`x @ reshape(kernel)`, a matrix made of a kernel of more axes."""
+    """`x @ reshape(kernel)`, with a matrix made from a kernel of higher rank."""
     order, width = _flat_layout(view, match)
     _linear(view, root, match["x"], match["kernel"], None, (order, *width))
 
 
 def _flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
-    """The kernel's axes as nn.Linear has them, and the sizes of the matrix `[in, out]` that is made of it."""
+    """The kernel's axes in nn.Linear's order, and the sizes of its matrix `[in, out]`."""
     kernel, flat = match["kernel"], view.shape(match["flat_kernel"])
     shape = view.shape(kernel) or ()
     if view.dtype(kernel) not in FLOATS or flat is None or len(flat) != 2 or len(shape) < 3:
-        raise Refusal(f"the weight {kernel!r} is not floats made a matrix")
+        raise Refusal(f"the weight {kernel!r} is not floats reshaped to a matrix")
     inner = next((count for count in range(1, len(shape)) if math.prod(shape[:count]) == flat[0]), None)
     if inner is None:
-        raise Refusal(f"its kernel has the axes {list(shape)}, of which no first ones make {flat[0]}")
+        raise Refusal(f"its kernel has the axes {list(shape)}, of which no leading ones multiply to {flat[0]}")
     if len(view.consumers(kernel)) != 1:
         raise Refusal(f"its kernel {kernel!r} is also used by other ops")
     for user in view.consumers(match["flat_kernel"]):
@@ -216,14 +218,16 @@ def _flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
 
 @rewrite("", Apply("reshape", Apply("module", Any_("x"), name="linear")))
 def parted_heads(view: View, root: Node, match: Match) -> None:
-    """The last axis of what nn.Linear gives, parted."""
+    """Splits the last axis of nn.Linear's result."""
     before, after = view.shape(match["linear"]), view.shape(root.name)
     if view.module_of(view.nodes[match["linear"]], "Linear") is None or not before or not after:
         raise Refusal("not a Linear, or its shape is not known")
     sizes, rows = after[len(before) - 1 :], len(before) - 1
     if len(sizes) < 2 or not all(isinstance(size, int) for size in sizes) or math.prod(sizes) != before[-1]:
-        raise Refusal("the last axis is not parted")
-    if sum(old != new for old, new in zip(before[:-1], after[:rows], strict=True)) > 1:  # of one alone, the others tell
+        raise Refusal("the last axis is not split")
+    if (
+        sum(old != new for old, new in zip(before[:-1], after[:rows], strict=True)) > 1
+    ):  # one may be renamed: the others determine it
         raise Refusal("other axes change too")
     view.rewrite(root, "split_last", match["linear"], sizes=sizes)
     view.settle(root.name, (*before[:-1], *sizes))
@@ -231,31 +235,14 @@ def parted_heads(view: View, root: Node, match: Match) -> None:
 
 @rewrite("", Apply("reshape", Any_("x")))
 def joined_axes(view: View, root: Node, match: Match) -> None:
-    """The last axes made one, however the sizes before them are spelled."""
+    """Merges the last axes, however the sizes before them are computed."""
     before, after, node = view.shape(match["x"]), view.shape(root.name), view.node(match["x"])
     if not before or not after or len(after) < 2 or view.dtype(match["x"]) not in FLOATS:
         raise Refusal("not floats of a known shape")
     count = len(before) - len(after) + 1
     inner = before[len(after) - 1 :]
     if count < 2 or not all(isinstance(size, int) for size in inner) or math.prod(inner) != after[-1]:
-        raise Refusal("the last axes are not joined")
+        raise Refusal("the last axes are not merged")
     if before[: len(after) - 1] != after[:-1] or (node is not None and node.op in ("parameter", "constant")):
         raise Refusal("other axes change too")
     view.rewrite(root, "join_last", match["x"], count=count)
-
-
-@rewrite("", Apply("reshape", Apply("tile", Apply("unsqueeze", Any_("x"), name="apart"), name="tile")))
-def repeated(view: View, root: Node, match: Match) -> None:
-    """Each element of an axis several times, as tf.repeat writes it."""
-    shape, wide, result = view.shape(match["x"]), view.shape(match["tile"]), view.shape(root.name)
-    if shape is None or wide is None or result is None or len(result) != len(shape):
-        raise Refusal("a shape is not known")
-    axis = view.nodes[match["apart"]].attrs["axis"] % len(wide)
-    times = view.nodes[match["tile"]].inputs[1:]
-    count = times[axis]
-    if axis == 0 or not isinstance(count, int) or any(time != 1 for at, time in enumerate(times) if at != axis):
-        raise Refusal("it is not repeated along the new axis alone")
-    size = shape[axis - 1]
-    if not isinstance(size, int) or result != (*shape[: axis - 1], size * count, *shape[axis:]):
-        raise Refusal("the new axis is not joined with the one before it")
-    view.rewrite(root, "repeat_each", match["x"], count=count, axis=axis - 1)

@@ -1,4 +1,4 @@
-"""nn.Embedding: rows of a weight, taken by ids."""
+"""nn.Embedding: rows of a weight, gathered by ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROWS = Apply("gather", Weight("table"), Any_("ids"), axis=zero, batch_dims=zero
 
 @rewrite("Embedding", _ROWS)
 def embedding(view: View, root: Node, match: Match) -> None:
-    """`table[ids]`. A table that several gathers, or other ops, use stays one weight: its layout does not change."""
+    """`table[ids]`. A table with several gathers or other users stays one weight: its layout does not change."""
     table, ids = match["table"], match["ids"]
     shape = view.shape(table)
     if shape is None or len(shape) != 2 or view.dtype(table) not in FLOATS:

@@ -1,4 +1,4 @@
-"""Identities: equations that hold to the bit, and bring the graph nearer to normal form. They make no layer and are not counted."""
+"""Identities: bit-exact equations that normalize the graph. They create no layer and are not counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INTEGERS = ("int32", "int64", "size")
 
 @rewrite("", Apply("minimum", Number(name="n"), Apply("maximum", Number(name="n"), Any_("x"))))
 def bound_is_fixed(view: View, root: Node, match: Match) -> None:
-    """`min(n, max(n, x))` is n: how tf.math.bincount spells a fixed length."""
+    """`min(n, max(n, x))` is n: tf.math.bincount writes a fixed length this way."""
     if view.dtype(root.name) not in _INTEGERS or view.is_output(root.name):
         raise Refusal("not an integer inside the graph")
     if any(user.op not in ("bincount", "ragged_bincount") for user in view.consumers(root.name)):
@@ -22,7 +22,7 @@ def bound_is_fixed(view: View, root: Node, match: Match) -> None:
 
 @rewrite("", Apply("minimum", Any_("n"), Apply("maximum", Any_("n"), Any_("x"))))
 def bound_is_given(view: View, root: Node, match: Match) -> None:
-    """The same law, n being computed: the number of rows, where row lengths are counted."""
+    """The same identity with a computed n, such as the number of rows of row lengths."""
     if view.dtype(root.name) not in _INTEGERS or view.shape(root.name) != view.shape(match["n"]):
         raise Refusal("not an integer")
     view.alias(root, match["n"])
@@ -30,7 +30,7 @@ def bound_is_given(view: View, root: Node, match: Match) -> None:
 
 @rewrite("", Apply("mul", Number(1.0), Any_("x")))
 def times_one(view: View, root: Node, match: Match) -> None:
-    """`1 * x` is x, as Keras writes the slope of swish."""
+    """`1 * x` is x; Keras writes the slope of swish this way."""
     if view.shape(root.name) is None or view.shape(root.name) != view.shape(match["x"]):
         raise Refusal("the number has more axes than the value")
     view.alias(root, match["x"])
@@ -38,11 +38,11 @@ def times_one(view: View, root: Node, match: Match) -> None:
 
 @rewrite("", Apply("reshape", Apply("matmul", Apply("reshape", Any_("x"), name="flat"), Weight("kernel"))))
 def matmul_of_rows(view: View, root: Node, match: Match) -> None:
-    """Rows joined, multiplied and parted again, as Dense does on rank 3 and above, are one matmul on the last axis."""
+    """Rows merged, multiplied and split again, as Dense does on rank 3 and above, are one matmul on the last axis."""
     x, flat = view.shape(match["x"]), view.shape(match["flat"])
     kernel, result = view.shape(match["kernel"]), view.shape(root.name)
     if x is None or flat is None or kernel is None or result is None or len(flat) != 2 or len(kernel) != 2:
         raise Refusal("a shape is not known")
     if x[-1] != kernel[0] or flat[1] != kernel[0] or result != (*x[:-1], kernel[1]) or None in x:
-        raise Refusal("the rows are not parted as they were joined")
+        raise Refusal("the rows are not split as they were merged")
     view.rewrite(root, "matmul", match["x"], match["kernel"])

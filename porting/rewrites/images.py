@@ -1,6 +1,6 @@
-"""Laws of images: sequences are not images of height one, and holes in a kernel are not batches of pixels.
+"""Identities of images: undoes sequences as images of height one, and dilation by batches of pixels.
 
-They make no layer: they bring a convolution nearer to the one that the model's author wrote.
+They create no layer, but normalize a convolution to the form that the model's author wrote.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from porting.conversion.values import Value
-from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight
+from porting.lifting.naming import layer_scope
+from porting.lifting.patterns import Any_, Apply, Match, Number, Refusal, Weight
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
+from porting.rewrites.zero_padding import zero_margins
 from torch_towers.graph.graph import Node
 
 _X = Any_("x")
@@ -18,7 +20,7 @@ _X = Any_("x")
 
 @rewrite("", Apply("squeeze", Apply("reshape", Weight("weight"))))
 def bias_is_a_vector(view: View, root: Node, match: Match) -> None:
-    """A weight given axes of length one that are taken away again, as Keras 3 adds a bias."""
+    """Removes axes of length one that are added to a weight and squeezed again, as Keras 3 adds a bias."""
     if view.shape(root.name) is None or view.shape(root.name) != view.shape(match["weight"]):
         raise Refusal("its shape changes")
     view.alias(root, match["weight"])
@@ -26,7 +28,7 @@ def bias_is_a_vector(view: View, root: Node, match: Match) -> None:
 
 @rewrite("", Apply("squeeze", Apply("add", _X, Weight("bias"), name="sum"), name="squeeze"))
 def bias_behind_the_axis(view: View, root: Node, match: Match) -> None:
-    """A bias added before an axis of length one is taken away is added behind it."""
+    """Moves a bias from before to after the squeeze of an axis of length one."""
     if len(view.shape(match["bias"]) or ()) != 1:
         raise Refusal("not a vector")
     _swap(view, root, match["sum"], _axis(view, root, match["sum"]), match["x"], (match["bias"],), {})
@@ -38,7 +40,7 @@ _FLAT = Apply("conv", _X, _KERNEL, name="inner") | Apply("conv_transpose", _X, _
 
 @rewrite("", Apply("squeeze", _FLAT))
 def convolution_of_sequences(view: View, root: Node, match: Match) -> None:
-    """A convolution over images of height one, by a kernel of height one, is one over sequences."""
+    """A convolution over images of height one, with a kernel of height one, is one over sequences."""
     inner = view.nodes[match["inner"]]
     axis = _axis(view, root, inner.name)
     attrs = dict(inner.attrs)
@@ -51,15 +53,31 @@ def convolution_of_sequences(view: View, root: Node, match: Match) -> None:
         raise Refusal("an axis that is not known to have length one")
     if isinstance(padding, tuple):
         if padding[place] != (0, 0):
-            raise Refusal("margins on the axis")
+            raise Refusal("padding on the axis")
         attrs["padding"] = _without(padding, place)
     attrs |= {key: _without(attrs[key], place) for key in ("strides", "dilations")}
     _swap(view, root, inner.name, axis, match["x"], (match["kernel"], *_without(sizes, place)), attrs)
 
 
+@rewrite("", Apply("squeeze", Apply("max_pool", _X, name="inner") | Apply("avg_pool", _X, name="inner")))
+def pool_of_sequences(view: View, root: Node, match: Match) -> None:
+    """A pool over images of height one, of windows of height one, is one over sequences."""
+    inner = view.nodes[match["inner"]]
+    axis, attrs, shape = _axis(view, root, inner.name), dict(inner.attrs), view.shape(match["x"])
+    place = axis - (1 if attrs["channels_last"] else 2)
+    if place not in range(len(attrs["size"])) or attrs["size"][place] != 1 or shape is None or shape[axis] != 1:
+        raise Refusal("its windows are not known to have length one on the axis")
+    if isinstance(attrs["padding"], tuple):
+        if attrs["padding"][place] != (0, 0):
+            raise Refusal("padding on the axis")
+        attrs["padding"] = _without(attrs["padding"], place)
+    attrs |= {key: _without(attrs[key], place) for key in ("size", "strides")}
+    _swap(view, root, inner.name, axis, match["x"], (), attrs)
+
+
 @rewrite("", Apply("squeeze", Apply("unsqueeze", _X, name="inner")))
 def axis_there_and_back(view: View, root: Node, match: Match) -> None:
-    """An axis of length one that is taken away again."""
+    """An axis of length one that is added and squeezed again."""
     rank = (view.rank(match["x"]) or -9) + 1
     axes = root.attrs["axes"]
     if rank < 0 or len(axes) != 1 or axes[0] % rank != view.nodes[match["inner"]].attrs["axis"] % rank:
@@ -68,7 +86,7 @@ def axis_there_and_back(view: View, root: Node, match: Match) -> None:
 
 
 def _axis(view: View, root: Node, operand: str) -> int:
-    """The axis that `root` takes away, counted from the front."""
+    """The axis that `root` squeezes, counted from the front."""
     rank, axes = view.rank(operand), root.attrs["axes"]
     if rank is None or len(axes or ()) != 1:
         raise Refusal("not one axis of a known rank")
@@ -78,7 +96,7 @@ def _axis(view: View, root: Node, operand: str) -> int:
 def _swap(
     view: View, root: Node, inner: str, axis: int, x: str, others: tuple[Any, ...], attrs: dict[str, Any]
 ) -> None:
-    """`squeeze(f(x, ...))` becomes `f(squeeze(x), ...)`: the inner node takes the axis away, the outer one is `f`."""
+    """`squeeze(f(x, ...))` becomes `f(squeeze(x), ...)`: the inner node squeezes, the outer one is `f`."""
     shape = view.shape(x)
     if len(view.consumers(inner)) != 1 or view.is_output(inner) or shape is None:
         raise Refusal("used elsewhere too")
@@ -92,23 +110,35 @@ def _without(items: Any, place: int) -> tuple[Any, ...]:
     return tuple(item for at, item in enumerate(items) if at != place)
 
 
+@rewrite("", Apply("conv", Apply("pad", _X, Number(0.0), name="pad"), Any_("kernel"), padding="VALID"))
+def margins_of_the_convolution(view: View, root: Node, match: Match) -> None:
+    """Zeros that the layer of a convolution puts around its input, as a causal one does, are its padding."""
+    pad = view.nodes[match["pad"]]
+    if layer_scope(pad.name.split(".")[:-1]) != layer_scope(root.name.split(".")[:-1]):
+        raise Refusal("a layer of its own")
+    margins, channels_last = zero_margins(view, pad)
+    if channels_last != root.attrs["channels_last"]:
+        raise Refusal("its channels are another axis")
+    view.rewrite(root, "conv", match["x"], *root.inputs[1:], **{**root.attrs, "padding": margins})
+
+
 _PLAIN = Apply("conv", Apply("space_to_batch", _X, name="apart"), Any_("kernel"), name="conv", padding="VALID")
 
 
 @rewrite("dilation", Apply("batch_to_space", _PLAIN, name="together"))
 def dilation(view: View, root: Node, match: Match) -> None:
-    """Pixels dealt out to a batch, convolved and put back, are one convolution by a kernel with holes."""
+    """space_to_batch, convolution and batch_to_space are one dilated convolution."""
     apart, conv = view.nodes[match["apart"]], view.nodes[match["conv"]]
     block, attrs = root.attrs["block"], dict(conv.attrs)
     if apart.attrs["block"] != block or len(block) != len(attrs["strides"]):
-        raise Refusal(f"pixels are dealt out by {apart.attrs['block']} and put back by {block}")
+        raise Refusal(f"space_to_batch has blocks of {apart.attrs['block']}, batch_to_space of {block}")
     if any(step != 1 for step in (*attrs["strides"], *attrs["dilations"])) or not attrs["channels_last"]:
-        raise Refusal("the convolution inside has steps or holes of its own, or its channels come first")
+        raise Refusal("the convolution inside has strides or dilations of its own, or its channels come first")
     pads, crops = _pairs(apart.inputs[1:]), _pairs(root.inputs[1:])
     margins = tuple((_less(view, a, c), _less(view, b, d)) for (a, b), (c, d) in zip(pads, crops, strict=True))
     shape = view.shape(match["kernel"])
     if shape is None or any(size is None for pair in margins for size in pair):
-        raise Refusal("its margins are not known to be those of a kernel with holes")
+        raise Refusal("its padding is not known to be that of a dilated kernel")
     reach = [(k - 1) * step for k, step in zip(shape, block, strict=False)]
     if all(pair == (need // 2, need - need // 2) for pair, need in zip(margins, reach, strict=True)):
         margins = "SAME"
@@ -129,7 +159,7 @@ def _any(margins: Any) -> bool:
 
 
 def _less(view: View, padded: Any, cropped: Any) -> int | None:
-    """`padded - cropped`, where that is a number: what is padded may be a number and what is cropped, a size of the run."""
+    """`padded - cropped`, if that is a number; either may be a run-time size."""
     if isinstance(padded, int) and isinstance(cropped, int):
         return padded - cropped
     if padded == cropped:

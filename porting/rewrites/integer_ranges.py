@@ -1,7 +1,7 @@
-"""Ids that cannot leave their range: what a lookup, a hash, a bucket or a tokenizer gives is known beforehand, so that checks of it
-go, and so do casts there and back.
+"""Removes range checks and casts of ids that provably stay in range: results of lookups, hashes, buckets and tokenizers
+have known bounds.
 
-The ids of an Embedding that may be negative (Keras 3 counts those from the end of the table) are wrapped by one op.
+Ids of an Embedding that may be negative (Keras 3 counts those from the end of the table) are wrapped by one op.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Range = tuple[int, int]
 
 @rewrite("", Apply("where", Apply("less", _IDS, 0), _IDS + Number(name="size"), _IDS))
 def wrapped(view: View, root: Node, match: Match) -> None:
-    """`where(ids < 0, ids + size, ids)` is `ids` where they cannot be negative, and `wrap_negative(ids)` elsewhere."""
+    """`where(ids < 0, ids + size, ids)` is `ids` if they cannot be negative, else `wrap_negative(ids)`."""
     if view.dtype(match["ids"]) not in _INTEGERS or view.shape(root.name) != view.shape(match["ids"]):
         raise Refusal("its ids are not known to be integers of the result's shape")
     bounds = bounds_of(view, match["ids"])
@@ -38,24 +38,25 @@ def wrapped(view: View, root: Node, match: Match) -> None:
 
 @rewrite("", Apply("in_range", _IDS, Number(name="limit")))
 def in_range(view: View, root: Node, match: Match) -> None:
-    """A check that cannot fail is no check."""
+    """Removes a check that cannot fail."""
     bounds = bounds_of(view, match["ids"])
     if bounds is None or bounds[0] < 0 or bounds[1] >= match["limit"]:
         raise Refusal("its ids may leave the range")
     view.alias(root, match["ids"])
 
 
-# -- casts there and back -----------------------------------------------------------------------------------------------
+# -- casts and casts back
+# -------------------------------------------------------------------------------------------------
 
 _THERE = Apply("cast", _IDS, name="there")
 
 
 @rewrite("", Apply("cast", _THERE) | Apply("to_integer", _THERE))
 def cast_back(view: View, root: Node, match: Match) -> None:
-    """Integers as floats, or as longer integers, and as integers again: where each value has its own, they are what they were."""
+    """Casts integers to floats, or wider integers, and back: the identity if each value is represented exactly."""
     ids, dtype = match["ids"], str(root.attrs["dtype"])
     if dtype not in _INTEGERS or not _keeps(view, ids, view.dtype(match["there"])):
-        raise Refusal("its ids may not fit the dtype between")
+        raise Refusal("its ids may not fit the intermediate dtype")
     if view.dtype(ids) == dtype:
         view.alias(root, ids)
     elif _keeps(view, ids, dtype):
@@ -70,19 +71,20 @@ def _compared(op: str) -> Pattern:
 
 @rewrite("", _compared("not_equal") | _compared("equal") | _compared("less") | _compared("greater"))
 def compared(view: View, root: Node, match: Match) -> None:
-    """Ids that were made floats and are compared with a number, as `mask_zero` of a model in TF-Keras does: themselves compared."""
+    """Ids that are cast to floats and compared with a number, as `mask_zero` in TF-Keras does, are compared
+    directly."""
     ids, value = match["ids"], float(match["number"])
     if not value.is_integer() or abs(value) >= 2**31:
-        raise Refusal("it is compared with what is no integer of 32 bits")
+        raise Refusal("it is compared with something other than a 32-bit integer")
     shape = view.shape(root.name)
     if shape is None or shape != view.shape(ids) or not _keeps(view, ids, view.dtype(match["there"])):
-        raise Refusal("its ids may not fit the dtype between")
+        raise Refusal("its ids may not fit the intermediate dtype")
     operands = (ids, int(value)) if match["there"] == node_of(root.inputs[0]) else (int(value), ids)
     view.rewrite(root, root.op, *operands)
 
 
 def _keeps(view: View, ids: str, dtype: str | None) -> bool:
-    """Whether every value that `ids` can have is one of `dtype`, different from all others."""
+    """Whether `dtype` represents every possible value of `ids` exactly."""
     own = view.dtype(ids)
     if own not in _INTEGERS or dtype not in TORCH_DTYPES:
         return False
@@ -91,7 +93,7 @@ def _keeps(view: View, ids: str, dtype: str | None) -> bool:
 
 
 def _limits(dtype: str) -> Range:
-    """The least and the greatest integer of a dtype between which it has all others; (1, 0) for what has no integers."""
+    """The range in which a dtype represents all integers; (1, 0) if there is none."""
     if dtype in FLOATS:
         most = round(2 / torch.finfo(TORCH_DTYPES[dtype]).eps)
         return -most, most
@@ -101,18 +103,19 @@ def _limits(dtype: str) -> Range:
     return info.min, info.max
 
 
-# -- what is known of ids -----------------------------------------------------------------------------------------------
+# -- bounds of ids
+# --------------------------------------------------------------------------------------------------------
 
 _KEEPS_VALUES = frozenset(
     {"reshape", "squeeze", "unsqueeze", "transpose", "slice", "select", "broadcast_to", "in_range"}
 )
-"""Ops whose results are among their first operand's values."""
+"""Ops whose results are values of their first operand."""
 
-_DEEPEST = 30
+_MAX_DEPTH = 30
 
 
 def bounds_of(view: View, operand: Any, depth: int = 0) -> Range | None:
-    """The least and the greatest id that an operand can hold; None where that is not known."""
+    """The minimum and maximum of an operand's ids; None if unknown."""
     value = number(view, operand)
     if value is not None:
         return (int(value), int(value)) if float(value).is_integer() else None
@@ -120,7 +123,7 @@ def bounds_of(view: View, operand: Any, depth: int = 0) -> Range | None:
     while node is not None and node.op in _KEEPS_VALUES:
         operand = node.inputs[0]
         node = view.node(operand)
-    if node is None or depth > _DEEPEST:
+    if node is None or depth > _MAX_DEPTH:
         return None
     if node.op == "module":
         return _of_module(view, view.modules[str(node.attrs["module"])], operand)
@@ -134,6 +137,9 @@ def bounds_of(view: View, operand: Any, depth: int = 0) -> Range | None:
             None if None in parts else (sum(part[0] for part in parts if part), sum(part[1] for part in parts if part))
         )
         return _within(sums, view.dtype(operand))
+    if node.op == "floor_mod" and view.dtype(operand) in _INTEGERS:
+        divisor = bounds_of(view, node.inputs[1], depth + 1)
+        return (0, divisor[1] - 1) if divisor is not None and divisor[0] > 0 else None
     if node.op == "ragged_to_tensor":
         return _union(bounds_of(view, part, depth + 1) for part in node.inputs[:2])
     if node.op == "where" and len(node.inputs) == 3:
@@ -148,7 +154,7 @@ def _union(parts: Iterable[Range | None]) -> Range | None:
 
 
 def _within(bounds: Range | None, dtype: str | None) -> Range | None:
-    """`bounds`, where a dtype holds all that is between them as it is."""
+    """`bounds`, if a dtype represents all integers between them."""
     if bounds is None or dtype not in TORCH_DTYPES:
         return None
     least, greatest = _limits(dtype)
@@ -179,7 +185,7 @@ def _of_module(view: View, spec: ModuleSpec, ref: str) -> Range | None:
 
 
 def pieces_of(view: View, spec: ModuleSpec) -> int:
-    """How many pieces a SentencePiece model has."""
+    """The vocabulary size of a SentencePiece model."""
     return int(SentencepieceIds(view.store[str(spec.args["model"])]).processor.GetPieceSize())
 
 

@@ -1,4 +1,4 @@
-"""nn.Linear: a matmul by a weight, and the bias that is added to it."""
+"""nn.Linear: a matmul with a weight, and the bias added to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def linear_with_bias(view: View, root: Node, match: Match) -> None:
 
 @rewrite("Linear", _MATMUL)
 def linear(view: View, root: Node, match: Match) -> None:
-    """`x @ kernel`, with nothing added, or where what is added differs from use to use."""
+    """`x @ kernel`, without a bias, or with different biases at different uses."""
     _lift(view, root, match, None)
 
 
@@ -39,7 +39,7 @@ def _lift(view: View, root: Node, match: Match, bias: str | None) -> None:
 
 
 def _check_other_uses(view: View, kernel: str, bias: str | None) -> None:
-    """The kernel changes its layout, so that everything that uses it must be lifted, and with the same bias."""
+    """The kernel changes its layout, so all its users must be lifted, with the same bias."""
     for user in view.consumers(kernel):
         if user.op != "matmul" or user.inputs[1] != kernel or user.inputs[0] == kernel:
             raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")

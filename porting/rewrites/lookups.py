@@ -1,4 +1,4 @@
-"""StringLookup, IntegerLookup: a table whose values count up, its mask token, and the buckets of unknown tokens."""
+"""StringLookup, IntegerLookup: a table with consecutive values, its mask token, and hash buckets for unknown tokens."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _HASHED = Apply("where", Apply("equal", _KNOWN, -1), _BUCKET + Number(name="oov_
 
 @rewrite("Lookup", _HASHED | _MASKED | _FOUND)
 def lookup(view: View, root: Node, match: Match) -> str:
-    """`table(x)`, the mask token replaced, and what is still -1 hashed."""
+    """`table(x)`, with the mask token replaced, and remaining -1 hashed."""
     table = view.nodes[match["table"]]
     spec = view.modules[str(table.attrs["module"])]
     keys, values = view.store[spec.args["keys"]], view.store[spec.args["values"]]
     first = _first_id(values)
     if len(set(keys.tolist())) != len(keys):
-        raise Refusal("its table holds a key twice")
+        raise Refusal("its table has duplicate keys")
     kind = "IntegerLookup" if isinstance(keys, Tensor) else "StringLookup"
     if isinstance(keys, Tensor) and (keys.is_floating_point() or keys.dtype == torch.bool):
         raise Refusal("its keys are neither strings nor integers")
@@ -49,7 +49,7 @@ def lookup(view: View, root: Node, match: Match) -> str:
         raise Refusal("its result is not known to have its input's shape")
     held = str(table.attrs["module"])
     if len([node for node in view.nodes.values() if node.attrs.get("module") == held]) == 1:
-        del view.modules[held]  # its name is free for the layer that takes its place
+        del view.modules[held]  # frees its name for the layer that replaces it
     wanted = view.scope(table, "lookup", "vocabulary")
     args["vocabulary"] = _vocabulary(view, spec.args["keys"], wanted)
     view.module(root, kind, _shared(view, kind, args, wanted), args, match["x"])
@@ -57,25 +57,25 @@ def lookup(view: View, root: Node, match: Match) -> str:
 
 
 def _vocabulary(view: View, keys: str, name: str) -> str:
-    """The name of the vocabulary in the store: one for all lookups in a table."""
+    """The name of the vocabulary in the store, shared by all lookups in a table."""
     vocabulary = view.layers.setdefault(("vocabulary", keys), f"{name}.vocabulary")
     view.store[vocabulary] = view.store[keys]
     return vocabulary
 
 
 def _shared(view: View, kind: str, args: dict[str, Any], wanted: str) -> str:
-    """The module with these very arguments, where there is one already."""
+    """An existing module with exactly these arguments, or a new one."""
     key = (kind, repr(sorted(args.items())))
     return view.layers.setdefault(key, wanted)
 
 
 def _first_id(values: Any) -> int:
-    """The value of the first key, where the values count up by one from there."""
+    """The value of the first key, if the values are consecutive."""
     if not isinstance(values, Tensor) or values.ndim != 1 or values.dtype not in (torch.int64, torch.int32):
         raise Refusal("its table does not hold integers, so it stays a table")
     first = int(values[0]) if len(values) else 0
     if first < 0 or not torch.equal(values.to(torch.int64), torch.arange(first, first + len(values))):
-        raise Refusal("the values of its table do not count up by one, so it stays a table")
+        raise Refusal("the values of its table are not consecutive, so it stays a table")
     return first
 
 

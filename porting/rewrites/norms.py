@@ -1,4 +1,4 @@
-"""LayerNorm, BatchNorm, L2Normalize, Normalization: what divides by a length or a deviation."""
+"""LayerNorm, BatchNorm, L2Normalize, Normalization: division by a norm or standard deviation."""
 
 from __future__ import annotations
 
@@ -11,55 +11,35 @@ from torch import Tensor
 from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, Source, Weight, square
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
+from porting.rewrites.group_norm import lift_groups, standardized, weight
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node, node_of
 
 _X = Any_("x")
 _EPS = Number(name="eps")
-
-
-def _weight(name: str) -> Pattern:
-    """A weight, perhaps given axes of length one so that it broadcasts."""
-    return Weight(name) | Apply("reshape", Weight(name), name=f"{name}_reshaped")
-
+_GAMMA, _BETA = weight("gamma"), weight("beta")
 
 # -- LayerNorm ----------------------------------------------------------------------------------------------------------
 
-_MEAN = Apply("reduce_mean", _X, keepdim=True, name="mean")
-_VARIANCE = Apply(
-    "reduce_mean", Apply("squared_difference", _X, _MEAN) | square(_X - _MEAN), keepdim=True, name="variance"
-)
-_GAMMA, _BETA = _weight("gamma"), _weight("beta")
 
-
-def _affine(inv: Pattern) -> Pattern:
-    """`x * inv + (beta - mean * inv)`, beta or not."""
-    return _X * inv + (_BETA - _MEAN * inv) | _X * inv - _MEAN * inv
-
-
-_INV = Apply("rsqrt", _VARIANCE + _EPS)
-_CENTRED = (_X - _MEAN) * _INV | (_X - _MEAN) / Apply("sqrt", _VARIANCE + _EPS)
-_MOMENTS = (
-    _affine(_INV * _GAMMA)
-    | _affine(_INV)
-    | _CENTRED * _GAMMA + _BETA
-    | _CENTRED * _GAMMA
-)  # fmt: skip
-
-
-@rewrite("LayerNorm", _MOMENTS)
-def layer_norm(view: View, root: Node, match: Match) -> None:
-    """What Keras 3, tf.nn.moments and tf.nn.batch_normalization write."""
-    rank = view.rank(match["x"])
-    if rank is None:
+@rewrite("LayerNorm", standardized(_X))
+def layer_norm(view: View, root: Node, match: Match) -> str:
+    """The formulas of Keras 3, tf.nn.moments and tf.nn.batch_normalization; over the space alone it is a GroupNorm."""
+    shape = view.shape(match["x"])
+    if not shape:
         raise Refusal("the rank of its input is not known")
+    rank = len(shape)
     axes = {
         tuple(sorted(axis % rank for axis in view.nodes[match[name]].attrs["axes"])) for name in ("mean", "variance")
     }
     count = len(next(iter(axes)))
-    if axes != {tuple(range(rank - count, rank))}:
+    if axes == {tuple(range(rank - count, rank))}:
+        _lift_layer_norm(view, root, match, count, match["eps"])
+        return "LayerNorm"
+    if axes != {tuple(range(1, rank - 1))} or not isinstance(shape[-1], int):
         raise Refusal(f"it normalizes over axes {sorted(axes)}, and nn.LayerNorm over the last ones")
-    _lift_layer_norm(view, root, match, count, match["eps"])
+    lift_groups(view, root, match, rank - 1, (shape[-1], 1))
+    return "GroupNorm"
 
 
 _FUSED = Apply(
@@ -73,7 +53,7 @@ _FUSED = Apply(
 
 @rewrite("LayerNorm", _FUSED * _GAMMA + _BETA | _FUSED * _GAMMA)
 def fused_layer_norm(view: View, root: Node, match: Match) -> None:
-    """What tf_keras writes: rows become the channels of an image, whose statistics a fused batch normalization takes."""
+    """The formula of tf_keras: rows become channels of an image, normalized with statistics of a fused batch norm."""
     mean, norm = match["mean"], view.nodes[match["norm"]]
     statistics = view.node(mean)
     rows = view.shape(match["flat"])
@@ -83,7 +63,7 @@ def fused_layer_norm(view: View, root: Node, match: Match) -> None:
     if (mean, match["variance"]) != (f"{statistics.name}:0", f"{statistics.name}:1") or statistics.attrs["axis"] != 1:
         raise Refusal("its statistics are not those of its own input")
     if rows is None or len(rows) != 4 or rows[0] != 1 or rows[3] != 1 or shape is None:
-        raise Refusal("its rows are not laid out as tf_keras does it")
+        raise Refusal("its rows are not reshaped as in tf_keras")
     count = len(view.shape(match["gamma"]) or ())
     inner = shape[len(shape) - count :]
     if (
@@ -91,18 +71,18 @@ def fused_layer_norm(view: View, root: Node, match: Match) -> None:
         or rows[2] != math.prod(inner)
         or view.shape(match["back"]) != shape
     ):
-        raise Refusal("its rows are not laid out as tf_keras does it")
+        raise Refusal("its rows are not reshaped as in tf_keras")
     _lift_layer_norm(view, root, match, count, float(norm.attrs["epsilon"]))
 
 
 def _lift_layer_norm(view: View, root: Node, match: Match, count: int, eps: float) -> None:
-    """`count` is the number of axes that are normalized."""
+    """`count` is the number of normalized axes."""
     shape = (view.shape(match["x"]) or ())[-count:]
     gamma, beta = match.get("gamma"), match.get("beta")
     if not all(isinstance(size, int) for size in shape):
-        raise Refusal(f"the sizes {list(shape)} of what it normalizes are not fixed")
+        raise Refusal(f"the normalized sizes {list(shape)} are not fixed")
     if gamma is None and beta is not None:
-        raise Refusal("it has a shift without a scale, and nn.LayerNorm has none without the other")
+        raise Refusal("it has a shift without a scale, which nn.LayerNorm does not support")
     for name in ("gamma", "beta"):
         if match.get(name) is not None:
             _check_fits(view, match, name, shape)
@@ -115,7 +95,7 @@ def _lift_layer_norm(view: View, root: Node, match: Match, count: int, eps: floa
 
 
 def _check_fits(view: View, match: Match, name: str, shape: tuple[Any, ...]) -> None:
-    """A scale or shift of the shape that is normalized, which broadcasts over the axes before it."""
+    """Checks that a scale or shift has the normalized shape."""
     found = view.shape(match[f"{name}_reshaped"] if match.get(f"{name}_reshaped") else match[name]) or ()
     if (
         view.shape(match[name]) != shape
@@ -127,7 +107,7 @@ def _check_fits(view: View, match: Match, name: str, shape: tuple[Any, ...]) -> 
 
 # -- BatchNorm ----------------------------------------------------------------------------------------------------------
 
-_RUNNING_MEAN, _RUNNING_VAR = _weight("running_mean"), _weight("running_var")
+_RUNNING_MEAN, _RUNNING_VAR = weight("running_mean"), weight("running_var")
 _INVERSE = Apply("rsqrt", _RUNNING_VAR + _EPS)
 
 
@@ -142,7 +122,7 @@ def _served(inv: Pattern) -> Pattern:
 
 @rewrite("BatchNorm", _served(_INVERSE * _GAMMA) | _served(_INVERSE))
 def batch_norm(view: View, root: Node, match: Match) -> None:
-    """`x * inv + (beta - mean * inv)`, in which only x is not a weight."""
+    """`x * inv + (beta - mean * inv)`, where only x is not a weight."""
     _lift_batch_norm(view, root, match, match["eps"])
 
 
@@ -152,7 +132,7 @@ def batch_norm(view: View, root: Node, match: Match) -> None:
           Weight("running_var"), name="norm"),
 )  # fmt: skip
 def fused_batch_norm(view: View, root: Node, match: Match) -> None:
-    """What Keras 2 and TensorFlow 1 write for images: one op, which TensorFlow serves as the formula above."""
+    """The formula of Keras 2 and TensorFlow 1 for images: one op, which TensorFlow serves as the formula above."""
     rank, axis = view.rank(match["x"]), root.attrs["axis"]
     if rank is None or axis % rank != rank - 1:
         raise Refusal(f"its channels are axis {axis}, and BatchNorm has them last")
@@ -194,7 +174,7 @@ def l2_normalize(view: View, root: Node, match: Match) -> None:
     rank = view.rank(match["x"])
     axes = tuple(view.nodes[match["sum"]].attrs["axes"])
     if rank is not None and len(axes) == 1:
-        axes = (axes[0] % rank - rank,)  # from the end, so that it reads the same whatever comes before
+        axes = (axes[0] % rank - rank,)  # from the end, independent of leading axes
     args: dict[str, Any] = {"axes": axes}
     if match.get("eps") is not None:
         args["eps"] = match["eps"]
@@ -213,7 +193,7 @@ _STD = Source("std", frozenset({"constant"})) | Apply(
 
 @rewrite("Normalization", (_X - _MEAN_SOURCE) / _STD)
 def normalization(view: View, root: Node, match: Match) -> None:
-    """`(x - mean) / max(sqrt(variance), 1e-7)`; the denominator is a number already where the statistics are constants."""
+    """`(x - mean) / max(sqrt(variance), 1e-7)`; the denominator is already folded if the statistics are constant."""
     mean = view.tensor(match["mean"])
     std = _deviation(view, match)
     result, shape = view.shape(root.name), view.shape(match["x"])

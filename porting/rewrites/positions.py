@@ -1,4 +1,4 @@
-"""PositionEmbedding: the first rows of a weight, as many as there are places."""
+"""PositionEmbedding: the first rows of a weight, one per position."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _FROM_START = Apply("slice", _TABLE, 0, _LENGTH, axis=lambda axis: axis in (0, 1
 
 @rewrite("", Apply("add", Any_("x"), Apply("broadcast_to", Any_("rows"), name="wide")))
 def broadcast_by_the_sum(view: View, root: Node, match: Match) -> None:
-    """`x + broadcast_to(rows, shape of x)` is `x + rows`."""
+    """`x + broadcast_to(rows, shape of x)` becomes `x + rows`."""
     shape = view.shape(match["x"])
     if shape is None or None in shape or view.shape(match["wide"]) != shape:
-        raise Refusal("not made as wide as what it is added to")
+        raise Refusal("not broadcast to the shape of the other operand")
     view.rewrite(root, "add", match["x"], match["rows"])
 
 
 @rewrite("PositionEmbedding", _FROM_START)
 def first_rows(view: View, root: Node, match: Match) -> None:
-    """`table[:length]`, the length being the size of something. A table that other ops use stays one weight."""
+    """`table[:length]`, where the length is the size of something. A table with other users stays one weight."""
     _lift(view, root, match, strict=False)
 
 
 @rewrite("PositionEmbedding", Apply("narrow", _TABLE, 0, _LENGTH, axis=lambda axis: axis in (0, 1), name="cut"))
 def first_rows_strictly(view: View, root: Node, match: Match) -> None:
-    """`tf.slice(table, [0, 0], [length, -1])`, which refuses lengths beyond the table, as KerasHub and tf-models write it."""
+    """`tf.slice(table, [0, 0], [length, -1])`, which refuses lengths beyond the table, as in KerasHub and tf-models."""
     _lift(view, root, match, strict=True)
 
 
 @rewrite("PositionEmbedding", Apply("add", Any_("x"), _TABLE))
 def all_rows(view: View, root: Node, match: Match) -> None:
-    """`x + table`, a row for each place of texts of one length, or of the patches of an image."""
+    """`x + table`, one row per position of fixed-length texts, or per patch of an image."""
     shape, sizes = view.shape(match["x"]), view.shape(match["table"]) or ()
     places = sizes[1:] if len(sizes) == 3 and sizes[0] == 1 else sizes
     if shape is None or len(shape) != 3 or len(places) != 2 or shape[1:] != places:
-        raise Refusal(f"what is added has shape {list(sizes)}: it is not a row for each place of [n, places, dim]")
+        raise Refusal(f"what is added has shape {list(sizes)}: it is not one row per position of [n, length, dim]")
     args, values = _table(view, match["table"])
     node = view.before(root, "identity", match["table"], known=(view.dtype(match["table"]), places))
     view.layer(
@@ -51,13 +51,13 @@ def all_rows(view: View, root: Node, match: Match) -> None:
 
 
 def _table(view: View, table: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arguments of the layer, and the table as a matrix where it had one axis more."""
+    """The arguments of the layer, and the table as a matrix if it had an extra axis."""
     shape = view.shape(table) or ()
     matrix = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
     if len(matrix) != 2 or view.dtype(table) not in FLOATS:
         raise Refusal(f"the weight {table!r} is not a float matrix, so it stays a slice")
     if matrix != shape and len(view.consumers(table)) != 1:
-        raise Refusal(f"the weight {table!r} has an axis too many, and is used elsewhere too")
+        raise Refusal(f"the weight {table!r} has an extra axis, and other users")
     values = {"weight": view.tensor(table).reshape(matrix)} if matrix != shape else {}
     return {"num_embeddings": matrix[0], "embedding_dim": matrix[1]}, values
 
@@ -67,11 +67,11 @@ def _lift(view: View, root: Node, match: Match, *, strict: bool) -> None:
     args, values = _table(view, table)
     args |= {"strict": True} if strict else {}
     if view.nodes[match["cut"]].attrs["axis"] != (1 if values else 0):
-        raise Refusal("it is cut along another axis than that of its rows")
+        raise Refusal("it is sliced along another axis than its rows")
     fixed = isinstance(match["length"], int) and 0 <= match["length"] <= args["num_embeddings"]
     if not fixed and (length is None or length.op != "size"):
-        raise Refusal("how many rows it takes is not the size of something, so that it may count from the end")
+        raise Refusal("the number of rows is not the size of something, so it may be negative")
     result = view.shape(root.name)
     view.layer(root, "PositionEmbedding", args, match["length"], weights={"weight": table}, values=values)
-    if values and result is not None:  # it had an axis of length one in front, which the sum adds again
+    if values and result is not None:  # it had a leading axis of length one, which the sum adds again
         view.then(root, "unsqueeze", known=(view.dtype(root.name), result[1:]), axis=0)

@@ -1,4 +1,4 @@
-"""rotate: positions as rotations of the halves of queries and keys, as Llama, Gemma and GPT-NeoX have them."""
+"""rotate: rotary positions of queries and keys, as in Llama, Gemma and GPT-NeoX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TURNED = (
 
 @rewrite("rotate", Apply("add", Apply("mul", _X, Any_("cos")), Apply("mul", _TURNED, Any_("sin"))))
 def rotate(view: View, root: Node, match: Match) -> None:
-    """`x * cos + [-b, a] * sin`, `a` and `b` being the halves of x."""
+    """`x * cos + [-b, a] * sin`, where `a` and `b` are the halves of x."""
     halves, shape = match["halves"], view.shape(match["x"])
     if shape is None or view.dtype(match["x"]) not in FLOATS:
         raise Refusal("its operand is not known to be floats of a known shape")
@@ -27,9 +27,9 @@ def rotate(view: View, root: Node, match: Match) -> None:
     axes = {view.nodes[halves].attrs["axis"] % rank}
     axes |= {together.attrs["axis"] % rank} if together.op == "concat" else set()
     if axes != {rank - 1} or not isinstance(shape[-1], int) or shape[-1] % 2:
-        raise Refusal("it does not turn the halves of the last axis")
+        raise Refusal("it does not rotate the halves of the last axis")
     if view.nodes[match["minus"]].inputs != (f"{halves}:1",) or together.inputs[1] != f"{halves}:0":
-        raise Refusal("it is not the second half that is negated and put first")
+        raise Refusal("it does not negate the second half and put it first")
     if match.get("flat") is not None and view.shape(match["flat"]) != shape:
-        raise Refusal("its halves are not put together again")
+        raise Refusal("its halves are not concatenated again")
     view.rewrite(root, "rotate", match["x"], match["cos"], match["sin"])

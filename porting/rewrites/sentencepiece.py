@@ -16,11 +16,11 @@ _TOKENS = Apply("module", Any_("texts"), name="tokens")
     Apply("ragged_to_tensor", Sum(_TOKENS, Number(name="shift")) | _TOKENS, Number(name="pad"), types=("ROW_SPLITS",)),
 )
 def rows(view: View, root: Node, match: Match) -> None:
-    """Ids, a number added to each, padded to a length that is known beforehand, or to the longest row."""
+    """Ids plus a constant, padded to a fixed length or to the longest row."""
     tokens = view.nodes[match["tokens"]]
     spec = view.module_of(tokens, "SentencepieceTokenizer")
     if spec is None or spec.args.get("offsets", True) or spec.args.get("pieces") or spec.args.get("nbest"):
-        raise Refusal("its values are not the ids of a SentencepieceTokenizer alone")
+        raise Refusal("its values are not just the ids of a SentencepieceTokenizer")
     values, _, partitions, *sizes = root.inputs
     summed = view.node(values)
     ids = summed.inputs if summed is not None and summed is not tokens else (values,)
@@ -28,7 +28,7 @@ def rows(view: View, root: Node, match: Match) -> None:
         raise Refusal("its rows are not those of its texts")
     _, length = sizes or (-1, -1)
     if len(sizes) not in (0, 2) or (sizes and sizes[0] != -1) or type(length) is not int:
-        raise Refusal(f"it is padded to {sizes}, which is not known beforehand")
+        raise Refusal(f"it is padded to {sizes}, which is not known at port time")
     shift, pad = match.get("shift") or 0, match["pad"]
     if (
         view.dtype(root.name) != "int32"

@@ -1,4 +1,4 @@
-"""TextVectorization: from lowering a text to its padded row of ids. The lookup inside has been lifted before."""
+"""TextVectorization: from lowercasing a text to its padded row of ids. The lookup inside is already lifted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONSTANT = frozenset({"constant"})
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """Where tokens come from: the split, and the n-grams made of its parts."""
+    """The source of tokens: the split, and the n-grams of its parts."""
 
     split: Node
     ngrams: Node | None
@@ -30,9 +30,9 @@ def padded(view: View, root: Node, match: Match) -> None:
     lookup, tokens = _tokens(view, match["ids"])
     partitions, *sizes = root.inputs[2:]
     types = tuple(root.attrs["types"])
-    sizes = sizes or [-1, -1]  # no size is asked for
+    sizes = sizes or [-1, -1]  # no sizes are given
     if len(sizes) != 2 or sizes[0] != -1 or not isinstance(sizes[1], int):
-        raise Refusal(f"it is padded to {sizes}, which is not known beforehand")
+        raise Refusal(f"it is padded to {sizes}, which is not known at port time")
     if types == ("FIRST_DIM_SIZE", "VALUE_ROWIDS"):
         if tokens.ngrams is not None or not _is_row_count(view, partitions[0], tokens.split):
             raise Refusal("its rows are not those of its texts")
@@ -42,7 +42,7 @@ def padded(view: View, root: Node, match: Match) -> None:
         raise Refusal("its rows are not those of its texts")
     length = {"length": sizes[1]} if sizes[1] >= 0 else {}
     if length.get("length") == 0:
-        raise Refusal("it is cut to no tokens at all")
+        raise Refusal("it is truncated to no tokens at all")
     _lift(view, root, lookup, tokens, {"output_mode": "int", **length, "pad_id": int(match["pad"])})
 
 
@@ -64,7 +64,7 @@ def counted(view: View, root: Node, match: Match) -> None:
 
 
 def _tokens(view: View, ids: str) -> tuple[Node, _Tokens]:
-    """The lookup that gives `ids`, and the tokens that it looks up."""
+    """The lookup of `ids`, and the source of its tokens."""
     lookup = view.node(ids)
     spec = view.module_of(lookup, "StringLookup")
     if lookup is None or spec is None or "dtype" in spec.args:
@@ -90,7 +90,8 @@ def _tokens(view: View, ids: str) -> tuple[Node, _Tokens]:
 
 
 def _is_split(view: View, node: Node, ref: str) -> bool:
-    """The parts (second result) of tf.strings.split, which is told from the split of tensors by its operand."""
+    """Whether `ref` is the parts (second result) of tf.strings.split; its operand distinguishes it from the split of
+    tensors."""
     return (
         node.op in ("split", "string_split")
         and ref == f"{node.name}:1"
@@ -125,7 +126,7 @@ def _is_row_count(view: View, ref: Any, split: Node) -> bool:
 
 
 def _is_input_size(view: View, ref: Any, split: Node) -> bool:
-    """The number of texts, taken from the shape of what is split."""
+    """The number of texts, taken from the shape of the split's operand."""
     node = view.node(ref)
     texts = view.shape(split.inputs[0])
     return (
@@ -147,7 +148,7 @@ def _is_row_ids(view: View, ref: Any, split: Node) -> bool:
 
 
 def _is_splits(view: View, ref: Any, tokens: _Tokens) -> bool:
-    """The row splits of the tokens: the second result of the n-grams, or the lengths of rows, summed up."""
+    """The row splits of the tokens: the second result of the n-grams, or the cumulative row lengths."""
     if tokens.ngrams is not None:
         return ref == f"{tokens.ngrams.name}:1"
     match = next(_SPLITS.find(view, ref, Match()), None)
@@ -186,7 +187,7 @@ def _lift(view: View, root: Node, lookup: Node, tokens: _Tokens, args: dict[str,
 
 
 def _standardization(view: View, ref: str) -> tuple[str, dict[str, Any]]:
-    """The texts before they were squeezed, cleaned and lowered, and the arguments that say how they were."""
+    """The texts before squeezing, cleaning and lowercasing, and the arguments that describe these."""
     shape = view.shape(ref)
     node = view.node(ref)
     if node is not None and node.op == "squeeze" and len(node.attrs["axes"]) == 1 and node.attrs["axes"][0] in (1, -1):

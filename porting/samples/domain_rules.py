@@ -1,4 +1,4 @@
-"""The rules of `porting.samples.follower`: what each group of TF ops says of the values that reach it."""
+"""Rules of `porting.samples.follower` by op: what each op says about the domain of its operands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from porting.samples.serialized_examples import PARSERS, features_of
 from porting.saved_model import FunctionRef
 from torch_towers.graph.graph import Graph, Node
 
-KEYS = 40  # of a table
+KEYS = 40  # per table
 
 
 def rule(*ops: str) -> Callable[[Handler], Handler]:
@@ -73,7 +73,7 @@ def cast(follow: Follower, node: Node, operands: list[Any]) -> Any:
 
 @rule("AddV2", "Add", "BiasAdd", "Sub", "Mul", "RealDiv", "Div", "DivNoNan", "FloorDiv", "TruncateDiv")
 def arithmetic(follow: Follower, node: Node, operands: list[Any]) -> Any:
-    """With a constant the elements stay the input's; otherwise they end here."""
+    """With a constant, elements remain traceable to the input; otherwise tracing ends here."""
     x, y = operands
     swapped = isinstance(x, np.ndarray)
     trace, held = (y, x) if swapped else (x, y)
@@ -115,7 +115,7 @@ def negative(follow: Follower, node: Node, operands: list[Any]) -> Any:
 
 @rule("Maximum", "Minimum", "ClipByValue")
 def clip(follow: Follower, node: Node, operands: list[Any]) -> Any:
-    """Bounds are edges; what lies between them goes on."""
+    """Bounds are edges; values in between pass through."""
     _compare(follow, operands)
     return [next(value for value in operands if isinstance(value, Trace))]
 
@@ -145,7 +145,7 @@ def bucketize(follow: Follower, node: Node, operands: list[Any]) -> Any:
 
 @rule("Log", "Sqrt", "Rsqrt")
 def positive(follow: Follower, node: Node, operands: list[Any]) -> Any:
-    """Made for numbers above zero."""
+    """The operand should be positive."""
     follow.note(operands[0], "spreads", (0.0, 100.0))
     return []
 
@@ -158,7 +158,7 @@ def above_minus_one(follow: Follower, node: Node, operands: list[Any]) -> Any:
 
 @rule("Select", "SelectV2")
 def select(follow: Follower, node: Node, operands: list[Any]) -> Any:
-    """`where(x < 0, x + n, x)` is x; of different elements it is one of them."""
+    """`where(x < 0, x + n, x)` is x; for different elements it is one of them."""
     found = [value for value in operands[1:] if isinstance(value, Trace)]
     if not found:
         follow.note(operands[0], "truths", True)
@@ -247,7 +247,7 @@ def wordpieces(follow: Follower, node: Node, operands: list[Any]) -> Any:
 
 
 def some_keys(follow: Follower, table: Table) -> list[Any]:
-    """Keys from the whole length of a table; numbers as floats."""
+    """Keys from all parts of a table; numbers as floats."""
     keys = follow.model.tables[table.key].keys.reshape(-1)
     found = keys[:: max(1, len(keys) // KEYS)][:KEYS].tolist()
     return [key if isinstance(key, bytes) else float(key) for key in found]
@@ -323,7 +323,7 @@ def parse(follow: Follower, node: Node, operands: list[Any]) -> Any:
 
 @rule("While", "StatelessWhile")
 def loop(follow: Follower, node: Node, operands: list[Any]) -> Any:
-    """One turn. What the body changes is what it makes of it then."""
+    """Runs one iteration; changed variables get their values after it."""
     results = _inside(follow, node.attrs["body"], operands)
     around, follow.counting = follow.counting, True
     _inside(follow, node.attrs["cond"], operands)
@@ -333,7 +333,7 @@ def loop(follow: Follower, node: Node, operands: list[Any]) -> Any:
 
 @rule("If", "StatelessIf", "Case", "StatelessCase")
 def branch(follow: Follower, node: Node, operands: list[Any]) -> Any:
-    """Every branch; a result is what the first of them makes of the input."""
+    """Follows every branch; a result is that of the first one."""
     bodies = [node.attrs[name] for name in ("then_branch", "else_branch") if name in node.attrs]
     bodies += list(node.attrs.get("branches", ()))
     found = [_inside(follow, body, operands[1:]) for body in bodies]

@@ -1,4 +1,4 @@
-"""Domains: what the inputs of a flat TF graph are made of, inferred from what their values meet on their way."""
+"""Infers the domain of the inputs of a flat TF graph from how their values are used."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch_towers.graph.graph import Graph
 
 @dataclass
 class Domains:
-    """The domain of every element of every input: `ids[name]` has the element's number, `of[number]` its domain."""
+    """The domain of every input element: `ids[name]` has the elements' numbers, `of[number]` the domains."""
 
     ids: Mapping[str, Array]
     of: Sequence[Domain]
 
 
 def infer(graph: Graph, model: SavedModel) -> Domains:
-    """The domains of the inputs of the flat graph of one entry. The ids of an input have its shape; free axes have length 1."""
+    """The domains of the inputs of one entry's flat graph. The ids of an input have its shape; dynamic axes have length
+    1."""
     follower = Follower(model)
     ids = {spec.name: follower.number(spec) for spec in graph.inputs}
     outputs = follower.run(graph, [follower.start(ids[spec.name], spec.shape) for spec in graph.inputs])

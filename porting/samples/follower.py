@@ -1,9 +1,10 @@
-"""Follower: walks a flat TF graph, and notes what the values of its inputs meet on their way.
+"""Walks a flat TF graph and records how the values of its inputs are used.
 
-An abstract interpretation. Every element of a tensor is followed back to the input's element that it is made of, through what only moves
-elements (reshape, slice, pack, ...; run by the op's own converter, on positions in place of values), and through arithmetic with
-constants (`value = scale * input + offset`). Where values meet a table, a gather, buckets or a constant, that is noted of the
-input's elements, in the input's own numbers. What is computed of several elements is nobody's: there a way ends.
+This is an abstract interpretation. Every element of a tensor is traced back to the input element that it comes from,
+through ops that move elements (reshape, slice, pack, ...; run by the op's own converter on positions instead of
+values), and through arithmetic with constants (`value = scale * input + offset`). Where values reach a table, a gather,
+buckets or a constant, that is recorded for the input elements, in the input's own units. Values computed from several
+elements are not traced.
 """
 
 from __future__ import annotations
@@ -23,44 +24,44 @@ from porting.saved_model import FunctionRef, SavedModel
 from torch_towers.formats.npz import to_numpy
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 
-ROWS = 2  # of the batch that is followed
-LENGTH = 5  # elements along a free inner axis
-PIXEL = 0.01  # a smaller scale is that of pixels or counts, which are not below 0
-SMALL = 1 << 14  # elements: larger weights and constants are known by their shape only
-LARGE = 1 << 12  # elements of a row: from here on they are all taken to be alike, but for the last axis (channels)
+ROWS = 2  # traced batch size
+LENGTH = 5  # elements along a dynamic inner axis
+PIXEL = 0.01  # smaller scales mean pixels or counts, which are nonnegative
+SMALL = 1 << 14  # elements: of larger weights and constants only the shape is known
+LARGE = 1 << 12  # elements per row above which all are treated alike, except along the last axis (channels)
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass
 class Domain:
-    """What is known of some elements of an input. Numbers are the input's own; of a text, the number that it spells."""
+    """What is known of some input elements. Numbers are in the input's units; for a text, the number that it spells."""
 
-    keys: list[Any] = field(default_factory=list[Any])  # some keys of the tables that it is looked up in
+    keys: list[Any] = field(default_factory=list[Any])  # some keys of the tables in which it is looked up
     ranges: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])  # ids: first and last
     edges: list[float] = field(default_factory=list[float])  # bucket boundaries and constants that it is compared with
-    spreads: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])  # normalized: usual values
+    spreads: list[tuple[float, float]] = field(
+        default_factory=list[tuple[float, float]]
+    )  # typical ranges, from normalization
     masks: list[bool] = field(default_factory=list[bool])  # 0 or 1
-    numbers: list[str] = field(default_factory=list[str])  # a text that is read as a number of these dtypes
-    pieces: list[str] = field(default_factory=list[str])  # "position length" of what is cut out of a text
-    separators: list[bytes] = field(default_factory=list[bytes])  # a text is split at
-    patterns: list[bytes] = field(default_factory=list[bytes])  # regular expressions that a text meets
+    numbers: list[str] = field(default_factory=list[str])  # a text that is parsed as a number of these dtypes
+    pieces: list[str] = field(default_factory=list[str])  # "position length" of substrings
+    separators: list[bytes] = field(default_factory=list[bytes])  # where a text is split
+    patterns: list[bytes] = field(default_factory=list[bytes])  # regular expressions applied to a text
     decoders: list[str] = field(default_factory=list[str])  # ops that decode it as an image
-    counts: list[bool] = field(
-        default_factory=list[bool]
-    )  # a size, or how often a loop turns: small, or it takes for ever
-    encodings: list[str] = field(default_factory=list[str])  # "base64": a text that all this is said of decoded
+    counts: list[bool] = field(default_factory=list[bool])  # a size, or the number of iterations of a loop: kept small
+    encodings: list[str] = field(default_factory=list[str])  # "base64": the rest holds for the decoded text
     features: list[tuple[Feature, int]] = field(
         default_factory=list[tuple[Feature, int]]
-    )  # a record; of each its element
-    truths: list[bool] = field(default_factory=list[bool])  # only whether it is zero matters
+    )  # a record, with the element of each feature
+    truths: list[bool] = field(default_factory=list[bool])  # only its truth value matters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """Where the elements of a tensor come from: `scale * element + offset`; origin -1: the constant `offset`.
+    """Where the elements of a tensor come from: `scale * element + offset`; origin -1 means the constant `offset`.
 
-    `fixed` False: the elements are all that there are, in an arrangement that is not known.
+    `fixed` False: the set of elements is known, but not their arrangement.
     """
 
     origin: Array
@@ -71,7 +72,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A tensor of which only the shape matters."""
+    """A tensor of which only the shape is known."""
 
     shape: tuple[int, ...]
 
@@ -84,7 +85,7 @@ class Table:
 
 
 class Follower:
-    """Walks a graph in the order of computation."""
+    """Walks a graph in topological order."""
 
     def __init__(self, model: SavedModel) -> None:
         self.model = model
@@ -94,7 +95,7 @@ class Follower:
         self.counting = False  # in the condition of a loop
 
     def number(self, spec: TensorSpec) -> Array:
-        """Numbers for the elements of an input."""
+        """Assigns numbers to the elements of an input."""
         shape = tuple(
             size if isinstance(size, int) else 1 for size in (spec.shape if spec.shape is not None else (None,))
         )
@@ -105,7 +106,7 @@ class Follower:
         return np.arange(start, start + count).reshape(shape)
 
     def feature(self, value: Any, feature: Feature) -> int:
-        """The element that a feature of the record `value` is from here on."""
+        """The element of a feature of the record `value`."""
         (origin, *_), *_ = _distinct(value)
         known = self.domains[origin].features
         for other, element in known:
@@ -116,7 +117,7 @@ class Follower:
         return len(self.domains) - 1
 
     def start(self, ids: Array, shape: Any) -> Trace:
-        """The trace of an input itself, with some sizes for its free axes."""
+        """The trace of an input itself, with sizes for its dynamic axes."""
         sizes = [LENGTH if i else ROWS for i in range(ids.ndim)]
         known: list[Any] = list(shape) if shape is not None else [None]
         full = tuple(size if isinstance(size, int) else sizes[i] for i, size in enumerate(known))
@@ -125,7 +126,7 @@ class Follower:
         return plain(np.broadcast_to(ids, full))
 
     def run(self, graph: Graph, operands: Sequence[Any]) -> list[Any]:
-        """Follows `operands` through a graph. Gives its outputs, in order."""
+        """Follows `operands` through a graph and returns its outputs in order."""
         env: dict[str, Any] = {}
         for spec, operand in zip(graph.inputs, operands, strict=True):
             env[spec.name] = [operand]
@@ -135,7 +136,8 @@ class Follower:
         return [_look_up(ref, env) for ref in graph.outputs.values()]
 
     def note(self, value: Any, kind: str, *found: Any) -> None:
-        """Notes of every element that `value` is made of; numbers in `found` are the value's, and are noted as the element's."""
+        """Records a fact for every source element of `value`; numbers in `found` are converted to the element's
+        units."""
         if not isinstance(value, Trace):
             return
         for origin, scale, offset in _distinct(value):
@@ -176,12 +178,12 @@ class Follower:
         return array if array.size <= SMALL else Weight(array.shape)
 
     def _folded(self, node: Node, operands: list[Any]) -> list[Any]:
-        """The results of an op on constants; tables and large weights pass through what only hands them on."""
+        """The results of an op on constants; tables and large weights pass through ops that only pass them on."""
         if node.op in HANDED_ON or (node.op == "Cast" and isinstance(operands[0], Weight)):
             return operands[:1]
         if node.op == "Shape" and isinstance(operands[0], (Weight, np.ndarray)):
             return [np.array(operands[0].shape)]
-        if node.op == "Minimum":  # a size that is at most a constant is taken for that
+        if node.op == "Minimum":  # a size bounded by a constant is assumed to be that
             known = [value for value in operands if isinstance(value, np.ndarray)]
             if len(known) == 1:
                 return known
@@ -192,7 +194,7 @@ class Follower:
         return self._executed(node, operands) or []
 
     def _executed(self, node: Node, operands: Sequence[Array]) -> list[Any] | None:
-        """The results of one op, run by its converter; None where they cannot be known here."""
+        """The results of one op, run by its converter; None if unknown."""
         specs = tuple(TensorSpec(f"operand_{i}", "", None) for i in range(len(operands)))
         count = int(node.attrs.get("num_split", node.attrs.get("num", 1)))
         outputs = {str(i): f"{node.name}:{i}" if count > 1 else node.name for i in range(count)}
@@ -202,12 +204,12 @@ class Follower:
             emitter = ConvertingEmitter(Graph((), (), {}), self.context)
             found = emitter.run(Graph(specs, (single,), outputs), given)
         except (PortingError, ValueError, TypeError, RuntimeError, IndexError, KeyError):
-            return None  # an op that nobody converts, or sizes that are not those of a real batch
+            return None  # an unsupported op, or sizes that a real batch does not have
         arrays = [_as_array(value) for value in found.values()]
         return None if any(array is None for array in arrays) else arrays
 
     def moved(self, node: Node, operands: list[Any]) -> list[Any]:
-        """An op that only moves elements, run on the elements' positions."""
+        """An op that only moves elements, run on their positions."""
         data = MOVES[node.op](len(operands))
         for i, value in enumerate(operands):
             if i not in data:
@@ -224,7 +226,7 @@ class Follower:
         return [pool.take(array) for array in found]
 
     def ends(self, value: Trace) -> None:
-        """Where a way ends: a normalized value says what is usual."""
+        """Ends the tracing of a value: a normalized one implies its typical range."""
         for origin, scale, offset in _distinct(value):
             if (scale, offset) == (1.0, 0.0) or scale == 0 or not np.isfinite([scale, offset]).all():
                 continue
@@ -234,7 +236,7 @@ class Follower:
                 spreads.append(spread)
 
     def body(self, reference: Any) -> Graph | None:
-        """The graph of a branch or a loop's body."""
+        """The graph of a branch or loop body."""
         if isinstance(reference, Graph):
             return reference
         if reference.name not in self.model.functions or reference.name in self.stack:
@@ -244,14 +246,14 @@ class Follower:
 
 
 class _Pool:
-    """The elements of several tensors, one after another. The first is that of no tensor: what pads."""
+    """The concatenated elements of several tensors. The first one is padding."""
 
     def __init__(self) -> None:
         self.parts = [_constant_trace(np.zeros(1))]
         self.count = 1
 
     def add(self, value: Any) -> Array | None:
-        """The places of the elements of `value`, in its shape."""
+        """The positions of the elements of `value`, in its shape."""
         trace = _constant_trace(value) if isinstance(value, np.ndarray) else value
         if not isinstance(trace, Trace):
             return None
@@ -281,14 +283,14 @@ def _constant_trace(array: Array) -> Trace:
 
 
 def loose(traces: Sequence[Trace]) -> Trace:
-    """The elements of several tensors, once each, in no order."""
+    """The distinct elements of several tensors, in no order."""
     found = sorted({item for trace in traces for item in _distinct(trace)})
     columns = list(zip(*found, strict=True)) or [(), (), ()]
     return Trace(np.array(columns[0], int), np.array(columns[1], float), np.array(columns[2], float), fixed=False)
 
 
 def _distinct(trace: Trace) -> list[tuple[int, float, float]]:
-    """(origin, scale, offset) of every different element that comes from an input."""
+    """(origin, scale, offset) of every distinct element that comes from an input."""
     whole = np.stack([getattr(trace, name).reshape(-1).astype(np.float64) for name in _PARTS], -1)
     whole = whole[whole[:, 0] >= 0]
     if len(whole) > 1:
@@ -297,13 +299,14 @@ def _distinct(trace: Trace) -> list[tuple[int, float, float]]:
 
 
 def _unique_rows(whole: Array) -> Array:
-    """As `np.unique`, faster for many rows: by origin, which is nearly always enough."""
+    """Like `np.unique`, faster for many rows: compares origins first, which usually suffices."""
     _, first = np.unique(whole[:, 0], return_index=True)
     return whole[first]
 
 
 def _usual(scale: float, offset: float) -> tuple[float, float]:
-    """The values that `scale * x + offset` takes to -1 to 1, or to 0 to 1 (pixels); where a mean alone is taken off, twice that mean."""
+    """The range that `scale * x + offset` maps to [-1, 1], or [0, 1] (pixels); if only a mean is subtracted, up to
+    twice the mean."""
     if not offset:
         ends = (0.0 if abs(scale) < PIXEL else -1 / scale, 1 / scale)
     elif abs(scale) == 1 and abs(offset) > 1:
@@ -332,11 +335,11 @@ def _as_array(value: Any) -> Array | None:
 
 
 def _look_up(reference: str, env: Mapping[str, Any]) -> Any:
-    """The result that `reference` names; None where nothing is known of it."""
+    """The result that `reference` names; None if unknown."""
     name, _, rest = reference.partition(":")
     results = env.get(name, [])
     argument, _, index = rest.rpartition(":")
-    if isinstance(results, dict):  # by the names of the op's output arguments, each a list
+    if isinstance(results, dict):  # by output argument, each a list
         results = results.get(argument, []) if argument else [item for part in results.values() for item in part]
     at = int(index or 0)
     return results[at] if at < len(results) else None
@@ -344,10 +347,10 @@ def _look_up(reference: str, env: Mapping[str, Any]) -> Any:
 
 Handler = Callable[[Follower, Node, list[Any]], Any]
 HANDLERS: dict[str, Handler] = {}
-"""What is done with an op that values of inputs reach; `porting/samples/domain_rules.py` fills it."""
+"""Handlers of ops that input values reach; `porting/samples/domain_rules.py` fills the table."""
 MOVES: dict[str, Callable[[int], Sequence[int]]] = {}
-"""Ops that only move elements -> which of so many operands hold them."""
+"""Ops that only move elements -> which of so many operands have them."""
 SAME: set[str] = set()
-"""Ops that give their first traced operand on, element by element."""
+"""Ops that return their first traced operand elementwise."""
 PIECES: set[str] = set()
-"""Ops whose results hold the elements of their operands, or pieces of them, in another number."""
+"""Ops whose results are a different number of the operands' elements, or pieces of them."""

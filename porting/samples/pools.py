@@ -1,4 +1,4 @@
-"""Pools: the values that are tried for elements of one domain: inside of it, at its edges, and outside."""
+"""Candidate values for elements of one domain: inside, at the edges, and outside."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from porting.samples.follower import Domain
 from porting.samples.regex_samples import samples_of
 
 MARGIN = 1e-6
-COUNT = 48  # values of one pool that are drawn from a range
+COUNT = 48  # values per pool that are drawn from a range
 WORDS = [b"a", b"the quick brown fox", b"Hello, World!", "naïve café Ünïcødé".encode(), "日本語 テスト".encode(), b"42", b"UPPER lower",
          b"x" * 70, b"  two  spaces  ", b"hello world", b"a_b-c"]  # fmt: skip
 ODD = [
@@ -34,7 +34,7 @@ ODD_INTEGERS = [-1, 42, 10, 100, 1000, 10**6, 879999999, 1700000000, 2**31 - 1]
 
 
 def inside(domain: Domain, dtype: str, rng: np.random.Generator) -> list[Any]:
-    """Values such as the tower was made for."""
+    """Typical values for the tower."""
     if dtype == "string":
         return _texts(domain, rng)
     if dtype == "bool":
@@ -43,7 +43,7 @@ def inside(domain: Domain, dtype: str, rng: np.random.Generator) -> list[Any]:
 
 
 def edges(domain: Domain, dtype: str, rng: np.random.Generator) -> list[Any]:
-    """Values at the edges of a domain, that TensorFlow is expected to answer."""
+    """Values at the edges of a domain that TensorFlow is expected to answer."""
     if dtype == "bool":
         return [False, True]
     if dtype == "string":
@@ -61,7 +61,7 @@ def edges(domain: Domain, dtype: str, rng: np.random.Generator) -> list[Any]:
 
 
 def outside(domain: Domain, dtype: str) -> list[Any]:
-    """Values that TensorFlow may refuse: ids just beyond their table, texts that are no numbers."""
+    """Values that TensorFlow may refuse: ids just out of range, texts that are not numbers."""
     if dtype == "string":
         return (
             [b"", b"no number", b"-1"]
@@ -93,7 +93,7 @@ def _numbers(domain: Domain, dtype: str, rng: np.random.Generator) -> list[float
         (low, high) for low, high in domain.spreads if MARGIN < high - low < 1 / MARGIN
     ]  # others are epsilons and counters
     if usual:
-        centred = [(low, high) for low, high in usual if low not in (0.0, -high)]  # a mean was taken off
+        centred = [(low, high) for low, high in usual if low not in (0.0, -high)]  # a mean was subtracted
         return rng.uniform(*max(centred or usual, key=lambda ends: ends[1] - ends[0]), COUNT).tolist()
     if len(set(domain.edges)) > 1:
         low, high = min(domain.edges), max(domain.edges)
@@ -106,12 +106,12 @@ def _numbers(domain: Domain, dtype: str, rng: np.random.Generator) -> list[float
 
 
 def signal(rng: np.random.Generator, low: float, high: float) -> list[float]:
-    """Values of pixels or sound that nothing else is known of."""
+    """Values for pixels or sound about which nothing else is known."""
     return rng.uniform(low, high, 256).tolist()
 
 
 def _beside(domain: Domain, dtype: str) -> list[float]:
-    """Every constant with its neighbours, and numbers that are known to be hard; of ids those in their table."""
+    """Every constant with its neighbours, and notoriously hard numbers; for ids only those in their table."""
     floating = dtype.startswith(("float", "bfloat", "half"))
     if domain.counts:
         return [0.0, 1.0]
@@ -131,7 +131,8 @@ def _beside(domain: Domain, dtype: str) -> list[float]:
 
 
 def _neighbours(at: Any) -> tuple[float, float]:
-    """The floats next to one. Those next to 0 are the smallest normal ones: some threads of TensorFlow take denormals for 0."""
+    """The adjacent floats. For 0 these are the smallest normal ones: some TensorFlow threads flush denormals to
+    zero."""
     kind = type(at)
     if at == 0:
         return -float(np.finfo(kind).tiny), float(np.finfo(kind).tiny)
@@ -139,7 +140,7 @@ def _neighbours(at: Any) -> tuple[float, float]:
 
 
 def _id_range(domain: Domain) -> tuple[float, float]:
-    """What lies in all the ranges that agree with the plainest one (a wrapped negative id has another)."""
+    """The intersection of all ranges that agree with the first one (a wrapped negative id has another)."""
     ranges = sorted(
         {(float(np.ceil(low)), float(np.floor(high))) for low, high in domain.ranges}, key=lambda r: (abs(r[0]), r[1])
     )
@@ -171,7 +172,7 @@ def _texts(domain: Domain, rng: np.random.Generator) -> list[bytes]:
 
 
 def _joined_by(separators: Sequence[bytes], integers: bool, rng: np.random.Generator) -> list[bytes]:
-    """Numbers between separators; those that dates and times are written with make dates."""
+    """Numbers between separators; dates if the separators are those of dates and times."""
     if {b"-", b":"} & set(separators) and b" " in separators:
         return DATES
     if b"-" in separators:
@@ -195,7 +196,7 @@ def _spelled(value: float, integer: bool) -> bytes:
 
 
 def _cast(values: Sequence[float], dtype: str) -> list[Any]:
-    """The values as the dtype has them; those that it has not are left out."""
+    """The values in the dtype, without those that it cannot represent."""
     if dtype.startswith(("float", "bfloat", "half", "complex")):
         return [np.float64(value) for value in values]
     try:

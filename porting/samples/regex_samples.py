@@ -1,4 +1,4 @@
-"""Texts that match a regular expression, for inputs that a graph takes apart by one."""
+"""Generates texts that match a regular expression, for inputs that a graph parses with it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-MORE = 3  # repetitions beyond the least
+MORE = 3  # repetitions beyond the minimum
 
 
 def samples_of(pattern: bytes, count: int, rng: np.random.Generator) -> list[bytes]:
-    """Up to `count` texts that match `pattern` (RE2's syntax, so far as it is Python's too; other patterns give none)."""
+    """Up to `count` texts that match `pattern` (the common subset of RE2's and Python's syntax; none for other
+    patterns)."""
     try:
         text = pattern.decode()
         compiled, parsed = re.compile(text), parser.parse(text)

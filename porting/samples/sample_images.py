@@ -1,4 +1,4 @@
-"""Images as bytes, for inputs that a graph decodes: what the comparison with TensorFlow feeds them."""
+"""Generates encoded images for inputs that a graph decodes, for the comparison with TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SIZES = ((8, 8), (5, 7), (32, 24), (240, 256))
 
 
 def sample_images(ops: set[str]) -> list[bytes]:
-    """A few PNG files, and JPEG files where the graph can decode them, of smooth colours.
+    """A few PNG files with smooth colours, and JPEG files if the graph can decode them.
 
-    `ops` are the ops of the graph: a graph that decodes JPEG alone is given JPEG, which takes Pillow (extra `[images]`).
+    `ops` are the ops of the graph: a graph that decodes only JPEG gets JPEG, which needs Pillow (extra `[images]`).
     """
     return [_file(ops)(_gradient(height, width)) for height, width in SIZES]
 
 
 def odd_images(ops: set[str]) -> list[bytes]:
-    """One pixel, grey levels, and an image as narrow as a line."""
+    """A single pixel, grey levels, and an image one pixel wide."""
     grey = _gradient(9, 6)[..., :1]
     return [_file(ops)(image) for image in (_gradient(1, 1), grey, _gradient(40, 1))]
 
@@ -39,7 +39,8 @@ def _gradient(height: int, width: int) -> np.ndarray:
 
 
 def _png(image: np.ndarray) -> bytes:
-    """Source: the PNG specification: signature, header, one compressed stream of rows without filters, end."""
+    """Encodes PNG. Source: the PNG specification: signature, header, one compressed stream of rows without filters,
+    end."""
     height, width, channels = image.shape
     rows = b"".join(b"\0" + row.tobytes() for row in image)
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)

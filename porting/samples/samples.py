@@ -1,8 +1,9 @@
-"""Samples: inputs made from the graph itself, on which port and TensorFlow are compared.
+"""Generates inputs from the graph, on which port and TensorFlow are compared.
 
-Two kinds. In the domain of a tower (`porting/samples/domains.py`): keys of its tables, ids of its embeddings, numbers within its buckets, at
-several batch sizes. At its edges: unknown words and empty texts, every constant of the graph with its neighbours, numbers that are
-hard to round, NaN and infinity, and ids just outside, one at a time, where TensorFlow refuses.
+There are two kinds. In-domain (`porting/samples/domains.py`): keys of its tables, ids of its embeddings, numbers within
+its buckets, in several batch sizes. Edge: unknown words and empty texts, every constant of the graph with its
+neighbours, numbers that are hard to round, NaN and infinity, and, one at a time, ids just out of range that TensorFlow
+refuses.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, prod
 from typing import Any, Literal
 
 import numpy as np
 
-from porting.components import component_of
+from porting.flat_graph.components import components_of, named_components
 from porting.samples import pools
 from porting.samples.domains import Domains, infer
 from porting.samples.follower import LARGE, Domain
@@ -26,15 +27,14 @@ from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.graph import Graph, TensorSpec
 
 BATCH_SIZES = (1, 2, 7, 33)
-BUDGET = (
-    1 << 22
-)  # elements of the largest value that one batch may make: 16 MiB of float32, of which a run holds several
+BUDGET = 1 << 22  # elements of the largest value in one batch: 16 MiB of float32, of which a run holds several
+LARGEST = 1 << 24  # elements of a row that is made up
 EDGE_ROWS = 6 * 33
 RECORDS = 24
-FIXED = 16  # batches where their size is fixed
+FIXED = 16  # batches if their size is fixed
 OUTSIDE = 12  # single rows that TensorFlow may refuse
-LENGTHS = (5, 8, 16, 32, 1, 3)  # elements along a free inner axis, another one for every seed
-SIDE = 64  # pixels along a free side of an image
+LENGTHS = (5, 8, 16, 32, 1, 3)  # elements along a dynamic inner axis, by seed
+SIDE = 64  # pixels along a dynamic side of an image
 CHANNELS = (1, 3, 4)
 Kind = Literal["domain", "edge"]
 Array = np.ndarray[Any, Any]
@@ -42,62 +42,74 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One batch of inputs, by name. "domain": such as the tower was made for; "edge": at the ends of that and beyond it."""
+    """One batch of inputs, by name. "domain": typical for the tower; "edge": at the limits and beyond."""
 
     inputs: dict[str, Array]
     kind: Kind
+    parts: Mapping[str, str] | None = None
+    """The inputs that are components of a sparse or ragged value; None: their names tell."""
+
+    @property
+    def rows(self) -> int:
+        return rows(self.inputs, self.parts)
 
 
 def batches(graph: Graph, model: SavedModel, *, seed: int = 0, inside: int = 0) -> list[Sample]:
-    """Batches for the flat TF graph of one entry: first those in its domain, then those at its edges. Another seed gives others.
+    """Batches for the flat TF graph of one entry: first in-domain ones, then edge ones, depending on `seed`.
 
-    `inside` is how many elements the largest value has that the graph makes of one row: batches are as small as memory wants.
+    Empty if a row has more than `LARGEST` elements. `inside` is the number of elements per row of the largest value in the graph; it bounds the batch size by memory.
     """
     rng = np.random.default_rng(seed)
     maker = _Maker(graph, infer(graph, model), rng, LENGTHS[seed % len(LENGTHS)])
-    row = max([inside, *(maker.elements(spec) for spec in graph.inputs)])
+    given = max((maker.elements(spec) for spec in graph.inputs), default=0)
+    if given > LARGEST:
+        return []
+    row = max(inside, given)
     largest = max(1, BUDGET // max(1, row))
     if not maker.free:
         largest = 1
     sizes = [min(size, largest) for size in (BATCH_SIZES if maker.free else (1,) * FIXED)]
     known, edges = maker.decks(pools.inside), maker.decks(pools.edges)
-    found = [Sample(maker.batch(known, size), "domain") for size in sizes]
+    if given > BUDGET:  # a row of this size is held twice, not dozens of times
+        found = [Sample(maker.batch(known, 1), "domain", maker.parts)]
+        return [*found, Sample(maker.batch({**known, **edges}, 1), "edge", maker.parts)]
+    found = [Sample(maker.batch(known, size), "domain", maker.parts) for size in sizes]
     wanted = min(EDGE_ROWS, max(maker.rows_of(edges), min(24, largest)), max(FIXED, 8 * largest))
     for start in range(0, wanted, min(33, largest)):
-        found.append(Sample(maker.batch({**known, **edges}, min(33, largest, wanted - start)), "edge"))
-    found += [Sample(batch, "edge") for batch in maker.one_by_one(known, edges, min(7, largest))]
-    found += [Sample(batch, "edge") for batch in maker.empty_texts(known)]
-    return found + [Sample(batch, "edge") for batch in maker.outside(known)]
+        found.append(Sample(maker.batch({**known, **edges}, min(33, largest, wanted - start)), "edge", maker.parts))
+    found += [Sample(batch, "edge", maker.parts) for batch in maker.one_by_one(known, edges, min(7, largest))]
+    found += [Sample(batch, "edge", maker.parts) for batch in maker.empty_texts(known)]
+    return found + [Sample(batch, "edge", maker.parts) for batch in maker.outside(known)]
 
 
 def planned(found: Sequence[Sample]) -> int:
-    """How many rows in the domain there are."""
-    return sum(rows(sample.inputs) for sample in found if sample.kind == "domain")
+    """The number of in-domain rows."""
+    return sum(sample.rows for sample in found if sample.kind == "domain")
 
 
-def rows(inputs: Mapping[str, Array]) -> int:
-    """The rows of a batch; 1 where its inputs have none."""
-    names = set(inputs)
+def rows(inputs: Mapping[str, Array], parts: Mapping[str, str] | None = None) -> int:
+    """The number of rows of a batch; 1 if its inputs have none. `parts`: see `components_of`; None: the names tell."""
+    parts = named_components(inputs) if parts is None else parts
     counts = {None: lambda a: a.shape[0] if a.ndim else 1, "shape": lambda a: int(a[0]), "splits": lambda a: len(a) - 1}
-    found = [(component_of(name, names), array) for name, array in inputs.items()]
+    found = [(parts.get(name), array) for name, array in inputs.items()]
     return max((counts[part](array) for part, array in found if part in counts), default=1)
 
 
 def halves(sample: Sample) -> list[Sample]:
-    """A batch in two; nothing where it has one row, or inputs that cannot be cut."""
-    names, count = set(sample.inputs), rows(sample.inputs)
+    """A batch in two halves; empty if it has one row, or inputs that cannot be split."""
+    count, parts = sample.rows, sample.parts or named_components(sample.inputs)
     cut = [name for name, array in sample.inputs.items() if array.ndim]
-    if count < 2 or any(component_of(name, names) or len(sample.inputs[name]) != count for name in cut):
+    if count < 2 or any(name in parts or len(sample.inputs[name]) != count for name in cut):
         return []
     parts = (slice(0, count // 2), slice(count // 2, count))
     return [
-        Sample({name: array[part] if array.ndim else array for name, array in sample.inputs.items()}, sample.kind)
+        replace(sample, inputs={name: array[part] if array.ndim else array for name, array in sample.inputs.items()})
         for part in parts
     ]
 
 
 class _Deck:
-    """Values in a random order, dealt one after another, so that every one of them comes."""
+    """Shuffled values, dealt one by one, so that each of them occurs."""
 
     def __init__(self, values: Sequence[Any], dtype: str, rng: np.random.Generator) -> None:
         array = strings(values)
@@ -106,26 +118,26 @@ class _Deck:
         self._at = 0
 
     def deal(self, count: int) -> Array:
-        places = (self._at + np.arange(count)) % len(self.values)
-        self._at += count
-        return self.values[places]
+        rest = np.roll(self.values, -self._at)
+        self._at = (self._at + count) % len(self.values)
+        return np.resize(rest, count)  # repeated; positions of every element would take more than the elements
 
 
 Pool = Callable[[Domain, str, np.random.Generator], list[Any]]
-Key = tuple[str, int]  # an input, and the first element of a group of its elements that have one domain
+Key = tuple[str, int]  # an input, and the first of a group of its elements with one domain
 
 
 class _Maker:
-    """Makes batches for the inputs of a graph."""
+    """Generates batches for the inputs of a graph."""
 
     def __init__(self, graph: Graph, found: Domains, rng: np.random.Generator, length: int) -> None:
         self.specs, self.found, self.rng, self.length = graph.inputs, found, rng, length
-        self.names = {spec.name for spec in graph.inputs}
+        self.parts = components_of(graph)
         self.free = any(spec.shape is None or None in spec.shape[:1] for spec in graph.inputs)
         self.groups = {spec.name: _grouped(found.ids[spec.name], found.of) for spec in graph.inputs}
 
     def decks(self, pool: Pool) -> dict[Key, _Deck]:
-        """The values of every group of elements; nothing for a group that has none of this kind."""
+        """The values of every group of elements; no deck for a group without values of this kind."""
         made: dict[Key, _Deck] = {}
         for spec in self.specs:
             for first in np.unique(self.groups[spec.name]).tolist():
@@ -146,7 +158,7 @@ class _Maker:
         return pool(domain, dtype, self.rng)
 
     def _records(self, domain: Domain, pool: Pool) -> list[bytes]:
-        """Records with and without their optional features; every second one at the edges holds two values where one would do."""
+        """Records with and without optional features; at the edges every second one has two values instead of one."""
         decks: list[_Deck] = []
         for feature, element in domain.features:
             known = self._values(feature.dtype, self.found.of[element], pools.inside)
@@ -164,7 +176,7 @@ class _Maker:
         ]
 
     def rows_of(self, decks: Mapping[Key, _Deck]) -> int:
-        """The rows in which every value comes; a row deals as many of a deck as it has elements of that group."""
+        """The number of rows in which every value occurs; a row takes one value per element of the group."""
         needed = [1]
         for (name, first), deck in decks.items():
             groups = self.groups[name]
@@ -174,10 +186,10 @@ class _Maker:
         return max(needed)
 
     def batch(self, decks: Mapping[Key, _Deck], size: int) -> dict[str, Array]:
-        """One batch. The parts of a sparse or ragged value fit one another: two values in every row."""
+        """One batch. Components of a sparse or ragged value are consistent: two values in every row."""
         made: dict[str, Array] = {}
         for spec in self.specs:
-            part = component_of(spec.name, self.names)
+            part = self.parts.get(spec.name)
             if part in ("values", None):
                 made[spec.name] = self._drawn(spec, decks, size if part is None else 2 * size)
             else:
@@ -186,10 +198,10 @@ class _Maker:
 
     def _drawn(self, spec: TensorSpec, decks: Mapping[Key, _Deck], size: int) -> Array:
         shape = self._shape(spec, size)
-        groups = np.broadcast_to(self.groups[spec.name], shape).reshape(-1)
-        firsts = np.unique(groups).tolist()
+        firsts = np.unique(self.groups[spec.name]).tolist()
         if len(firsts) == 1:
-            return decks[spec.name, firsts[0]].deal(groups.size).reshape(shape)
+            return decks[spec.name, firsts[0]].deal(prod(shape)).reshape(shape)
+        groups = np.broadcast_to(self.groups[spec.name], shape).reshape(-1)
         flat = np.empty(groups.size, decks[spec.name, firsts[0]].values.dtype)
         for first in firsts:
             here = np.flatnonzero(groups == first)
@@ -199,13 +211,14 @@ class _Maker:
     def one_by_one(
         self, known: Mapping[Key, _Deck], edges: Mapping[Key, _Deck], size: int
     ) -> Iterator[dict[str, Array]]:
-        """Batches in which one input is at its edges: where TensorFlow refuses some of them, the others are answered."""
+        """Batches in which one input is at its edges: if TensorFlow refuses some of them, it still answers the
+        others."""
         names = list(dict.fromkeys(name for name, _ in edges))
         for i in sorted(self.rng.permutation(len(names))[:OUTSIDE].tolist()) if len(self.specs) > 1 else ():
             yield self.batch({**known, **{key: deck for key, deck in edges.items() if key[0] == names[i]}}, size)
 
     def empty_texts(self, known: Mapping[Key, _Deck]) -> Iterator[dict[str, Array]]:
-        """Rows whose texts are all empty, alone and among others: where texts are not numbers, records or images."""
+        """Rows of empty texts, alone and among others, unless texts are numbers, records or images."""
         empty = {
             (spec.name, first): _Deck([b""], "string", self.rng)
             for spec in self.specs
@@ -219,7 +232,7 @@ class _Maker:
             yield self.batch({**known, **half}, 7)
 
     def outside(self, known: Mapping[Key, _Deck]) -> Iterator[dict[str, Array]]:
-        """Single rows that are in the domain but for one input."""
+        """Single rows that are in-domain except for one input."""
         tried = [
             (spec.name, first, _Deck([value], spec.dtype, self.rng))
             for spec in self.specs
@@ -231,13 +244,13 @@ class _Maker:
             yield self.batch({**known, (name, first): deck}, 1)
 
     def signal(self, spec: TensorSpec) -> tuple[float, float] | None:
-        """The values of pixels or samples of sound, for an input that looks like them."""
+        """The value range of pixels or sound samples, for an input that looks like them."""
         if is_image(spec):
             return 0.0, 1.0
         return (-1.0, 1.0) if self.elements(spec) > LARGE else None
 
     def elements(self, spec: TensorSpec) -> int:
-        """Of one row."""
+        """The number of elements per row."""
         return int(np.prod(self._shape(spec, 1)))
 
     def _shape(self, spec: TensorSpec, batch: int) -> tuple[int, ...]:
@@ -256,14 +269,14 @@ def is_image(spec: TensorSpec) -> bool:
 
 
 def _grouped(ids: Array, of: Sequence[Domain]) -> Array:
-    """For every element of an input the first one that has the same domain."""
+    """For every element of an input, the first one with the same domain."""
     first: dict[str, int] = {}
     found = [first.setdefault(repr(of[i]), i) for i in ids.reshape(-1).tolist()]
     return np.array(found, int).reshape(ids.shape)
 
 
 def _structure(part: str, size: int) -> Array:
-    """The row splits, indices or dense shape of `size` rows of two values."""
+    """The row splits, indices or dense shape for `size` rows of two values."""
     if part == "splits":
         return np.arange(0, 2 * size + 1, 2)
     if part == "indices":

@@ -1,4 +1,4 @@
-"""Serialized `tf.Example` records that a graph's parser would take, for the comparison with TensorFlow."""
+"""Generates serialized `tf.Example` records for a graph's parser, for the comparison with TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch_towers.graph.graph import Node
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A feature that a parser reads. `shape` None: any number of values."""
+    """A feature that a parser reads. `shape` None: variable length."""
 
     kind: str  # "sparse", "ragged" or "dense"
     name: bytes
@@ -21,7 +21,7 @@ class Feature:
     optional: bool
 
     def count(self, free: int) -> int:
-        """How many values a record holds; `free` where the feature leaves it open."""
+        """The number of values in a record; `free` for a variable length."""
         count = 1
         for size in (None,) if self.shape is None else self.shape:
             count *= free if size is None else size
@@ -32,7 +32,8 @@ PARSERS = frozenset({"ParseExample", "ParseExampleV2", "ParseSingleExample"})
 
 
 def features_of(node: Node, values: Sequence[Any]) -> list[Feature]:
-    """What a parser reads, in the order of its attributes. `values` are its operands as arrays, None where not constant."""
+    """The features of a parser, in the order of its attributes. `values` are its operands as arrays, None if not
+    constant."""
     attrs = node.attrs
     sparse_types, dense_types = attrs.get("sparse_types", ()), attrs.get("Tdense", ())
     ragged_types, shapes = attrs.get("ragged_value_types", ()), attrs.get("dense_shapes", ())
@@ -55,7 +56,7 @@ def features_of(node: Node, values: Sequence[Any]) -> list[Feature]:
 
 
 def record(features: Iterable[tuple[Feature, Sequence[Any]]]) -> bytes:
-    """One record that holds `features` with their values."""
+    """A record of `features` with their values."""
     entries = (_field(1, _field(1, f.name) + _field(2, _feature(f.dtype, values))) for f, values in features)
     return _field(1, b"".join(entries))
 
@@ -73,7 +74,7 @@ def _feature(dtype: str, values: Sequence[Any]) -> bytes:
 
 
 def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """A length-delimited protobuf field."""
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 

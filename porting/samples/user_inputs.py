@@ -1,24 +1,29 @@
-"""User inputs: a user's own inputs for the comparison, from `.npz` columns or JSON lines."""
+"""Reads a user's own inputs for the comparison, from `.npz` columns or JSON lines."""
 
 from __future__ import annotations
 
 import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from porting.errors import PortingError
-from torch_towers.formats.npz import as_strings, load_arrays
+from torch_towers.errors import InputError
+from torch_towers.formats.npz import load_arrays, to_numpy
 from torch_towers.graph.graph import TensorSpec
+from torch_towers.inputs.reader import read_column
 
 
 def read_examples(path: Path, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray[Any, Any]]:
-    """One batch for the inputs `specs`, from a `.npz` file of columns, or from one JSON object a line, keyed by feature.
+    """One batch for the inputs `specs`, from a `.npz` file of columns, or from one JSON object a line, keyed by
+    feature.
 
-    Features that the tower does not take are ignored. Errors: `PortingError` or `InputError`, naming the file, the line and the feature.
+    Features that the tower does not take are ignored. Errors: `PortingError` or `InputError`, naming the file, the line
+    and the feature.
     """
     if not path.is_file():
         raise PortingError(f"{path}: no such file; --inputs takes a .npz file of columns or a file of JSON lines")
@@ -53,12 +58,9 @@ def _columns(path: Path) -> dict[str, list[Any]]:
 
 def _array(column: Any, spec: TensorSpec, path: Path) -> np.ndarray[Any, Any]:
     try:
-        array = np.asarray(column)
-        array = as_strings(array) if spec.dtype == "string" else array.astype(spec.dtype)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise PortingError(
-            f"{path}: feature {spec.name!r} does not hold {spec.dtype} values in rows of equal length"
-        ) from error
+        array = to_numpy(read_column(column, replace(spec, shape=None)))
+    except InputError as error:
+        raise PortingError(f"{path}: {error}") from error
     rank = None if spec.shape is None else len(spec.shape)
     if rank == array.ndim + 1 and spec.shape is not None and spec.shape[-1] == 1:
         array = array[..., None]

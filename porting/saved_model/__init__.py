@@ -1,4 +1,4 @@
-"""Reads a SavedModel directory without TensorFlow: the protos, the tensor bundle, signatures, functions, variables, tables and assets."""
+"""Reads a SavedModel without TensorFlow: protos, tensor bundle, signatures, functions, variables, tables and assets."""
 
 from porting.saved_model.decode import AttrPlaceholder, FunctionRef
 from porting.saved_model.model import Function, SavedModel, Signature

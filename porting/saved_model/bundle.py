@@ -1,4 +1,4 @@
-"""The tensor bundle: `variables.index`, a sorted table of what is where, and the shards `variables.data-?????-of-?????`, raw bytes.
+"""The tensor bundle: `variables.index`, a sorted table of entries, and the raw shards `variables.data-?????-of-?????`.
 
 Source: tensorflow/core/util/tensor_bundle/tensor_bundle.cc, tensorflow/core/protobuf/tensor_bundle.proto.
 """
@@ -21,7 +21,8 @@ from porting.saved_model import protos
 from porting.saved_model.decode import static_shape
 from porting.saved_model.dtypes import DType, dtype_of
 from porting.saved_model.files import read_regular_file, regular_file_size
-from porting.saved_model.sstable import crc32c, read_table, read_varint, unmask
+from porting.saved_model.packed import packed_lengths, packed_strings
+from porting.saved_model.sstable import crc32c, read_table, unmask
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 Progress = Callable[[int, int], None]  # called with (bytes done, bytes in all)
@@ -36,7 +37,8 @@ _MAX_INDEX = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a tensor lies. A tensor stored in slices has no bytes of its own: `slices` holds (starts, sizes, entry) of each."""
+    """Where a tensor is stored. A sliced tensor has no bytes of its own: `slices` has (starts, sizes, entry) of each
+    slice."""
 
     key: str
     dtype: DType
@@ -53,7 +55,7 @@ class Entry:
 
 
 class Bundle:
-    """The tensors of one checkpoint, by key. Opening checks everything in the index; `verify` checks the data as well."""
+    """The tensors of one checkpoint, by key. Opening validates the whole index; `verify` validates the data as well."""
 
     def __init__(self, prefix: Path) -> None:
         """Opens `<prefix>.index` and its shards. Raises CorruptModelError."""
@@ -96,7 +98,7 @@ class Bundle:
         if message.offset < 0 or message.size < 0 or message.offset + message.size > file_size:
             raise CorruptModelError(
                 f"{where}: bytes {message.offset} to {message.offset + message.size} of {self.shard_path(message.shard_id).name}, which has {file_size}; "
-                "the shard is cut off or not the one this index was written with"
+                "the shard is truncated or does not belong to this index"
             )
         count = math.prod(shape)
         if dtype.itemsize and message.size != count * dtype.itemsize:
@@ -128,7 +130,7 @@ class Bundle:
         for shard, (end, _) in ends.items():
             if end < self._sizes[shard]:
                 _log.warning(
-                    "%s: %d bytes behind the last tensor, which belong to none",
+                    "%s: %d bytes after the last tensor belong to none",
                     self.shard_path(shard),
                     self._sizes[shard] - end,
                 )
@@ -174,7 +176,7 @@ class Bundle:
                 if entry.shard not in files:
                     files[entry.shard] = self.shard_path(entry.shard).open("rb")
                 if entry.dtype.name == "string":
-                    self._strings(entry)
+                    self._verify_strings(entry)
                 else:
                     for count in self._verify_numbers(entry, files[entry.shard]):
                         if progress is not None:
@@ -214,41 +216,43 @@ class Bundle:
             return memoryview(b"")
         if entry.shard not in self._maps:
             with self.shard_path(entry.shard).open("rb") as file:
-                # A private writable map: torch wants writable memory, and what somebody writes there never reaches the file.
+                # Mapped copy-on-write: torch wants writable memory, and writes never reach the file.
                 self._maps[entry.shard] = mmap.mmap(file.fileno(), self._sizes[entry.shard], access=mmap.ACCESS_COPY)
         return memoryview(self._maps[entry.shard])[entry.offset : entry.offset + entry.size]
 
-    def _strings(self, entry: Entry) -> np.ndarray:
-        """Object array of bytes. The layout: varint lengths, the masked CRC32C of the lengths, the bytes of all strings."""
+    def _verify_strings(self, entry: Entry) -> int:
+        """Checks the lengths and checksums of a string tensor, and gives the place of its first string.
+
+        Layout: varint lengths, the masked CRC32C of the lengths, the bytes of all strings.
+        """
         data = self._bytes(entry)
-        count = math.prod(entry.shape)
-        where = f"{self.shard_path(entry.shard)}: string tensor {entry.key!r} at byte {entry.offset}"
-        lengths: list[int] = []
-        position = 0
-        for _ in range(count):
-            length, position = read_varint(data, position, len(data), 64, where)
-            lengths.append(length)
-        if position + 4 + sum(lengths) != len(data):
-            raise CorruptModelError(
-                f"{where}: its strings need {position + 4 + sum(lengths)} bytes, expected {len(data)}"
-            )
-        packed = b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths)
-        checksum = crc32c(packed)
-        stored = data[position : position + 4]
-        if unmask(int.from_bytes(stored, "little")) != checksum:
-            raise CorruptModelError(
-                f"{where}: the checksum of the lengths is {checksum:08x}, expected {unmask(int.from_bytes(stored, 'little')):08x}"
-            )
+        where = self._where_stored(entry)
+        checksum = position = total = 0
+        for lengths, end in packed_lengths(data, math.prod(entry.shape), where):
+            position = end
+            total += int(lengths.sum())
+            checksum = crc32c(_fixed(lengths), checksum)
+        if position + 4 + total != len(data):
+            raise CorruptModelError(f"{where}: its strings need {position + 4 + total} bytes, expected {len(data)}")
+        stored = unmask(int.from_bytes(data[position : position + 4], "little"))
+        if stored != checksum:
+            raise CorruptModelError(f"{where}: the checksum of the lengths is {checksum:08x}, expected {stored:08x}")
         self._check(entry, crc32c(data[position:], checksum))
-        position += 4
-        strings = np.empty(count, object)
-        for i, length in enumerate(lengths):
-            strings[i] = bytes(data[position : position + length])
-            position += length
-        return strings.reshape(entry.shape)
+        return position + 4
+
+    def _where_stored(self, entry: Entry) -> str:
+        return f"{self.shard_path(entry.shard)}: string tensor {entry.key!r} at byte {entry.offset}"
+
+    def _strings(self, entry: Entry) -> np.ndarray:
+        """An object array of bytes, verified."""
+        start = self._verify_strings(entry)
+        data, count = self._bytes(entry), math.prod(entry.shape)
+        lengths = (block for block, _ in packed_lengths(data, count, self._where_stored(entry)))
+        return packed_strings(data, start, lengths, count).reshape(entry.shape)
 
     def numpy(self, key: str) -> np.ndarray:
-        """The tensor `key`, read-only: a view of the file where it is stored whole; strings are an object array of bytes."""
+        """The tensor `key`, read-only: a view of the file if it is stored whole; strings are an object array of
+        bytes."""
         entry = self.entries[key]
         if entry.dtype.numpy is None:
             raise PortingError(f"{self._where(key)}: numpy has no dtype {entry.dtype.name}, read it as a torch tensor")
@@ -257,7 +261,7 @@ class Bundle:
         return array
 
     def tensor(self, key: str) -> torch.Tensor:
-        """The tensor `key`: a view of the file where it is stored whole and aligned. What is written to it never reaches the file."""
+        """The tensor `key`: a view of the file if it is stored whole and aligned. Writes to it never reach the file."""
         entry = self.entries[key]
         if entry.dtype.torch is None:
             raise PortingError(f"{self._where(key)}: torch has no dtype {entry.dtype.name}")
@@ -283,7 +287,7 @@ class Bundle:
         return array
 
     def _aligned(self, entry: Entry, dtype: np.dtype) -> np.ndarray:
-        """A copy, read rather than mapped, so that a big tensor is in memory once."""
+        """A copy, read instead of mapped, so that a large tensor is in memory only once."""
         array = np.empty(entry.shape, dtype)
         with self.shard_path(entry.shard).open("rb") as file:
             file.seek(entry.offset)
@@ -292,12 +296,19 @@ class Bundle:
         return array
 
 
+def _fixed(lengths: np.ndarray) -> bytes:
+    """The lengths as their checksum takes them: 4 bytes each, or 8 from 2**32 on."""
+    if (lengths >> 32).any():
+        return b"".join(length.to_bytes(4 if length < 1 << 32 else 8, "little") for length in lengths.tolist())
+    return lengths.astype("<u4").tobytes()
+
+
 def _text(key: bytes) -> str:
     return key.decode("utf-8", "surrogateescape")
 
 
 def _check_header(header: Any, where: str) -> int:
-    """The number of shards, everything else being as we read it."""
+    """Validates the header and returns the number of shards."""
     if not 1 <= header.num_shards <= _MAX_SHARDS:
         raise CorruptModelError(f"{where}: {header.num_shards} shards, expected 1 to {_MAX_SHARDS}")
     if header.endianness != 0:
@@ -312,7 +323,8 @@ def _check_header(header: Any, where: str) -> int:
 
 
 def _slice_key(key: bytes, extents: Sequence[tuple[int, int]]) -> bytes:
-    """The key under which a slice is stored. Source: EncodeTensorNameSlice in tensorflow/core/util/saved_tensor_slice_util.cc."""
+    """The key under which a slice is stored. Source: EncodeTensorNameSlice in
+    tensorflow/core/util/saved_tensor_slice_util.cc."""
     escaped = (
         key.replace(b"\xff", b"\xff\x00").replace(b"\x00", b"\x00\xff") if b"\x00" in key or b"\xff" in key else key
     )
@@ -335,7 +347,7 @@ def _ordered_signed(value: int) -> bytes:
 def _check_coverage(
     slices: Sequence[tuple[tuple[int, ...], tuple[int, ...], Entry]], shape: tuple[int, ...], where: str
 ) -> None:
-    """The slices cover `shape`, each element once."""
+    """Checks that the slices cover `shape`, each element exactly once."""
     covered = sum(math.prod(sizes) for _, sizes, _ in slices)
     if covered != math.prod(shape):
         raise CorruptModelError(

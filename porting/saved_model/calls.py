@@ -1,4 +1,5 @@
-"""Following values through the graph and its function calls, without executing anything: what the restore op assigns, what fills the tables.
+"""Follows values through the graph and its function calls without executing anything: what the restore op assigns, what
+fills the tables.
 
 A `Scope` is the main graph or one call of a function; a `Site` is an output of a node in a scope.
 """
@@ -13,13 +14,13 @@ from porting.errors import CorruptModelError, PortingError
 
 CALL_OPS = ("PartitionedCall", "StatefulPartitionedCall")
 _MAX_SCOPES = 10_000
-_MAX_NODES = 2_000_000  # run by the restore and init ops together
+_MAX_NODES = 2_000_000  # executed by the restore and init ops together
 _MAX_STEPS = 10_000  # along one chain of identities and calls
 
 
 @dataclass(slots=True)
 class Body:
-    """The nodes of the main graph or of a function, by name, still as messages."""
+    """The nodes of the main graph or of a function, by name, as messages."""
 
     name: str
     nodes: Mapping[str, Any]
@@ -33,7 +34,7 @@ class Body:
 
 @dataclass(slots=True, eq=False)
 class Scope:
-    """One activation of a body: the call and its scope are None for the main graph."""
+    """One activation of a body; call and parent scope are None for the main graph."""
 
     body: Body
     call: Any = None
@@ -43,7 +44,8 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Output `output` ("" for the first) of node `node`; `node` is None where `reference` is the argument of a function nobody calls here."""
+    """Output `output` ("" for the first) of node `node`; `node` is None if `reference` is the argument of a function
+    without a caller."""
 
     scope: Scope
     node: Any
@@ -52,7 +54,7 @@ class Site:
 
 
 class Bodies:
-    """Bodies of the functions of a library, made when first asked for."""
+    """Bodies of a library's functions, created lazily."""
 
     def __init__(self, functions: Mapping[str, Any], where: str) -> None:
         self.where = where
@@ -71,7 +73,7 @@ class Bodies:
         return self._bodies[name]
 
     def scope_of_call(self, scope: Scope, node: Any) -> Scope:
-        """The scope of the function that the call `node` in `scope` runs."""
+        """The scope of the function called by the node `call` in `scope`."""
         if node.name not in scope.calls:
             self._scopes += 1
             name = node.attr["f"].func.name if node.op in CALL_OPS else node.op
@@ -91,7 +93,7 @@ class Bodies:
         return node.op in CALL_OPS or node.op in self._functions
 
     def reachable(self, root: Scope, starts: Sequence[str]) -> list[tuple[Scope, Any]]:
-        """Every node that running the nodes `starts` of `root` runs, called functions included, what a node waits for before it."""
+        """Every node that running `starts` in `root` executes, including called functions, dependencies first."""
         found: list[tuple[Scope, Any]] = []
         stack: list[tuple[Scope, str, bool]] = [(root, node_name(start), False) for start in starts]
         seen: set[tuple[int, str]] = set()
@@ -120,7 +122,8 @@ class Bodies:
         return found
 
     def origin(self, scope: Scope, reference: str) -> Site:
-        """Where the value of `reference` in `scope` is made: identities skipped, arguments followed to the caller, results into the callee."""
+        """The node that produces `reference` in `scope`: skips identities, follows arguments to the caller and results
+        into the callee."""
         for _ in range(_MAX_STEPS):
             name, _, output = reference.partition(":")
             if scope.body.is_function and name in scope.body.args:

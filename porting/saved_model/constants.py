@@ -1,4 +1,4 @@
-"""The few ops between a constant and the variable or table it fills, evaluated without executing the graph."""
+"""Evaluates the few ops between a constant and the variable or table it fills, without executing the graph."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ class Constants:
     """Evaluates references to numpy arrays, strings to object arrays of bytes."""
 
     def __init__(self, bodies: Bodies, restore: Callable[[str], np.ndarray]) -> None:
-        """`restore` gives the tensor of a checkpoint key."""
+        """`restore` returns the tensor of a checkpoint key."""
         self._bodies = bodies
         self._restore = restore
         self._restored: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def value(self, scope: Scope, reference: str, depth: int = 0) -> np.ndarray:
-        """The value of `reference` in `scope`. Raises PortingError where it depends on more than constants and the checkpoint."""
+        """The value of `reference` in `scope`. Raises PortingError if it depends on more than constants and the
+        checkpoint."""
         site = self._bodies.origin(scope, reference)
         node = site.node
         if node is None or depth > _MAX_DEPTH:
-            raise PortingError(f"{self._bodies.where}: '{reference}' is not a constant, so what it fills is unknown")
+            raise PortingError(
+                f"{self._bodies.where}: '{reference}' is not a constant, so the contents that it fills are unknown"
+            )
         where = f"{self._bodies.where}: node '{node.name}' ({node.op})"
         if node.op == "Const":
             value = decode_tensor(node.attr["value"].tensor, where)
@@ -51,7 +54,8 @@ class Constants:
             raise CorruptModelError(f"{where}: cannot be evaluated ({error})") from error
 
     def restored_key(self, site: Site) -> tuple[str, str]:
-        """(checkpoint key, slice specification) of an output of a RestoreV2 node. The specification is "" for a whole tensor."""
+        """(checkpoint key, slice specification) of an output of a RestoreV2 node. The specification is "" for a whole
+        tensor."""
         where = f"{self._bodies.where}: node '{site.node.name}' (RestoreV2)"
         operands = data_inputs(site.node)
         index = output_index(site.output)

@@ -1,4 +1,4 @@
-"""From the messages of a GraphDef to plain Python: shapes, tensors, attributes, nodes."""
+"""Decodes the messages of a GraphDef to plain Python: shapes, tensors, attributes, nodes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import torch
 
 from porting.errors import CorruptModelError, PortingError
 from porting.saved_model.dtypes import DType, dtype_of
+from porting.saved_model.packed import packed_lengths, packed_strings
 from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.graph import Node
 
 _MAX_EXPANDED = (
     1 << 27
-)  # bytes that a constant with its last value left out may grow to; a splat of one value is never expanded at all
+)  # byte limit for repeating the last value of a constant; a splat of a single value is never expanded
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionRef:
-    """The value of an attribute of type func: the name of a function of the library, and the attributes to instantiate it with."""
+    """An attribute of type func: the name of a library function, and the attributes to instantiate it with."""
 
     name: str
     attrs: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -30,13 +31,13 @@ class FunctionRef:
 
 @dataclass(frozen=True, slots=True)
 class AttrPlaceholder:
-    """The value of an attribute that the function's caller gives: "$T" is `AttrPlaceholder("T")`."""
+    """An attribute whose value comes from the function's caller: "$T" is `AttrPlaceholder("T")`."""
 
     name: str
 
 
 def decode_shape(shape: Any, where: str) -> tuple[int | None, ...] | None:
-    """The sizes of a TensorShapeProto; None for an unknown size, and for the whole where the rank is unknown."""
+    """The sizes of a TensorShapeProto; None for an unknown size, and None for an unknown rank."""
     if shape.unknown_rank:
         return None
     sizes = tuple(dim.size for dim in shape.dim)
@@ -46,7 +47,7 @@ def decode_shape(shape: Any, where: str) -> tuple[int | None, ...] | None:
 
 
 def static_shape(shape: Any, where: str) -> tuple[int, ...]:
-    """The sizes of the TensorShapeProto of a value, which must all be known."""
+    """The sizes of a TensorShapeProto, which must all be known."""
     sizes = tuple(dim.size for dim in shape.dim)
     if shape.unknown_rank or any(size < 0 for size in sizes):
         raise CorruptModelError(
@@ -58,9 +59,11 @@ def static_shape(shape: Any, where: str) -> tuple[int, ...]:
 
 
 def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
-    """The value of a TensorProto: a read-only numpy array; strings are an object array of bytes; bfloat16 and float8, which numpy lacks, a torch tensor.
+    """The value of a TensorProto: a read-only numpy array; strings are an object array of bytes; dtypes that numpy
+    lacks (bfloat16, float8) a torch tensor.
 
-    One value for a big shape stays a broadcast view. Raises CorruptModelError where the data do not fit dtype and shape.
+    A single value for a large shape stays a broadcast view. Raises CorruptModelError if the data does not match dtype
+    and shape.
     """
     dtype = dtype_of(proto.dtype, where)
     shape = static_shape(proto.tensor_shape, where)
@@ -78,7 +81,7 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
     values = _values(proto, dtype, where)
     if values.size > count:
         raise CorruptModelError(f"{where}: {values.size} values, expected at most {count} for shape {list(shape)}")
-    if values.size == 0:  # TensorFlow leaves out the values of an all-zero tensor
+    if values.size == 0:  # TensorFlow omits the values of an all-zero tensor
         values = np.array([b""], object) if dtype.name == "string" else np.zeros(1, values.dtype)
     if count * max(dtype.itemsize, 16) >= 1 << 63:
         raise CorruptModelError(f"{where}: one value for shape {list(shape)}, expected fewer than 2**63 bytes")
@@ -86,7 +89,7 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
         return _wrap(
             np.broadcast_to(values[:1].reshape(()), shape), dtype
         )  # not values[0]: numpy would make bytes a fixed-width string
-    if values.size < count:  # the last value stands for all that follow
+    if values.size < count:  # the last value repeats
         if count * max(dtype.itemsize, 8) > _MAX_EXPANDED:
             raise PortingError(
                 f"{where}: {values.size} values for shape {list(shape)}, refused to expand a constant to over {_MAX_EXPANDED} bytes"
@@ -96,28 +99,14 @@ def decode_tensor(proto: Any, where: str) -> np.ndarray | torch.Tensor:
 
 
 def _packed_strings(content: bytes, count: int, where: str) -> np.ndarray:
-    """Strings as tf.data writes them: the lengths of all, as varints, then all bytes.
-
-    Source: DecodeStringList, tensorflow/core/platform/tensor_coding.cc.
-    """
-    lengths: list[int] = []
-    at = length = shift = 0
-    while len(lengths) < count:
-        if at == len(content) or shift > 28:
-            raise CorruptModelError(f"{where}: the lengths of {count} strings end early or are damaged")
-        length |= (content[at] & 0x7F) << shift
-        shift += 7
-        at += 1
-        if content[at - 1] < 0x80:
-            lengths.append(length)
-            length = shift = 0
-    if sum(lengths) != len(content) - at:
-        raise CorruptModelError(f"{where}: {len(content) - at} bytes of strings, expected {sum(lengths)}")
-    values = np.empty(count, object)
-    for i, length in enumerate(lengths):
-        values[i] = content[at : at + length]
-        at += length
-    return values
+    """Strings in tf.data's format."""
+    at = total = 0
+    for lengths, end in packed_lengths(content, count, where):
+        at = end
+        total += int(lengths.sum())
+    if total != len(content) - at:
+        raise CorruptModelError(f"{where}: {len(content) - at} bytes of strings, expected {total}")
+    return packed_strings(content, at, (block for block, _ in packed_lengths(content, count, where)), count)
 
 
 def _is_numeric(dtype: DType) -> bool:
@@ -129,7 +118,7 @@ def _storage(dtype: DType) -> np.dtype:
 
 
 def _wrap(array: np.ndarray, dtype: DType) -> np.ndarray | torch.Tensor:
-    """`array` read-only, or, for a dtype that numpy lacks, the torch tensor with the same bits."""
+    """`array` read-only, or, for a dtype that numpy lacks, a torch tensor with the same bits."""
     if dtype.numpy is not None:
         array = array.view()
         array.flags.writeable = False
@@ -184,8 +173,7 @@ def decode_attr(value: Any, where: str) -> Any:
     if kind is None:
         return None
     if kind == "list":
-        lists = [(name, getattr(value.list, name)) for name in ("s", "i", "f", "b", "type", "shape", "tensor", "func")]
-        filled = [(name, items) for name, items in lists if len(items)]
+        filled = [(field.name, items) for field, items in value.list.ListFields()]
         if len(filled) > 1:
             raise CorruptModelError(
                 f"{where}: a list of {' and '.join(name for name, _ in filled)} at once, expected one kind"

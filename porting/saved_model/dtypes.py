@@ -1,4 +1,4 @@
-"""TensorFlow's data types: their numbers in the protos, and what numpy and torch call them."""
+"""TensorFlow's data types: enum values in the protos, and the matching numpy and torch types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from porting.errors import CorruptModelError
 
 
 class DType(NamedTuple):
-    """One data type. `numpy` and `torch` are None where the library has no such type; `itemsize` is 0 where there is no fixed one."""
+    """One data type. `numpy` and `torch` are None if the library lacks it; `itemsize` is 0 for variable-size types."""
 
     name: str
     proto: str
@@ -62,13 +62,13 @@ _VALUES = {
     32: DType("uint2", "DT_UINT2", 1, None, None),
     33: DType("float4_e2m1fn", "DT_FLOAT4_E2M1FN", 1, None, None),
 }
-# A reference dtype (TF1's mutable variables) is a plain dtype to everybody who reads the value.
+# A reference dtype (mutable variables of TF1) reads as the plain dtype.
 _REFERENCES = {number + 100: dtype._replace(proto=dtype.proto + "_REF") for number, dtype in _VALUES.items()}
 DTYPES = {0: DType("invalid", "DT_INVALID", 0, None, None)} | _VALUES | _REFERENCES
 
 
 def dtype_of(number: int, where: str) -> DType:
-    """The data type with this number in the protos. Raises CorruptModelError where TensorFlow has none."""
+    """The data type of an enum value. Raises CorruptModelError for an unknown one."""
     if number not in DTYPES:
         raise CorruptModelError(
             f"{where}: dtype number {number}, expected one of TensorFlow's (1 to 33, or 101 to 133 for references)"

@@ -1,4 +1,5 @@
-"""The graph of an entry: cut at what is fed, walked back from the outputs, in topological order, with every leaf resource named."""
+"""The graph of an entry: cut at the fed tensors, walked back from the outputs, in topological order, with every
+resource leaf named."""
 
 from __future__ import annotations
 
@@ -6,23 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from porting.errors import CorruptModelError, PortingError
-from porting.saved_model.calls import node_name
 from porting.saved_model.decode import decode_node, decode_shape
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.files import check_asset
 from porting.saved_model.names import Names
 from porting.saved_model.node_checks import NodeChecks
+from porting.saved_model.order import topological
 from porting.saved_model.source import Source
 from porting.saved_model.structure import composite_leaves
 from porting.saved_model.tables import TABLE_OPS, Tables
 from porting.saved_model.variables import VARIABLE_OPS, Variables, text_attr
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 
-_LOOP_END = ("NextIteration", "RefNextIteration")
-
 
 def expand(name: str, info: Any, where: str) -> list[tuple[TensorSpec, str]]:
-    """(spec, tensor) of each dense tensor of a TensorInfo. The parts of sparse and ragged ones are named as TensorFlow names them at load time.
+    """(spec, tensor) of each dense tensor of a TensorInfo. Components of sparse and ragged tensors are named as
+    TensorFlow names them at load time.
 
     Source: tensorflow/python/saved_model/load_v1_in_v2.py.
     """
@@ -59,7 +59,8 @@ class Leaves:
         self._tables = tables
 
     def name(self, node: Node, body: str) -> Node:
-        """`node` of the main graph (`body` "") or of a function, with an attr `variable` or `table`, a key, or `asset`, a checked path."""
+        """`node` of the main graph (`body` "") or of a function, with an added attr: `variable` or `table`, a key, or
+        `asset`, a checked path."""
         if node.op in VARIABLE_OPS and "variable" in node.attrs:  # a captured object: the key is known
             key = text_attr(node, "variable")
             self._variables.check(key, node.attrs.get("dtype"), node.attrs.get("shape"), str(self._source.path))
@@ -86,7 +87,8 @@ def entry_graph(
     functions: Mapping[str, Any],
     where: str,
 ) -> Graph:
-    """The graph from `inputs` (each with the tensor that it is fed to) to `outputs`. Nodes that bear the name of an input are renamed."""
+    """The graph from `inputs` (each with the tensor that it feeds) to `outputs`. Nodes whose names clash with an input
+    are renamed."""
     fed: dict[str, str] = {}
     for spec, reference in inputs:
         if ":" in spec.name or spec.name.startswith("^"):
@@ -95,7 +97,7 @@ def entry_graph(
             raise PortingError(
                 f"{where}: inputs '{fed[_normal(reference)]}' and '{spec.name}' are the same tensor '{reference}'"
             )
-    order = _topological(nodes, list(outputs.values()), fed, where)
+    order = topological(nodes, outputs.values(), fed, where)
     specs = {spec.name for spec, _ in inputs}
     names = Names(specs | set(order))
     renamed = {name: names.unique(name) for name in order if name in specs}
@@ -117,50 +119,12 @@ def entry_graph(
         node = leaves.name(decode_node(nodes[name], where), "")
         operands = tuple(operand for operand in map(rewrite, node.inputs) if operand is not None)
         rewritten.append(Node(renamed.get(name, name), node.op, operands, node.attrs))
+    for name, reference in outputs.items():
+        if _normal(reference) not in fed:
+            checks.check_result(reference, f"{where}: output '{name}'")
     results = {name: rewrite(reference) or "" for name, reference in outputs.items()}
     return Graph(tuple(spec for spec, _ in inputs), tuple(rewritten), results)
 
 
 def _normal(reference: str) -> str:
     return reference.removesuffix(":0")
-
-
-def _topological(
-    nodes: Mapping[str, Any], outputs: Sequence[str], fed: Mapping[str, str], where: str
-) -> dict[str, None]:
-    """Names of the nodes that `outputs` need, each behind what it needs itself; only the end of a TF1 loop may close a cycle."""
-    order: dict[str, None] = {}
-    finished: dict[str, bool] = {}  # False while what a node needs is being visited
-    stack: list[tuple[str, bool]] = []
-    loop_ends: list[str] = []
-
-    def push(reference: str) -> None:
-        if reference.removeprefix("^") not in fed and _normal(reference) not in fed:
-            stack.append((node_name(reference), False))
-
-    for output in reversed(outputs):
-        push(output)
-    while stack or loop_ends:
-        if not stack:
-            push(loop_ends.pop())
-            continue
-        name, done = stack.pop()
-        if done:
-            finished[name] = True
-            order[name] = None
-            continue
-        if name in finished:
-            if not finished[name]:
-                raise CorruptModelError(f"{where}: node '{name}' needs its own result, the graph has a cycle")
-            continue
-        if name not in nodes:
-            raise CorruptModelError(f"{where}: node '{name}' is referred to but not in the graph")
-        finished[name] = False
-        stack.append((name, True))
-        for reference in reversed(nodes[name].input):
-            source = nodes.get(node_name(reference))
-            if source is not None and source.op in _LOOP_END:
-                loop_ends.append(reference)
-            else:
-                push(reference)
-    return order

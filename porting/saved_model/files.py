@@ -1,4 +1,4 @@
-"""Opening the files of somebody else's model: regular files only, of a bounded size, and assets only inside their folder."""
+"""Opens untrusted files: only regular files of bounded size, and only assets inside their folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch_towers.checkpoint.recognize import FETCH, MAX_POINTER, POINTER
 
 
 def regular_file_size(path: Path) -> int:
-    """The size of the regular file `path`. Raises CorruptModelError where it is missing or a folder, FIFO or device (which could hang)."""
+    """The size of the regular file `path`. Raises CorruptModelError if it is missing or a folder, FIFO or device (which
+    could hang)."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -33,7 +34,8 @@ def _refuse_pointer(path: Path, head: bytes) -> None:
 
 
 def read_regular_file(path: Path, limit: int) -> bytes:
-    """The bytes of the regular file `path`. Raises CorruptModelError where it is missing, no regular file, or over `limit` bytes."""
+    """The bytes of the regular file `path`. Raises CorruptModelError if it is missing, not regular, or over `limit`
+    bytes."""
     size = regular_file_size(path)
     if size > limit:
         raise CorruptModelError(f"{path}: {size} bytes, over the limit of {limit}")
@@ -44,9 +46,10 @@ def read_regular_file(path: Path, limit: int) -> bytes:
 
 
 def check_asset(directory: Path, name: str) -> Path:
-    """The path of the asset `name`, a name that the model gives, in `directory`/assets. Raises CorruptModelError.
+    """The path of the asset `name` (from the model) in `directory`/assets. Raises CorruptModelError.
 
-    The name must stay inside the folder; the file must be a regular one, reached by no link, with no second name elsewhere on the disk.
+    The name must stay inside the folder; the file must be regular, with no symbolic link on the way and no other hard
+    link.
     """
     where = f"{directory}: asset {name!r}"
     parts = name.split("/")
@@ -81,7 +84,7 @@ def check_asset(directory: Path, name: str) -> Path:
 
 
 def read_asset(path: Path) -> bytes:
-    """The bytes of an asset that `check_asset` gave, which must not have become a link since."""
+    """The bytes of an asset returned by `check_asset`, which must not have become a link since."""
     try:
         descriptor = os.open(
             path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

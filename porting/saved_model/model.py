@@ -1,4 +1,5 @@
-"""A SavedModel as plain Python: signatures, functions, variables, tables, and the graph of each entry. Nothing is executed."""
+"""A SavedModel as plain Python: signatures, functions, variables, tables, and the graph of each entry. Nothing is
+executed."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from porting.saved_model.decode import decode_node, decode_shape, decode_tensor
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.entries import Leaves, entry_graph, expand
 from porting.saved_model.node_checks import NodeChecks
+from porting.saved_model.order import topological
 from porting.saved_model.restored import RestoredFunctions, Trace
 from porting.saved_model.source import Source
 from porting.saved_model.tables import Table, Tables
@@ -32,7 +34,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a signature takes and gives. `defaults` holds the values of inputs that may be left out."""
+    """Inputs and outputs of a signature. `defaults` holds the values of optional inputs."""
 
     name: str
     inputs: Mapping[str, TensorSpec]
@@ -43,7 +45,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the library. `inputs` are its arguments in order, `outputs` (name, reference) in the order of its results."""
+    """A library function: `inputs` are its arguments in order, `outputs` its results as (name, reference) in order."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -53,7 +55,7 @@ class Function:
 
 
 class _Lazy(Mapping[str, _Value]):
-    """A mapping that makes each value when it is first asked for."""
+    """A mapping that creates its values lazily."""
 
     def __init__(self, keys: Iterable[str], make: Callable[[str], _Value]) -> None:
         self._keys = dict.fromkeys(keys)
@@ -67,6 +69,9 @@ class _Lazy(Mapping[str, _Value]):
             self._made[key] = self._make(key)
         return self._made[key]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
 
@@ -75,7 +80,7 @@ class _Lazy(Mapping[str, _Value]):
 
 
 class SavedModel:
-    """One meta graph of a SavedModel directory. Made by `read`."""
+    """One meta graph of a SavedModel directory, returned by `read`."""
 
     def __init__(self, path: Path, meta_graph: Any, tag_sets: Sequence[tuple[str, ...]], bundle: Bundle | None) -> None:
         self.path = path
@@ -87,6 +92,8 @@ class SavedModel:
         tables = Tables(self._source)
         self._leaves = Leaves(self._source, self._variables, tables)
         self._restored = RestoredFunctions(self._source, self._variables)
+        self._graphs: dict[str, Graph] = {}
+        self._ordered = False  # the main graph is known to have no cycle
         self.variables: Mapping[str, Variable] = self._variables.by_key
         self.tables: Mapping[str, Table] = tables.by_key
         self.functions: Mapping[str, Function] = _Lazy(self._source.functions, self._function)
@@ -95,19 +102,21 @@ class SavedModel:
         self.signatures: Mapping[str, Signature] = {name: self._signature(name) for name in names}
 
     def verify(self, progress: Progress | None = None) -> None:
-        """Checks the checksum of every tensor of the checkpoint, calling `progress` with (bytes done, bytes in all)."""
+        """Verifies the checksum of every tensor of the checkpoint, calling `progress` with (bytes done, total
+        bytes)."""
         if self._source.bundle is not None:
             self._source.bundle.verify(progress)
 
     def weight(self) -> Weight:
-        """How large the file is that holds the graph and its functions."""
+        """The size of the graph, its functions and their file."""
         functions = self._source.functions.values()
         nodes = len(self._source.nodes) + sum(len(proto.node_def) for proto in functions)
         files = (self.path / name for name in ("saved_model.pb", "saved_model.pbtxt"))
         return Weight(nodes, sum(file.stat().st_size for file in files if file.is_file()))
 
     def entries(self) -> list[str]:
-        """What `graph` takes: signatures, then restored functions by their dotted paths, each of several traces as `path#0`, `path#1`, ..."""
+        """Valid arguments of `graph`: signatures, then restored functions by dotted path; several traces of one are
+        `path#0`, `path#1`, ..."""
         names = list(self.signatures)
         for path in self._restored.listed():
             traces = len(self.restored_functions[path])
@@ -115,7 +124,8 @@ class SavedModel:
         return names
 
     def default_entry(self) -> str:
-        """serving_default, else serve, else the only signature, else `__call__`. Raises PortingError, which lists the entries."""
+        """serving_default, else serve, else the only signature, else `__call__`. Raises PortingError, which lists the
+        entries."""
         for name in ("serving_default", "serve"):
             if name in self.signatures:
                 return name
@@ -126,10 +136,16 @@ class SavedModel:
         raise PortingError(self._asked("no default among its entries"))
 
     def graph(self, entry: str) -> Graph:
-        """The TensorFlow ops behind `entry`, calls not inlined: what is reachable backwards from the outputs, in topological order.
+        """The TensorFlow ops of `entry`, calls not inlined: the nodes reachable backwards from the outputs, in
+        topological order.
 
-        Raises PortingError where there is no such entry, CorruptModelError where the graph contradicts itself or the checkpoint.
+        Raises PortingError for an unknown entry, CorruptModelError if the graph contradicts itself or the checkpoint.
         """
+        if entry not in self._graphs:
+            self._graphs[entry] = self._graph(entry)
+        return self._graphs[entry]
+
+    def _graph(self, entry: str) -> Graph:
         if entry in self.signatures:
             return self._signature_graph(entry)
         path, _, number = entry.removeprefix("root.").partition("#")
@@ -146,18 +162,19 @@ class SavedModel:
         return entry_graph(nodes, inputs, outputs, self._leaves, self._source.functions, where)
 
     def _asked(self, why: str) -> str:
-        """Asks for one of the entries, where there are any."""
+        """An error message that lists the entries, if there are any."""
         if entries := self.entries():
-            return f"{self.path}: {why}, name one of: {', '.join(entries)}"
+            return f"{self.path}: {why}, name one of: {', '.join(dict.fromkeys(entries))}"
         return (
-            f"{self.path}: {why}: there are none, for it was saved with nothing that can be called; save the model again with signatures, "
-            "by model.export(DIR) in Keras, or tf.saved_model.save(model, DIR, signatures=...)"
+            f"{self.path}: {why}: there are none, for it was saved without callable functions; save the model again with "
+            "signatures, by model.export(DIR) in Keras, or tf.saved_model.save(model, DIR, signatures=...)"
         )
 
     def captured(self, entry: str) -> frozenset[str]:
-        """The constants of `graph(entry)` that TensorFlow passes to the entry's function at run time, as it passes variables.
+        """The constants of `graph(entry)` that TensorFlow passes to the entry's function at run time, like variables.
 
-        So it is where a model of TensorFlow 2 is loaded and called. A session, which runs all others, knows its constants.
+        This holds for TensorFlow 2 models, which are loaded and called. A session, used for all others, sees constants
+        as such.
         """
         signature = self._source.meta.signature_def[entry] if entry in self.signatures else None
         ends = [] if signature is None else [*signature.inputs.values(), *signature.outputs.values()]
@@ -188,8 +205,17 @@ class SavedModel:
         for spec, reference in inputs + outputs:
             if node_name(reference) not in self._source.nodes:
                 raise CorruptModelError(f"{where}: '{spec.name}' is tensor '{reference}', which is not in the graph")
+        self._check_order()
         references = {spec.name: reference for spec, reference in outputs}
         return entry_graph(self._source.nodes, inputs, references, self._leaves, self._source.functions, where)
+
+    def _check_order(self) -> None:
+        """The main graph has no cycle, needed or not: TensorFlow loads it whole. Errors: `CorruptModelError`."""
+        if not self._ordered:
+            nodes = self._source.nodes
+            missing = {ref for node in nodes.values() for ref in node.input if node_name(ref) not in nodes}
+            topological(nodes, nodes, {*missing, *(ref.lstrip("^") for ref in missing)}, f"{self.path}: graph")
+            self._ordered = True
 
     def _function(self, name: str) -> Function:
         proto = self._source.functions[name]
@@ -207,12 +233,16 @@ class SavedModel:
         checks = NodeChecks(by_name, self._source.functions, where, args)
         for node in proto.node_def:
             checks.check(node)
+        topological(by_name, by_name, args, where)
         nodes = tuple(self._leaves.name(decode_node(node, where), name) for node in proto.node_def)
         outputs: list[tuple[str, str]] = []
         for arg in proto.signature.output_arg:
             if arg.name not in proto.ret or node_name(proto.ret[arg.name]) not in by_name.keys() | args.keys():
-                raise CorruptModelError(f"{where}: output '{arg.name}' is made by no node")
+                raise CorruptModelError(f"{where}: no node makes the output '{arg.name}'")
+            checks.check_result(proto.ret[arg.name], f"{where}: output '{arg.name}'")
             outputs.append((arg.name, proto.ret[arg.name]))
         controls = proto.signature.control_output
         control_outputs = tuple(proto.control_ret[output] for output in controls if output in proto.control_ret)
+        for control in control_outputs:
+            checks.check_result(f"^{control}", f"{where}: a control output")
         return Function(name, tuple(inputs), tuple(outputs), nodes, control_outputs)

@@ -1,6 +1,7 @@
 """Unique names of TF nodes.
 
-They count as TensorFlow does, `name_1` after `name`; `porting.names` counts as layers in PyTorch are read, `name_2` after `name`.
+They are numbered like TensorFlow's, `name_1` after `name`; `porting.names` numbers like PyTorch layers, `name_2` after
+`name`.
 """
 
 from __future__ import annotations

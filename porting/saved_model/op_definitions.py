@@ -45,8 +45,7 @@ class Definition:
 
 def definition(op: str) -> Definition | None:
     """The definition of `op`; None where TensorFlow and tensorflow_text have none."""
-    line = _lines().get(op)
-    return None if line is None else _parsed(line)
+    return _parsed(op) if op in _lines() else None
 
 
 @functools.cache
@@ -56,8 +55,8 @@ def _lines() -> dict[str, str]:
 
 
 @functools.cache
-def _parsed(line: str) -> Definition:
-    _, inputs, outputs, attributes = json.loads(line)
+def _parsed(op: str) -> Definition:
+    _, inputs, outputs, attributes = json.loads(_lines()[op])
     return Definition(_arguments(inputs, attributes), _arguments(outputs, attributes), _attributes(attributes))
 
 

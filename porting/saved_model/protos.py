@@ -1,6 +1,8 @@
-"""The protocol buffers of a SavedModel: the messages and fields we use, with the field numbers of TensorFlow's public .proto files.
+"""The protocol buffers of a SavedModel: the messages and fields we use, with the field numbers of TensorFlow's public
+.proto files.
 
-They live in a descriptor pool and a package of our own, so that TensorFlow can be imported into the same process. Unknown fields are accepted.
+They use their own descriptor pool and package, so that TensorFlow can be imported into the same process. Unknown fields
+are ignored.
 """
 
 from __future__ import annotations
@@ -152,7 +154,7 @@ _TOKEN = re.compile(
 
 
 def _file_descriptor(schema: str) -> Any:
-    """Parses the small part of the .proto language that `SCHEMA` is written in."""
+    """Parses the subset of the .proto language used in `SCHEMA`."""
     file = descriptor_pb2.FileDescriptorProto(name="torch_towers/saved_model.proto", package=PACKAGE, syntax="proto3")
     data_type = file.enum_type.add(name="DataType")
     for number, name in sorted(DTYPES.items()):
@@ -209,7 +211,7 @@ def message_class(name: str) -> Any:
 
 
 def parse(name: str, data: bytes, where: str) -> Any:
-    """The message `name` read from its binary form. Raises CorruptModelError, which says `where`."""
+    """Parses the message `name` from binary. Raises CorruptModelError, which starts with `where`."""
     message: Any = message_class(name)()
     try:
         message.ParseFromString(data)
@@ -221,7 +223,7 @@ def parse(name: str, data: bytes, where: str) -> Any:
 
 
 def parse_text(name: str, text: str, where: str) -> Any:
-    """The message `name` read from its text form (.pbtxt). Raises CorruptModelError, which says `where`."""
+    """Parses the message `name` from text (.pbtxt). Raises CorruptModelError, which starts with `where`."""
     message: Any = message_class(name)()
     try:
         text_format.Parse(text, message, allow_unknown_field=True)

@@ -1,4 +1,4 @@
-"""`read`: from a directory to a SavedModel."""
+"""`read`: a directory to a SavedModel."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def read(
     verify: bool = True,
     progress: Progress | None = None,
 ) -> SavedModel:
-    """The SavedModel in the directory `path`; nothing in it is executed.
+    """Reads the SavedModel in the directory `path`; nothing in it is executed.
 
-    `tags` chooses the meta graph: by default the one tagged "serve", else the only one. `verify` checks the checksum of every tensor, calling
-    `progress` with (bytes done, bytes in all). Raises CorruptModelError where files are damaged or contradict each other, PortingError where they
-    hold what we do not read.
+    `tags` selects the meta graph: by default the one tagged "serve", else the only one. `verify` checks the checksum of
+    every tensor, calling `progress` with (bytes done, total bytes). Raises CorruptModelError for damaged or
+    contradictory files, PortingError for unsupported contents.
     """
     directory = Path(path)
     with naming(directory, "read"):

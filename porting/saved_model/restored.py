@@ -1,4 +1,5 @@
-"""Restored functions: what a SavedModel offers beside its signatures, by the dotted path that leads to it (`query_model.__call__`)."""
+"""Restored functions: a SavedModel's functions besides its signatures, by their dotted path
+(`query_model.__call__`)."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from porting.saved_model.structure import Leaf, leaves
 from porting.saved_model.variables import Variables, object_paths
 from torch_towers.graph.graph import TensorSpec
 
-_UNLISTED = re.compile(r"_(?!_call__$).*|trace_\d+|")  # private functions, and traces, which `path#0` names as well
+_UNLISTED = re.compile(r"_(?!_call__$).*|trace_\d+|")  # private functions, and traces, which `path#0` also names
 _UNLISTED_ROOTS = ("signatures", "keras_api")
 _FUNCTION_KINDS = ("function", "bare_concrete_function")
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One trace of a restored function: its function in the library, its tensors by name, and the objects that it captures."""
+    """One trace of a restored function: its library function, its tensors by name, and the captured objects."""
 
     function: str
     inputs: tuple[TensorSpec, ...]
@@ -38,7 +39,7 @@ class RestoredFunctions:
         self.paths = {".".join(path): index for index, path in object_paths(source.objects, str(source.path))}
 
     def listed(self) -> list[str]:
-        """The paths that a user may care about."""
+        """The paths of public functions."""
         return [
             path
             for path in self.paths
@@ -47,7 +48,7 @@ class RestoredFunctions:
         ]
 
     def traces(self, path: str) -> tuple[Trace, ...] | None:
-        """The traces of the function at `path`, by any of the names that lead to it; None where there is no function."""
+        """The traces of the function at `path`, under any of its names; None if there is no function."""
         objects = self._source.objects
         index = self.paths.get(path, 0)
         if not index and len(objects):
@@ -77,12 +78,12 @@ class RestoredFunctions:
         structure = list(leaves(concrete[name].canonicalized_input_signature, where))
         if len(structure) != len(
             arguments
-        ):  # the structure leaves tensors out: the function's own arguments are the truth
+        ):  # the structure omits tensors: the function's own arguments are authoritative
             structure = [Leaf((), arg.name, "", "", None) for arg in arguments]
         names = Names()
         first: dict[
             tuple[str | int, ...], str
-        ] = {}  # all parts of a composite tensor bear the name of its first argument
+        ] = {}  # all components of a composite tensor share the name of its first argument
         inputs: list[TensorSpec] = []
         for leaf, arg in zip(structure, arguments):
             argument = first.setdefault(leaf.path, arg.name) if leaf.component else arg.name
@@ -116,7 +117,7 @@ class RestoredFunctions:
         return nodes, inputs, {name: f"{call}:{i}" for i, name in enumerate(trace.outputs)}
 
     def _capture(self, index: int, where: str) -> Any:
-        """A NodeDef that stands for a captured object, with a name that may be taken."""
+        """A NodeDef for a captured object; its name may be taken."""
         source = self._source
         item = source.objects[index]
         kind = item.WhichOneof("kind")
@@ -153,14 +154,15 @@ class RestoredFunctions:
 
 
 def _input_name(leaf: Leaf, argument: str) -> str:
-    """Dict keys name a tensor, else its TensorSpec, else the function's argument."""
+    """The name of a tensor: from dict keys, else its TensorSpec, else the function's argument."""
     name = "/".join(part for part in leaf.path if isinstance(part, str)) or leaf.name or argument
     name = name.replace(":", "_").removeprefix("^") or argument
     return f"{name}/{leaf.component}" if leaf.component else name
 
 
 def _output_names(structure: list[Leaf], count: int) -> list[str]:
-    """A lone result is "output" (or "values", "splits0", ...), others go by their dict keys or as "output_0", "output_1", ..."""
+    """Names of results: a single one is "output" (or "values", "splits0", ...), others are dict keys or "output_0",
+    "output_1", ..."""
     if len(structure) != count:
         return [f"output_{i}" for i in range(count)]
     names = Names()

@@ -1,4 +1,5 @@
-"""What all parts of the reader share: the messages of one meta graph by name, the checkpoint, and the way from a reference to its value."""
+"""State shared by all parts of the reader: the messages of one meta graph by name, the checkpoint, and the resolution
+of references."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _DT_STRING = 7
 
 
 class Source:
-    """One meta graph and its checkpoint. `bundle` is None where the SavedModel has no variables."""
+    """One meta graph and its checkpoint. `bundle` is None without variables."""
 
     def __init__(self, path: Path, meta_graph: Any, bundle: Bundle | None) -> None:
         self.path = path
@@ -36,7 +37,7 @@ class Source:
         self.constants = Constants(self.bodies, self._restore)
 
     def checkpoint(self, key: str) -> Bundle:
-        """The checkpoint, which holds a tensor `key`. Raises CorruptModelError where it does not."""
+        """The checkpoint, checked to have a tensor `key`. Raises CorruptModelError."""
         if self.bundle is None:
             raise CorruptModelError(
                 f"{self.path}: '{key}' is to be restored, but variables/variables.index is missing; copy the whole folder"
@@ -48,7 +49,7 @@ class Source:
         return self.bundle
 
     def captures(self) -> Iterator[tuple[str, int]]:
-        """(node of the main graph, object) where a call of the main graph passes the node for an object that the function captures."""
+        """(node of the main graph, object) for each node that a call in the main graph passes for a captured object."""
         concrete = self.meta.object_graph_def.concrete_functions
         for node in self.nodes.values():
             function = node.attr["f"].func.name if "f" in node.attr else node.op
@@ -57,7 +58,7 @@ class Source:
                 yield from zip(map(node_name, data_inputs(node)[::-1]), bound[::-1])
 
     def creator(self, index: int, where: str) -> str | None:
-        """The function that makes the resource which is object `index`."""
+        """The function that creates the resource with object index `index`."""
         for child in self.objects[index].children:
             if child.local_name == "_create_resource":
                 check_object_id(child.node_id, self.objects, f"{where}: object {index}, child '{child.local_name}'")
@@ -68,7 +69,8 @@ class Source:
         return self.checkpoint(key).numpy(key)
 
     def _place_assets(self) -> list[str]:
-        """The file names of the assets, by index. A constant with an attr `asset` replaces every node fed with an asset's path at load time."""
+        """The file names of the assets, by index. Every node fed with an asset's path at load time becomes a constant
+        with an attr `asset`."""
         definitions = list(self.meta.asset_file_def)
         collections = self.meta.collection_def
         if not definitions and "saved_model_assets" in collections:  # models of TensorFlow 1
@@ -109,7 +111,7 @@ def check_object_id(node_id: int, nodes: Any, where: str) -> None:
 
 
 def concrete_names(item: Any) -> list[str]:
-    """The names of the traces of a function object, none for other objects."""
+    """The names of the traces of a function object; empty for other objects."""
     if item.WhichOneof("kind") == "bare_concrete_function":
         return [item.bare_concrete_function.concrete_function_name]
     return list(item.function.concrete_functions)
@@ -130,7 +132,7 @@ def make_call(name: str, inputs: list[str], signature: Any) -> Any:
 
 
 def asset_node(name: str, filename: str) -> Any:
-    """A Const NodeDef whose value is the file name of an asset, said to be one by an attr `asset`."""
+    """A Const NodeDef whose value is the file name of an asset, marked by an attr `asset`."""
     node = make_node(name, "Const", [])
     tensor = node.attr["value"].tensor
     tensor.dtype = node.attr["dtype"].type = _DT_STRING

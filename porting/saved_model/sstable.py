@@ -1,4 +1,4 @@
-"""The sorted table: the file format of `variables.index`, as LevelDB and TensorFlow write it.
+"""The sorted table (SSTable): the file format of `variables.index`, in LevelDB's and TensorFlow's variant.
 
     data blocks | metaindex block | index block | footer (48 bytes)
     a block: entries (prefix-compressed keys), restart array, then a type byte and a masked CRC32C
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-# crc32c, not google-crc32c: it has wheels for every platform and Python that we run on (a source build needs no external C library), releases the
-# GIL, takes any buffer, and is a single small extension.
+# crc32c, not google-crc32c: it has wheels for all our platforms and Python versions (a source build needs no external C
+# library), releases the GIL, accepts any buffer, and is a single small extension.
 from porting.errors import CorruptModelError
 from torch_towers.extras import need
 
@@ -20,20 +20,22 @@ crc32c = need("crc32c", "port").crc32c
 
 _FOOTER = 48
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
-_TRAILER = 5  # the type byte and the checksum behind every block
+_TRAILER = 5  # type byte and checksum after every block
 _SNAPPY = 1
 _MAX_BLOCK = 1 << 26  # bytes of a decompressed block; TensorFlow's writer aims at 256 KiB
-_MAX_TABLE = 1 << 28  # bytes of all keys and values; prefixes and snappy could make them far more than the file
+_MAX_TABLE = 1 << 28  # total bytes of keys and values; prefixes and snappy could expand them far beyond the file
 
 
 def unmask(checksum: int) -> int:
-    """The CRC32C behind a masked one: stored checksums are rotated and shifted, so that a CRC of data with CRCs in it stays useful."""
+    """Undoes the masking of a CRC32C: stored checksums are rotated and shifted, so that a CRC of data with CRCs in it
+    stays useful."""
     rotated = (checksum - 0xA282EAD8) & 0xFFFFFFFF
     return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
 
 def read_varint(data: bytes | memoryview, position: int, end: int, bits: int, where: str) -> tuple[int, int]:
-    """(value, position behind it) of the varint at `position`. Raises CorruptModelError where it is cut off, over `bits`, or padded."""
+    """(value, position after it) of the varint at `position`. Raises CorruptModelError if it is truncated, over `bits`,
+    or padded."""
     value = shift = 0
     while position < end and shift < bits:
         byte = data[position]
@@ -41,17 +43,17 @@ def read_varint(data: bytes | memoryview, position: int, end: int, bits: int, wh
         position += 1
         shift += 7
         if byte < 0x80:
-            if value >> bits or (byte == 0 and shift > 7):  # too big, or longer than it need be
+            if value >> bits or (byte == 0 and shift > 7):  # too large, or not minimal
                 break
             return value, position
-    raise CorruptModelError(f"{where}: no {bits}-bit varint at byte {position}, the data is damaged or cut off")
+    raise CorruptModelError(f"{where}: no {bits}-bit varint at byte {position}, the data is damaged or truncated")
 
 
 def read_table(data: bytes, where: str) -> dict[bytes, bytes]:
-    """All entries of the table `data` (a whole file), in order. Raises CorruptModelError, which says `where`."""
+    """All entries of the table `data` (a whole file), in order. Raises CorruptModelError, which starts with `where`."""
 
     def corrupt(what: str) -> NoReturn:
-        raise CorruptModelError(f"{where}: {what}; the file is damaged or cut off, fetch it again")
+        raise CorruptModelError(f"{where}: {what}; the file is damaged or truncated, fetch it again")
 
     if len(data) < _FOOTER:
         corrupt(f"{len(data)} bytes, expected a sorted table of at least {_FOOTER}")
@@ -155,7 +157,8 @@ def _entries(block: bytes, where: str) -> list[tuple[bytes, bytes]]:
 
 
 def decompress_snappy(data: bytes, where: str) -> bytes:
-    """The decompressed block. Own code, as it is short and used for an index alone: some older models inside Google were written this way.
+    """Decompresses a block. Own code, since it is short and only used for the index: some older models at Google were
+    written this way.
 
     Source: format_description.txt of google/snappy.
     """
@@ -168,7 +171,7 @@ def decompress_snappy(data: bytes, where: str) -> bytes:
     while position < len(data):
         tag = data[position]
         kind, extra = tag & 3, tag >> 2
-        width = (max(extra - 59, 0), 1, 2, 4)[kind]  # of the literal's length, or of the copy's offset
+        width = (max(extra - 59, 0), 1, 2, 4)[kind]  # bytes of the literal's length, or of the copy's offset
         position += 1 + width
         number = int.from_bytes(data[position - width : position], "little")
         if kind == 0:
@@ -181,7 +184,7 @@ def decompress_snappy(data: bytes, where: str) -> bytes:
             if not 0 < offset <= len(out):
                 raise CorruptModelError(f"{where}: snappy copy from {offset} bytes back, {len(out)} are there")
             start, end = len(out) - offset, len(out) + length
-            while len(out) < end:  # a copy may reach into what it writes
+            while len(out) < end:  # a copy may overlap its own output
                 out += out[start : start + end - len(out)]
         if position > len(data) or len(out) > size:
             raise CorruptModelError(f"{where}: snappy data end too early or too late")

@@ -1,4 +1,5 @@
-"""Flattening the structured inputs and outputs of a restored function, as tf.nest does: dicts by sorted key, composite tensors to their components."""
+"""Flattens the structured inputs and outputs of a restored function like tf.nest: dicts by sorted key, composite
+tensors to components."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _MAX_DEPTH = 60
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One tensor of a structure. `path` holds dict keys and positions; `component` is "values", "splits0", "indices", ... or "" for a dense tensor."""
+    """One tensor of a structure. `path` holds dict keys and positions; `component` is "values", "splits0", "indices",
+    ... or "" for a dense tensor."""
 
     path: tuple[str | int, ...]
     name: str
@@ -26,7 +28,8 @@ class Leaf:
 
 
 def leaves(value: Any, where: str, path: tuple[str | int, ...] = ()) -> Iterator[Leaf]:
-    """The tensors of a StructuredValue in the order of tf.nest.flatten(..., expand_composites=True). Python values are not tensors."""
+    """The tensors of a StructuredValue in the order of tf.nest.flatten(..., expand_composites=True). Python values are
+    not tensors."""
     kind = value.WhichOneof("kind")
     if kind in ("list_value", "tuple_value"):
         for i, item in enumerate(getattr(value, kind).values):
@@ -75,7 +78,7 @@ def _components(spec: Any, where: str, path: tuple[str | int, ...]) -> Iterator[
         yield Leaf(path, "", "indices", "int64", (None, rank))
         yield Leaf(path, "", "values", dtypes[0], (None,))
         yield Leaf(path, "", "dense_shape", "int64", (rank,))
-    else:  # an ExtensionType and others: as many tensors as it says, of dtypes that the function knows
+    else:  # ExtensionType and others: the stated number of tensors, with dtypes from the function
         for i in range(max(0, min(spec.num_flat_components, 1000))):
             yield Leaf(path, "", f"component_{i}", "", None)
 

@@ -1,4 +1,5 @@
-"""Lookup tables and their contents: from constants, from the checkpoint, or from a vocabulary file by TensorFlow's own rules.
+"""Lookup tables and their contents: from constants, from the checkpoint, or from a vocabulary file under TensorFlow's
+rules.
 
 Source: tensorflow/core/kernels/lookup_util.cc (TextFileLineIterator), tensorflow/core/lib/io/inputbuffer.cc (ReadLine),
 tensorflow/core/kernels/lookup_table_op.{h,cc}.
@@ -21,7 +22,8 @@ from porting.saved_model.decode import decode_node
 from porting.saved_model.dtypes import dtype_of
 from porting.saved_model.files import check_asset, read_asset
 from porting.saved_model.source import Source, check_object_id
-from torch_towers.formats.byte_strings import strings
+from torch_towers.formats.text_lines import line_blocks
+from torch_towers.graph.registry import Strings
 
 TABLE_OPS = frozenset(
     f"{prefix}{kind}{suffix}"
@@ -45,9 +47,11 @@ _HEX_FLOAT = re.compile(rb"[+-]?0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)(p[+-]?[0-9
 
 @dataclass(slots=True)
 class Table:
-    """A lookup table. `keys` and `values` are read when first asked for: arrays of one length, each key once, in the order of insertion.
+    """A lookup table. `keys` and `values` are read lazily: arrays of equal length, unique keys, in insertion order.
 
-    `file` is the asset that they come from, or None. `mutable` tables could change while TensorFlow runs; the contents are those at the start.
+    `file` is the asset that they come from, or None. A `mutable` table may change while TensorFlow runs; these are its
+    initial contents. `reserved` are the keys that mark empty and deleted buckets of a dense table: looking one up is an
+    error.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Table:
     file: Path | None
     mutable: bool
     _load: Callable[[], tuple[np.ndarray, np.ndarray]]
+    _load_reserved: Callable[[], Mapping[str, np.ndarray]] = dict
     _contents: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
@@ -66,6 +71,10 @@ class Table:
     def values(self) -> np.ndarray:
         return self._read()[1]
 
+    @property
+    def reserved(self) -> Mapping[str, np.ndarray]:
+        return self._load_reserved()
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -75,7 +84,7 @@ class Table:
         return self._contents
 
     def _unique(self, keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each key once. A static table refuses a second value for a key, a mutable one takes the last."""
+        """Deduplicates keys. A static table refuses a second value for a key, a mutable one keeps the last."""
         for array, dtype, what in ((keys, self.key_dtype, "keys"), (values, self.value_dtype, "values")):
             found = "string" if array.dtype == np.dtype(object) else array.dtype.name
             if found != dtype:
@@ -108,7 +117,7 @@ class Table:
 
 
 class Tables:
-    """Every table of the graph and the library, in `by_key`. The key is the shared name, else the name of the node."""
+    """Every table of the graph and the library, in `by_key`. The key is the shared name, else the node name."""
 
     def __init__(self, source: Source) -> None:
         self._aliases = _aliases(source)
@@ -126,7 +135,7 @@ class Tables:
                         self.by_key[key] = _table(source, key, node, fillers.get(key, []))
 
     def key(self, node: str, shared_name: str, body: str) -> str:
-        """The key of the table that `node` of the main graph (`body` "") or of a function makes."""
+        """The key of the table created by `node` of the main graph (`body` "") or of a function."""
         key = shared_name or (f"{body}/{node}" if body else node)
         return self._aliases.get(key, key)
 
@@ -136,7 +145,8 @@ def _shared_name(node: Any) -> str:
 
 
 def _aliases(source: Source) -> dict[str, str]:
-    """A table without a shared name is made twice, by a node of the main graph and by the function of its object: "function/node" -> node."""
+    """A table without a shared name is created twice, by a node of the main graph and by its object's function:
+    "function/node" -> node."""
     aliases: dict[str, str] = {}
     for name, index in source.captures():
         node = source.nodes.get(name)
@@ -151,7 +161,7 @@ def _aliases(source: Source) -> dict[str, str]:
 
 
 def _find_fillers(source: Source) -> Mapping[str, list[Site]]:
-    """Key of a table -> the nodes that fill it, in order: those that the restore op runs, then those that the init op runs."""
+    """The nodes that fill each table, by key: those that the restore op runs, then those that the init op runs."""
     meta = source.meta
     starts = [meta.saver_def.restore_op_name] if meta.saver_def.restore_op_name else []
     if _INIT_SIGNATURE in meta.signature_def:
@@ -178,17 +188,21 @@ def _table(source: Source, key: str, node: Any, fillers: list[Site]) -> Table:
         dtype_of(node.attr[name].type, where).name if name in node.attr else "" for name in ("key_dtype", "value_dtype")
     )
     mutable = "Mutable" in node.op
-    # A static table ignores what comes after its first initializer, an import replaces all that a mutable one holds.
+    # A static table ignores everything after its first initializer; an import replaces the contents of a mutable one.
     filler = (fillers[-1] if mutable else fillers[0]) if fillers else None
     op = filler.node.op.removesuffix("V2") if filler is not None else ""
     asset = _asset_of(source, filler) if filler is not None and op == _FROM_FILE else None
 
+    def reserved() -> Mapping[str, np.ndarray]:
+        operands = zip(("empty_key", "deleted_key"), data_inputs(node), strict=False) if "Dense" in node.op else ()
+        return {name: source.constants.value(source.main, operand) for name, operand in operands}
+
     def load() -> tuple[np.ndarray, np.ndarray]:
         if filler is None:
             why = (
-                "a mutable table that nothing in the model fills, so that its contents are unknown"
+                "nothing in the model fills this mutable table, so its contents are unknown"
                 if mutable
-                else "filled by no initializer"
+                else "no initializer fills it"
             )
             raise PortingError(f"{where}: {why}")
         operands = data_inputs(filler.node)
@@ -206,12 +220,13 @@ def _table(source: Source, key: str, node: Any, fillers: list[Site]) -> Table:
         keys, values = (source.constants.value(filler.scope, operand) for operand in operands[1:])
         if "Dense" not in node.op:
             return keys, values
-        # A dense table saves its empty buckets too.
-        unused = [source.constants.value(source.main, operand) for operand in data_inputs(node)[:2]]
-        keep = np.array([all(key != other for other in unused) for key in keys.reshape(-1)], bool)
+        # A dense table also saves its empty buckets.
+        others = reserved().values()
+        keep = np.array([all(key != other for other in others) for key in keys.reshape(-1)], bool)
         return keys.reshape(-1)[keep], values.reshape(len(keep), -1)[keep]
 
-    return Table(key, key_dtype, value_dtype, None if asset is None else source.path / "assets" / asset, mutable, load)
+    file = None if asset is None else source.path / "assets" / asset
+    return Table(key, key_dtype, value_dtype, file, mutable, load, reserved)
 
 
 def _asset_of(source: Source, site: Site) -> str | None:
@@ -224,7 +239,7 @@ def _asset_of(source: Source, site: Site) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """The attributes of InitializeTableFromTextFileV2. Index -1 is the number of the line, -2 the whole line."""
+    """The attributes of InitializeTableFromTextFileV2. Index -1 is the line number, -2 the whole line."""
 
     key_index: int
     value_index: int
@@ -251,43 +266,45 @@ def _form(attrs: Mapping[str, Any], where: str) -> TextFile:
 
 
 def read_text_file(path: Path, form: TextFile, key_dtype: str, value_dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """(keys, values) of a vocabulary file. Raises CorruptModelError where TensorFlow refuses the file."""
-    lines = _lines(read_asset(path))
-    if form.vocab_size != -1:
-        if len(lines) < form.vocab_size:
-            raise CorruptModelError(f"{path}: {len(lines)} lines, expected {form.vocab_size} (vocab_size)")
-        lines = lines[: form.vocab_size]
-    if not lines:
-        raise CorruptModelError(f"{path}: no lines, which TensorFlow refuses")
-    if b"" in lines:
-        raise CorruptModelError(f"{path}: line {lines.index(b'') + 1} is empty, which TensorFlow refuses")
+    """(keys, values) of a vocabulary file. Raises CorruptModelError if TensorFlow refuses the file."""
+    lines = _lines(path, read_asset(path), form.vocab_size)
     return _column(path, lines, form.key_index, form, key_dtype), _column(
         path, lines, form.value_index, form, value_dtype
     )
 
 
-def _lines(data: bytes) -> list[bytes]:
-    """A carriage return before the end of a line goes with it; behind the last newline an empty line is none."""
-    lines = [line.removesuffix(b"\r") for line in data.split(b"\n")]
-    return lines if lines[-1] else lines[:-1]
+def _lines(path: Path, data: bytes, count: int) -> Strings:
+    """The first `count` lines (-1: all) without the carriage returns at their ends; an empty last line is ignored."""
+    found = data.count(b"\n") + (data[data.rfind(b"\n") + 1 :] not in (b"", b"\r"))
+    if found < count:
+        raise CorruptModelError(f"{path}: {found} lines, expected {count} (vocab_size)")
+    lines, done = np.empty(found if count == -1 else count, object), 0
+    if not len(lines):
+        raise CorruptModelError(f"{path}: no lines, which TensorFlow refuses")
+    for block in line_blocks(data):
+        some = [line.removesuffix(b"\r") for line in block.split(b"\n")][: len(lines) - done]
+        if b"" in some:
+            raise CorruptModelError(f"{path}: line {done + some.index(b'') + 1} is empty, which TensorFlow refuses")
+        lines[done : done + len(some)] = some
+        done += len(some)
+    return lines
 
 
-def _column(path: Path, lines: list[bytes], index: int, form: TextFile, dtype: str) -> np.ndarray:
+def _column(path: Path, lines: Strings, index: int, form: TextFile, dtype: str) -> np.ndarray:
     if index == _LINE_NUMBER:
         if dtype != "int64":
             raise CorruptModelError(f"{path}: line numbers as {dtype}, expected int64")
         return np.arange(form.offset, form.offset + len(lines), dtype=np.int64)
     tokens = lines
     if index != _WHOLE_LINE:
-        rows = [line.split(form.delimiter) for line in lines]
-        short = next((i for i, row in enumerate(rows, 1) if len(row) <= index), None)
-        if short is not None:
-            raise CorruptModelError(
-                f"{path}: line {short} has {len(rows[short - 1])} columns, expected more than {index}"
-            )
-        tokens = [row[index] for row in rows]
+        tokens = np.empty(len(lines), object)
+        for i, line in enumerate(lines):
+            row = line.split(form.delimiter, min(index + 1, len(line)))
+            if len(row) <= index:
+                raise CorruptModelError(f"{path}: line {i + 1} has {len(row)} columns, expected more than {index}")
+            tokens[i] = row[index]
     if dtype == "string":
-        return strings(tokens)
+        return tokens
     parsers: dict[str, Callable[[bytes], float]] = {
         "int32": _integer,
         "int64": _integer,
@@ -317,7 +334,7 @@ def _float64(token: bytes) -> float:
 
 
 def _float32(token: bytes) -> float:
-    """Rounded once: where the double lies half-way between two floats, the decimal itself decides."""
+    """Parses a float32 with a single rounding: for ties between two floats, the decimal decides."""
     double = _float64(token)
     with np.errstate(over="ignore"):
         single = np.float32(double)

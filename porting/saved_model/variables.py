@@ -1,7 +1,7 @@
-"""Variables: which tensor of the checkpoint is the value of which variable of the graph.
+"""Variables: maps each variable of the graph to a tensor of the checkpoint.
 
-TensorFlow 2 says it twice: by the restore op, which assigns what it restores, and by two object graphs, one in saved_model.pb and one in the
-checkpoint, whose children have the same names. TensorFlow 1 says it by the restore op alone.
+TensorFlow 2 stores the mapping twice: in the restore op, which assigns restored tensors, and in two object graphs, one
+in saved_model.pb and one in the checkpoint, whose children have equal names. TensorFlow 1 has only the restore op.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from torch_towers.graph.graph import Node
 VARIABLE_OPS = frozenset(("VarHandleOp", "VariableV2", "Variable"))
 _VALUE = "VARIABLE_VALUE"
 _ATTRIBUTES = "/.ATTRIBUTES/"
-_GENERIC_NAME = re.compile(r"Variable(_\d+)?")  # what TensorFlow calls a variable that nobody named
+_GENERIC_NAME = re.compile(r"Variable(_\d+)?")  # TensorFlow's default name
 _MAX_DEPTH = 64  # of a dotted path through objects
 
 
 class Variable:
-    """A variable: its clean name, where its value lies in the checkpoint, and that value as a view of the file."""
+    """A variable: its clean name, its checkpoint key, and its value as a view of the file."""
 
     __slots__ = ("_bundle", "_slice", "checkpoint_key", "dtype", "name", "shape", "trainable")
 
@@ -51,7 +51,7 @@ class Variable:
         return value if self._slice is None else value[self._slice]
 
     def tensor(self) -> torch.Tensor:
-        """The value as a torch tensor over the memory-mapped file. What is written to it never reaches the file."""
+        """The value as a torch tensor over the memory-mapped file. Writes to it never reach the file."""
         value = self._bundle.tensor(self.checkpoint_key)
         return value if self._slice is None else value[self._slice]
 
@@ -60,7 +60,7 @@ class Variable:
 
 
 class Variables:
-    """All variables of a model: `by_key` for everybody, and which nodes of the graph and which objects they belong to."""
+    """All variables of a model, in `by_key`, with the graph nodes and objects they belong to."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -73,11 +73,12 @@ class Variables:
             self._find(source.bundle)
 
     def of_object(self, index: int) -> str | None:
-        """The key of the variable that is object `index` of the SavedObjectGraph."""
+        """The key of the variable with object index `index` in the SavedObjectGraph."""
         return self._objects.get(index)
 
     def of_node(self, node: Node, where: str) -> str:
-        """The key of the variable of a node. Raises CorruptModelError where the checkpoint lacks it or holds another dtype or shape."""
+        """The key of a node's variable. Raises CorruptModelError if the checkpoint lacks it or has another dtype or
+        shape."""
         shared_name = text_attr(node, "shared_name")
         key = self._nodes.get(node.name) or self._nodes.get(shared_name)
         if key is None:
@@ -93,7 +94,7 @@ class Variables:
         return key
 
     def check(self, key: str, dtype: Any, shape: Any, where: str) -> None:
-        """The graph and the checkpoint agree on dtype and shape."""
+        """Checks that graph and checkpoint agree on dtype and shape."""
         if key not in self.by_key:
             raise CorruptModelError(f"{where}: no variable '{key}' in the checkpoint")
         variable = self.by_key[key]
@@ -122,7 +123,7 @@ class Variables:
             default = dtype.startswith(("float", "bfloat", "complex"))
             self._nodes[name] = self._add(key, part, name, default if trainable is None else name in trainable)
         used = {key for key, _ in self._by_tensor}
-        for key in bundle.entries:  # what no variable of the graph holds is listed all the same
+        for key in bundle.entries:  # tensors without a variable in the graph are listed too
             if (
                 key != OBJECT_GRAPH_KEY
                 and key not in used
@@ -140,7 +141,7 @@ class Variables:
         return self._by_tensor[key, part]
 
     def _restored_nodes(self, bundle: Bundle) -> dict[str, tuple[str, str]]:
-        """Variable node of the main graph -> (checkpoint key, slice), from what the restore op assigns; where there is none, by name."""
+        """Variable node of the main graph -> (checkpoint key, slice), from the restore op; without one, by name."""
         source = self._source
         start = source.meta.saver_def.restore_op_name
         restored: dict[str, tuple[str, str]] = {}
@@ -171,7 +172,7 @@ class Variables:
         return restored
 
     def _restored_objects(self, bundle: Bundle) -> tuple[dict[int, str], dict[str, str]]:
-        """(variable object -> checkpoint key; checkpoint key -> the variable's full name) by walking both object graphs."""
+        """(variable object -> checkpoint key; checkpoint key -> full variable name), by walking both object graphs."""
         if OBJECT_GRAPH_KEY not in bundle.entries:
             return {}, {}
         where = f"{bundle.index}: {OBJECT_GRAPH_KEY}"
@@ -190,16 +191,18 @@ class Variables:
 
     @staticmethod
     def _alike(bundle: Bundle, one: tuple[str, str], other: str) -> bool:
-        """Keras 3 saves some variables twice: entries of equal dtype, shape and checksum are copies of one tensor."""
+        """Keras 3 saves some variables twice: entries with equal dtype, shape and checksum are copies."""
         a, b = bundle.entries[one[0]], bundle.entries[other]
         return one == (other, "") or (
             not one[1] and not a.slices and (a.dtype, a.shape, a.checksum) == (b.dtype, b.shape, b.checksum)
         )
 
     def _merge(self, bundle: Bundle, restored: dict[str, tuple[str, str]], objects: Mapping[int, str]) -> None:
-        """Adds to `restored` the nodes that a call passes for captured objects, and checks that restore op and object graph agree.
+        """Adds the nodes that a call passes for captured objects to `restored`, and checks that restore op and object
+        graph agree.
 
-        Keras 3 restores copies of its variables, so that only the captures tell which tensor belongs to the variables that the signature uses.
+        Keras 3 restores copies of its variables, so only the captures tell which tensors belong to the signature's
+        variables.
         """
         for node, index in self._source.captures():
             key = objects.get(index)
@@ -210,7 +213,7 @@ class Variables:
                 )
 
     def _trainable_names(self) -> set[str] | None:
-        """The names in TF1's collection of trainable variables; None where the model has no collections of variables."""
+        """The names in TF1's collection of trainable variables; None if the model has no such collections."""
         collections = self._source.meta.collection_def
         if "variables" not in collections and "trainable_variables" not in collections:
             return None
@@ -222,7 +225,7 @@ class Variables:
 
 
 def text_attr(node: Node, name: str) -> str:
-    """An attr that holds text, "" where it is absent or something else."""
+    """A text attr; "" if it is absent or not text."""
     value = node.attrs.get(name)
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else ""
 
@@ -233,7 +236,8 @@ def clean_name(name: str) -> str:
 
 
 def parse_slice(spec: str, shape: tuple[int, ...], where: str) -> tuple[slice, ...] | None:
-    """The part of a tensor of `shape` that "100 8 0,50:-" names: rows 0 to 49, all columns. None for "", the whole."""
+    """The slice of a tensor of `shape` that "100 8 0,50:-" names: rows 0 to 49, all columns. None for "", the whole
+    tensor."""
     if not spec:
         return None
     *sizes, extents = spec.split(" ")
@@ -254,7 +258,7 @@ def parse_slice(spec: str, shape: tuple[int, ...], where: str) -> tuple[slice, .
 
 
 def object_paths(nodes: Any, where: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(id, path from the root) of every function object that children reach, breadth first, each once. Cycles are legal."""
+    """(id, path from the root) of every reachable function object, breadth first, each once. Cycles are legal."""
     parents: dict[int, tuple[int, str, int]] = {0: (0, "", 0)} if len(nodes) else {}  # parent, name, depth
     queue = list(parents)
     for current in queue:
@@ -274,7 +278,8 @@ def object_paths(nodes: Any, where: str) -> Iterator[tuple[int, tuple[str, ...]]
 
 
 def match_objects(saved: Any, trackable: Any, where: str) -> dict[int, int]:
-    """Object of the SavedObjectGraph -> object of the checkpoint's TrackableObjectGraph, by walking the children of both from the root."""
+    """Maps objects of the SavedObjectGraph to those of the checkpoint's TrackableObjectGraph, by walking the children
+    of both."""
     matched: dict[int, int] = {0: 0} if len(saved) and len(trackable) else {}
     queue = list(matched)
     for current in queue:

@@ -1,7 +1,7 @@
-"""Served: a flat TF graph as TensorFlow runs it, behind its graph optimizer ("grappler") and with oneDNN's kernels.
+"""A flat TF graph as TensorFlow runs it, after its graph optimizer ("grappler") and with oneDNN's kernels.
 
-Users' numbers come from the optimized graph: `x / 0.1` is computed as `x * 10`, and a `floor` behind it may give another bucket.
-Every rewrite that changes numbers is done here, under TensorFlow's own conditions; docs/served.md lists them all.
+Users' numbers come from the optimized graph: `x / 0.1` is computed as `x * 10`, and a `floor` after it may give another
+bucket. All rewrites that change numbers are applied here under TensorFlow's own conditions; docs/served.md lists them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch_towers.graph.graph import Graph
 
 Rule = Callable[[Draft, str], bool]
 _ROUNDS = 2  # TensorFlow runs its optimizers twice
-_PASSES = 100  # no graph that is known wants more than a few
+_PASSES = 100  # no known graph needs more than a few
 
 
 class Served(NamedTuple):
-    """How TensorFlow runs the graph: `optimizer`, behind its graph optimizer; `onednn`, with oneDNN, as pip installs it on x86."""
+    """How TensorFlow runs the graph: `optimizer`, with its graph optimizer; `onednn`, with oneDNN, as pip installs it
+    on x86."""
 
     optimizer: bool = True
     onednn: bool = True
@@ -31,10 +32,10 @@ AS_WRITTEN = Served(optimizer=False, onednn=False)
 
 
 def as_served(graph: Graph, how: Served, evaluate: Evaluate, captured: Container[str] = ()) -> Graph:
-    """`graph` with the rewrites that TensorFlow makes before it runs it.
+    """`graph` with the rewrites that TensorFlow applies before it runs it.
 
-    `evaluate` gives the value of a graph of constants (None: it has none); `captured` names constants that TensorFlow passes to the
-    function at run time, so that its optimizer does not know them.
+    `evaluate` returns the value of a constant graph (None if it has none); `captured` names constants that TensorFlow
+    passes to the function at run time, so that its optimizer does not see their values.
     """
     draft = Draft(graph, evaluate, captured)
     if how.optimizer:

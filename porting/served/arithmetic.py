@@ -1,4 +1,4 @@
-"""What TensorFlow's arithmetic optimizer does to formulas.
+"""The rewrites of TensorFlow's arithmetic optimizer.
 
 Source: tensorflow/core/grappler/optimizers/arithmetic_optimizer.cc (ConvertPow, ConvertLog1p, ConvertExpm1, LogSoftmax,
 SqrtDivToRsqrtMul, RemoveInvolution).
@@ -13,7 +13,8 @@ _POWERS = {2.0: "Square", 0.5: "Sqrt", -0.5: "Rsqrt", -1.0: "Reciprocal", 1.0: "
 
 
 def power(draft: Draft, name: str) -> bool:
-    """`x ** c` for the exponents that have an op of their own: `-inf ** 0.5` is NaN then, not inf. `x ** 3` is `x * square(x)`."""
+    """`x ** c` for exponents with their own op: `-inf ** 0.5` is NaN then, not inf. `x ** 3` becomes `x *
+    square(x)`."""
     node = draft.nodes[name]
     if node.op != "Pow" or draft.value(node.inputs[0]) is not None:
         return False
@@ -27,7 +28,7 @@ def power(draft: Draft, name: str) -> bool:
 
 
 def log1p(draft: Draft, name: str) -> bool:
-    """`log(x + 1)` is `log1p(x)`, whoever else reads the sum."""
+    """`log(x + 1)` becomes `log1p(x)`, also if others read the sum."""
     node = draft.nodes[name]
     added = draft.node(node.inputs[0], "Add", "AddV2") if node.op == "Log" else None
     if added is None or draft.value(name) is not None:
@@ -39,7 +40,7 @@ def log1p(draft: Draft, name: str) -> bool:
 
 
 def expm1(draft: Draft, name: str) -> bool:
-    """`exp(x) - 1` is `expm1(x)`, whoever else reads the exponential."""
+    """`exp(x) - 1` becomes `expm1(x)`, also if others read the exponential."""
     node = draft.nodes[name]
     raised = draft.node(node.inputs[0], "Exp") if node.op == "Sub" else None
     if raised is None or draft.scalar(node.inputs[1]) != 1.0 or draft.value(name) is not None:
@@ -48,7 +49,7 @@ def expm1(draft: Draft, name: str) -> bool:
 
 
 def division_by_root(draft: Draft, name: str) -> bool:
-    """`x / sqrt(y)` is `x * rsqrt(y)`, where nothing else reads the root."""
+    """`x / sqrt(y)` becomes `x * rsqrt(y)`, if nothing else reads the square root."""
     node = draft.nodes[name]
     if node.op not in ("Div", "RealDiv", "Xdivy"):
         return False
@@ -62,7 +63,7 @@ def division_by_root(draft: Draft, name: str) -> bool:
 
 
 def log_softmax(draft: Draft, name: str) -> bool:
-    """`log(softmax(x))` is `log_softmax(x)`, where nothing else reads the shares."""
+    """`log(softmax(x))` becomes `log_softmax(x)`, if nothing else reads the softmax."""
     node = draft.nodes[name]
     shares = draft.node(node.inputs[0], "Softmax") if node.op == "Log" else None
     if shares is None or draft.users(shares.name) > 1:
@@ -71,14 +72,14 @@ def log_softmax(draft: Draft, name: str) -> bool:
 
 
 def inverse_of_inverse(draft: Draft, name: str) -> bool:
-    """`1 / (1 / x)` is `x`."""
+    """`1 / (1 / x)` becomes `x`."""
     inner = _inverted(draft, name)
     x = None if inner is None else _inverted(draft, draft.source(inner))
     return x is not None and draft.value(x) is None and draft.become(name, "Identity", x)
 
 
 def _inverted(draft: Draft, ref: str) -> str | None:
-    """What `ref` is one over."""
+    """The operand `x` if `ref` is `1 / x`."""
     node = draft.node(ref, "Reciprocal", "Inv", "RealDiv", "Div")
     if node is None or draft.dtype(node.name) not in FLOATS:
         return None

@@ -1,4 +1,4 @@
-"""What TensorFlow's constant folding does to arithmetic with a constant operand.
+"""TensorFlow's constant folding of arithmetic with a constant operand.
 
 Source: tensorflow/core/grappler/optimizers/constant_folding.cc (SimplifyArithmeticOperations, ReduceDivToReciprocalMul,
 ConstantPushDown).
@@ -19,7 +19,7 @@ _CONTRACTIONS = ("MatMul", "Conv2D", "DepthwiseConv2dNative", "Conv3D")
 
 
 def neutral_operand(draft: Draft, name: str) -> bool:
-    """`x + 0`, `x - 0`, `x * 1` and `x / 1` are `x`, also where `x` is -0; `0 - x` is `-x`."""
+    """`x + 0`, `x - 0`, `x * 1` and `x / 1` become `x`, even if `x` is -0; `0 - x` becomes `-x`."""
     node = draft.nodes[name]
     if node.op not in (*_ADDS, "BiasAdd", "Sub", "Mul", "Div", "RealDiv") or draft.value(name) is not None:
         return False
@@ -43,7 +43,8 @@ def _no_bias(draft: Draft, x: str, bias: str, node: Node) -> bool:
 
 
 def division(draft: Draft, name: str) -> bool:
-    """`x / c` is `x * (1 / c)`, and `xdivy(x, c)` is `mul_no_nan(1 / c, x)`, for floats and complex numbers."""
+    """`x / c` becomes `x * (1 / c)`, and `xdivy(x, c)` becomes `mul_no_nan(1 / c, x)`, for floats and complex
+    numbers."""
     node = draft.nodes[name]
     if node.op not in ("Div", "RealDiv", "Xdivy") or not _is_float(draft.dtype(name)):
         return False
@@ -57,7 +58,7 @@ def division(draft: Draft, name: str) -> bool:
 
 
 class _Kind(NamedTuple):
-    """The operations that one rewrite regroups: their commutative form and the other one."""
+    """A pair of operations to regroup: the commutative one and its inverse."""
 
     commutative: tuple[str, ...]
     inverse: tuple[str, ...]
@@ -68,9 +69,10 @@ _KINDS = (_Kind(_ADDS, ("Sub",)), _Kind(("Mul",), ("Div",)))
 
 
 def regrouping(draft: Draft, name: str) -> bool:
-    """`(x + c1) + c2` is `x + (c1 + c2)`, and so with every mixture of + and -, or of * and /.
+    """`(x + c1) + c2` becomes `x + (c1 + c2)`, and so with every mixture of + and -, or of * and /.
 
-    Where a sum or difference has one constant only, `c - (x + y)` is `(c - y) - x`. Of integers, float16 and bfloat16 only pure sums and products.
+    If a sum or difference has only one constant, `c - (x + y)` becomes `(c - y) - x`. Integers, float16 and bfloat16:
+    only pure sums and products.
     """
     parent = draft.nodes[name]
     kind = next((kind for kind in _KINDS if parent.op in (*kind.commutative, *kind.inverse)), None)
@@ -94,11 +96,11 @@ def _regroup(draft: Draft, parent: Node, child: Node, kind: _Kind, c: str, c_is_
     operands = tuple(child.inputs)
     if not any(leaves):
         if (commutes and child_commutes) or kind.commutative == ("Mul",) or draft.scalar(c) is None:
-            return False  # TensorFlow's arithmetic optimizer undoes it, as far as the numbers go
+            return False  # TensorFlow's arithmetic optimizer undoes it numerically
         operands = tuple(sorted(operands, key=draft.source)) if child_commutes else operands
     y_is_left = leaves[0]
     y, x = operands if y_is_left else operands[::-1]
-    flipped = not commutes and c_is_left  # the parent takes the child away from the constant
+    flipped = not commutes and c_is_left  # the parent subtracts the child from the constant
     c_away = not commutes and not c_is_left
     x_away = (not child_commutes and y_is_left) != flipped
     y_away = (not child_commutes and not y_is_left) != flipped

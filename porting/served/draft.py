@@ -1,4 +1,4 @@
-"""Draft: a flat TF graph while it is rewritten; what its nodes are behind identities, who uses them, and which are constants."""
+"""A flat TF graph under rewriting: nodes behind identities, their users, and the values of constants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,45 +15,53 @@ from torch_towers.graph.graph import Graph, Node, node_of
 
 Evaluate = Callable[[Graph], torch.Tensor | None]
 IDENTITIES = frozenset({"Identity", "StopGradient", "PreventGradient", "Snapshot"})
-"""Ops that give what they take: TensorFlow removes them before it looks for anything."""
+"""Ops that return their operand: TensorFlow removes them before it matches patterns."""
 _STATEFUL = ("ReadVariable", "Resource", "Lookup", "Random", "Stateful", "Assert", "While", "If", "Case")
 _COMMUTATIVE = frozenset({"Add", "AddV2", "Mul", "Maximum", "Minimum", "AddN"})
-_LARGE = 1 << 10  # elements: constants larger than this are not compared
-_CLOSURE = 64  # nodes behind one constant: more are never an operand of arithmetic
+_LARGE = 1 << 10  # elements: larger constants are not compared
+_CLOSURE = 64  # maximum nodes of a constant expression: larger ones are never an operand of arithmetic
+
+
+class _Folded(NamedTuple):
+    """The value of a constant expression, None if it is not constant, and the nodes that compute it."""
+
+    value: torch.Tensor | None
+    nodes: Container[str] = ()
 
 
 class Draft:
-    """A graph of which single nodes are replaced. Results keep their names: what reads a node reads what replaced it."""
+    """A graph whose nodes are replaced in place. Results keep their names, so readers need no change."""
 
     def __init__(self, graph: Graph, evaluate: Evaluate, captured: Container[str] = ()) -> None:
         self._graph = graph
         self._evaluate = evaluate
         self._captured = captured
         self.nodes = {node.name: node for node in graph.nodes}
-        self._values: dict[str, torch.Tensor | None] = {}
+        self._values: dict[str, _Folded] = {}
         self._users: Counter[str] | None = None
         self._twin = self._twins()
 
     def graph(self) -> Graph:
-        """The graph as it now is, each node after its operands; nodes that nothing uses any more are still in it."""
+        """The current graph in topological order, including unused nodes."""
         return replace(self._graph, nodes=_ordered(self.nodes))
 
     # -- reading ----------------------------------------------------------------------------------------------------------
 
     def source(self, ref: str) -> str:
-        """Where the value of `ref` is computed: identities are looked through."""
+        """The producer of `ref`, looking through identities."""
         while (node := self.nodes.get(node_of(ref))) is not None and node.op in IDENTITIES:
             ref = node.inputs[0]
         return ref
 
     def node(self, ref: str, *ops: str) -> Node | None:
-        """The node whose first result `ref` is, where it is one of `ops`."""
+        """The node whose first result is `ref`, if its op is one of `ops`."""
         source = self.source(ref)
         node = self.nodes.get(node_of(source))
         return node if node is not None and node.op in ops and _is_first(source) else None
 
     def users(self, name: str) -> int:
-        """How many operands and outputs read the results of a node, equal nodes counted as the one that TensorFlow makes of them."""
+        """The number of readers of a node's results (operands and outputs), with equal nodes merged as in
+        TensorFlow."""
         if self._users is None:
             readers = (
                 node for node in self.nodes.values() if node.op not in IDENTITIES and self._one(node.name) == node.name
@@ -66,7 +74,7 @@ class Draft:
         return self._twin.get(name, name)
 
     def _twins(self) -> dict[str, str]:
-        """Each node that computes what an earlier one does, with that one."""
+        """Maps each node to an earlier equal one."""
         twins: dict[str, str] = {}
         seen: dict[Any, str] = {}
         for node in self.nodes.values():
@@ -86,22 +94,23 @@ class Draft:
         return twins
 
     def value(self, ref: str) -> torch.Tensor | None:
-        """The numbers of a constant as TensorFlow's constant folding knows it; None where it is none."""
+        """The value of a constant, as TensorFlow's constant folding sees it; None if it is not constant."""
         if ref not in self._values:
             self._values[ref] = self._constant(ref)
-        return self._values[ref]
+        return self._values[ref].value
 
     def scalar(self, ref: str) -> float | None:
-        """The number that a constant of rank 0 is: next to it, the other operand keeps its shape."""
+        """The value of a scalar constant, which does not change the other operand's shape."""
         value = self.value(ref)
         return None if value is None or value.ndim or value.is_complex() else float(value.item())
 
     def dtype(self, name: str) -> str:
-        """The dtype of a node of arithmetic."""
+        """The dtype of an arithmetic node."""
         return str(self.nodes[name].attrs.get("T", ""))
 
     def shape(self, ref: str) -> tuple[int | None, ...] | None:
-        """The shape that the SavedModel says of a variable that is read, or of what a node gives first; None where it says nothing."""
+        """The shape in the SavedModel of a variable that is read, or of a node's first result; None if it is not
+        stated."""
         node = self.nodes.get(node_of(self.source(ref)))
         shapes = node.attrs.get("_output_shapes") if node is not None else None
         if shapes:
@@ -111,28 +120,30 @@ class Draft:
             return handle.attrs.get("shape") if handle is not None else None
         return None
 
-    def _constant(self, ref: str) -> torch.Tensor | None:
+    def _constant(self, ref: str) -> _Folded:
         needed: dict[str, Node] = {}
         pending = [node_of(ref)]
         while pending:
             node = self.nodes.get(pending.pop())
             if node is None or (not node.inputs and (node.op != "Const" or node.name in self._captured)):
-                return None
+                return _Folded(None)
             if node.name not in needed:
                 needed[node.name] = node
                 pending += map(node_of, node.inputs)
             if len(needed) > _CLOSURE:
-                return None
-        return self._evaluate(Graph((), _ordered(needed), {"value": ref}))
+                return _Folded(None)
+        return _Folded(self._evaluate(Graph((), _ordered(needed), {"value": ref})), needed.keys())
 
     # -- writing ----------------------------------------------------------------------------------------------------------
 
     def become(self, name: str, op: str, *inputs: str, **attrs: Any) -> bool:
-        """The node `name` computes `op` of `inputs` from now on. Gives True: something was rewritten."""
+        """Replaces the node `name` by `op` of `inputs`. Returns True: something was rewritten."""
         kept = {"T": self.nodes[name].attrs["T"]} if "T" in self.nodes[name].attrs else {}
         self.nodes[name] = Node(name, op, inputs, {**kept, **attrs})
         self._users = None
-        self._values.clear()
+        self._values = {
+            ref: folded for ref, folded in self._values.items() if folded.value is not None and name not in folded.nodes
+        }
         return True
 
     def mark(self, name: str, **attrs: Any) -> None:
@@ -141,12 +152,12 @@ class Draft:
         self.nodes[name] = replace(node, attrs={**node.attrs, **attrs})
 
     def constant(self, beside: str, role: str, value: torch.Tensor) -> str:
-        """A new constant for the node `beside`; gives its name."""
+        """Adds a constant for the node `beside`; returns its name."""
         held = value if value.dtype is torch.bfloat16 else value.numpy()
         return self.insert(beside, role, "Const", (), {"value": held, "dtype": self.dtype(beside)})
 
     def insert(self, before: str, role: str, op: str, inputs: tuple[str, ...], attrs: Mapping[str, Any]) -> str:
-        """A new node that stands before the node `before`, named after it; gives its name."""
+        """Adds a node before the node `before`, named after it; returns its name."""
         name = f"{before}/{role}"
         while name in self.nodes:
             name += "_"
@@ -161,7 +172,7 @@ class Draft:
 
 
 def _ordered(nodes: dict[str, Node]) -> tuple[Node, ...]:
-    """The nodes, each after its operands, else in the order that they have."""
+    """The nodes in a stable topological order."""
     placed: dict[str, Node] = {}
     pending = list(reversed(nodes))
     while pending:
@@ -175,12 +186,12 @@ def _ordered(nodes: dict[str, Node]) -> tuple[Node, ...]:
 
 
 def _hashable(value: Any) -> str:
-    """An attribute as a text that equal ones share."""
+    """An attribute as text, equal for equal ones."""
     if not isinstance(value, (np.ndarray, torch.Tensor)):
         return repr(value)
     return f"{value.dtype}{tuple(value.shape)}{value.tolist()}" if math.prod(value.shape) <= _LARGE else str(id(value))
 
 
 def _is_first(ref: str) -> bool:
-    """Whether a reference is to the first result of its node: `x`, `x:0`, and in a function's body `x:z:0`."""
+    """Whether a reference is the first result of its node: `x`, `x:0`, and in a function's body `x:z:0`."""
     return ref.partition(":")[2].rpartition(":")[2] in ("", "0")

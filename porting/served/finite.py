@@ -1,6 +1,6 @@
-"""Finite: where a graph can hold no NaN, so that nothing has to be done about one.
+"""Which tensors of a graph cannot be NaN, so that relus need no NaN handling.
 
-Weights are taken to be finite, and sums of them too: no trained tower is near the largest float. Floats that the user gives may
+Weights, and sums of them, are assumed to be finite: no trained tower comes near the largest float. Users' floats may
 be anything, and a division, a logarithm or the mean of nothing may give NaN.
 """
 
@@ -16,20 +16,20 @@ _ALL = {
     "MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum", "Conv2D", "DepthwiseConv2dNative", "Conv3D", "Pack", "Unpack",
     "MaxPool", "AvgPool", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "ZerosLike", "OnesLike",
 }  # fmt: skip
-"""Ops whose results are finite where all their operands are."""
+"""Ops whose results are finite if all operands are."""
 _LEADING = {
     "Reshape": 1, "ExpandDims": 1, "Squeeze": 1, "Transpose": 1, "Slice": 1, "StridedSlice": 1, "Tile": 1, "Pad": 1,
     "MirrorPad": 1, "GatherV2": 1, "Gather": 1, "ResourceGather": 1, "GatherNd": 1, "BroadcastTo": 1, "ReverseV2": 1,
     "Sum": 1, "SplitV": 1, "ReadVariableOp": 1,
 }  # fmt: skip
-"""Ops of which only the first operands hold what becomes the result."""
+"""Ops of which only the first operands flow into the result."""
 _LATER = {"SelectV2": 1, "Select": 1, "Split": 1}
-"""Ops of which the operands from this one on hold what becomes the result."""
+"""Ops of which the operands from this index on flow into the result."""
 _ALWAYS = {"OneHot", "VarHandleOp", "VariableV2", "Variable"}
 
 
 class Finite:
-    """`finite(ref)`: whether a tensor of the graph holds neither NaN nor infinities, whatever the inputs are."""
+    """`finite(ref)`: whether a tensor has neither NaN nor infinities for any input."""
 
     def __init__(self, draft: Draft) -> None:
         self._draft = draft

@@ -1,6 +1,6 @@
-"""Where TensorFlow with oneDNN computes a relu inside of a product: there a NaN becomes 0.
+"""The relus that TensorFlow fuses into oneDNN products, which map NaN to 0.
 
-oneDNN is on as pip installs TensorFlow on x86 since 2.9. Its own relu gives 0 for NaN; the op `Relu` gives NaN.
+oneDNN is on by default in pip's TensorFlow on x86 since 2.9. Its own relu maps NaN to 0; the op `Relu` keeps NaN.
 Source: tensorflow/core/grappler/optimizers/remapper.cc.
 """
 
@@ -17,7 +17,7 @@ _DTYPES = ("float32", "bfloat16")
 
 
 def mark_fused(draft: Draft) -> None:
-    """Gives the attribute `no_nan` to every Relu and Relu6 that oneDNN fuses, where a NaN could come."""
+    """Sets the attribute `no_nan` of every Relu and Relu6 that oneDNN fuses, if its input may be NaN."""
     finite = Finite(draft)
     for name, node in list(draft.nodes.items()):
         is_relu = node.op in ("Relu", "Relu6") and draft.dtype(name) in _DTYPES
@@ -26,7 +26,7 @@ def mark_fused(draft: Draft) -> None:
 
 
 def is_fused(draft: Draft, relu: Node) -> bool:
-    """Whether TensorFlow computes this relu inside of what comes before it."""
+    """Whether TensorFlow fuses this relu into its producer."""
     before = _alone(draft, relu.inputs[0], "BiasAdd", *_ADDS, "AddN", *_BATCH_NORMS)
     if before is None:
         return False
@@ -36,7 +36,7 @@ def is_fused(draft: Draft, relu: Node) -> bool:
 
 
 def _alone(draft: Draft, ref: str, *ops: str) -> Node | None:
-    """The node behind `ref`, of these ops, that nothing else reads."""
+    """The producer of `ref`, if it is one of these ops and has no other reader."""
     node = draft.node(ref, *ops)
     return node if node is not None and draft.users(node.name) == 1 else None
 
@@ -59,12 +59,12 @@ def _product(draft: Draft, ref: str, *products: str) -> bool:
     node = _alone(draft, ref, *products)
     if node is None or node.op != "MatMul":
         return node is not None
-    turned = draft.node(node.inputs[0], "Transpose") is not None  # TensorFlow makes it a transposed operand first
+    turned = draft.node(node.inputs[0], "Transpose") is not None  # TensorFlow first fuses it as a transposed operand
     return bool(node.attrs.get("transpose_a", False)) == turned
 
 
 def _is_vector(draft: Draft, ref: str) -> bool:
-    """Whether `ref` is a variable or constant with one number per channel."""
+    """Whether `ref` is a variable or constant vector over the channels."""
     value = draft.value(ref)
     if value is not None:
         return value.ndim >= 1 and value.numel() == value.shape[-1]
@@ -73,7 +73,7 @@ def _is_vector(draft: Draft, ref: str) -> bool:
 
 
 def _residual(draft: Draft, node: Node) -> bool:
-    """Whether `node` adds something of the same shape to a biased convolution of which nothing else reads the result."""
+    """Whether `node` adds a tensor of equal shape to a biased convolution without other readers."""
     if node.op == "BiasAdd" or len(node.inputs) != 2:
         return False
     parts = [_alone(draft, ref, "BiasAdd", *_ADDS) for ref in node.inputs]

@@ -1,4 +1,4 @@
-"""The real SavedModels beside the project, where the folder is there: their catalogue, and what was recorded of each."""
+"""The catalogue of real SavedModels beside the project (if the folder exists), with their recorded outputs."""
 
 from __future__ import annotations
 

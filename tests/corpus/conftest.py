@@ -1,4 +1,4 @@
-"""The SavedModels that the producers write, each once."""
+"""The producers' SavedModels, each written once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], None]], Path]:
-    """`saved(write)`: the folder that `write(folder)` wrote a SavedModel into, at its first use."""
+    """`saved(write)`: the folder of the SavedModel that `write(folder)` writes on first use."""
     made: dict[Callable[[Path], None], Path] = {}
 
     def get(write: Callable[[Path], None]) -> Path:

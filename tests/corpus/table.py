@@ -21,12 +21,12 @@ COLUMNS = "{:<24} {:<26} {:>6} {:>7} {:>6} {:<8} {:>13} {:>7} {:>9} {:>8}  {}"
 
 @dataclass
 class Row:
-    """What became of one entry of one SavedModel."""
+    """The result of one entry of one SavedModel."""
 
     name: str
     producer: str
     ops: int = 0
-    left: int = 0  # ops of ours that no layer stands for
+    left: int = 0  # our ops outside of layers
     in_layers: float = 0.0  # of its float parameters
     ported: bool = False
     refused: bool = False
@@ -85,7 +85,7 @@ def _reasons(report: ParityReport) -> list[str]:
 
 
 def rows(entries: Sequence[Recorded], oracle: Oracle | None = None) -> list[Row]:
-    """A row for every recorded entry; one for a SavedModel that must be refused."""
+    """A row for every recorded entry, and one for a SavedModel that must be refused."""
     found: list[Row] = []
     for recorded in entries:
         for signature in recorded.signatures or ("",):

@@ -1,6 +1,6 @@
-"""A text without a fixed length is padded to the longest of its batch: then an embedding depends on who else is in the batch.
+"""Without a fixed length, texts are padded to the longest of the batch, so an embedding depends on the rest of the batch.
 
-TensorFlow has this spread from batch to batch, and the port has the same: batch by batch it is equal.
+TensorFlow's answers vary with the batch, and so do the port's: batch by batch they are equal.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def test_the_spread_is_tensorflows(
 
 
 def test_a_fixed_length_has_no_spread(saved: Callable[..., Path]) -> None:
-    """The same row alone and among others, in a tower that cuts and pads to a length of its own."""
+    """The same row alone and in a batch, in a tower with a fixed length."""
     tower = port_tower(read(saved(keras_towers.export(keras_towers.texts)))).tower()
     alone, among = (
         answer(tower, {"title": as_array([["the cat"], *([row] for row in rows)])}) for rows in ([], TITLES)

@@ -1,4 +1,4 @@
-"""Encoders of whole towers are captured whole by torch.compile, and by torch.export with a free batch size; the numbers stay."""
+"""torch.compile captures encoders of whole towers as one graph, and torch.export with a dynamic batch; the numbers do not change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOWERS: dict[str, tuple[Callable[[Path], None], str | None]] = {
 
 
 def encoder_inputs(ported: PortedTower, tower: Tower) -> list[dict[str, Any]]:
-    """What the encoder takes for batches of several sizes, the largest last."""
+    """The encoder's inputs for batches of several sizes, the largest last."""
     found = [sample.inputs for sample in samples.batches(ported.tf_graph, ported.model)]
     names = {spec.name for spec in ported.spec.encoder.inputs}
     return [{name: value for name, value in tower.preprocess(batch).items() if name in names} for batch in found[1:4]]

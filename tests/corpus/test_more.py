@@ -1,6 +1,6 @@
 """The SavedModels of ../shared/more, beside the corpus: TF Transform's old buckets, and a Keras model behind serialized examples.
 
-No TensorFlow of today runs the old buckets. So each graph is saved again with them spelled out in ops that TensorFlow has
+Current TensorFlow versions cannot run the old buckets. So each graph is saved again with equivalent ops
 (`tf.searchsorted`, as their sources say); the port of that is compared with TensorFlow, and the port of the original with it.
 """
 
@@ -29,7 +29,7 @@ BUCKETS = {
     MORE / "est-taxi-beam": "serving_default",
     FOLDER / "tft1-taxi-tfx": "transform_signature",
 }
-"""Where they are. TensorFlow does not find the vocabularies of the last, whose graph names no assets."""
+"""Their folders. TensorFlow does not find the vocabularies of the last one, whose graph names no assets."""
 LATITUDES = np.array(
     [41.808918, 41.87169, 41.880993, 41.890923, 41.89251, 41.8996, 41.92178, 41.944225, 41.97517], np.float32
 )
@@ -58,7 +58,7 @@ def _parsed(source: Path) -> Any:
 
 
 def _replace(graph: Any, node: Any) -> None:
-    """`node` becomes the last op of what is added to the graph for it."""
+    """Replaces `node` by the last of the ops added for it."""
     from tests.witness import tf
 
     boosted = node.op == "BoostedTreesBucketize"
@@ -110,7 +110,7 @@ def test_old_buckets(path: Path, tmp_path: Path, oracle: Oracle) -> None:
 
 
 def test_old_buckets_by_hand() -> None:
-    """A boundary is in the bucket above it, the number before it in the one below."""
+    """A boundary belongs to the bucket above it, the adjacent float below it to the bucket below."""
     ported = port_tower(read(MORE / "tft-taxi-tft012"), "transform_signature")
     values = np.concatenate([LATITUDES, np.nextafter(LATITUDES, np.float32(-np.inf)), np.float32([-1e9, 1e9])])
     feeds = {spec.name: _empty(spec, len(values)) for spec in ported.spec.inputs}
@@ -132,7 +132,7 @@ def _empty(spec: Any, rows: int) -> np.ndarray:
 def test_the_command_says_that_nothing_runs_them(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--query", str(path), "--signature", BUCKETS[path], "-o", str(tmp_path / "checkpoint")]) == 0
+    assert main(["--query", str(path), "--signature", BUCKETS[path], "-o", str(tmp_path / "checkpoint")]) == 3
     assert "has no kernel for B" in capsys.readouterr().out
 
 

@@ -35,7 +35,7 @@ NEAR = 1e-4
 
 
 def runs_at_each_dtype(port: PortedTower, batches: list[dict[str, Any]]) -> None:
-    """Runs the first batch that the tower takes at each dtype: outputs have it where they were float32, and their own elsewhere."""
+    """Runs the first accepted batch at each dtype: float32 outputs change to it, others keep their own."""
     expected: dict[str, Any] = {}
     tower = port.tower()
     taken: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Whole towers, built here by their producers themselves, ported, and compared with TensorFlow on inputs made from their graphs.
+"""Whole towers, built by their producers, ported, and compared with TensorFlow on inputs generated from their graphs.
 
 Every tower is compared twice: with its layers lifted, and op by op.
 """

@@ -1,4 +1,4 @@
-"""Real SavedModels and what TensorFlow recorded of them: every entry ports and is equal, or is refused for what it lacks.
+"""Real SavedModels with TensorFlow's recorded outputs: every entry ports and is equal, or is refused for the expected reason.
 
 Needs no TensorFlow. TORCH_TOWERS_CORPUS names the folder; without it nothing is compared.
 """
@@ -37,7 +37,7 @@ MISSING = {
     "rf-adult-tfdf": r"SimpleML",
     "tf2-regress-rust": r"ResourceApply",
 }
-"""What the sentence must name that refuses a SavedModel, by its name. The others of the group port by now: test_more.py has them."""
+"""What a refusal must mention, by SavedModel. The others of the group port by now: see test_more.py."""
 
 
 def _entries(*groups: str) -> list[object]:
@@ -56,7 +56,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_catalog_is_read() -> None:
-    """A reader of the catalogue that finds half of it would leave the other half untested."""
+    """Guards against a catalogue reader that silently skips entries."""
     folders = {path.parent.name for path in FOLDER.glob("*/saved_model.pb")}
     assert {recorded.name for recorded in catalog()} == folders
     assert all(recorded.signatures for recorded in catalog(FEATURES, EVERY))

@@ -1,4 +1,4 @@
-"""Of the real towers of images, sounds and texts, the parameters are in layers."""
+"""The parameters of the real image, audio and text towers are in layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ported tower trains: gradients with regard to every weight are TensorFlow's, and what was frozen stays frozen."""
+"""A ported tower trains: the gradient of every weight matches TensorFlow's, and frozen weights stay frozen."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BATCHES: dict[str, tuple[Callable[[Path], None], Mapping[str, Any]]] = {
 
 
 def loss_weights(shape: tuple[int, ...], index: int) -> np.ndarray[Any, Any]:
-    """Fixed weights, so that the loss asks every value of an output for its own gradient."""
+    """Fixed weights, so that every output element has its own gradient."""
     return np.random.default_rng(index).normal(size=shape).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Every id of every tokenizer of TensorFlow Text equals TensorFlow's, to the bit, on the Unicode stress corpus."""
+"""Every id of every TensorFlow Text tokenizer is bit-exact on the Unicode stress corpus."""
 
 from __future__ import annotations
 

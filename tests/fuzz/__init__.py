@@ -1,5 +1,5 @@
-"""Fuzzing: whatever the bytes of a file, the answer is right, or one sentence, soon and without much memory.
+"""Fuzzing: for any file, the answer is right, or one sentence, quickly and in bounded memory.
 
-Each `test_*.py` is one kind of file: `seeds()`, good files; `attempt(data)`, what a user does with such a file; and, where bytes alone
-would not get past a checksum or a parser, `mutated(data, random)`. `harness.py` runs them.
+Each `test_*.py` is one kind of file: `seeds()`, valid files; `attempt(data)`, what a user does with such a file; and, if random bytes
+would not pass a checksum or parser, `mutated(data, random)`. `harness.py` runs them.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz --seconds 3600`: every target for its share of the time, two at once; what they found, and 1 where that is something."""
+"""`python -m tests.fuzz --seconds 3600`: every target for its share of the time, two at a time; prints the findings, and exits with 1 if there are any."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TARGETS = sorted(path.stem for path in Path(__file__).parent.glob("test_*.py"))
 
 
 def hunt(target: str, seconds: int) -> list[str]:
-    """All that a target finds in its time: a process that an input ended is followed by another."""
+    """All findings of a target in its time: after a crash it is restarted."""
     found: list[str] = []
     end = time.monotonic() + seconds
     while (left := int(end - time.monotonic())) > 0 and len(found) < 20:

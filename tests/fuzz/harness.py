@@ -1,9 +1,9 @@
-"""Runs a fuzz target in a process of its own, which tries many inputs and watches what each of them costs.
+"""Runs a fuzz target in a separate process, which tries many inputs and measures the cost of each.
 
-A finding is an input after which something else comes out than the right answer or a `TorchTowersError`, which takes more than five
-seconds of the processor, or 300 MB above what the process has. The input is saved under `build/fuzz`.
+A finding is an input that gives anything but the right answer or a `TorchTowersError`, takes more than five
+seconds of CPU time, or 300 MB and its own size above the baseline. The input is saved under `build/fuzz`.
 
-`python -m tests.fuzz.harness MODULE` tries some inputs, the same ones each time; with FUZZ_SECONDS, others for as long, guided by
+`python -m tests.fuzz.harness MODULE` tries some fixed inputs; with FUZZ_SECONDS, random ones for as long, guided by
 coverage where atheris is installed; with FILE ..., those files.
 """
 
@@ -13,6 +13,7 @@ import contextlib
 import faulthandler
 import hashlib
 import importlib
+import json
 import logging
 import os
 import random
@@ -20,22 +21,23 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 FINDINGS = ROOT / "build" / "fuzz"
-INPUTS = 150  # of a run without FUZZ_SECONDS
+INPUTS = 150  # without FUZZ_SECONDS
 CPU_SECONDS, MEMORY = 5, 300 << 20
 LARGEST = 1 << 20
 _NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "Cannot allocate")
 
 
 def fuzz(module: str, seconds: int = 0, seed: int = 0) -> list[str]:
-    """What a run of a target found: for each finding a sentence with the file that it is saved in, and the process's last words."""
+    """The findings of a run: for each a sentence with its saved file, and the process's last output."""
     name = module.rpartition(".")[2].removeprefix("test_")
     folder = FINDINGS / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,9 +45,11 @@ def fuzz(module: str, seconds: int = 0, seed: int = 0) -> list[str]:
     settings = {"OMP_NUM_THREADS": "1", "FUZZ_SECONDS": str(seconds), "FUZZ_SEED": str(seed)}
     command = [sys.executable, "-m", "tests.fuzz.harness", module]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True)
-    made = [path for path in sorted(folder.iterdir()) if path not in before and path.name != "current"]
+    made = [path for path in sorted(folder.iterdir()) if path not in before and path.name not in ("current", "again")]
     found = [f"{path}: {path.with_suffix('.txt').read_text()}" for path in made if path.suffix == ".input"]
     if done.returncode and not found:
+        if _passes_alone(command, folder / "current", settings):  # what came before it in that process had its share
+            return []
         path = folder / f"{seed}-{os.getpid()}.input"
         with contextlib.suppress(FileNotFoundError):
             (folder / "current").rename(path)
@@ -53,6 +57,35 @@ def fuzz(module: str, seconds: int = 0, seed: int = 0) -> list[str]:
         path.with_suffix(".txt").write_text(why)
         found = [f"{path}: {why}"]
     return found
+
+
+def outcomes(module: str, inputs: Mapping[str, bytes]) -> dict[str, str]:
+    """What becomes of each input, by name, tried one after another in one process: "answered", "refused: ..." or "finding: ...".
+
+    An input at which the process ends, and those after it, have none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        names = {str(Path(folder) / str(i)): name for i, name in enumerate(inputs)}
+        for path, name in names.items():
+            Path(path).write_bytes(inputs[name])
+        command = [sys.executable, "-m", "tests.fuzz.harness", module, *names]
+        settings = {"OMP_NUM_THREADS": "1", "FUZZ_SECONDS": "0"}
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.PIPE, text=True)
+    lines = (line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
+    return {names[path]: json.loads(said) for path, said in lines if path in names}
+
+
+def _passes_alone(command: list[str], path: Path, settings: dict[str, str]) -> bool:
+    """Whether an input at which a process ended does no harm in a process of its own."""
+    if not path.exists():
+        return False
+    copy = path.with_name("again")
+    copy.write_bytes(path.read_bytes())
+    alone = {**os.environ, **settings, "FUZZ_SECONDS": "0"}
+    again = subprocess.run([*command, str(copy)], cwd=ROOT, env=alone, capture_output=True, check=False)
+    path.write_bytes(copy.read_bytes())
+    copy.unlink()
+    return again.returncode == 0
 
 
 class _Watch:
@@ -67,11 +100,12 @@ class _Watch:
         self.places: set[Any] = set()
         self.count = self.refused = 0
 
-    def __call__(self, data: bytes) -> None:
+    def __call__(self, data: bytes) -> str:
+        """Tries an input. Returns what became of it."""
         self.count += 1
         (self._folder / "current").write_bytes(data)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY + len(data), resource.RLIM_INFINITY))
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         found = None
         try:
@@ -83,8 +117,11 @@ class _Watch:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if isinstance(found, self._refusals) and not _of_memory(found) and len(str(found)) < 4096:
             self.refused += 1
-        elif found is not None:
+            return f"refused: {found}"
+        if found is not None:
             self._save(data, found)
+            return f"finding: {type(found).__name__}: {found}"
+        return "answered"
 
     def _save(self, data: bytes, error: Exception) -> None:
         frames = traceback.extract_tb(error.__traceback__)
@@ -98,7 +135,7 @@ class _Watch:
 
 
 def _of_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out, whatever was said of it."""
+    """Whether memory ran out, however it was reported."""
     while error is not None:
         if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
             return True
@@ -122,7 +159,7 @@ def _loop(target: Any, watch: _Watch, seconds: int, seed: int) -> None:
 
 
 def _guided(atheris: Any, target: Any, watch: _Watch, seconds: int, seed: int, folder: Path) -> None:
-    """The same, where what reaches new code is mutated further."""
+    """The same, guided by coverage: inputs that reach new code are mutated further."""
     corpus = folder / "corpus"
     corpus.mkdir(exist_ok=True)
     for data in target.seeds():
@@ -138,7 +175,11 @@ def _guided(atheris: Any, target: Any, watch: _Watch, seconds: int, seed: int, f
         "-rss_limit_mb=0",
         "-timeout=86400",
     ]
-    atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={folder}/", str(corpus)], watch, custom_mutator=mutated)
+    atheris.Setup(
+        [sys.argv[0], *options, f"-artifact_prefix={folder}/", str(corpus)],
+        lambda data: watch(data) and None,
+        custom_mutator=mutated,
+    )
     atheris.Fuzz()
 
 
@@ -158,7 +199,7 @@ def main(module: str, files: list[str]) -> None:
     watch = _Watch(target, folder)
     if files:
         for file in files:
-            watch(Path(file).read_bytes())
+            print(file, json.dumps(watch(Path(file).read_bytes())), sep="\t", flush=True)
     elif atheris is None:
         _loop(target, watch, seconds, seed)
     else:

@@ -1,4 +1,4 @@
-"""Mutations that know what they change: bytes, JSON, messages of protocol buffers."""
+"""Format-aware mutations of bytes, JSON and protobuf messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEXTS = ["", "a", "0", "-1", "é", "\ud800", "\0", "../x", "x" * 5000, "NaN", "(
 
 
 def of_bytes(data: bytes, random: Random) -> bytes:
-    """`data` with something changed, left out, put in or repeated."""
+    """`data` with a change, deletion, insertion or repetition."""
     made = bytearray(data)
     at = random.randrange(len(made) + 1)
     end = min(len(made), at + random.choice((1, 1, 2, 4, 8, 32)))
@@ -55,7 +55,7 @@ def of_bytes(data: bytes, random: Random) -> bytes:
 
 
 def of_json(data: bytes, random: Random) -> bytes:
-    """JSON with one value or key changed; bytes that are none are changed as bytes."""
+    """JSON with one value or key changed; other bytes are mutated as bytes."""
     try:
         whole = [json.loads(data)]
     except (ValueError, RecursionError):
@@ -184,7 +184,7 @@ def _change_list(value: Any, field: Any, fields: list[Any], random: Random) -> N
 
 
 def _scalar(field: Any, fields: list[Any], value: Any, random: Random) -> Any:
-    if random.random() < 0.4:  # what stands elsewhere in such a field
+    if random.random() < 0.4:  # the value of another such field
         others = [(p, f) for p, f in fields if f.name == field.name and f.type == field.type]
         parent, other = random.choice(others)
         found = getattr(parent, other.name)

@@ -1,4 +1,4 @@
-"""The tensor bundle: its index, with checksums that are right, over the demo's weights."""
+"""The tensor bundle's index, with fixed checksums, over the demo's weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`config.json` of a checkpoint, with the checksum that it needs, through `load` and a call."""
+"""`config.json` of a checkpoint, with a fixed checksum, through `load` and a call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mutated(data: bytes, random: Random) -> bytes:
 
 
 def sealed(data: bytes) -> bytes:
-    """`data` with its own sha256, so that what is in it is read."""
+    """`data` with its own sha256, so that it is read further."""
     data = re.sub(rb'("sha256": ?")[0-9a-f]{64}"', rb"\g<1>" + ZEROS + b'"', data, count=1)
     return data.replace(ZEROS, hashlib.sha256(data).hexdigest().encode(), 1)
 

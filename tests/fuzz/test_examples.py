@@ -1,4 +1,4 @@
-"""Serialized `tf.Example`s: the native core and the Python beside it give the same values, or the same sentence."""
+"""Serialized `tf.Example`s: the native core and the Python fallback give the same values, or the same error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest of a bulk job, by whoever resumes it."""
+"""The manifest of a resumed bulk job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of rows for a bulk job: CSV, TSV and JSON lines, packed or not."""
+"""Files of rows for a bulk job: CSV, TSV and JSON lines, compressed or not."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LINES = b'{"id": 1, "name": "red", "price": 2.5}\n{"id": 2, "name": {"b64": "YQ=
 
 @functools.cache
 def folder() -> tempfile.TemporaryDirectory[str]:
-    """Where the files lie, as long as the process lives."""
+    """The folder of the files; it lives as long as the process."""
     return tempfile.TemporaryDirectory()
 
 
 def seeds() -> list[bytes]:
-    """A file each: its ending on the first line."""
+    """A file each: its ending on the first line. After a "=" stands the file itself, not what is compressed."""
     return [
         b"csv\n" + CSV,
         b"tsv\n" + CSV.replace(b",", b"\t"),
@@ -49,9 +49,10 @@ def mutated(data: bytes, random: Random) -> bytes:
 def attempt(data: bytes) -> None:
     ending, _, content = data.partition(b"\n")
     kind, _, packed = ending.decode(errors="replace").partition(".")
+    packed, itself, _ = packed.partition("=")
     kind = kind if kind in ("csv", "tsv", "jsonl") else "jsonl"
     if packed in PACK:
-        whole = PACK[packed](content)  # a byte of the packed file is changed where its content says so
+        whole = content if itself else PACK[packed](content)  # mutates the compressed file if its content says so
         content = of_bytes(whole, Random(len(content))) if content[:1] == b"\xff" else whole
     else:
         packed = ""

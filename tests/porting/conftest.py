@@ -1,4 +1,4 @@
-"""One small SavedModel with a bit of everything, for the tests of what is the porter's own."""
+"""One small SavedModel with a bit of everything, for tests of the porter itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from porting import converters, rewrites  # noqa: F401  (fill CONVERTERS and REWRITES for what is tested by itself)
+from porting.parity.process import tensorflow_installed
 
 WORDS = ["red", "green", "blue", "größe"]
 EDGES = [0.5, 18.0, 65.0]
+DIM = 4
 
 
 @pytest.fixture(scope="session")
@@ -61,4 +63,48 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("people") / "model"
     model = People()
     tf.saved_model.save(model, str(path), signatures={"serving_default": model.query, "strict": model.strict})
+    return path
+
+
+PACKAGES = Path(__file__).parents[2] / "examples" / "packages"
+SIDES = ["--query", str(PACKAGES / "query_model"), "--candidate", str(PACKAGES / "candidate_model")]
+
+
+@pytest.fixture(scope="session")
+def proven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of the example's two towers, compared with TensorFlow."""
+    if not tensorflow_installed():
+        pytest.skip("TensorFlow is the witness of these tests: install the extra [parity]")
+    from porting.port import main
+
+    path = tmp_path_factory.mktemp("proof") / "packages"
+    assert main([*SIDES, "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One SavedModel with the signatures `query` and `candidate`, and a variable that neither uses."""
+    from tests.witness import tf
+
+    class Model(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            keys, values = tf.constant(["a", "b", "c"]), tf.constant([1, 2, 3], tf.int64)
+            self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0)
+            self.words = tf.Variable(np.random.default_rng(0).normal(size=(4, DIM)).astype(np.float32), name="words")
+            self.kernel = tf.Variable(np.random.default_rng(1).normal(size=(3, DIM)).astype(np.float32), name="kernel")
+            self.spare = tf.Variable(np.zeros(256, np.float32), name="spare")
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "word")])
+        def query(self, word: Any) -> dict[str, Any]:
+            return {"embedding": tf.gather(self.words, self.table.lookup(word)), "id": self.table.lookup(word)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "features")])
+        def candidate(self, features: Any) -> dict[str, Any]:
+            return {"embedding": tf.tanh(features @ self.kernel)}
+
+    path = tmp_path_factory.mktemp("models") / "towers"
+    model = Model()
+    tf.saved_model.save(model, str(path), signatures={"query": model.query, "candidate": model.candidate})
     return path

@@ -1,4 +1,4 @@
-"""SavedModels written node by node, without TensorFlow: what no exporter writes."""
+"""SavedModels written node by node, without TensorFlow, that no exporter would write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Call(NamedTuple):
 
 
 def node(name: str, op: str, *inputs: str, **attrs: Any) -> Any:
-    """A NodeDef. An attribute is an int, float, bool, bytes, the name of a dtype, a numpy array, a `Call`, or a list of one kind."""
+    """A NodeDef. An attribute is an int, float, bool, bytes, the name of a dtype, a numpy array, a shape as a tuple, a `Call`, or a list of one kind."""
     made = protos.message_class("NodeDef")(name=name, op=op, input=inputs)
     for key, value in attrs.items():
         if isinstance(value, list):
@@ -93,6 +93,12 @@ def _set(attr: Any, value: Any, *, repeated: bool = False) -> None:
         else:
             attr.func.name = value.name
         return
+    if isinstance(value, tuple):
+        shape = attr.shape.add() if repeated else attr.shape
+        shape.SetInParent()
+        for size in value:
+            shape.dim.add(size=size)
+        return
     if isinstance(value, np.ndarray):
         tensor = attr.tensor
         for size in value.shape:
@@ -102,10 +108,11 @@ def _set(attr: Any, value: Any, *, repeated: bool = False) -> None:
             tensor.string_val.extend(value.reshape(-1).tolist())
         else:
             tensor.dtype = _NUMBERS[value.dtype.name]
-            tensor.tensor_content = b"" if value.shape == () else value.tobytes()
-            if value.shape == ():
-                field = {"float32": "float_val", "int32": "int_val", "int64": "int64_val", "bool": "bool_val"}
-                getattr(tensor, field[value.dtype.name]).append(value.item())
+            fields = {"float32": "float_val", "int32": "int_val", "int64": "int64_val", "bool": "bool_val"}
+            if value.shape == () and value.dtype.name in fields:  # one value, which may stand for many
+                getattr(tensor, fields[value.dtype.name]).append(value.item())
+            else:
+                tensor.tensor_content = value.tobytes()
         return
     kind = {bool: "b", int: "i", float: "f", bytes: "s", str: "type"}[type(value)]
     value = _NUMBERS[value] if kind == "type" else value

@@ -1,4 +1,4 @@
-"""A file may cost no more than it weighs: every kind of growth ends in one sentence, or in the right answer, within its budget."""
+"""Resource limits: every kind of amplification ends in one sentence, or the right answer, within its budget."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ except PortingError as error:
 
 
 def ported(folder: Path, **limits: int) -> str:
-    """What becomes of a port in a process of its own, within five seconds and 300 MB."""
+    """The result of a port in a separate process, within five seconds and 300 MB."""
     return within_budget(_PORT, str(folder), setup="from porting.tower import port_tower", **limits)
 
 
@@ -132,6 +132,13 @@ def test_a_hundred_branches_are_seven_deep(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tower({"x": x, "i": np.array(index, np.int32)})["y"], expected)
 
 
+def test_a_thousand_branches_are_ten_deep(tmp_path: Path) -> None:
+    branches = [function(f"b{i}", [node("neg", "Neg" if i % 2 else "Abs", "x", **T)], "neg:y:0") for i in range(1000)]
+    case = node("y", "Case", "i", "x", branches=[Call(f"b{i}") for i in range(1000)], Tin=["float32"], Tout=["float32"])
+    save(tmp_path, [case], {"y": ("float32", "y:0")}, branches, {"x": ("float32", (-1,)), "i": ("int32", ())})
+    assert ported(tmp_path) == "ported 1\n"
+
+
 def test_branches_nested_too_deep_are_refused(tmp_path: Path) -> None:
     attrs = {"Tin": ["float32"], "Tout": ["float32"], "Tcond": "float32"}
     zero = [const("zero", np.array(0, np.int32)), node("sum", "Sum", "x", "zero:output:0", T="float32", Tidx="int32")]
@@ -160,6 +167,28 @@ def test_many_large_constants_are_refused_together(tmp_path: Path) -> None:
     assert "--max-fold-bytes" in said or "2**63 bytes" in said, said
 
 
+@pytest.mark.parametrize("operand", ["x", "zero"], ids=["run time", "port time"])
+def test_forty_constants_that_each_are_large(tmp_path: Path, operand: str) -> None:
+    constants = [const(f"c{i}", np.float32(i + 1), [1 << 23]) for i in range(40)]
+    sums = [node(f"n{i}", "Mul" if i % 2 else "AddV2", f"n{i - 1}" if i else operand, f"c{i}", **T) for i in range(40)]
+    assert folded(tmp_path, [const("zero", np.float32(0)), *constants, *sums], "n39")
+
+
+def test_a_loop_on_constants_does_not_run_at_port_time(tmp_path: Path) -> None:
+    one, limit = const("one", np.float32(1)), const("limit", np.float32(1e9))
+    body = function("body", [one, node("more", "AddV2", "x", "one:output:0", **T)], "more:z:0")
+    cond = function("cond", [limit, node("less", "Less", "x", "limit:output:0", **T)], "less:z:0")
+    cond.signature.output_arg[0].type = 10
+    loop = node("loop", "While", "start", cond=Call("cond"), body=Call("body"), T=["float32"])
+    save(
+        tmp_path,
+        [const("start", np.float32(0)), loop, node("y", "AddV2", "x", "loop", **T)],
+        {"y": ("float32", "y:0")},
+        [body, cond],
+    )
+    assert ported(tmp_path)
+
+
 @pytest.mark.parametrize("shape", [[1 << 62], [1 << 30], [1 << 31, 1 << 31]])
 @pytest.mark.parametrize("value", [np.float32(1), np.array(b"text", object)], ids=["float32", "string"])
 def test_one_value_that_stands_for_very_many(tmp_path: Path, shape: list[int], value: Any) -> None:
@@ -170,18 +199,26 @@ def test_one_value_that_stands_for_very_many(tmp_path: Path, shape: list[int], v
 STRINGS = {
     "StringJoin": lambda i, x: node(f"n{i}", "StringJoin", x, x, N=2, separator=b""),
     "RegexReplace": lambda i, x: node(f"n{i}", "StaticRegexReplace", x, pattern=b".", rewrite=b"0123456789abcdef", replace_global=True),
+    "ReduceJoin": lambda i, x: node(f"n{i}", "ReduceJoin", f"p{i}", "axis", keep_dims=False, separator=b""),
     "StringFormat": lambda i, x: node(f"n{i}", "StringFormat", x, x, T=["string", "string"], template=b"%s%s", placeholder=b"%s", summarize=3),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("op", STRINGS)
 def test_strings_that_double_are_not_computed_at_port_time(tmp_path: Path, op: str) -> None:
-    nodes = [STRINGS[op](i, f"n{i - 1}" if i else "c") for i in range(26)]
-    assert folded(tmp_path, [const("c", np.array(b"0123456789abcdef", object)), *nodes], "n25", "string")
+    before = [f"n{i - 1}" if i else "c" for i in range(26)]
+    nodes = [STRINGS[op](i, x) for i, x in enumerate(before)]
+    if op == "ReduceJoin":
+        nodes += [node(f"p{i}", "Pack", x, x, N=2, axis=0, T="string") for i, x in enumerate(before)]
+    first = [const("c", np.array(b"0123456789abcdef", object)), const("axis", np.int32([0]))]
+    assert folded(tmp_path, [*first, *nodes], "n25", "string")
 
 
 LARGE = {
     "AsString": ([const("c", np.float32(1)), node("y", "AsString", "c", width=2_000_000_000, **T)], "string"),
+    "a pattern of nested groups": (
+        [const("c", np.array([b"a"], object)), node("y", "StaticRegexReplace", "c", pattern=b"(" * 100_000 + b"a" + b")" * 100_000, rewrite=rb"\1", replace_global=True)],
+        "string"),
     "RaggedRange": (
         [const("a", np.int64([0])), const("b", np.int64([1 << 40])), const("c", np.int64([1])),
          node("r", "RaggedRange", "a", "b", "c", T="int64", Tsplits="int64"), node("y", "Identity", "r:1", T="int64")], "int64"),
@@ -198,6 +235,40 @@ LARGE = {
         [const("c", np.array([b"a", b"b"], object)), const("s", np.int64([0, 2])),
          node("y", "StringNGrams", "c", "s", separator=b"", ngram_widths=[1 << 30], left_pad=b"p", right_pad=b"p", pad_width=-1,
               preserve_short_sequences=False, Tsplits="int64")], "string"),
+    "StringNGrams of a pad": (
+        [const("c", np.array([b"a", b"b"], object)), const("s", np.int64([0, 2])),
+         node("y", "StringNGrams", "c", "s", separator=b"", ngram_widths=[2, 3], left_pad=b"p" * 1000, right_pad=b"p", pad_width=1 << 31,
+              preserve_short_sequences=True, Tsplits="int64")], "string"),
+    "StringFormat": (
+        [const("c", np.array(b"x" * 100_000, object)), node("y", "StringFormat", *["c"] * 1000, T=["string"] * 1000, template=b"%s" * 1000, placeholder=b"%s", summarize=1 << 31)],
+        "string"),
+    "NgramsStringJoin of splits that do not match": (
+        [const("c", np.array([b"a"], object)), const("s", np.int64([-(1 << 31), 100])),
+         node("y", "TFText>NgramsStringJoin", "c", "s", width=1, axis=-1, string_separator=b"", RAGGED_RANK=1)], "string"),
+    "NgramsStringJoin of a negative width": (
+        [const("c", np.array([b"a"], object)),
+         node("y", "TFText>NgramsStringJoin", "c", width=-(1 << 31), axis=-1, string_separator=b"", RAGGED_RANK=0)], "string"),
+    "UnsortedSegmentJoin": (
+        [const("c", np.array([b"a"], object)), const("i", np.int32([0])), const("n", np.int32((1 << 31) - 1)),
+         node("y", "UnsortedSegmentJoin", "c", "i", "n", separator=b"", Tindices="int32", Tnumsegments="int32")], "string"),
+    "HistogramFixedWidth": (
+        [const("c", np.float32([1])), const("b", np.float32([0, 1])), const("n", np.int32((1 << 31) - 1)), node("h", "HistogramFixedWidth", "c", "b", "n", T="float32", dtype="int32"),
+         node("y", "Identity", "h", T="int32")], "int32"),
+    "DynamicStitch": ([const("c", np.float32([1])), const("i", np.int32([1 << 30])), node("y", "DynamicStitch", "i", "c", N=1, T="float32")], "float32"),
+    "LRN": ([const("c", np.ones((1, 1, 1, 2), np.float32)), node("y", "LRN", "c", depth_radius=(1 << 31) - 1, bias=1.0, alpha=1.0, beta=0.5, T="float32")], "float32"),
+    "Bincount": (
+        [const("c", np.int32([1])), const("n", np.int32((1 << 31) - 1)), const("w", np.float32([1])), node("y", "Bincount", "c", "n", "w", T="float32")], "float32"),
+    "OneHot": (
+        [const("c", np.int32([1])), const("n", np.int32((1 << 31) - 1)), const("on", np.float32(1)), const("off", np.float32(0)),
+         node("y", "OneHot", "c", "n", "on", "off", axis=-1, T="float32", TI="int32")], "float32"),
+    "SparseReduceMax of 2^28 axes": (
+        [const("i", np.zeros((1, 2), np.int64)), const("v", np.float32([1])), const("s", np.int64(3), [1 << 28]), const("a", np.int32([0])),
+         node("y", "SparseReduceMax", "i", "v", "s", "a", T="float32")], "float32"),
+    "FakeQuant": ([const("c", np.float32([1])), node("y", "FakeQuantWithMinMaxArgs", "c", num_bits=1 << 31)], "float32"),
+    "a feature's name that stands for many": (
+        [const("s", np.array([b""], object)), const("none", np.array([], object)), const("k", np.array(b"k", object), [1 << 28]),
+         node("p", "ParseExampleV2", "s", "none", "none", "none", "k", Tdense=[], num_sparse=0, sparse_types=[], ragged_value_types=[], ragged_split_types=[], dense_shapes=[]),
+         const("y", np.float32(0))], "float32"),
 }  # fmt: skip
 
 
@@ -225,7 +296,7 @@ LISTS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("op", LISTS)
 def test_a_list_of_sizes_or_axes_is_not_of_any_length(tmp_path: Path, op: str) -> None:
-    """One value in the file stands for 2^40."""
+    """One value in the file is broadcast to 2^40."""
     save(tmp_path, [LONG, *LISTS[op]], {"y": ("float32", "y:0")})
     assert "[1099511627776]" in ported(tmp_path)
 
@@ -240,7 +311,24 @@ def test_shapes_that_are_squared_are_refused(tmp_path: Path) -> None:
         const("c", np.float32(0)),
         node("y", "Fill", "n45", "c", T="float32", index_type="int64"),
     ]
-    assert "beyond int64" in folded(tmp_path, nodes, "y")
+    assert "overflows int64" in folded(tmp_path, nodes, "y")
+
+
+@pytest.mark.parametrize("size", [1 << 28, (1 << 31) - 1])
+def test_an_input_too_large_to_be_made_up_is_ported_without_samples(tmp_path: Path, size: int) -> None:
+    nodes = [node("y", "AddV2", "x", "z", **T)]
+    save(tmp_path, nodes, {"y": ("float32", "y:0")}, (), {"x": ("float32", (-1, size)), "z": ("float32", (-1, 1))})
+    assert ported(tmp_path) == "ported 1\n"
+
+
+def test_an_input_of_very_many_elements_is_not_made_up_dozens_of_times(tmp_path: Path) -> None:
+    total = [
+        const("axes", np.int32([0, 1])),
+        node("s", "Sum", "x", "axes", Tidx="int32", **T),
+        node("y", "AddV2", "s", "z", **T),
+    ]
+    save(tmp_path, total, {"y": ("float32", "y:0")}, (), {"x": ("float32", (-1, 1 << 23)), "z": ("float32", (-1,))})
+    assert ported(tmp_path) == "ported 3\n"
 
 
 # -- the budget itself --------------------------------------------------------------------------------------------------------

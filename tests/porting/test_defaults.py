@@ -1,4 +1,4 @@
-"""Default values of a signature's inputs: what is left out is what TensorFlow puts there."""
+"""Default values of a signature's inputs match TensorFlow's."""
 
 from __future__ import annotations
 

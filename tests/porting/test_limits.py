@@ -1,4 +1,4 @@
-"""What TensorFlow refuses when it runs, and what would take gigabytes there: refused at port time where constants say it, else in one sentence."""
+"""Inputs that TensorFlow refuses, or that would take gigabytes: refused at port time if constant, else at run time in one sentence."""
 
 from __future__ import annotations
 
@@ -29,6 +29,27 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
          node("l", "TensorListReserve", "shape", "n", element_dtype="float32", shape_type="int32"), node("r", "TensorListResize", "l", "less"),
          node("length", "TensorListLength", "r"), node("f", "Cast", "length", SrcT="int32", DstT="float32"), node("y", "AddV2", "x", "f", **F)],
         "expects size to be non-negative"),
+    **{f"{op} of an axis that there is not": ([const("a", np.int32(9)), *nodes], "Dimension out of range|out of range") for op, nodes in {
+        "GatherV2": [const("i", np.int32([0])), node("y", "GatherV2", "x", "i", "a", Tparams="float32", Tindices="int32", Taxis="int32")],
+        "ArgMax": [node("m", "ArgMax", "x", "a", Tidx="int32", output_type="int64", **F), node("y", "Cast", "m", SrcT="int64", DstT="float32")],
+        "Pack": [node("y", "Pack", "x", "x", N=2, axis=9, **F)],
+        "Unpack": [node("y", "Unpack", "x", num=2, axis=9, **F)],
+        "Split": [node("y", "Split", "a", "x", num_split=2, **F)],
+        "Cumsum": [node("y", "Cumsum", "x", "a", Tidx="int32", **F)],
+        "Squeeze": [node("y", "Squeeze", "x", squeeze_dims=[9], **F)],
+        "ExpandDims": [node("y", "ExpandDims", "x", "a", Tdim="int32", **F)],
+        "Sum": [node("y", "Sum", "x", "a", Tidx="int32", **F)],
+        "Roll": [const("s", np.int32(1)), node("y", "Roll", "x", "s", "a", Tshift="int32", Taxis="int32", **F)],
+        "OneHot": [const("d", np.int32(3)), const("on", np.float32(1)), const("of", np.float32(0)), const("i", np.int32([0])), node("y", "OneHot", "i", "d", "on", "of", axis=9, TI="int32", **F)],
+    }.items()},
+    "TopKV2": ([const("k", np.int32(-2)), const("c", np.ones((2, 3), np.float32)), node("y", "TopKV2", "c", "k", Tk="int32", **F)], "Need k >= 0, got -2"),
+    "Bucketize": ([node("m", "Bucketize", "x", boundaries=[3.0, 1.0], **F), node("y", "Cast", "m", SrcT="int32", DstT="float32")], "Expected sorted boundaries"),
+    "FakeQuant of 2^31 bits": ([node("y", "FakeQuantWithMinMaxArgs", "x", num_bits=1 << 31)], "num_bits must be between 2 and 16"),
+    "QuantizeAndDequantizeV2 of 2^31 bits": (
+        [const("l", np.float32(0)), const("h", np.float32(1)), node("y", "QuantizeAndDequantizeV2", "x", "l", "h", num_bits=1 << 31, **F)], "num_bits must be between 2 and 61"),
+    "a key of three integers": (
+        [const("w", np.array([b"a"], object)), node("h", "StringToHashBucketStrong", "w", num_buckets=3, key=[1, 2, 3]), node("y", "Cast", "h", SrcT="int64", DstT="float32")],
+        "Key must have 2 elements"),
 }  # fmt: skip
 
 
@@ -56,9 +77,9 @@ def test_an_error_that_no_check_foresaw_names_the_file(tmp_path: Path, monkeypat
 
 def test_lists_and_strings_have_a_largest_size() -> None:
     for size in (1 << 25, 1 << 40):
-        with pytest.raises(InputError, match="more than the 16777216"):
+        with pytest.raises(InputError, match="more than the limit of 16777216"):
             list_reserve(size)
-        with pytest.raises(InputError, match="more than the 16777216"):
+        with pytest.raises(InputError, match="more than the limit of 16777216"):
             list_resize([], size)
     text = np.array([b"x" * (1 << 20)] * 65, object)
     with pytest.raises(InputError, match="a joined string has 68157440 bytes"):

@@ -1,6 +1,6 @@
-"""Mutations: small mistakes that a port could make, each written as a TensorFlow function beside the right one.
+"""Mutations: small mistakes that a port could make, each written as a TensorFlow function next to the right one.
 
-The port of the wrong function, computed as it is written, takes the place of the right one's port: the comparison must refuse it, on inputs that it makes itself.
+The port of the wrong function, computed as written, replaces the right port: the comparison must fail on inputs that it generates itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What TensorFlow refuses at run time, the port refuses in TensorFlow's sentence or ours, and never in torch's or numpy's."""
+"""Run-time refusals have TensorFlow's message or ours, never torch's or numpy's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three parts of a tower: strings and ids before, tensors in the middle, strings of weights after."""
+"""The three stages of a tower: strings and ids before, tensors in the middle, strings that depend on weights after."""
 
 from __future__ import annotations
 
@@ -151,3 +151,17 @@ def test_weights_and_tables_inside_branches(tmp_path: Path) -> None:
         assert ported.spec.postprocess is not None
         assert "as_string" in {node.op for node in ported.spec.postprocess.nodes}
         assert_as_tensorflow(ported, serve)
+
+
+def test_ids_that_are_read_twice_cross_once(tmp_path: Path) -> None:
+    """By two lookups, each of which checks them, and by what compares them with 0."""
+    from tests.witness import tf
+
+    def function(module: Any, text: Any) -> Any:
+        ids = module.table.lookup(text)
+        rows = tf.gather(module.w, ids) + tf.gather(module.w[:, ::-1], ids)
+        return rows * tf.cast(ids != 0, tf.float32)[:, None]
+
+    ported, serve = saved(tmp_path / "model", function)
+    assert [spec.dtype for spec in ported.spec.encoder.inputs] == ["int64"]
+    assert_as_tensorflow(ported, serve)

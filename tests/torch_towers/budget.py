@@ -1,4 +1,4 @@
-"""Code in a process of its own, with a budget of memory and processor time: what a file may cost."""
+"""Runs code in a separate process with limits of memory and CPU time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Towers as torch's own tools see them: modules that are pickled, sent to other processes, moved, quantized and adapted."""
+"""Towers as ordinary torch modules: pickled, sent to other processes, moved, quantized and adapted."""
 
 from __future__ import annotations
 

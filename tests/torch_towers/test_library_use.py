@@ -1,4 +1,4 @@
-"""Towers in other people's code: compiled, exported, copied, wrapped, adapted, fine-tuned, saved again, installed."""
+"""Towers in users' code: compiled, exported, copied, wrapped, adapted, fine-tuned, saved again, installed."""
 
 from __future__ import annotations
 

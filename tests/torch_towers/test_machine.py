@@ -1,4 +1,4 @@
-"""What OpenMP is told before torch is imported, and what it is not."""
+"""OpenMP settings made before torch is imported."""
 
 from __future__ import annotations
 

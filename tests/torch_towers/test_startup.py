@@ -1,4 +1,4 @@
-"""What an import brings along: nothing heavy, and the garbage collector as it was."""
+"""Imports: nothing heavy, and the garbage collector's state unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a type checker says of a user's script: right calls pass, misspelt options and engines do not."""
+"""Type checking of users' scripts: correct calls pass, misspelt options and engines do not."""
 
 from __future__ import annotations
 

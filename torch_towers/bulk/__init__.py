@@ -1,7 +1,7 @@
-"""Bulk embedding: files of rows in, files of embeddings out, in bounded memory, and resumed after a kill.
+"""Bulk embedding: files of rows to files of embeddings, in bounded memory, resumable after a kill.
 
-The rows of a file are numbered from 0 and cut into parts of `rows_per_part`; a part is computed, written and renamed into place by
-itself, whatever engine runs it, so every engine and every resumed run gives the same bytes.
+The rows of a file are numbered from 0 and split into parts of `rows_per_part`. Each part is computed, written and
+renamed into place on its own, so every engine and every resumed run writes the same bytes.
 """
 
 from torch_towers.bulk.errors import BulkError

@@ -1,4 +1,4 @@
-"""Ahead: work done in threads of their own while what was done before is taken, in order and in bounded memory."""
+"""Prefetching: produces items in background threads, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _END = object()
 
 
 def ahead(items: Generator[T], most: int = 1) -> Generator[T]:
-    """The same items in the same order, made in a thread, at most `most` of them waiting.
+    """Produces `items` in a thread, in the same order, at most `most` ahead.
 
-    An error of `items` is raised where it would have been. The thread has ended when this is closed, or raises.
+    Errors of `items` are raised at their place. The thread has ended when this generator is closed or raises.
     """
     made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
     places = threading.Semaphore(most)
@@ -61,11 +61,10 @@ def in_order(
     size: Callable[[T], int],
     budget: int,
 ) -> Generator[tuple[T, R]]:
-    """Each item and what `run` makes of it in the pool, in the order of the items.
+    """Each item and its result of `run`, computed in the pool, in the order of the items.
 
-    At most `most` items are under way, and only one while their sizes together are over `budget`. An error of `items` or of `run`
-    is raised where it would have been.
-    """  # fmt: skip
+    At most `most` items are in flight, and only one while their total size exceeds `budget`. Errors of `items` and
+    `run` are raised at their place. """  # fmt: skip
     waiting: deque[tuple[T, Future[R]]] = deque()
     held, left = 0, True
     failed: Exception | None = None

@@ -1,4 +1,5 @@
-"""Job: what determines the bytes of a bulk embedding, and nothing else; it travels to workers and into the manifest as JSON."""
+"""The job: everything that determines the bytes of a bulk embedding; sent to workers and saved in the manifest as
+JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ NumericKind = Literal["int", "float", "double"]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How embeddings are written: `format` is a name in `write.WRITERS`. `restricts`: Vector Search namespaces and the columns of their values."""
+    """The output format: `format` is a name in `write.WRITERS`. `restricts`: Vector Search namespaces and their
+    columns."""
 
     format: str = "parquet"
     restricts: tuple[tuple[str, str], ...] = ()
@@ -26,7 +28,7 @@ class Output:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it takes beside the features."""
+        """The columns that it needs besides the features."""
         tag = () if self.crowding_tag is None else (self.crowding_tag,)
         pairs = [column for _, column in (*self.restricts, *self.denies)]
         return tuple(dict.fromkeys((*pairs, *(column for _, column, _ in self.numeric_restricts), *tag)))
@@ -34,7 +36,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One bulk embedding. `columns`: (feature, column) where their names differ. `id_column` None: ids are the rows' numbers."""
+    """One bulk embedding. `columns`: (feature, column) where the names differ. `id_column` None: ids are row
+    numbers."""
 
     checkpoint: str
     checkpoint_sha256: str
@@ -59,11 +62,11 @@ class Job:
 
     @property
     def work(self) -> Path:
-        """Where the manifest and unfinished files are: beside the output, so that nothing but results is in that."""
+        """The folder of the manifest and unfinished files: beside the output, which holds only results."""
         return work_of(Path(self.folder))
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same in a run that resumes another. Where files lie, and what becomes of bad rows, may differ."""
+        """What a resuming run must have in common with the first. Paths and the handling of bad rows may differ."""
         data = dataclasses.asdict(self)
         for name in ("checkpoint", "folder", "on_error"):
             del data[name]
@@ -71,7 +74,7 @@ class Job:
         return cast("dict[str, Any]", json.loads(json.dumps(data)))
 
     def to_json(self) -> str:
-        """The job as text; `Job.from_json` reads it."""
+        """The job as JSON text, the inverse of `Job.from_json`."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
@@ -87,6 +90,6 @@ class Job:
 
 
 def work_of(folder: Path) -> Path:
-    """The folder beside an output that the job keeps its manifest in."""
+    """The manifest's folder for an output folder."""
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     return folder.with_name(folder.name + ".job")

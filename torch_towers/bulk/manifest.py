@@ -1,7 +1,7 @@
-"""The manifest: a line of JSON for the job, one for each finished part, one for each file read to its end, one when all is done.
+"""The manifest: JSON lines for the job, each finished part, each file read to its end, and the end of the job.
 
-A line is appended and flushed to the disk after its part was renamed into place, so a kill at any moment leaves a manifest that
-is true: at worst the last line is cut off, or a part is in place that the manifest lacks, and that part is made again.
+A part's line is appended and synced to disk after the part was renamed into place. So after a kill at any moment the
+manifest is true: at worst the last line is incomplete, or a part is in place but not listed, and is computed again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A finished part: its place in the input, what it holds, and its files with their sizes and checksums."""
+    """A finished part: its position in the input, its contents, and its files with sizes and checksums."""
 
     file: int
     number: int
@@ -44,13 +44,13 @@ class Part:
 
 
 class Manifest:
-    """The manifest of a job, open for one process. `parts`: what is finished, by file and number."""
+    """The manifest of a job, open for one process. `parts`: the finished parts, by file and number."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.path = job.work / "manifest.jsonl"
         self.parts: dict[tuple[int, int], Part] = {}
-        self.ended: set[int] = set()  # files that were read to their end
+        self.ended: set[int] = set()  # files read to their end
         self.done = False
         _refuse_foreign(job)
         job.work.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class Manifest:
             os.fsync(self._file.fileno())
 
     def _read(self) -> tuple[list[Any], int]:
-        """The whole lines, and the bytes of these: a line that was cut off by a kill does not count."""
+        """The complete lines and their size in bytes; a line truncated by a kill is ignored."""
         lines: list[Any] = []
         good = 0
         if not self.path.exists():
@@ -109,7 +109,7 @@ class Manifest:
                     lines.append(json.loads(line))
                 except (ValueError, RecursionError) as error:
                     raise BulkError(
-                        f"{self.path} is damaged: remove {self.job.work} and the output to begin again"
+                        f"{self.path} is damaged: remove {self.job.work} and the output to start over"
                     ) from error
                 good += len(line)
         return lines, good
@@ -117,7 +117,9 @@ class Manifest:
     def _resume(self, lines: list[dict[str, Any]]) -> None:
         try:
             if lines[0].get("torch_towers bulk") != VERSION:
-                raise BulkError(f"{self.path} is of another version: finish that job with it, or choose another output")
+                raise BulkError(
+                    f"{self.path} is from another version: finish that job with it, or choose another output"
+                )
             self._same(lines[0]["job"])
             for line in lines[1:]:
                 if "part" in line:
@@ -128,7 +130,7 @@ class Manifest:
                 elif line.get("done"):
                     self.done = True
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BulkError(f"{self.path} is damaged: remove {self.job.work} and the output to begin again") from error
+            raise BulkError(f"{self.path} is damaged: remove {self.job.work} and the output to start over") from error
 
     def _same(self, before: dict[str, Any]) -> None:
         now = self.job.identity()
@@ -136,7 +138,7 @@ class Manifest:
             if before.get(name) != value:
                 what = _NAMES.get(name, f"the option {name.replace('_', '-')}")
                 raise BulkError(
-                    f"{self.job.folder}: {what} is not that of the job that was begun here; repeat that job's command to go on, "
+                    f"{self.job.folder}: {what} differs from the job that was started here: repeat that job's command to resume, "
                     f"or choose another output (or remove {self.job.work} and the output)"
                 )
 
@@ -148,23 +150,23 @@ _PART = re.compile(r"part-\d{5}-\d{6}\.([a-z0-9.]+)")
 
 
 def is_part(path: Path) -> bool:
-    """Whether a file has the name that a part of a job has, or a folder that of one which is being made: nothing else is removed."""
+    """Whether a file or folder is named like a (partial) part of a job: nothing else is ever removed."""
     return _PART.fullmatch(path.name) is not None and path.is_dir() == (path.suffix == ".partial")
 
 
 def _refuse_foreign(job: Job) -> None:
-    """Where no job was begun, output and work folder must be empty: what is in them is somebody's."""
+    """At the start of a job, output and work folder must be empty: other contents are the user's."""
     begun = job.work / "manifest.jsonl"
     if begun.exists() and begun.stat().st_size:
         return
     for folder, ours in ((Path(job.folder), set[str]()), (job.work, {"lock", "manifest.jsonl"})):
         with contextlib.suppress(FileNotFoundError):
             if foreign := sorted(set(os.listdir(folder)) - ours):
-                raise BulkError(f"{folder}: holds {foreign[0]!r}, which is not of this job: choose another output")
+                raise BulkError(f"{folder}: holds {foreign[0]!r}, which is not from this job: choose another output")
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether the folder is the output of a job that has not come to its end."""
+    """Whether the folder is the output of an unfinished job."""
     path = work_of(folder) / "manifest.jsonl"
     return path.is_file() and not path.read_bytes().endswith(b'\n{"done":true}\n')
 
@@ -177,14 +179,14 @@ def digest(path: Path) -> tuple[int, str]:
 
 
 def _locked(path: Path) -> int:
-    """An open lock, which the system releases however the process ends."""
+    """An open file lock; the system releases it however the process ends."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    with contextlib.suppress(ImportError):  # not on Windows
+    with contextlib.suppress(ImportError):  # no fcntl on Windows
         import fcntl
 
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(handle)
-            raise BulkError(f"{path.parent}: another process runs this job right now") from error
+            raise BulkError(f"{path.parent}: another process is running this job") from error
     return handle

@@ -1,6 +1,6 @@
 """Ray: `Embedder`, a callable class for `map_batches`, and the engine of `torch-towers embed --engine ray`.
 
-`Embedder` imports no Ray, and does for Spark too (`mapInPandas`, `mapInArrow`, by the batch):
+`Embedder` does not import Ray, and works for Spark too (`mapInPandas`, `mapInArrow`, batch by batch):
 
     ds = ray.data.read_parquet("gs://bucket/items/")
     ds = ds.map_batches(
@@ -33,8 +33,8 @@ from torch_towers.two_tower import load
 class Embedder:
     """`embedder({column: [n, ...]}) -> the same columns, and "embedding" [n, dim] float32`. Errors: `InputError`.
 
-    `columns` maps features to columns of other names; columns that the tower does not take are passed on. The arrays of a batch
-    are only read: Ray's may be read-only.
+    `columns` maps features to columns of other names; columns that the tower does not take are passed through. Input
+    arrays are not modified: Ray's may be read-only.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Embedder:
 
 
 def _writable(column: Any) -> Any:
-    """A copy of what torch would warn about: it cannot hold read-only memory."""
+    """Copies a read-only array, which torch would warn about."""
     if isinstance(column, np.ndarray) and not column.flags.writeable:
         return cast(Any, column).copy()
     return cast(Any, column)
 
 
 class PartWorker:
-    """Ray's actor of a bulk job: it computes parts, puts them into place, and gives their lines of the manifest."""
+    """A Ray actor that computes parts, puts them in place and returns their manifest lines."""
 
     def __init__(self, job: str) -> None:
         self._worker = Worker(Job.from_json(job))
@@ -80,18 +80,18 @@ class PartWorker:
         try:
             for part in self._worker.parts(file, set(finished).__contains__, only):
                 yield json.dumps([file, None if part is None else part.to_json(), None])
-        except TorchTowersError as error:  # as a value: Ray would wrap it, and try the task again
+        except TorchTowersError as error:  # returned as a value: Ray would wrap it and retry the task
             yield json.dumps([file, None, str(error)])
 
 
 Task = tuple[int, "list[int] | None", list[int]]
-"""A file, the parts of it that are to be made (None: all), and those that are finished."""
+"""A file, its parts to compute (None: all), and its finished parts."""
 
 
 def run_parts(job: Job, tasks: Sequence[Task], workers: int, gpus: float) -> Iterator[tuple[int, Part | None]]:
-    """Runs tasks on a Ray cluster (the one that is connected, or a local one), and gives parts as they are in place.
+    """Runs tasks on the connected Ray cluster, or a local one, and yields each part once it is in place.
 
-    Every machine must see the checkpoint, the inputs and the output under the same paths. Errors: `BulkError`.
+    All machines must see the checkpoint, the inputs and the output under the same paths. Errors: `BulkError`.
     """
     if not tasks:
         return
@@ -100,7 +100,7 @@ def run_parts(job: Job, tasks: Sequence[Task], workers: int, gpus: float) -> Ite
     began = not ray.is_initialized()
     if began:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the bar of the command tells how far it is
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the command has its own progress bar
         data.DataContext.get_current().enable_progress_bars = False
     try:
         rows = [{"task": json.dumps(task)} for task in tasks]

@@ -1,4 +1,4 @@
-"""Readers: the rows of a file as blocks that begin and end at multiples of the batch size, whatever the file's own blocks are."""
+"""Readers: the rows of a file in blocks aligned to the batch size, whatever the file's own blocks are."""
 
 from __future__ import annotations
 
@@ -19,38 +19,32 @@ import numpy as np
 from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.sources import Source
 from torch_towers.extras import need
+from torch_towers.inputs.values import MISSING
 
-MAX_VALUES = 1 << 20  # of one line: an empty list of JSON takes 64 bytes
-_FREE = 64 << 20  # bytes that any packed file may unfold to
+MAX_VALUES = 1 << 20  # per line: an empty JSON list takes 64 bytes
+_FREE = 64 << 20  # bytes that any compressed file may expand to
 
 Bad = tuple[int, str]
-"""A row that cannot be used: its number, and why."""
+"""An invalid row: its number, and the reason."""
 
 
 @dataclass(slots=True)
 class Block:
-    """Rows of one file: their numbers, their columns (lists, or numpy arrays), and those that could not be read at all."""
+    """Rows of one file: their numbers, their columns (lists or numpy arrays), and the unreadable rows."""
 
     numbers: list[int]
     columns: dict[str, Any]
     bad: list[Bad] = field(default_factory=list[Bad])
-    text: bool = False  # values are the bytes of a CSV file's fields
-    size: int = 0  # bytes, more or less
+    text: bool = False  # values are the bytes of CSV fields
+    size: int = 0  # approximate bytes
 
     def __len__(self) -> int:
         return len(self.numbers)
 
 
-class Missing:
-    """Stands where a row of JSON lacks a value."""
-
-
-MISSING = Missing()
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is read of each row: columns by name, and the side ("query", "candidate") where a line is a pair."""
+    """What to read of each row: columns by name, and the side ("query", "candidate") if a line is a pair."""
 
     columns: tuple[str, ...]
     optional: frozenset[str]
@@ -58,7 +52,7 @@ class Wanted:
 
 
 def count_rows(source: Source) -> int | None:
-    """The number of rows, where the file tells it."""
+    """The number of rows, if the file states it."""
     if source.kind != "parquet":
         return None
     return int(parquet_file(source).metadata.num_rows)
@@ -71,9 +65,9 @@ def read_blocks(
     skip: Callable[[int], bool],
     position: Callable[[float], None] | None = None,
 ) -> Generator[Block]:
-    """The rows in blocks whose numbers lie in `[i * size, (i + 1) * size)`, without the blocks for which `skip(i)` is true.
+    """The rows in blocks of rows `[i * size, (i + 1) * size)`, without the blocks for which `skip(i)` is true.
 
-    `position` is told which share of the file has been read. Errors: `BulkError` for a file that cannot be read.
+    `position` is called with the fraction of the file that has been read. Errors: `BulkError` for an unreadable file.
     """
     told: Callable[[float], None] = position or _untold
     try:
@@ -97,7 +91,7 @@ def _unreadable(source: Source, error: BaseException) -> BulkError:
 
 
 def column_names(source: Source) -> list[str] | None:
-    """The columns that the file has; None for JSON lines, where each line has its own."""
+    """The columns of the file; None for JSON lines, where each line has its own."""
     if source.kind == "jsonl":
         return None
     try:
@@ -119,11 +113,11 @@ def column_names(source: Source) -> list[str] | None:
 
 
 def parquet_file(source: Source) -> Any:
-    """The file, opened. Errors: `BulkError`."""
+    """Opens the file. Errors: `BulkError`."""
     if source.compression:
-        raise BulkError(f"{source.path}: a Parquet file is compressed inside: unpack it first")
+        raise BulkError(f"{source.path}: is a compressed Parquet file: decompress it first")
     parquet = need("pyarrow.parquet", "bulk")
-    # A buffer rather than whole column chunks: a file with one row group of any size is read in bounded memory.
+    # Buffered reads instead of whole column chunks: a file with one huge row group is read in bounded memory.
     try:
         return parquet.ParquetFile(source.path, buffer_size=1 << 20, pre_buffer=False)
     except READING as error:
@@ -131,7 +125,7 @@ def parquet_file(source: Source) -> Any:
 
 
 def id_type(source: Source, column: str) -> str:
-    """ "int64" or "string": how the ids in this column of a Parquet file are written; other files hold text."""
+    """ "int64" or "string": the type of the ids in this column of a Parquet file; other files hold text."""
     if source.kind != "parquet":
         return "string"
     types = need("pyarrow", "bulk").types
@@ -153,13 +147,13 @@ def _read_parquet(
     total = file.metadata.num_rows
     names = [name for name in wanted.columns if name in file.schema_arrow.names]
     held: list[Any] = []
-    first = held_rows = 0  # number of the first row held
+    first = held_rows = 0  # number of the first buffered row
     start = 0
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
         blocks = range(start // size, -(-(start + rows) // size))
         last = max((block for block in blocks if not skip(block)), default=None)
-        if last is None:  # nothing of it is wanted, nor does anything held go on in it
+        if last is None:  # none of it is needed, and no buffered block continues in it
             start += rows
             first, held, held_rows = start, [], 0
             continue
@@ -175,7 +169,7 @@ def _read_parquet(
                 held, held_rows = table.slice(end - first).to_batches(), held_rows - (end - first)
                 first = end
             told((first + held_rows) / max(total, 1))
-            if first // size > last:  # nor is the rest of the group
+            if first // size > last:  # the rest of the group is not needed either
                 held, held_rows = [], 0
                 break
         start += rows
@@ -190,7 +184,7 @@ def _arrow_block(table: Any, numbers: list[int]) -> Block:
 
 
 def arrow_column(column: Any) -> Any:
-    """A chunked Arrow column as a numpy array where it holds plain numbers, else as a list (None for null)."""
+    """A chunked Arrow column as a numpy array if it holds plain numbers, else as a list (None for null)."""
     types = need("pyarrow", "bulk").types
     column = column.combine_chunks()
     if column.null_count == 0 and (types.is_integer(column.type) or types.is_floating(column.type)):
@@ -209,26 +203,26 @@ def arrow_column(column: Any) -> Any:
 
 
 def _fields(source: Source, file: Any) -> Iterator[list[str]]:
-    """Rows of fields, whose characters are the file's bytes: what they mean is the signature's to say.
+    """Rows of fields whose characters are the file's bytes; the signature decides how to decode them.
 
-    Python's parser rather than Arrow's, which does not name every row that it leaves out.
+    Uses Python's parser: Arrow's does not report every row that it skips.
     """
     csv.field_size_limit(source.max_line)
     if source.kind == "csv":
         return csv.reader(_lines(source, io.TextIOWrapper(file, "latin-1", newline=""), ","))
     lines = _lines(source, io.TextIOWrapper(file, "latin-1", newline="\n"), "\t")
-    return (line.rstrip("\r\n").split("\t") for line in lines)  # no quotes in TSV
+    return (line.rstrip("\r\n").split("\t") for line in lines)  # TSV has no quoting
 
 
 def _lines(source: Source, file: io.TextIOWrapper, separator: str) -> Iterator[str]:
-    """The lines of a file, within its limits: what is packed may unfold to any length."""
+    """The lines of a file, within its limits: a compressed file may expand to any length."""
     while line := file.readline(source.max_line):
         _check_line(source, line, (separator,))
         yield line
 
 
 def _check_line(source: Source, line: Any, marks: tuple[Any, ...]) -> None:
-    """A line is not too long, nor made of too many values: `marks` stand between them. Errors: `BulkError`."""
+    """Limits the length of a line and its number of values, separated by `marks`. Errors: `BulkError`."""
     if len(line) >= source.max_line:
         raise BulkError(
             f"{source.path}: a line is longer than {source.max_line} bytes: is it a table? --max-line-bytes raises the limit"
@@ -289,7 +283,7 @@ def _read_csv(
 def _read_lines(
     source: Source, wanted: Wanted, size: int, skip: Callable[[int], bool], told: Callable[[float], None]
 ) -> Generator[Block]:
-    """Python's parser rather than Arrow's: Arrow's wants one schema for all lines, and does not say which line is broken."""
+    """Uses Python's parser: Arrow's needs one schema for all lines, and does not report which line is invalid."""
     with _opened(source, told) as file:
         index, row, ended = 0, 0, False
         while not ended:
@@ -328,13 +322,13 @@ def _json_problem(error: Exception) -> str:
 def instance(value: Any, wanted: Wanted) -> Mapping[str, Any]:
     """The features of one line: a plain row, a Vertex training pair, or a line of a Vertex batch prediction.
 
-    Raises `ValueError` that says what is wrong.
+    Raises `ValueError` with the reason.
     """
     if isinstance(value, Mapping) and "prediction" in value and "instance" in value:
         value = cast(Any, value["instance"])
     if not isinstance(value, Mapping):
         features = [name for name in wanted.columns if name not in wanted.optional]
-        if len(features) == 1:  # a tower of one input: the line is its value
+        if len(features) == 1:  # for a tower of one input, the line is its value
             return {features[0]: value}
         raise ValueError(f"the line is not an object with the features {', '.join(map(repr, features))}")
     row = cast("Mapping[str, Any]", value)
@@ -356,7 +350,7 @@ def instance(value: Any, wanted: Wanted) -> Mapping[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """`{"b64": "..."}` as the bytes that it stands for, in lists too."""
+    """Decodes `{"b64": "..."}` to bytes, also in lists."""
     if isinstance(value, Mapping):
         table = cast("Mapping[str, Any]", value)
         if set(table) == {"b64"} and isinstance(table["b64"], str):
@@ -369,11 +363,11 @@ def plain(value: Any) -> Any:
 
 
 def _untold(share: float) -> None:
-    """Nobody asks which share has been read."""
+    """The default `position`: ignores progress."""
 
 
 class _Told(io.RawIOBase):
-    """A file that tells which share of it has been read."""
+    """A file that reports which fraction of it has been read."""
 
     def __init__(self, source: Source, told: Callable[[float], None]) -> None:
         self._file = open(source.path, "rb", buffering=0)  # noqa: SIM115  (closed with this)
@@ -393,7 +387,7 @@ class _Told(io.RawIOBase):
 
 
 def _opened(source: Source, told: Callable[[float], None]) -> Any:
-    """The file, unpacked."""
+    """Opens the file, decompressed."""
     file = io.BufferedReader(_Told(source, told), 1 << 20)
     if source.compression is None:
         return file
@@ -402,7 +396,7 @@ def _opened(source: Source, told: Callable[[float], None]) -> Any:
 
 
 class _Unpacked(io.RawIOBase):
-    """A file that was packed, which may not unfold to very many times its size. Errors: `BulkError`."""
+    """A compressed file with a limited compression ratio. Errors: `BulkError`."""
 
     def __init__(self, source: Source, file: Any) -> None:
         self._file, self._source = file, source
@@ -416,7 +410,7 @@ class _Unpacked(io.RawIOBase):
         self._read += count
         if self._read > self._most:
             raise BulkError(
-                f"{self._source.path}: unfolds to over {self._most} bytes, more than {self._source.max_ratio} times its size: "
+                f"{self._source.path}: decompresses to over {self._most} bytes, more than {self._source.max_ratio} times its size: "
                 "if you trust the file, raise the limit with --max-ratio"
             )
         return count

@@ -1,4 +1,4 @@
-"""Run: a job from its files to its output, on this machine or on Ray, resumed where an earlier run was stopped."""
+"""Runs a job from its files to its output, on this machine or on Ray, and resumes it after an interruption."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from torch_towers.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run did: rows embedded by all runs of the job, by this one, rows left out, seconds of this run."""
+    """The result of a run: rows embedded by all runs of the job, by this one, skipped rows, seconds of this run."""
 
     rows: int
     new_rows: int
@@ -73,7 +73,7 @@ def run(
                     else:
                         manifest.end_file(file)
             _finish(job, manifest, worker)
-        for path in filter(is_part, list(job.work.iterdir())):  # of use until the job was done
+        for path in filter(is_part, list(job.work.iterdir())):  # only needed until the job is done
             path.unlink()
         parts = [manifest.parts[key] for key in sorted(manifest.parts)]
         bad = [(job.sources[part.file].path, row, why) for part in parts for row, why in part.bad]
@@ -82,17 +82,17 @@ def run(
 
 
 def check_columns(job: Job, worker: Worker) -> None:
-    """Refuses a job whose files lack columns that it needs."""
+    """Refuses a job whose files lack required columns."""
     unknown = {name for name, _ in job.columns} - worker.specs.keys()
     if unknown:
         raise BulkError(f"the {job.tower} tower has no feature {min(unknown)!r}; it takes {', '.join(worker.specs)}")
-    other = "--column FEATURE=COLUMN takes a feature from a column of another name"
+    other = "--column FEATURE=COLUMN reads a feature from another column"
     needed = [
         (column, f"the feature {name!r}", other) for name, column in worker.names.items() if name not in worker.tower.defaults
     ]  # fmt: skip
     if job.id_column is not None:
         needed.append((job.id_column, "the id", "--id-column names it; without it ids are row numbers"))
-    needed += [(column, "the output", "NAMESPACE=COLUMN takes another") for column in job.output.columns]
+    needed += [(column, "the output", "NAMESPACE=COLUMN reads another column") for column in job.output.columns]
     for item in job.sources:
         names = column_names(item)
         for column, what, hint in needed if names is not None else ():
@@ -101,9 +101,7 @@ def check_columns(job: Job, worker: Worker) -> None:
                     f"{item.path}: has no column {column!r} for {what}; its columns are {', '.join(names)} ({hint})"
                 )
     if job.id_column is None and len(job.sources) > 1:
-        raise BulkError(
-            "there are several files, so rows have no numbers of their own: say which column is the id (--id-column)"
-        )
+        raise BulkError("row numbers are not unique over several files: name the id column with --id-column")
 
 
 def _local(worker: Worker, manifest: Manifest, bar: _Bar) -> Iterable[tuple[int, Part | None]]:
@@ -114,7 +112,7 @@ def _local(worker: Worker, manifest: Manifest, bar: _Bar) -> Iterable[tuple[int,
         for done in worker.parts(file, finished[file].__contains__, position=bar.at(file), progress=bar.add):
             yield file, done
         if source(Path(item.path)).identity() != item.identity():
-            raise BulkError(f"{item.path}: changed while it was read: the output is not to be used")
+            raise BulkError(f"{item.path}: changed while it was read: discard the output")
 
 
 def _ray(
@@ -125,7 +123,7 @@ def _ray(
     for file, count in enumerate(counts):
         if file in manifest.ended:
             continue
-        if count is None:  # only reading tells where its rows are
+        if count is None:  # row numbers are known only after reading
             tasks.append((file, None, sorted(finished[file])))
         else:
             left = sorted(set(range(-(-count // job.rows_per_part))) - finished[file])
@@ -137,7 +135,7 @@ def _ray(
 
 
 def _numbers(manifest: Manifest) -> defaultdict[int, set[int]]:
-    """The parts of each file that are finished."""
+    """The finished parts of each file."""
     found: defaultdict[int, set[int]] = defaultdict(set)
     for file, number in manifest.parts:
         found[file].add(number)
@@ -149,25 +147,25 @@ def _check_files(job: Job, manifest: Manifest) -> None:
 
 
 def _check_finished(job: Job, manifest: Manifest) -> None:
-    """What the manifest lists is there, and as it was written. What it does not list is not touched, unless it is a part."""
+    """Checks that all files in the manifest exist unchanged. Unlisted files are not touched unless they are parts."""
     for part in manifest.parts.values():
         for name, size, found in part.files:
             place = place_of(job, name)
             if manifest.done and place.parent == job.work:
-                continue  # it was of use until the job was done
+                continue  # only needed until the job was done
             if not place.exists() or place.stat().st_size != size or digest(place) != (size, found):
                 raise BulkError(
-                    f"{place}: is not the file that was written there: remove {job.folder} and {job.work} to begin again"
+                    f"{place}: has changed since it was written: remove {job.folder} and {job.work} to start over"
                 )
     listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
     joined = writer_of(job.output).joined
     for path in Path(job.folder).iterdir():
         if path.name not in listed | joined and not is_part(path):
-            raise BulkError(f"{job.folder}: holds {path.name!r}, which is not of this job: choose another output")
+            raise BulkError(f"{job.folder}: holds {path.name!r}, which is not from this job: choose another output")
 
 
 def _clean(job: Job, manifest: Manifest) -> None:
-    """Removes what a killed run left: unfinished parts, and parts that were put in place but not listed."""
+    """Removes leftovers of a killed run: unfinished parts, and parts in place but not listed."""
     listed = {name for part in manifest.parts.values() for name, _, _ in part.files}
     for folder in (Path(job.folder), job.work):
         for path in filter(is_part, list(folder.iterdir())):
@@ -187,7 +185,7 @@ def _finish(job: Job, manifest: Manifest, worker: Worker) -> None:
 
 
 class _Bar:
-    """The progress bar: rows, rows per second, and the time left, by the rows or, where only reading tells those, by the bytes."""
+    """The progress bar: rows, rows per second, and remaining time, by rows if their number is known, else by bytes."""
 
     def __init__(self, job: Job, manifest: Manifest, counts: list[int | None], show: bool) -> None:
         self._total = None if None in counts else sum(count or 0 for count in counts)
@@ -210,7 +208,7 @@ class _Bar:
         self._bar.update(rows)
 
     def at(self, file: int) -> Callable[[float], None]:
-        """Told which share of one file has been read."""
+        """A callback for the fraction of one file that has been read."""
         start, end, total = self._ends[file], self._ends[file + 1], max(self._ends[-1], 1)
 
         def position(share: float) -> None:

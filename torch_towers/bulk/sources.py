@@ -1,4 +1,4 @@
-"""Sources: the input files of a job, their kinds, and how a resumed job knows them again."""
+"""The input files of a job: their kinds, and their identity when a job resumes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SUFFIXES: dict[str, Kind] = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
 }  # fmt: skip
 _COMPRESSED = {".gz": "gzip", ".bz2": "bz2"}
-_VERTEX = re.compile(r"prediction\.results-\d+-of-\d+$")  # what a Vertex batch prediction writes, without a suffix
+_VERTEX = re.compile(r"prediction\.results-\d+-of-\d+$")  # files of a Vertex batch prediction have no suffix
 _BLOCK, _WHOLE, _SAMPLES = 1 << 20, 64 << 20, 64
 MAX_LINE = 16 << 20
 MAX_RATIO = 200
-"""What one file may cost: bytes of a line, and how often its own size it may unfold to (beyond 64 MB)."""
+"""Limits of one file: bytes per line, and the compression ratio (beyond 64 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,18 @@ class Source:
     kind: Kind
     compression: str | None
     size: int
-    digest: str  # of all of a small file; of samples and the time of a large one
+    digest: str  # of the whole of a small file; of samples and the modification time of a large one
     max_line: int = MAX_LINE
     max_ratio: int = MAX_RATIO
 
     def identity(self) -> list[Any]:
-        """What a resumed job compares. The folder is left out: it may have been moved."""
+        """What a resumed job compares; without the folder, which may have moved."""
         return [Path(self.path).name, self.size, self.digest]
 
 
 def find_sources(inputs: Sequence[str], max_line: int = MAX_LINE, max_ratio: int = MAX_RATIO) -> list[Source]:
-    """The files that `inputs` (files, folders, patterns with `*`) name, those of a folder by name. Errors: `BulkError`."""
+    """The files named by `inputs` (files, folders, patterns with `*`); folders are sorted by name. Errors:
+    `BulkError`."""
     return [replace(found, max_line=max_line, max_ratio=max_ratio) for found in _found(inputs)]
 
 
@@ -70,7 +71,7 @@ def _found(inputs: Sequence[str]) -> list[Source]:
 
 
 def kind_of(path: Path) -> tuple[Kind, str | None] | None:
-    """The kind and compression that a file's name tells, or None."""
+    """The kind and compression by the file's name, or None."""
     if _VERTEX.search(path.name):
         return "jsonl", None
     compression = _COMPRESSED.get(path.suffix.lower())
@@ -79,12 +80,10 @@ def kind_of(path: Path) -> tuple[Kind, str | None] | None:
 
 
 def source(path: Path) -> Source:
-    """The source that a file is. Errors: `BulkError`."""
+    """The source for a file. Errors: `BulkError`."""
     kind = kind_of(path)
     if kind is None:
-        raise BulkError(
-            f"{path}: its kind is not known by its name; known are {', '.join(SUFFIXES)}, and these with .gz"
-        )
+        raise BulkError(f"{path}: unknown file type; known are {', '.join(SUFFIXES)}, and these with .gz")
     try:
         size, digest = _digest(path)
     except OSError as error:
@@ -93,7 +92,8 @@ def source(path: Path) -> Source:
 
 
 def _digest(path: Path) -> tuple[int, str]:
-    """Small files whole; of large ones samples and the time of the last change, which catches an edit between the samples."""
+    """Hashes small files whole; large ones by samples and modification time, which catches edits between the
+    samples."""
     status = path.stat()
     size, digest = status.st_size, hashlib.sha256()
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Tables: files of candidates, a block at a time: rows that are embedded here, or embeddings that `embed` wrote."""
+"""Candidates from files, in blocks: rows that are embedded on the fly, or embeddings written by `embed`."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ from torch_towers.two_tower import TwoTower
 Piece = tuple[np.ndarray[Any, Any], list[Any]]
 """Embeddings `[n, dim]` float32, and their ids."""
 
-_BLOCK = 16 << 20  # bytes of embeddings at a time
+_BLOCK = 16 << 20  # bytes of embeddings per block
 
 
 def read_candidates(
     towers: TwoTower, inputs: Sequence[str], id_column: str | None = None, columns: Mapping[str, str] | None = None,
     *, max_line: int = MAX_LINE, max_ratio: int = MAX_RATIO,
 ) -> Generator[Piece]:  # fmt: skip
-    """The candidates in files, in their order: rows for the candidate tower, or what `embed` wrote as Parquet or `.npy`.
+    """The candidates in files, in order: rows for the candidate tower, or Parquet or `.npy` written by `embed`.
 
-    Memory does not grow with the files. `max_line` and `max_ratio` say what a file may cost (`bulk/sources.py`). Errors: `BulkError`, which names the file, and the row where one is to blame.
+    Memory does not grow with the files. `max_line` and `max_ratio` limit each file (`bulk/sources.py`). Errors:
+    `BulkError` with the file and, if a row is invalid, the row.
     """
     for item in inputs:
         if is_unfinished(Path(item)):
-            raise BulkError(f"{item}: is not finished: run that embed again, and it goes on where it stopped")
+            raise BulkError(f"{item}: is not finished: run the same embed command again to resume it")
     folder = Path(inputs[0])
     if len(inputs) == 1 and (folder / "embeddings.npy").is_file():
         return ahead(_numpy(folder))
@@ -54,7 +55,7 @@ def read_candidates(
 
 
 def read_index(towers: TwoTower, candidates: Generator[Piece]) -> Index:
-    """The index of the candidates, in memory."""
+    """An in-memory index of the candidates."""
     vectors: list[np.ndarray[Any, Any]] = []
     ids: list[Any] = []
     for found, names in candidates:
@@ -63,14 +64,14 @@ def read_index(towers: TwoTower, candidates: Generator[Piece]) -> Index:
     if not vectors:
         raise BulkError("the files hold no candidates")
     whole = np.concatenate(vectors)
-    vectors.clear()  # the index may make a copy of its own
+    vectors.clear()  # the index may make its own copy
     return towers.index(whole, ids)
 
 
 def search(towers: TwoTower, queries: Any, candidates: Generator[Piece], k: int) -> Found:
-    """The best candidates of each query, as `Index.search` finds them, without holding the candidates.
+    """The best candidates of each query, like `Index.search`, without keeping the candidates in memory.
 
-    `queries`: inputs of the query tower. Of equal scores the candidate that stands first in the files comes first.
+    `queries`: inputs of the query tower. Ties go to the candidate that comes first in the files.
     """
     vectors: Tensor = towers.encode_query(queries)
     scores = torch.empty(len(vectors), 0)
@@ -96,7 +97,7 @@ def _numpy(folder: Path) -> Generator[Piece]:
             step = _step(dim)
             for start in range(0, rows, step):
                 count = min(step, rows - start)
-                # Read rather than mapped: pages of a map count as memory of this process for as long as there is any.
+                # Read instead of mapped: mapped pages count as this process's memory until they are evicted.
                 vectors = np.fromfile(file, "<f4", count * dim)
                 names = _id_numbers(ids, count) if named is numbers else _id_lines(ids, count)
                 if vectors.size != count * dim or len(names) != count:
@@ -107,12 +108,12 @@ def _numpy(folder: Path) -> Generator[Piece]:
 
 
 def _shape(file: Any, place: Path, dtype: str, rank: int) -> tuple[int, ...]:
-    """The shape in the header of a .npy file, which the file is read past."""
+    """Reads the header of a .npy file and returns the shape."""
     npy = np.lib.format
     version = npy.read_magic(file)
     shape, fortran, found = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
     if found != np.dtype(dtype) or len(shape) != rank or (fortran and rank > 1):
-        raise BulkError(f"{place}: holds {found} {list(shape)}, not what embed writes: {dtype} of rank {rank}")
+        raise BulkError(f"{place}: holds {found} {list(shape)}, but embed writes {dtype} of rank {rank}")
     return tuple(shape)
 
 

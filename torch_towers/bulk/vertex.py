@@ -1,4 +1,5 @@
-"""Vertex Vector Search: its batch files (JSON lines, CSV, Avro) with restricts, numeric restricts and crowding tags, and their limits.
+"""Vertex Vector Search: its batch files (JSON lines, CSV, Avro) with restricts, numeric restricts and crowding tags,
+and their limits.
 
 Source: cloud.google.com, "Input data format and structure" of Vector Search.
 """
@@ -19,20 +20,20 @@ from typing import Any, cast
 import numpy as np
 
 from torch_towers.bulk.errors import BulkError
-from torch_towers.bulk.features import Problems, short
+from torch_towers.bulk.features import Problems
 from torch_towers.bulk.job import Job, NumericKind, Output
-from torch_towers.bulk.read import MISSING
 from torch_towers.bulk.writer import Writer
 from torch_towers.extras import need
 from torch_towers.formats.text_lines import to_lines, unescape
+from torch_towers.inputs.values import MISSING, short
 
 MAX_FILES = 5000
 SUFFIXES = {"vertex-json": ".json", "vertex-csv": ".csv", "vertex-avro": ".avro"}
-_INT_MAX = 2**31 - 1  # Avro's int, which the page gives for value_int
+_INT_MAX = 2**31 - 1  # Avro's int, the documented type of value_int
 
 
 class VertexWriter(Writer):
-    """Writes one file of a batch, and beside it its ids and their sorted hashes, by which ids are found that stand twice."""
+    """Writes one file of a batch, and beside it the ids and their sorted hashes, to detect duplicate ids."""
 
     takes_restricts = True
 
@@ -43,7 +44,7 @@ class VertexWriter(Writer):
         self._file: Any = place.open("wb")
         self._names: Any = beside(ids, ".txt").open("wb")
         self._form = _FORMS[job.output.format](self._file)
-        # A category stands in many rows: what it becomes is worked out once. `typed`, because 1 and True are equal keys.
+        # Many rows share a category, so its tags are memoized. `typed`, because 1 and True are equal keys.
         self._known = lru_cache(4096, typed=True)(self._tags)
 
     def add(
@@ -83,12 +84,12 @@ class VertexWriter(Writer):
         twice = repeated_id([beside(part, ".ids") for part in parts])
         if twice is not None:
             raise BulkError(
-                f"the id {twice!r} stands twice, and Vector Search takes each once: make the ids of the input unique, "
-                f"remove {job.folder} and {job.work}, and begin again"
+                f"the id {twice!r} is not unique, as Vector Search requires: make the ids of the input unique, "
+                f"remove {job.folder} and {job.work}, and start over"
             )
 
     def _options(self, names: list[str], extras: Mapping[str, Sequence[Any]], problems: Problems) -> list[Any]:
-        """Restricts, numeric restricts and crowding tag of each row that has no problem, as the format writes them."""
+        """Restricts, numeric restricts and crowding tag of each valid row, in the output format."""
         output = self._output
         columns = [extras[column] for _, column in (*output.restricts, *output.denies)]
         if output.crowding_tag is not None:
@@ -116,11 +117,11 @@ class VertexWriter(Writer):
     def _row_tags(self, values: tuple[Any, ...]) -> Any:
         try:
             return self._known(*values)
-        except TypeError:  # a list is no key
+        except TypeError:  # lists are unhashable
             return self._tags(*values)
 
     def _tags(self, *values: Any) -> Any:
-        """Restricts and crowding tag of the values of their columns."""
+        """Restricts and crowding tag for the values of their columns."""
         output = self._output
         restricts: dict[str, dict[str, Any]] = {}
         kinds = ["allow"] * len(output.restricts) + ["deny"] * len(output.denies)
@@ -144,11 +145,11 @@ class VertexWriter(Writer):
 
 
 def check_output(output: Output, files: int | None) -> None:
-    """Refuses at once what Vector Search would refuse at the end. Errors: `BulkError`."""
+    """Refuses early what Vector Search would refuse at the end. Errors: `BulkError`."""
     if files is not None and files > MAX_FILES:
         raise BulkError(
             f"the output would have {files} files, and Vector Search takes {MAX_FILES}: give a larger --rows-per-part, "
-            "and join inputs that are small"
+            "and join small inputs"
         )
     for namespace, *_ in (*output.restricts, *output.denies, *output.numeric_restricts):
         bad = output.format == "vertex-csv" and any(c in namespace for c in ',="\r\n')
@@ -165,7 +166,7 @@ def check_output(output: Output, files: int | None) -> None:
 
 
 def _texts(value: Any, column: str) -> list[str]:
-    """Text, or a list of texts; none where there is no value."""
+    """A text or a list of texts; empty for a missing value."""
     if value is None or value is MISSING:
         return []
     items = cast("list[Any]", value if type(value) is list else [value])
@@ -216,7 +217,7 @@ def _value(value: Any, kind: NumericKind, column: str) -> int | float:
 
 
 def _numbers(embeddings: np.ndarray[Any, Any]) -> list[str]:
-    """Each row as "0.5,-1e-7,...": the shortest texts that read as the same float32, by Arrow."""
+    """Each row as "0.5,-1e-7,...": the shortest decimals that round-trip to float32, by Arrow."""
     pa, compute = need("pyarrow", "bulk"), need("pyarrow.compute", "bulk")
     rows, dim = embeddings.shape
     texts = compute.cast(pa.array(np.ascontiguousarray(embeddings).reshape(-1)), pa.string())
@@ -227,11 +228,11 @@ def _numbers(embeddings: np.ndarray[Any, Any]) -> list[str]:
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _quoted: Callable[[str], str] = json.encoder.encode_basestring  # type: ignore[attr-defined]
 _FLOAT_END = 2.0**128 - 2.0**103
-"""From here on a number becomes infinity as a float32."""
+"""Numbers from here on overflow float32."""
 
 
 class _Json:
-    """Lines of JSON. `tags` and `numbers` give text that stands in a line as it is."""
+    """JSON lines. `tags` and `numbers` return JSON fragments."""
 
     def __init__(self, file: Any) -> None:
         pass
@@ -257,7 +258,7 @@ class _Json:
 
 
 class _Csv:
-    """Lines of commas."""
+    """CSV lines."""
 
     def __init__(self, file: Any) -> None:
         pass
@@ -288,9 +289,11 @@ class _Csv:
 
 
 def _csv_text(value: str, what: str) -> None:
-    """The page names no way to quote."""
+    """Vector Search's documentation defines no quoting."""
     if found := next((c for c in value if c in ',"\r\n'), None):
-        raise ValueError(f"{what} {value!r} holds {found!r}, which a CSV file of Vector Search cannot: use vertex-json")
+        raise ValueError(
+            f"{what} {value!r} holds {found!r}, which Vector Search's CSV cannot represent: use vertex-json"
+        )
 
 
 _AVRO: Any = {
@@ -316,12 +319,12 @@ _AVRO: Any = {
 
 
 _MARKER = hashlib.blake2b(b"torch_towers", digest_size=16).digest()
-"""Stands between blocks. Random by default: a fixed one gives the same bytes for the same rows."""
+"""The sync marker between blocks. It is random by default; a fixed one gives the same bytes for the same rows."""
 
 
 class _Avro:
-    """Blocks of records, a block for each batch. The header is fastavro's; records of one schema, which never changes, are put
-    together here: fastavro takes 27 us for one of 64 numbers, this 2."""  # fmt: skip
+    """Avro blocks, one per batch. fastavro writes the header; the records, all of one schema, are encoded
+    here: fastavro takes 27 us for one of 64 numbers, this 2."""  # fmt: skip
 
     def __init__(self, file: Any) -> None:
         write = need("fastavro.write", "vertex")
@@ -335,7 +338,7 @@ class _Avro:
 
     def numbers(self, values: Sequence[tuple[str, str, int | float]]) -> bytes:
         if any(kind == "int" and abs(value) > _INT_MAX for _, kind, value in values):
-            raise ValueError("a value_int has more than the 32 bits that Vector Search's Avro schema holds: use vertex-json")  # fmt: skip
+            raise ValueError("a value_int exceeds the 32 bits of Vector Search's Avro schema: use vertex-json")  # fmt: skip
         items = [
             _avro_text(namespace) + b"".join([b"\2" + pack(value) if name == kind else b"\0" for name, pack in _AVRO_NUMBERS])
             for namespace, kind, value in values
@@ -359,7 +362,7 @@ class _Avro:
 
 
 def _avro_long(value: int) -> bytes:
-    """Zigzag, then seven bits a byte, the lowest first."""
+    """Zigzag varint encoding, lowest bits first."""
     value, out = (value << 1) ^ (value >> 63), bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -374,7 +377,7 @@ def _avro_text(value: str) -> bytes:
 
 
 def _avro_array(items: Sequence[bytes]) -> bytes:
-    """An array that is there, of a union whose first kind is null."""
+    """A non-null array, in a union whose first type is null."""
     return b"\2" + _avro_long(len(items)) + b"".join(items) + b"\0"
 
 
@@ -388,7 +391,8 @@ _AVRO_NUMBERS: tuple[tuple[str, Any], ...] = (
 _FORMS: dict[str, Any] = {"vertex-json": _Json, "vertex-csv": _Csv, "vertex-avro": _Avro}
 
 
-# -- ids that stand twice -----------------------------------------------------------------------------------------------
+# -- duplicate ids
+# ------------------------------------------------------------------------------------------------------
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -397,9 +401,9 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def repeated_id(folders: Sequence[Path], budget: int = 8 << 20) -> str | None:
-    """An id that stands twice in the parts whose ids are at `folders` (without suffix), or None; `budget` hashes are held at a time.
+    """A duplicate id in the parts with ids at `folders` (without suffix), or None; holds `budget` hashes at a time.
 
-    The hashes of each part are sorted, so a range of all of them can be looked at by itself.
+    The hashes of each part are sorted, so one range of hashes is merged at a time.
     """
     hashes = [np.load(beside(path, ".npy"), mmap_mode="r", allow_pickle=False) for path in folders]
     total = sum(len(part) for part in hashes)
@@ -420,7 +424,7 @@ def repeated_id(folders: Sequence[Path], budget: int = 8 << 20) -> str | None:
 
 
 def _same_text(holders: Sequence[Path], value: int) -> str | None:
-    """The id that stands twice among those with this hash; None where different ids only share the hash."""
+    """The duplicate id among those with this hash; None if different ids share the hash."""
     seen: set[bytes] = set()
     for name in _ids(holders):
         if int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") == value:

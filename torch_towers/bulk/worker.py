@@ -1,4 +1,4 @@
-"""Worker: embeds the rows of input files, a part at a time. Every engine runs this, so every engine gives the same bytes."""
+"""Embeds the rows of input files, part by part. Every engine runs this code, so every engine writes the same bytes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from torch_towers.bulk.errors import BulkError
 from torch_towers.bulk.features import Problems, feature, shape_of, singles
 from torch_towers.bulk.job import Job
 from torch_towers.bulk.manifest import Part, digest
-from torch_towers.bulk.read import MISSING, Bad, Block, Wanted, id_type, plain, read_blocks
+from torch_towers.bulk.read import Bad, Block, Wanted, id_type, plain, read_blocks
 from torch_towers.bulk.write import writer_of
 from torch_towers.checkpoint.folder import sync, writing
 from torch_towers.errors import InputError
 from torch_towers.graph.graph import TensorSpec
+from torch_towers.inputs.values import MISSING
 from torch_towers.kernels.threads import stay_on_one_thread
 from torch_towers.tower import Tower
 from torch_towers.two_tower import load
 
-_MOST_THREADS = 16  # more would wait for Python's lock
-_BUDGET = 64 << 20  # bytes of input under way
-HOPELESS = 64  # of so many rows or more one must be good: else the fault is in the command, not in the rows
+_MAX_THREADS = 16  # more would wait for the GIL
+_BUDGET = 64 << 20  # input bytes in flight
+HOPELESS = 64  # if this many rows are all invalid, the command is wrong, not the rows
 
 Embedded = tuple[Any, np.ndarray[Any, Any], dict[str, Any], list[Bad]]
-"""The ids, embeddings and further columns of the rows that can be used, and the rows that cannot."""
+"""The ids, embeddings and further columns of the valid rows, and the invalid rows."""
 
 
 class Worker:
@@ -59,8 +60,8 @@ class Worker:
         position: Callable[[float], None] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Part | None]:
-        """The parts of one file that are not finished (or those that `only` names), each in place when it is given; at last, where
-        the file was read to its end, None."""  # fmt: skip
+        """The unfinished parts of one file (or those in `only`), each yielded once it is in place; finally None if the
+        file was read to its end."""  # fmt: skip
         job = self.job
         per_part = job.rows_per_part // job.batch_size
         names = None if only is None else set(only)
@@ -89,17 +90,17 @@ class Worker:
             yield None
 
     def embedded(self, blocks: Generator[Block]) -> Generator[tuple[Block, Embedded]]:
-        """`embed` of each block, in order. Blocks are read in a thread, and embedded in as many as torch has.
+        """`embed` of each block, in order. One thread reads blocks, and as many as torch has embed them.
 
-        On the CPU every block is on one thread, so that its bytes do not depend on how many there are.
+        On the CPU every block runs on one thread, so that its bytes do not depend on the number of threads.
         """
         on_cpu = self.tower.device.type == "cpu"
-        count = min(torch.get_num_threads(), _MOST_THREADS) if on_cpu else 1
+        count = min(torch.get_num_threads(), _MAX_THREADS) if on_cpu else 1
         with ThreadPoolExecutor(count, initializer=stay_on_one_thread if on_cpu else None) as pool:
             yield from in_order(self.embed, ahead(blocks), pool, 2 * count + 1, lambda block: block.size, _BUDGET)
 
     def embed(self, block: Block) -> Embedded:
-        """The ids, embeddings `[n, dim]` and further columns of the rows that can be used, and the rows that cannot."""
+        """The ids, embeddings `[n, dim]` and further columns of the valid rows, and the invalid rows."""
         ids, problems = self._ids(block)
         columns: dict[str, Any] = {}
         for name, column in self.names.items():
@@ -145,7 +146,7 @@ class Worker:
         return ids, problems
 
     def _encode(self, columns: Mapping[str, Any], rows: list[int], count: int) -> tuple[np.ndarray[Any, Any], Problems]:
-        """The embeddings of those of `rows` that the tower takes, in their order, and what is wrong with the others."""
+        """The embeddings of the rows that the tower accepts, in order, and the problems of the others."""
         vectors: dict[int, np.ndarray[Any, Any]] = {}
         problems: Problems = {}
         for group in self._groups(columns, rows):
@@ -160,7 +161,7 @@ class Worker:
         return joined, problems
 
     def _groups(self, columns: Mapping[str, Any], rows: list[int]) -> list[list[int]]:
-        """Rows whose lists have equal lengths: a batch is a rectangle."""
+        """Groups rows whose lists have equal lengths, since a batch is rectangular."""
         lists = [
             columns[name] for name, spec in self.specs.items() if name in columns and _has_lists(columns[name], spec)
         ]
@@ -182,7 +183,7 @@ class Worker:
         return (self._run(columns, kept, count) if kept else np.zeros((0, self.dim), np.float32)), problems
 
     def _blamed(self, columns: Mapping[str, Any], rows: list[int], count: int) -> Problems:
-        """The rows that fail, found by halves; each is tried by itself before it is blamed."""
+        """Finds the failing rows by bisection; each is run alone before it is reported."""
         try:
             self._run(columns, rows, count)
             return {}
@@ -199,12 +200,14 @@ class Worker:
             inputs, batch_size=self.job.batch_size, convert_to_numpy=True, normalize_embeddings=self.job.normalize
         )
         if len(found) != len(rows):
-            raise InputError(f"the tower gives {len(found)} embeddings for {len(rows)} rows: it does not work by rows")
+            raise InputError(
+                f"the tower gives {len(found)} embeddings for {len(rows)} rows: its rows are not independent"
+            )
         return np.asarray(found, np.float32)
 
 
 class _PartFile:
-    """One part while it is made."""
+    """A part that is being written."""
 
     def __init__(self, worker: Worker, file: int, number: int) -> None:
         self._worker, self.file, self.number = worker, file, number
@@ -228,17 +231,17 @@ class _PartFile:
         path = job.sources[self.file].path
         if bad and job.on_error == "fail":
             raise BulkError(
-                f"{path}, row {bad[0][0]}: {bad[0][1]} (rows count from 0; --on-error skip leaves such rows out)"
+                f"{path}, row {bad[0][0]}: {bad[0][1]} (rows count from 0; --on-error skip skips such rows)"
             )
         if len(bad) == len(block) + len(block.bad) >= HOPELESS:
             raise BulkError(
-                f"{path}: none of the rows {bad[0][0]} to {bad[-1][0]} can be used: row {bad[0][0]}: {bad[0][1]}"
+                f"{path}: all of rows {bad[0][0]} to {bad[-1][0]} are invalid: row {bad[0][0]}: {bad[0][1]}"
             )
         self._bad += [(row, why[:500]) for row, why in bad]
         self._rows += len(ids) - len(refused)
 
     def finish(self) -> Part:
-        """Puts the files into place, whole and on the disk."""
+        """Syncs the files and renames them into place."""
         job = self._worker.job
         with writing(self._folder / self.name):
             paths = self._writer.close()
@@ -259,12 +262,12 @@ class _PartFile:
 
 
 def place_of(job: Job, name: str) -> Path:
-    """Where a finished file is: results in the output, what only the job needs beside it."""
+    """The path of a finished file: results are in the output, files that only the job needs beside it."""
     return (Path(job.folder) if writer_of(job.output).is_result(name) else job.work) / name
 
 
 def tower_of(job: Job) -> Tower:
-    """The tower that a job runs. Errors: `CheckpointError`."""
+    """Loads the tower of a job. Errors: `CheckpointError`."""
     towers = load(job.checkpoint, device=job.device, dtype=job.dtype)
     found = towers.query if job.tower == "query" else towers.candidate
     if found is None:
@@ -273,12 +276,12 @@ def tower_of(job: Job) -> Tower:
 
 
 def embedding_width(tower: Tower) -> int:
-    """The number of dimensions of the embedding. Errors: `InputError` where the signature does not tell."""
+    """The number of dimensions of the embedding. Errors: `InputError` if the signature does not state it."""
     spec = next(spec for spec in tower.outputs if spec.name == tower.embedding)
     width = spec.shape[-1] if spec.shape else None
     if not isinstance(width, int) or spec.shape is None or len(spec.shape) != 2:
         raise InputError(
-            f"the signature does not tell the width of the embedding {spec.name!r}: its shape is {spec.shape}"
+            f"the signature does not state the width of the embedding {spec.name!r}: its shape is {spec.shape}"
         )
     return width
 
@@ -302,14 +305,14 @@ def _take(values: Any, rows: list[int]) -> Any:
 
 
 def _listed(column: Any, count: int) -> list[Any]:
-    """A column as Python's own values; a column that a file lacks has none."""
+    """A column as a list of Python values; empty for a column that a file lacks."""
     if column is None:
         return [None] * count
     return cast("list[Any]", column.tolist()) if isinstance(column, np.ndarray) else column
 
 
 def _plain_texts(values: list[Any]) -> list[str] | None:
-    """The ids where all are text that UTF-8 can hold, as nearly always; None else."""
+    """The ids if all are text that UTF-8 can encode, the common case; else None."""
     kinds = set(map(type, values))
     try:
         if kinds == {bytes}:

@@ -1,7 +1,8 @@
-"""Writers: an output format is one class, which says what it needs, and its name in `WRITERS`.
+"""Writers: an output format is one class that declares its needs, registered in `WRITERS`.
 
-A writer gets the batches of one part, and gives the files that it wrote. To add a format: a class beside `ParquetWriter` (derive from
-`Writer`, override what differs), its line in `WRITERS`, and the help of `--format` in `cli.py`.
+A writer gets the batches of one part, and returns the files that it wrote. To add a format: a class like
+`ParquetWriter` (derive from `Writer`, override what differs), its line in `WRITERS`, and the help of `--format` in
+`commands/embed.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch_towers.checkpoint.folder import sync, writing
 from torch_towers.extras import need
 from torch_towers.formats.text_lines import to_lines
 
-_GROUP = 16 << 20  # bytes of embeddings in a row group
+_GROUP = 16 << 20  # bytes of embeddings per row group
 
 
 class ParquetWriter(Writer):
@@ -34,7 +35,7 @@ class ParquetWriter(Writer):
         self._pa, self._path, self._dim = pa, path, dim
         kind = pa.int64() if id_type == "int64" else pa.string()
         self._schema = pa.schema([("id", kind), ("embedding", pa.list_(pa.float32(), dim))])
-        # Embeddings are noise to a compressor: only the ids are packed.
+        # Embeddings do not compress: only the ids are compressed.
         self._writer = parquet.ParquetWriter(
             path, self._schema, use_dictionary=False, write_statistics=["id"],
             compression={"id": "zstd", "embedding.list.element": "none"},
@@ -66,7 +67,7 @@ class ParquetWriter(Writer):
 
 
 class NumpyWriter(Writer):
-    """The bare float32 of a part, and its ids; at the end one array of all parts."""
+    """The raw float32 of a part, and its ids; at the end one array of all parts."""
 
     joined = frozenset({"embeddings.npy", "ids.npy", "ids.txt"})
 
@@ -103,7 +104,8 @@ class NumpyWriter(Writer):
 
 
 def join(parts: Sequence[Path], rows: int, dim: int, id_type: str, folder: Path) -> list[Path]:
-    """The parts (paths without suffix) as `embeddings.npy` `[rows, dim]` and `ids.npy`, or `ids.txt` with a line for each id."""
+    """Joins the parts (paths without suffix) to `embeddings.npy` `[rows, dim]` and `ids.npy`, or `ids.txt` with an id
+    per line."""
     vectors, ids = folder / "embeddings.npy", folder / ("ids.npy" if id_type == "int64" else "ids.txt")
     with vectors.open("wb") as file:
         _header(file, (rows, dim), "<f4")
@@ -122,11 +124,11 @@ WRITERS: Mapping[str, type[Writer]] = {
     "vertex-csv": VertexWriter,
     "vertex-avro": VertexWriter,
 }
-"""The output formats by the names that `--format` takes."""
+"""The output formats by their `--format` names."""
 
 
 def writer_of(output: Output) -> type[Writer]:
-    """The class that writes a format. Errors: `BulkError`."""
+    """The writer class of a format. Errors: `BulkError`."""
     if output.format not in WRITERS:
         raise BulkError(f"the format must be one of {', '.join(WRITERS)}, not {output.format!r}")
     return WRITERS[output.format]

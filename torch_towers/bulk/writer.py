@@ -1,4 +1,4 @@
-"""Writer: what an output format is, and what it says of itself."""
+"""The base class of output formats."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch_towers.bulk.job import Job, Output
 
 
 class Writer:
-    """Writes the part `name` of a job; its files go into `folder`. What a format has no need of is as here."""
+    """Writes the part `name` of a job into `folder`. Subclasses override what differs from these defaults."""
 
     takes_restricts: ClassVar[bool] = False
-    """Whether restricts and crowding tags can be written."""
+    """Whether the format has restricts and crowding tags."""
 
     joined: ClassVar[frozenset[str]] = frozenset()
-    """Files of the output that `finish` makes of all parts."""
+    """Output files that `finish` makes of all parts."""
 
     def __init__(self, job: Job, folder: Path, name: str, dim: int, id_type: str) -> None:
         raise NotImplementedError
@@ -27,22 +27,24 @@ class Writer:
     def add(
         self, ids: Sequence[Any], embeddings: np.ndarray[Any, Any], extras: Mapping[str, Sequence[Any]]
     ) -> Problems:
-        """Writes the rows that the format can hold, and gives the others, by position."""
+        """Writes the rows that the format can represent, and returns the problems of the others, by position."""
         raise NotImplementedError
 
     def close(self) -> list[Path]:
-        """The files that were written."""
+        """The files written."""
         raise NotImplementedError
 
     @staticmethod
     def check(output: Output, files: int | None) -> None:
-        """Refuses at once what could not be used at the end; `files`: how many the output will have, if known. Errors: `BulkError`."""
+        """Refuses early what would fail at the end; `files`: the number of output files, if known. Errors:
+        `BulkError`."""
 
     @staticmethod
     def is_result(file: str) -> bool:
-        """Whether a part's file belongs to the output; what only the job needs lies beside it."""
+        """Whether a part's file belongs to the output; files that only the job needs stay beside it."""
         return True
 
     @staticmethod
     def finish(job: Job, parts: Sequence[Path], rows: int, dim: int, id_type: str) -> None:
-        """What is done when all parts are in place; `parts`: their files without suffix, in the job's folder. Errors: `BulkError`."""
+        """Runs when all parts are in place; `parts`: their files without suffix, in the job's folder. Errors:
+        `BulkError`."""

@@ -1,4 +1,14 @@
-"""A checkpoint folder: config.json, model.safetensors and vocabularies, written as a whole and read without trust.
+"""A checkpoint folder: config.json, model.safetensors and vocabularies, written atomically and read without trust.
+
+    shop/
+        config.json                               the graphs, the signatures, the dtype and shape of each tensor, hashes
+        model.safetensors                         "query.dense.weight", ..., mapped into memory
+        vocabularies/query.words.vocabulary.txt   one string a line, escaped
+        samples.npz, parity.json, MODEL.md, report.html    evidence, which `load` never opens
+
+`save_checkpoint` gives each tower to a `_Writer`, which says in JSON what a tower names and collects the values, then writes both.
+`read_checkpoint` goes the other way: config.json says which tensors and vocabularies there are, the graphs may name only those, and
+only then are the values read.
 
 config.json is exact and for machines. It holds its own sha256 (over itself, with that value as zeros), those of every vocabulary,
 and that of model.safetensors. All of them are verified at each load, except that weights above `SMALL` bytes are read whole
@@ -38,7 +48,7 @@ from torch_towers.checkpoint.weights import Digest, Stored, parse_json, read_wei
 from torch_towers.errors import CheckpointError
 from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.text_lines import escape, from_lines, to_lines, unescape
-from torch_towers.graph.dtypes import TORCH_DTYPES
+from torch_towers.graph.dtypes import ROW_DTYPES, TORCH_DTYPES
 from torch_towers.graph.graph import Graph
 from torch_towers.graph.registry import Strings
 from torch_towers.graph.similarity import Similarity, check_similarity
@@ -48,11 +58,14 @@ from torch_towers.program.program import used_names, walk
 
 FORMAT, VERSION = "torch_towers", 1
 CONFIG, WEIGHTS, VOCABULARIES, SAMPLES = "config.json", "model.safetensors", "vocabularies", "samples.npz"
-REPORTS = ("MODEL.md", "parity.json", "report.html")  # written beside, and never opened by `load`
-SMALL = 64 << 20  # bytes of weights whose sha256 is verified at every load: 40 ms
+REPORTS = ("MODEL.md", "parity.json", "report.html")  # written next to the weights, never opened by `load`
+SMALL = 64 << 20  # bytes of weights whose sha256 every load verifies: 40 ms
 MAX_CONFIG, MAX_VOCABULARY, MAX_SAMPLES = 256 << 20, 4 << 30, 64 << 20
-MAX_VALUES = 4 << 20  # values in config.json, which take some 100 bytes each: a large tower has a hundred thousand
-INLINE_COUNT, INLINE_BYTES = 4, 1024  # a string constant up to here (the words of an assertion) is no file of its own
+MAX_VALUES = 4 << 20  # JSON values in config.json, about 100 bytes each: a large tower has a hundred thousand
+INLINE_COUNT, INLINE_BYTES = (
+    4,
+    1024,
+)  # string constants up to this size (messages of assertions) get no file of their own
 _INDEX, _INDEX_IDS = "index.candidates", "index.ids"
 _ZEROS = "0" * 64
 _TENSOR: Kind = "tensor"
@@ -61,7 +74,7 @@ _STRINGS: Kind = "strings"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One tower as data: its graphs, what they name, and which weights are not trained."""
+    """One tower as data: its graphs, their store, and the frozen weights."""
 
     spec: TowerSpec
     store: Store
@@ -70,7 +83,8 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The candidates of a retrieval index: `embeddings` [n, dim], their `ids` [n] (None: their rows), and the index's own k."""
+    """The candidates of a retrieval index: `embeddings` [n, dim], their `ids` [n] (None: row numbers), and the index's
+    own k."""
 
     embeddings: Tensor
     ids: Tensor | Strings | None = None
@@ -79,7 +93,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a folder holds."""
+    """The contents of a checkpoint folder."""
 
     query: Side | None
     candidate: Side | None
@@ -102,17 +116,15 @@ def save_checkpoint(
     samples: bytes | None = None,
     extra_files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Writes a checkpoint folder, whole or not at all.
+    """Writes a checkpoint folder atomically.
 
-    `candidates` are those of a retrieval index, for `TwoTower.index`. A tensor or vocabulary that both towers have is stored
-    once. `source` is JSON that says where the towers come from; `samples` is a file of recorded batches (`recorded.pack`);
-    `extra_files` are its reports: "MODEL.md", "parity.json", "report.html". Errors: `CheckpointError` for what could not be loaded
-    again, a folder that holds something else, a full disk.
+    `candidates` are those of a retrieval index, for `TwoTower.index`. A tensor or vocabulary that both towers use is
+    stored once. `source` is JSON that describes the towers' origin; `samples` is a file of recorded batches
+    (`recorded.pack`); `extra_files` are the reports: "MODEL.md", "parity.json", "report.html". Errors:
+    `CheckpointError` for contents that could not be loaded again, a folder with other contents, or a full disk.
     """
     if strange := sorted({*(extra_files or {})} - set(REPORTS)):
-        raise CheckpointError(
-            f"{strange[0]!r} is not a file of a checkpoint: beside the weights go {', '.join(REPORTS)}"
-        )
+        raise CheckpointError(f"{strange[0]!r} is not a file of a checkpoint: the reports are {', '.join(REPORTS)}")
     check_similarity(similarity)
     sides = {name: side for name, side in (("query", query), ("candidate", candidate)) if side is not None}
     writer = _Writer()
@@ -146,13 +158,13 @@ def save_checkpoint(
         data = (_pretty(config) + "\n").encode()
         sealed = data.replace(_ZEROS.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
         _write(folder / CONFIG, sealed)
-        os.chmod(folder / WEIGHTS, (folder / CONFIG).stat().st_mode & 0o777)  # its library makes the file private
+        os.chmod(folder / WEIGHTS, (folder / CONFIG).stat().st_mode & 0o777)  # safetensors creates it with mode 0600
         for name, content in {**({} if samples is None else {SAMPLES: samples}), **(extra_files or {})}.items():
             _write(folder / name, content)
 
 
 def own_files(path: Path) -> set[str]:
-    """What the checkpoint in a folder lists as its own files and folders, and they alone; nothing where it is no checkpoint of ours."""
+    """The files and folders that a checkpoint lists as its own; empty if the folder is not a checkpoint."""
     try:
         with Folder(path) as folder:
             config = parse_json(folder.read(CONFIG, MAX_CONFIG), CONFIG, MAX_VALUES)
@@ -174,13 +186,13 @@ def _write(path: Path, data: bytes) -> None:
 
 
 class _Writer:
-    """Gathers the tensors and vocabularies of both towers, each of them once."""
+    """Collects the tensors and vocabularies of both towers, deduplicated."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.table: dict[str, Stored] = {}
         self.vocabularies: dict[str, Strings] = {}
-        self.constants: set[str] = set()  # vocabularies that are no table's or tokenizer's
+        self.constants: set[str] = set()  # string constants that are not a table or tokenizer
         self._seen: dict[Any, str] = {}
 
     def tower(self, side: str, tower: Side) -> Any:
@@ -192,11 +204,11 @@ class _Writer:
         used = sorted({*spec.defaults.values()}.union(*map(used_names, graphs.values())))
         constants = {str(n.attrs["tensor"]) for graph in graphs.values() for n in walk(graph) if n.op == "constant"}
         if missing := [name for name in used if name not in tower.store]:
-            raise CheckpointError(f"the {side} tower names {missing[0]!r}, which its store does not hold")
+            raise CheckpointError(f"the {side} tower names {missing[0]!r}, which its store lacks")
         names = {name: self._add(side, name, tower, name in constants) for name in used}
         kinds: dict[str, Kind] = {n: _TENSOR if isinstance(tower.store[n], Tensor) else _STRINGS for n in used}
         written = {part: graph_to_json(graph) for part, graph in graphs.items()}
-        for part, data in written.items():  # what could not be loaded must not be saved
+        for part, data in written.items():  # refuse to save what could not be loaded
             GraphReader(kinds).graph(data, f"{side}.{part}")
         return {
             "inputs": [spec_to_json(item) for item in spec.inputs],
@@ -210,7 +222,7 @@ class _Writer:
         }
 
     def index(self, candidates: Candidates) -> Any:
-        """The candidates as JSON: where they are stored."""
+        """The candidates as JSON: names of the stored tensors."""
         embeddings, ids = candidates.embeddings.detach(), candidates.ids
         if embeddings.ndim != 2 or not embeddings.is_floating_point():
             raise CheckpointError(
@@ -246,21 +258,22 @@ class _Writer:
 
 
 def _write_vocabulary(folder: Path, name: str, values: Strings, constant: bool) -> Any:
-    """One token per line; a single long value (a SentencePiece model) is a file of its own bytes, a small constant is no file."""
+    """One token per line. A single long value (a SentencePiece model) is written as raw bytes, a small constant
+    inline."""
     tokens: list[bytes] = values.reshape(-1).tolist()
     if constant and len(tokens) <= INLINE_COUNT and sum(map(len, tokens)) < INLINE_BYTES:
         return {"values": [escape(token).decode() for token in tokens], "shape": list(values.shape)}
     whole = values.ndim == 0 and len(values.item()) >= 1024
     data = values.item() if whole else to_lines(tokens)
     file = f"{VOCABULARIES}/{name}{'.bin' if whole else '.txt'}"
-    if len(name) > 200 or os.path.lexists(folder / file):  # two names that differ in case are one file on some systems
+    if len(name) > 200 or os.path.lexists(folder / file):  # on some systems, names that differ only in case collide
         file = f"{VOCABULARIES}/{hashlib.sha256(name.encode()).hexdigest()[:32]}{'.bin' if whole else '.txt'}"
     _write(folder / file, data)
     return {"file": file, "shape": list(values.shape), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _pretty(value: Any, indent: str = "") -> str:
-    """JSON with as much on a line as fits, so that a node is a line."""
+    """JSON with one node per line where it fits."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if len(line) + len(indent) <= 140 or not isinstance(value, (dict, list)) or not value:
         return line
@@ -277,15 +290,15 @@ def _pretty(value: Any, indent: str = "") -> str:
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, verify: bool | None = None) -> Checkpoint:
-    """What the folder holds; weights are mapped, not read. Errors: `CheckpointError`.
+    """Reads a checkpoint folder; weights are memory-mapped. Errors: `CheckpointError`.
 
-    `verify`: whether the sha256 of all weights is verified; None: where they have at most 64 MiB.
+    `verify`: whether to verify the sha256 of all weights; None verifies up to 64 MiB.
     """
     return opened(path, lambda folder: _read(folder, verify))
 
 
 def read_samples(path: str | os.PathLike[str]) -> bytes | None:
-    """The file of recorded batches of a checkpoint, its sha256 verified; None where it has none. Errors: `CheckpointError`."""
+    """A checkpoint's file of recorded batches, its sha256 verified; None if absent. Errors: `CheckpointError`."""
     with Folder(path) as folder:
         config = _config(folder)
         if "samples" not in config:
@@ -296,7 +309,7 @@ def read_samples(path: str | os.PathLike[str]) -> bytes | None:
         content = folder.read(SAMPLES, MAX_SAMPLES)
     if hashlib.sha256(content).hexdigest() != fields["sha256"]:
         raise CheckpointError(
-            f"{folder.path / SAMPLES}: its sha256 is not the one in {CONFIG}: it was changed or damaged"
+            f"{folder.path / SAMPLES}: its sha256 differs from {CONFIG}: the file was changed or damaged"
         )
     return content
 
@@ -315,13 +328,15 @@ def _read(folder: Folder, verify: bool | None) -> Checkpoint:
     index = _index(config["index"], kinds) if "index" in config else None
     used = {key for _, names in read.values() for key in names.values()}.union([] if index is None else index[:2])
     if unused := sorted((table.keys() | strings.keys()) - used):
-        raise CheckpointError(f"{CONFIG}: {unused[0]!r} belongs to no tower")
+        raise CheckpointError(f"{CONFIG}: no tower uses {unused[0]!r}")
     whole = digest.size <= SMALL if verify is None else verify
     with folder.open(WEIGHTS) as file:
         values: dict[str, Any] = dict(read_weights(file, str(folder.path / WEIGHTS), table, digest, whole))
     for name, entry in table.items():
         if entry.trainable:
-            values[name] = nn.Parameter(values[name])  # one object, so that towers which share it train the same
+            values[name] = nn.Parameter(
+                values[name]
+            )  # one object, so that towers which share it train the same parameter
     for name, item in strings.items():
         values[name] = _read_vocabulary(folder, name, item)
     sides = {side: _side(spec, names, values, table) for side, (spec, names) in read.items()}
@@ -387,7 +402,7 @@ _TOWER = {"inputs", "outputs", "embedding", "defaults", "shared", "names", "prep
 
 
 def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, dict[str, str]]:
-    """One tower, and where each name in it is stored."""
+    """One tower, and the store name of each of its names."""
     where = f"{CONFIG}: towers.{side}"
     fields = mapping(data, where, _TOWER, {"postprocess", "padding"})
     shared = mapping(fields["shared"], f"{where}.shared")
@@ -406,7 +421,10 @@ def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, 
         preprocess=graph("preprocess"),
         encoder=graph("encoder"),
         postprocess=graph("postprocess") if "postprocess" in fields else None,
-        inputs=tuple(spec_from_json(item, f"{where}.inputs") for item in sequence(fields["inputs"], f"{where}.inputs")),
+        inputs=tuple(
+            spec_from_json(item, f"{where}.inputs", ROW_DTYPES)
+            for item in sequence(fields["inputs"], f"{where}.inputs")
+        ),
         outputs=tuple(
             spec_from_json(item, f"{where}.outputs") for item in sequence(fields["outputs"], f"{where}.outputs")
         ),
@@ -425,7 +443,7 @@ def _tower(data: Any, side: str, kinds: Mapping[str, Kind]) -> tuple[TowerSpec, 
 
 
 def _padding(data: Any, where: str) -> Padding:
-    """Where rows of the encoder's inputs end."""
+    """Where the rows of the encoder's inputs end."""
     fields = mapping(data, where, {"input", "value", "along", "outputs"})
     value = fields["value"]
     if not isinstance(value, (bool, int, float)):
@@ -437,7 +455,7 @@ def _padding(data: Any, where: str) -> Padding:
 
 
 def _index(data: Any, kinds: Mapping[str, Kind]) -> tuple[str, str | None, int]:
-    """Where the candidates and their ids are stored, and k."""
+    """The store names of the candidates and their ids, and k."""
     where = f"{CONFIG}: index"
     fields = mapping(data, where, {"candidates", "ids", "k"})
     embeddings, ids, k = fields["candidates"], fields["ids"], fields["k"]
@@ -469,27 +487,29 @@ def _read_vocabulary(folder: Folder, name: str, data: Any) -> Strings:
         raise CheckpointError(f"{where}: {file!r} is not a file in {VOCABULARIES}/")
     content = folder.read(file, MAX_VOCABULARY)
     if hashlib.sha256(content).hexdigest() != fields["sha256"]:
-        raise CheckpointError(f"{folder.path / file}: its sha256 is not the one in {CONFIG}: it was changed or damaged")
+        raise CheckpointError(
+            f"{folder.path / file}: its sha256 differs from {CONFIG}: the file was changed or damaged"
+        )
     try:
-        tokens = [content] if file.endswith(".bin") else from_lines(content)
+        tokens = strings([content]) if file.endswith(".bin") else from_lines(content)
     except CheckpointError as error:
         raise CheckpointError(f"{folder.path / file}: {error}") from error
     return _shaped(tokens, shape, str(folder.path / file))
 
 
 def _inline(fields: Mapping[str, Any], where: str) -> Strings:
-    """A small constant, whose values stand in config.json itself."""
+    """A small constant stored in config.json."""
     try:
         tokens = [unescape(text(item, where).encode()) for item in sequence(fields["values"], where)]
     except UnicodeEncodeError as error:
         raise CheckpointError(f"{where}: a value is not UTF-8: {error}") from error
-    return _shaped(tokens, sequence(fields["shape"], where), where)
+    return _shaped(strings(tokens), sequence(fields["shape"], where), where)
 
 
-def _shaped(tokens: list[bytes], shape: list[Any], where: str) -> Strings:
+def _shaped(tokens: Strings, shape: list[Any], where: str) -> Strings:
     if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape) or math.prod(shape) != len(tokens):
         raise CheckpointError(f"{where} has {len(tokens)} tokens; {CONFIG} says {shape}")
-    return strings(tokens, shape)
+    return tokens.reshape(shape)
 
 
 def _side(spec: TowerSpec, names: Mapping[str, str], values: Mapping[str, Any], table: Mapping[str, Stored]) -> Side:

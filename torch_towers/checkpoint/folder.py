@@ -1,4 +1,4 @@
-"""Folders and files on disk, read without trusting them; `replacing.py` writes them."""
+"""Reading folders and files without trust; `replacing.py` writes them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch_towers.checkpoint.recognize import FETCH, MAX_POINTER, POINTER, recog
 from torch_towers.errors import CheckpointError
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-_NO_HANG = getattr(os, "O_NONBLOCK", 0)  # opening a pipe must not wait for somebody to write into it
+_NO_HANG = getattr(os, "O_NONBLOCK", 0)  # opening a pipe must not block until somebody writes to it
 _RELATIVE = os.open in os.supports_dir_fd
 
 
 class Folder:
-    """A folder opened for reading: its files stay those of one moment, also while another process replaces the folder.
+    """A folder opened for reading: a consistent snapshot, even if another process replaces the folder.
 
     Links, pipes, devices and paths that leave the folder are refused.
     """
@@ -94,17 +94,15 @@ class Folder:
         with self.open(name) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
-                raise CheckpointError(
-                    f"{self.path / name} has {size} bytes, more than the {limit} that such a file may have"
-                )
-            data = file.read(size + 1)  # not the limit: that much memory would be asked for
+                raise CheckpointError(f"{self.path / name} has {size} bytes, more than the limit of {limit}")
+            data = file.read(size + 1)  # not `limit`, which would allocate that much memory
         if len(data) != size:
             raise CheckpointError(f"{self.path / name} changed while it was read: load again")
         return data
 
 
 def sync(path: Path) -> None:
-    """The file or folder on the disk, not only in the system's memory."""
+    """Flushes a file or folder to disk (fsync)."""
     if os.name == "nt":
         return
     fd = os.open(path, os.O_RDONLY)
@@ -116,7 +114,7 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Generator[None]:
-    """Errors of writing the file `path` name it: the system's error of a full disk does not."""
+    """Adds the path to errors of writing a file: the system's error for a full disk does not name it."""
     try:
         yield
     except OSError as error:
@@ -127,7 +125,7 @@ def writing(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Generator[Path]:
-    """A file beside `path` to write to, which takes its place when the block ends without an error, and is removed else."""
+    """A temporary file beside `path`, renamed to `path` if the block succeeds, else removed."""
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
         yield partial
@@ -136,23 +134,24 @@ def written_whole(path: Path) -> Generator[Path]:
         partial.unlink(missing_ok=True)
 
 
-_STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # one letter before the colon is a drive
+_STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a single letter before the colon is a drive
 
 
 def check_local(path: str | os.PathLike[str]) -> None:
-    """Refuses what is no path of this machine: `gs://bucket/towers`, which would be a folder named "gs:", and NUL. `CheckpointError`."""
+    """Refuses paths that are not local (`gs://bucket/towers` would create a folder named "gs:") or contain NUL.
+    `CheckpointError`."""
     given = os.fsdecode(path)
     if _STORE.match(given):
-        given = re.sub(":/+", "://", given, count=1)  # `Path` takes one away
+        given = re.sub(":/+", "://", given, count=1)  # `Path` collapses slashes
         raise CheckpointError(
-            f"{given}: stores are not supported: use a local path, and copy the folder there or from it"
+            f"{given}: object stores are not supported: use a local path, and copy the folder there or from it"
         )
     if "\0" in given:
         raise CheckpointError(f"{given!r}: a path cannot hold a NUL character")
 
 
 def absent(path: Path) -> str:
-    """Why there is no folder at `path`, in words."""
+    """The reason why there is no folder at `path`."""
     if _STORE.match(str(path)):
-        return "stores are not supported: copy the folder to this machine"
+        return "object stores are not supported: copy the folder to this machine"
     return f"is a file, where a folder is expected{recognized(path)}" if path.is_file() else "there is no such folder"

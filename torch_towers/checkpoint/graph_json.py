@@ -1,7 +1,7 @@
-"""Graphs as JSON and back: exact, and with every check, because a checkpoint is somebody else's file.
+"""Graphs as JSON and back, exact and fully checked, because checkpoints are untrusted.
 
-In JSON a string is a reference (among operands) or text (among attributes), an array is a tuple, and what JSON cannot hold
-is an object with one key: `{"float": "inf"}`, `{"bytes": "a\\xff"}`, `{"graph": {...}}`.
+In JSON a string is a reference (among operands) or text (among attributes), an array is a tuple, and values that JSON
+lacks are objects with one key: `{"float": "inf"}`, `{"bytes": "a\\xff"}`, `{"graph": {...}}`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence, Set
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from torch_towers.errors import CheckpointError
 from torch_towers.formats.text_lines import escape, unescape
-from torch_towers.graph.dtypes import TORCH_DTYPES
+from torch_towers.graph.dtypes import ROW_DTYPES
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, Operand, TensorSpec
 from torch_towers.graph.registry import MODULES, OPS, Op
 from torch_towers.program.binding import is_layer
@@ -30,9 +30,9 @@ Json = Any
 Kind = Literal["tensor", "strings"]
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
-"""What nodes, weights and vocabularies may be called. The keys of a signature are never names of anything: they are free."""
+"""Valid names of nodes, weights and vocabularies. The keys of a signature are arbitrary text."""
 
-DTYPES = frozenset(TORCH_DTYPES) | {"string", "size", "variant"}
+DTYPES = ROW_DTYPES | {"size", "variant"}
 MAX_NAME, MAX_DEPTH, MAX_NODES, MAX_INT = 4096, 32, 1_000_000, 1 << 64
 
 
@@ -40,7 +40,7 @@ MAX_NAME, MAX_DEPTH, MAX_NODES, MAX_INT = 4096, 32, 1_000_000, 1 << 64
 
 
 def graph_to_json(graph: Graph) -> Json:
-    """`graph` as what `json.dumps` takes."""
+    """`graph` as an argument for `json.dumps`."""
     return {
         "inputs": [spec_to_json(spec) for spec in graph.inputs],
         "outputs": dict(graph.outputs),
@@ -84,23 +84,21 @@ def _value_to_json(value: Any) -> Json:
 
 
 class GraphReader:
-    """Reads the graphs of one tower. `names` are the weights, constants and vocabularies that they may name."""
+    """Reads the graphs of one tower. `names` are the weights, constants and vocabularies that they may use."""
 
     def __init__(self, names: Mapping[str, Kind]) -> None:
         self.names = names
         self._nodes = 0
 
     def graph(self, data: Json, where: str, depth: int = 0) -> Graph:
-        """The graph in `data`; `CheckpointError`, beginning with `where`, at anything that is not as it must be."""
+        """The graph in `data`; `CheckpointError`, starting with `where`, for anything invalid."""
         if depth > MAX_DEPTH:
             raise CheckpointError(f"{where}: graphs are nested more than {MAX_DEPTH} deep")
         fields = mapping(data, where, {"inputs", "outputs", "modules", "nodes"})
         inputs = tuple(
             spec_from_json(item, f"{where}.inputs") for item in sequence(fields["inputs"], f"{where}.inputs")
         )
-        known: dict[str, int | None] = {
-            spec.name: 0 for spec in inputs
-        }  # 0: one value; n: a tuple of n; None: not known
+        known: dict[str, int | None] = {spec.name: 0 for spec in inputs}  # 0: one value; n: a tuple of n; None: unknown
         if len(known) != len(inputs) or any(":" in name for name in known):
             raise CheckpointError(f"{where}.inputs: two inputs have one name, or a name has a colon")
         modules = {
@@ -176,7 +174,7 @@ class GraphReader:
         for key, value in args.items():
             if key == "device" or key.startswith(
                 "_"
-            ):  # a layer is built without memory, and not by its inner arguments
+            ):  # layers are built on the meta device, never from inner arguments
                 raise CheckpointError(f"{where}: a checkpoint does not set `{key}` of {kind}")
             hint = entry.hints.get(key, Any)
             if fits(value, hint):
@@ -222,12 +220,12 @@ class GraphReader:
         raise CheckpointError(f"{where}: {_short(data)} is not a value of a graph")
 
 
-def spec_from_json(data: Json, where: str) -> TensorSpec:
-    """The spec in `data`: a known dtype, and a shape of sizes that are not negative, names, or unknown."""
+def spec_from_json(data: Json, where: str, dtypes: Set[str] = DTYPES) -> TensorSpec:
+    """The spec in `data`: one of `dtypes`, and a shape of nonnegative sizes, names, or unknown sizes."""
     fields = mapping(data, where, {"name", "dtype", "shape"})
     name = label(fields["name"], where)
-    if not isinstance(fields["dtype"], str) or fields["dtype"] not in DTYPES:
-        raise CheckpointError(f"{where}: {name!r} has the dtype {_short(fields['dtype'])}, which does not exist")
+    if not isinstance(fields["dtype"], str) or fields["dtype"] not in dtypes:
+        raise CheckpointError(f"{where}: {name!r} has the dtype {_short(fields['dtype'])}, which does not exist here")
     if fields["shape"] is None:
         return TensorSpec(name, fields["dtype"], None)
     shape = sequence(fields["shape"], f"{where}: shape of {name!r}")
@@ -244,7 +242,7 @@ _NO_KEYS: frozenset[str] = frozenset()
 
 
 def mapping(data: Json, where: str, required: Set[str] | None = None, optional: Set[str] = _NO_KEYS) -> dict[str, Json]:
-    """`data`, which must be an object, with these keys and no others where they are given."""
+    """`data` as an object, with exactly the `required` and some `optional` keys if given."""
     if not isinstance(data, dict):
         raise CheckpointError(f"{where} must be an object, not {_short(data)}")
     found = typing.cast(dict[str, Json], data)
@@ -257,21 +255,21 @@ def mapping(data: Json, where: str, required: Set[str] | None = None, optional: 
 
 
 def sequence(data: Json, where: str) -> list[Json]:
-    """`data`, which must be an array."""
+    """`data` as an array."""
     if not isinstance(data, list):
         raise CheckpointError(f"{where} must be an array, not {_short(data)}")
     return typing.cast(list[Json], data)
 
 
 def text(data: Json, where: str) -> str:
-    """`data`, which must be a string."""
+    """`data` as a string."""
     if not isinstance(data, str):
         raise CheckpointError(f"{where} must be a string, not {_short(data)}")
     return data
 
 
 def label(data: Json, where: str) -> str:
-    """`data`, which must be a key of a signature: any text of sensible length."""
+    """`data` as a key of a signature: any text of reasonable length."""
     if not isinstance(data, str) or not 0 < len(data) <= MAX_NAME:
         raise CheckpointError(f"{where}: {_short(data)} cannot be the name of an input or output")
     return data
@@ -315,7 +313,7 @@ def _check_reference(reference: Json, known: Mapping[str, int | None], where: st
 
 
 def _results(node: Node) -> int | None:
-    """How many results the signature promises: 0 for one value that is not a tuple, None where it does not say."""
+    """The number of results by the op's signature: 0 for one value that is not a tuple, None if unknown."""
     hint = OPS[node.op].hints.get("return", Any) if node.op in OPS else Any
     if typing.get_origin(hint) is tuple:
         args = typing.get_args(hint)
@@ -329,7 +327,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 def check_arguments(entry: Op, inputs: tuple[Operand, ...], attrs: Mapping[str, Any], where: str) -> None:
-    """Binds operands and attributes to the op's signature, as a call would, and checks each against its annotation."""
+    """Binds operands and attributes to the op's signature, like a call, and checks each against its annotation."""
     parameters = list(entry.signature.parameters.values())
     _check_operands(entry.name, parameters, entry.hints, inputs, where)
     named = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "device"}
@@ -340,12 +338,10 @@ def check_arguments(entry: Op, inputs: tuple[Operand, ...], attrs: Mapping[str, 
             raise CheckpointError(f"{where}: {entry.name} lacks its attribute `{name}`")
         if name in attrs and not fits(attrs[name], entry.hints.get(name, Any)):
             raise CheckpointError(f"{where}: the attribute `{name}` of {entry.name} cannot be {_short(attrs[name])}")
-        if name.endswith("dtype") and isinstance(attrs.get(name), str) and attrs[name] not in DTYPES:
-            raise CheckpointError(f"{where}: {entry.name} has the dtype {_short(attrs[name])}, which does not exist")
 
 
 def check_call(entry: Op, inputs: tuple[Operand, ...], where: str) -> None:
-    """Checks the operands of a module's call."""
+    """Checks the operands of a module call."""
     parameters, hints = _call_of(entry.function)
     _check_operands(entry.name, parameters, hints, inputs, where)
 
@@ -356,7 +352,7 @@ def _call_of(kind: Any) -> tuple[list[inspect.Parameter], dict[str, Any]]:
     parameters = list(inspect.signature(call).parameters.values())[1:]
     try:
         return parameters, typing.get_type_hints(call)
-    except NameError:  # torch's own modules, with names that only its type stubs know
+    except NameError:  # torch's own modules use names that exist only in type stubs
         return parameters, {}
 
 
@@ -367,7 +363,7 @@ def _check_operands(
     variadic = next((p for p in parameters if p.kind is p.VAR_POSITIONAL), None)
     least = sum(p.default is p.empty for p in taken)
     if len(inputs) < least or (len(inputs) > len(taken) and variadic is None):
-        raise CheckpointError(f"{where}: {op} takes {len(taken)} operands, and is given {len(inputs)}")
+        raise CheckpointError(f"{where}: {op} takes {len(taken)} operands, not {len(inputs)}")
     for position, operand in enumerate(inputs):
         parameter = taken[position] if position < len(taken) else variadic
         assert parameter is not None
@@ -376,7 +372,7 @@ def _check_operands(
 
 
 def _operand_fits(operand: Operand, hint: Any) -> bool:
-    """A reference stands for any run-time value; literals must be what the annotation says."""
+    """A reference fits any run-time value; literals must match the annotation."""
     if isinstance(operand, str):
         return hint not in (str, bytes)
     if isinstance(operand, tuple):
@@ -386,7 +382,7 @@ def _operand_fits(operand: Operand, hint: Any) -> bool:
 
 
 def _items(hint: Any) -> list[Any]:
-    """What the elements of a tuple given for `hint` may be; empty where a tuple does not fit."""
+    """The annotations of the elements of a tuple given for `hint`; empty if a tuple does not fit."""
     if hint is Any or hint in (tuple, list):
         return [Any]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -398,7 +394,7 @@ def _items(hint: Any) -> list[Any]:
 
 
 def _takes_value(hint: Any) -> bool:
-    """True where `hint` asks for a tensor or an array of bytes, which a checkpoint gives by name."""
+    """True if `hint` is a tensor or array of bytes, which a checkpoint gives by name."""
     args = typing.get_args(hint)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(_takes_value(arg) for arg in args)
@@ -409,7 +405,7 @@ _PLAIN: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a constant is what an annotation of a registered op asks for. `TypeError` at one that is not understood."""
+    """Whether a constant matches the annotation of a registered op. `TypeError` for an unsupported annotation."""
     if hint is Any or hint is object or hint is inspect.Parameter.empty or isinstance(hint, TypeVar):
         return True
     if hint in _PLAIN:
@@ -417,6 +413,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is None or hint is type(None):
         return value is None
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:  # with what tests a value of that type
+        return fits(value, args[0]) and all(holds(value) for holds in args[1:])
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, arg) for arg in args)
     if origin is Literal:
@@ -427,7 +425,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Graph)  # the body of a loop or branch
     if _takes_value(hint):
         return False
-    raise TypeError(f"the annotation {hint!r} of a registered op is not understood")
+    raise TypeError(f"the annotation {hint!r} of a registered op is not supported")
 
 
 def _tuple_fits(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Recognize: what a file or folder is that is not what was expected, and what its owner can do with it."""
+"""Identifies unexpected files and folders, and says what to do with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_POINTER = 1024
-"""A git-lfs pointer stands in place of a large file until that is fetched; by its own rules it is smaller than this."""
+"""A git-lfs pointer replaces a large file until it is fetched; the git-lfs specification limits its size to this."""
 
 FETCH = "is a git-lfs pointer, not the file itself: run `git lfs pull` in the repository, and copy again"
 
@@ -28,9 +28,10 @@ _HUGGING_FACE = {
 
 
 def recognized(path: Path, reader: str = "") -> str:
-    """What is at `path` and what to do, as ": this is ...", or nothing. A folder is known by the names in it; no file of it is opened.
+    """What `path` is and what to do, as ": this is ...", or nothing. A folder is identified by the names in it; no file
+    is opened.
 
-    `reader` is what asks, which is not recommended again.
+    `reader` is the calling function, which is not recommended again.
     """
     try:
         found = _folder(path, sorted(os.listdir(path))) if path.is_dir() else _file(path)

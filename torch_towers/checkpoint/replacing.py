@@ -1,4 +1,4 @@
-"""Folders replaced as a whole or not at all, and only where they are ours: nothing of the user's is lost."""
+"""Atomic replacement of folders, only if they are ours: no user data is lost."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 Listing = Callable[[Path], set[str]]
-"""The files and folders in a folder that are ours by its own listing, as paths relative to it; none where it is no folder of ours."""
+"""Lists the files and folders of a folder that are ours, as relative paths; empty if the folder is not ours."""
 
 
 @contextlib.contextmanager
 def replaced(target: str | os.PathLike[str], listing: Listing) -> Generator[Path]:
-    """A temporary folder beside `target`, which takes its place when the block ends without an error.
+    """A temporary folder beside `target`, which replaces it if the block succeeds.
 
-    Killed at any moment, this leaves the old folder or none, never a half; where it leaves none, `opened` and the next `replaced`
-    put the old one back. The last of several writers wins. A folder that holds anything which its `listing` does not name is not
-    replaced: it is somebody's data. Errors: `CheckpointError` where it cannot be written, naming the file.
+    A kill at any moment leaves the old folder or none, never a partial one; if none, `opened` and the next `replaced`
+    restore the old one. The last of several writers wins. A folder with anything that its `listing` does not name is
+    user data, and is not replaced. Errors: `CheckpointError` with the file if it cannot be written.
     """
     path = check_target(target, listing)
     try:
@@ -47,7 +47,7 @@ def replaced(target: str | os.PathLike[str], listing: Listing) -> Generator[Path
 
 
 def check_target(target: str | os.PathLike[str], listing: Listing) -> Path:
-    """The path of a folder that `replaced` would write: to be asked before long work. Errors: `CheckpointError`."""
+    """Checks, before long work, that `replaced` may write this folder; returns its path. Errors: `CheckpointError`."""
     check_local(target)
     path = Path(os.path.realpath(target))
     try:
@@ -59,7 +59,7 @@ def check_target(target: str | os.PathLike[str], listing: Listing) -> Path:
 
 
 def opened(path: str | os.PathLike[str], read: Callable[[Folder], _Value]) -> _Value:
-    """What `read` gives of the folder: read again where another process replaces it meanwhile, and put back where one was killed.
+    """Reads the folder; retries if another process replaces it meanwhile, and recovers it after a killed save.
 
     Errors: `CheckpointError`.
     """
@@ -69,19 +69,21 @@ def opened(path: str | os.PathLike[str], read: Callable[[Folder], _Value]) -> _V
             with Folder(path) as folder:
                 return _read(folder, read)
         except CheckpointError:
-            writers = any(_left(Path(path)))  # asked first: a writer that is done has put its folder there
+            writers = any(_left(Path(path)))  # checked first: a finished writer has put its folder in place
             if _identity(path) == before and (before is not None or not writers):
                 raise
-            time.sleep(0.01)  # another process puts a new folder there right now
+            time.sleep(0.01)  # another process is replacing the folder
     if _identity(path) is not None:
-        raise CheckpointError(f"{path}: is replaced again and again while it is loaded")
+        raise CheckpointError(
+            f"{path}: was replaced repeatedly while it was loaded: load again when no process writes it"
+        )
     _put_back(Path(os.path.realpath(path)))
     with Folder(path) as folder:
         return _read(folder, read)
 
 
 def _read(folder: Folder, read: Callable[[Folder], _Value]) -> _Value:
-    """What `read` gives; where it ends in an error of Python's own, which no check foresaw, that is one of the folder."""
+    """Calls `read`; turns an unexpected Python exception into a `CheckpointError` about the folder."""
     try:
         return read(folder)
     except TorchTowersError:
@@ -102,7 +104,7 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 def _unwritten(error: OSError, folder: Path, path: Path) -> str:
     name = "" if error.filename is None else os.path.relpath(error.filename, folder)
     inside = path / name if name and not name.startswith("..") else Path(error.filename or path)
-    return f"{inside}: could not be written ({error.strerror or error}); what was there is as it was"
+    return f"{inside}: could not be written ({error.strerror or error}); the previous contents are unchanged"
 
 
 def _refuse_foreign(path: Path, listing: Listing) -> None:
@@ -113,7 +115,7 @@ def _refuse_foreign(path: Path, listing: Listing) -> None:
     except NotADirectoryError:
         raise CheckpointError(f"{path} is a file, or lies below one: choose another name") from None
     before = None
-    while (now := _identity(path)) is not None and now != before:  # else another writer puts its folder there right now
+    while (now := _identity(path)) is not None and now != before:  # otherwise another writer is replacing it
         before, foreign = now, _foreign(path, listing)
         if foreign is not None and _identity(path) == now:
             raise CheckpointError(
@@ -122,7 +124,7 @@ def _refuse_foreign(path: Path, listing: Listing) -> None:
 
 
 def _foreign(path: Path, listing: Listing) -> str | None:
-    """What the folder holds beside its own files; None where there is nothing, or the folder is just being moved aside."""
+    """A file in the folder that is not ours; None if there is none, or if the folder is being moved."""
     try:
         names = os.listdir(path)
         ours = listing(path) if names else set[str]()
@@ -132,7 +134,7 @@ def _foreign(path: Path, listing: Listing) -> str | None:
 
 
 def _entries(folder: Path, prefix: str = "") -> Generator[str]:
-    """Everything in the folder, as paths relative to it; a folder (not a link to one) ends in "/"."""
+    """Everything in the folder as relative paths; folders (not links to them) end in "/"."""
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
@@ -144,7 +146,7 @@ def _entries(folder: Path, prefix: str = "") -> Generator[str]:
 
 
 def _swap(partial: Path, path: Path, listing: Listing) -> None:
-    """Puts `partial` at `path`. Between two renames there may be no folder at `path`: a loader waits for it a moment."""
+    """Moves `partial` to `path`. Between the two renames no folder exists at `path`; loaders wait for a moment."""
     for _ in range(100):
         if _renamed(partial, path):
             break
@@ -157,7 +159,8 @@ def _swap(partial: Path, path: Path, listing: Listing) -> None:
 
 
 def _exchanged(partial: Path, path: Path) -> bool:
-    """Moves the folder at `path` aside and puts `partial` there; False, with the old folder back, where another writer was faster."""
+    """Moves the folder at `path` aside and `partial` there; if another writer was faster, restores it and returns
+    False."""
     aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.old")
     aside.mkdir()
     done = False
@@ -170,21 +173,21 @@ def _exchanged(partial: Path, path: Path) -> bool:
         if not done:
             with contextlib.suppress(OSError):
                 os.rename(aside / "old", path)
-        # Spent also where yet another writer has just moved aside what is at `path`. What is named .partial is of no use to
-        # anybody; what is named .old may be put back.
+        # Also remove it if a third writer has just moved aside what is at `path`. A folder named .partial is useless;
+        # one named .old may be restored.
         spent = done or not (aside / "old").exists()
         if spent or path.exists():
             waste = aside.with_suffix(".partial")
-            with contextlib.suppress(FileNotFoundError):  # whoever put the old folder back has removed it
+            with contextlib.suppress(FileNotFoundError):  # whoever restored the old folder has removed it
                 os.rename(aside, waste)
             shutil.rmtree(waste, ignore_errors=True)
 
 
 def _renamed(folder: Path, path: Path) -> bool:
-    """Renames, and gives False where something is at `path` already."""
+    """Renames; returns False if `path` exists."""
     try:
         os.rename(folder, path)
-    except OSError as error:  # another writer may take away in the meantime what was in the way
+    except OSError as error:  # another writer may remove the obstacle meanwhile
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or path.exists():
             return False
         raise
@@ -192,7 +195,7 @@ def _renamed(folder: Path, path: Path) -> bool:
 
 
 def _left(path: Path) -> Generator[Path]:
-    """What writers that are at work, or were killed, have beside `path`."""
+    """Temporary folders beside `path` of active or killed writers."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(partial|old)")
     with contextlib.suppress(OSError, ValueError):
         for name in os.listdir(path.parent):
@@ -201,7 +204,7 @@ def _left(path: Path) -> Generator[Path]:
 
 
 def _put_back(path: Path) -> None:
-    """Where a writer was killed between its two renames, the folder that it had moved aside is put back, and that is said."""
+    """Restores a folder that a writer moved aside before it was killed between its two renames, and logs it."""
     if os.path.lexists(path):
         return
     olds = [left / "old" for left in _left(path) if left.suffix == ".old" and (left / "old").is_dir()]
@@ -215,12 +218,12 @@ def _put_back(path: Path) -> None:
         if path.exists():
             return  # another process was faster
         raise CheckpointError(
-            f"{path}: a save was killed, and left the folder as {old}: rename that to {path} ({error.strerror})"
+            f"{path}: a save was killed and left the folder as {old}: rename that to {path} ({error.strerror})"
         ) from error
-    _log.warning("%s was put back: a save that was killed had left it as %s", path, old)
+    _log.warning("%s was restored: a killed save had left it as %s", path, old)
 
 
-_DEAD = 3600.0  # seconds: a folder of a save that nobody wrote to for so long was left by a killed process
+_DEAD = 3600.0  # seconds without a write after which a temporary folder counts as left by a killed process
 
 
 def _clean(path: Path) -> None:
@@ -233,7 +236,7 @@ def _clean(path: Path) -> None:
 
 @contextlib.contextmanager
 def _partial(path: Path) -> Generator[Path]:
-    """A new hidden folder beside `path`, removed after use."""
+    """A new hidden folder beside `path`, removed afterwards."""
     folder = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     folder.mkdir()
     try:
@@ -243,7 +246,7 @@ def _partial(path: Path) -> Generator[Path]:
 
 
 def _sync_tree(folder: Path) -> None:
-    """Every file of the folder on the disk, not only in the system's memory."""
+    """Flushes every file of the folder to disk."""
     for root, _, files in os.walk(folder):
         for name in files:
             fd = os.open(os.path.join(root, name), os.O_RDONLY)

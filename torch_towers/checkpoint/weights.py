@@ -1,7 +1,7 @@
-"""model.safetensors: written by its library, read by a memory map of our own.
+"""model.safetensors: written by the safetensors library, read by our own memory mapping.
 
-The reading is ours because every shape must be checked against config.json before anything is allocated, on the same open file
-that is then mapped; and because a tensor that is a private map of its own bytes is neither a copy nor tied to the others.
+Our own, because every shape must be checked against config.json before anything is allocated, on the same open file
+that is then mapped; and because mapping each tensor privately avoids copies and ties no tensor to the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_HEADER = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What config.json says of one tensor. complex128, which the format lacks, is stored as pairs of float64."""
+    """A tensor's entry in config.json. complex128, which the format lacks, is stored as pairs of float64."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,7 +49,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """How long model.safetensors is, and the sha256 of all of it and of its header."""
+    """The size of model.safetensors, and the sha256 of the file and of its header."""
 
     size: int
     sha256: str
@@ -57,10 +57,10 @@ class Digest:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> Digest:
-    """Writes the tensors, without holding a copy of them, and gives the digest of the file."""
+    """Writes the tensors without copying them; returns the digest of the file."""
     try:
         save_file({name: _writable(value) for name, value in tensors.items()}, path)
-    except SafetensorError as error:  # the disk is full, for example
+    except SafetensorError as error:  # e.g. a full disk
         code = re.search(r"os error (\d+)|code: (\d+)", str(error))
         if code is None:
             raise OSError(errno.EIO, str(error), str(path)) from error
@@ -87,9 +87,10 @@ def stored(value: Tensor, trainable: bool) -> Stored:
 def read_weights(
     file: BufferedReader, name: str, table: Mapping[str, Stored], digest: Digest, verify: bool
 ) -> dict[str, Tensor]:
-    """The tensors of `table`, mapped: nothing is read before it is used, and a write stays in this process.
+    """The tensors of `table`, mapped copy-on-write: nothing is read before use.
 
-    Always checked: the size, the header's sha256, and that header and table say the same. `verify` reads all and checks its sha256.
+    Always checks the size, the header's sha256, and that header and table agree. `verify` also checks the sha256 of the
+    whole file.
     """
     size = os.fstat(file.fileno()).st_size
     if size != digest.size:
@@ -100,13 +101,11 @@ def read_weights(
         raise CheckpointError(f"{name}: its header would end beyond the file, or is larger than {MAX_HEADER} bytes")
     header = file.read(length)
     if hashlib.sha256(raw + header).hexdigest() != digest.header_sha256:
-        raise CheckpointError(
-            f"{name}: the header's sha256 is not the one in config.json: the file was changed or damaged"
-        )
+        raise CheckpointError(f"{name}: the header's sha256 differs from config.json: the file was changed or damaged")
     if verify:
         file.seek(0)
         if hashlib.file_digest(file, "sha256").hexdigest() != digest.sha256:
-            raise CheckpointError(f"{name}: its sha256 is not the one in config.json: the file was changed or damaged")
+            raise CheckpointError(f"{name}: its sha256 differs from config.json: the file was changed or damaged")
     places = _places(header, name, table, size - 8 - length)
     if not any(end > begin for begin, end in places.values()):
         return {key: torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype]) for key, entry in table.items()}
@@ -122,7 +121,7 @@ def _view(mapped: mmap.mmap, offset: int, entry: Stored) -> Tensor:
     if not count:
         return torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
     kind = TORCH_DTYPES[dtype]
-    if offset % kind.itemsize:  # the library never writes so; others may
+    if offset % kind.itemsize:  # the library aligns tensors; other writers may not
         flat = torch.frombuffer(bytearray(mapped[offset : offset + count * kind.itemsize]), dtype=kind)
     else:
         flat = torch.frombuffer(mapped, dtype=kind, count=count, offset=offset)
@@ -131,13 +130,13 @@ def _view(mapped: mmap.mmap, offset: int, entry: Stored) -> Tensor:
 
 
 def _places(header: bytes, name: str, table: Mapping[str, Stored], size: int) -> dict[str, tuple[int, int]]:
-    """Where each tensor of the table lies in the data: all of it, without gap or overlap."""
+    """The byte range of each tensor in the data; together they must cover it without gap or overlap."""
     entries = parse_json(header, f"{name}: header")
     entries = {key: value for key, value in mapping(entries, f"{name}: header").items() if key != "__metadata__"}
     if missing := sorted(table.keys() - entries.keys()):
-        raise CheckpointError(f"{name}: lacks {missing[0]!r}, which is in config.json")
+        raise CheckpointError(f"{name}: lacks {missing[0]!r}, which config.json lists")
     if extra := sorted(entries.keys() - table.keys()):
-        raise CheckpointError(f"{name}: holds {extra[0]!r}, which is not in config.json")
+        raise CheckpointError(f"{name}: holds {extra[0]!r}, which config.json does not list")
     places: dict[str, tuple[int, int]] = {}
     for key, value in entries.items():
         where = f"{name}: {key!r}"
@@ -167,12 +166,12 @@ def _places(header: bytes, name: str, table: Mapping[str, Stored], size: int) ->
 
 
 def parse_json(data: bytes, where: str, values: int | None = None) -> Any:
-    """JSON as a machine wrote it: UTF-8, every key once, finite numbers, nesting within reason; not more than about `values` values.
+    """Strict JSON: UTF-8, unique keys, finite numbers, bounded nesting; at most about `values` values.
 
-    A file of empty lists takes fifteen times its size.
+    A parsed file of empty lists takes fifteen times its size in memory.
     """
     if values is not None and (count := sum(map(data.count, (b",", b"[", b"{")))) > values:
-        raise CheckpointError(f"{where}: holds about {count} values, more than the {values} that such a file may have")
+        raise CheckpointError(f"{where}: holds about {count} values, more than the limit of {values}")
     try:
         return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""Reads FlatBuffers and double-array tries out of bytes that nobody vouches for: every offset is checked.
+"""Reads FlatBuffers and double-array tries from untrusted bytes: every offset is checked.
 
 Source: https://flatbuffers.dev/internals, darts-clone (https://github.com/s-yata/darts-clone).
 """
@@ -15,7 +15,7 @@ from torch_towers.errors import CheckpointError
 
 
 class Table:
-    """A table of a FlatBuffer: its fields by their numbers in the schema."""
+    """A FlatBuffer table: fields by their numbers in the schema."""
 
     def __init__(self, data: bytes, position: int, what: str) -> None:
         self._data, self._position, self._what = data, position, what
@@ -37,7 +37,7 @@ class Table:
         return struct.unpack_from(form, self._data, position)[0]
 
     def _field(self, number: int) -> int:
-        """Where a field is; 0 where the table does not have it."""
+        """The offset of a field; 0 if it is absent."""
         offset = self._fields[number] if number < len(self._fields) else 0
         return self._position + offset if offset else 0
 
@@ -57,7 +57,7 @@ class Table:
         return Table(self._data, position + self._read("<I", position), self._what) if position else None
 
     def vector(self, number: int, dtype: str) -> np.ndarray[Any, Any]:
-        """A vector of numbers; empty where the table does not have it."""
+        """A vector of numbers; empty if absent."""
         position = self._field(number)
         return self._vector(position, np.dtype(dtype)) if position else np.empty(0, dtype)
 
@@ -99,7 +99,8 @@ class Trie:
         return len(self._units)
 
     def has(self, byte: int) -> bool:
-        """Whether a key holds `byte`: from the places that are labelled so, most of them unused ones, up to the root or nowhere."""
+        """Whether a key contains `byte`: walks from the nodes with this label, mostly unused ones, up to the root or a
+        dead end."""
         units, children = np.array(self._units, np.uint32), np.array(self._children, np.uint32)
         labels = units & 0x800000FF
         seen = np.zeros(len(units), bool)
@@ -111,7 +112,7 @@ class Trie:
         return bool(found.size)
 
     def step(self, node: int, path: bytes) -> int:
-        """The node that `path` leads to from `node`; -1 where there is none."""
+        """The node that `path` leads to from `node`; -1 if there is none."""
         units, children = self._units, self._children
         for byte in path:
             node = children[node] ^ byte
@@ -120,14 +121,14 @@ class Trie:
         return node
 
     def value(self, node: int) -> int:
-        """The value that a node holds; -1 where it holds none."""
+        """The value of a node; -1 if it has none."""
         if not self._units[node] & 0x100:
             return -1
         child = self._children[node]
         return self._units[child] & 0x7FFFFFFF if child < len(self._units) else -1
 
     def prefixes(self, text: bytes, start: int) -> Iterator[tuple[int, int]]:
-        """(value, end) of every key that `text` has at `start`, the shortest first."""
+        """(value, end) of every key that is a prefix of `text[start:]`, shortest first."""
         units, children = self._units, self._children
         if not units:
             return

@@ -1,7 +1,8 @@
-"""Unicode normalization and case folding as TensorFlow Text's ICU 77 (Unicode 16) does it, whatever Python's Unicode version.
+"""Unicode normalization and case folding as in TensorFlow Text's ICU 77 (Unicode 16), independent of Python's Unicode
+version.
 
-Assigned characters never change their normalization, so Python's own tables are right for all text without characters that
-are newer than Unicode 14; what came later is in `unicode_tables`. Bytes that are not UTF-8 stay as they are, as in ICU.
+Assigned characters never change their normalization, so Python's tables are right for text without characters
+newer than Unicode 14; `unicode_tables` has the newer ones. Bytes that are not UTF-8 stay as they are, as in ICU.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def _class(characters: Iterable[str], ranges: Iterable[tuple[int, int]]) -> re.P
 
 @cache
 def _new() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What Python's tables may be wrong about: up to U+FFFF, and above, where `re` compares with one range after another."""
+    """Patterns of characters that Python's tables may get wrong: the BMP, and beyond, where `re` tests ranges one by
+    one."""
     characters = {*COMBINING, *CANONICAL, *COMPATIBLE, *(pair[0] for pair in CANONICAL.values())}
     low = [(first, min(last, _BMP)) for first, last in LATER if first <= _BMP]
     high = [(max(first, _BMP + 1), last) for first, last in LATER if last > _BMP]
@@ -47,7 +49,7 @@ _ABOVE = re.compile("[\U00010000-\U0010ffff]")
 
 
 def _is_known(text: str) -> bool:
-    """Whether Python's tables are right about the text."""
+    """Whether Python's tables are right for the text."""
     low, high = _new()
     return low.search(text) is None and (_ABOVE.search(text) is None or high.search(text) is None)
 
@@ -61,7 +63,7 @@ _COMPOSITIONS = {pair: character for character, pair in CANONICAL.items()}
 
 
 def decode(text: bytes) -> str:
-    """UTF-8 to a string in which every byte that is not UTF-8 is a lone surrogate; `encode` is the inverse."""
+    """UTF-8 to a string in which each invalid byte is a lone surrogate; `encode` is the inverse."""
     return text.decode("utf-8", "surrogateescape")
 
 
@@ -71,7 +73,7 @@ def encode(text: str) -> bytes:
 
 
 def normalizer(form: str) -> Callable[[bytes], bytes]:
-    """The function that normalizes UTF-8 to one of NFC, NFD, NFKC, NFKD."""
+    """The function that normalizes UTF-8 to NFC, NFD, NFKC or NFKD."""
 
     def normalize(text: bytes) -> bytes:
         return text if text.isascii() else encode(normalize_text(decode(text), form))
@@ -95,7 +97,7 @@ def case_fold(text: bytes) -> bytes:
 
 
 class _Folding(dict[int, str]):
-    """NFKC_Casefold of one character, worked out when first met."""
+    """NFKC_Casefold of one character, memoized."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -114,7 +116,8 @@ _ALONE = _class([], [*LATER, *LATER_FOLDS])
 _FOLDING = _Folding({code: "" for first, last in IGNORED for code in range(first, last + 1)})
 
 
-# -- the algorithm of Unicode's standard annex 15, for text with characters that Python may know otherwise -----------------
+# -- the algorithm of Unicode Standard Annex 15, for text with characters that Python's tables may get wrong
+# ---------------
 
 
 def _decompose(character: str, compatible: bool) -> str:
@@ -148,7 +151,7 @@ def _reorder(characters: list[str]) -> list[str]:
 
 def _compose(characters: list[str]) -> str:
     result: list[str] = []
-    starter, last = -1, 0  # where the last starter is, and the class of the last character that stayed behind it
+    starter, last = -1, 0  # position of the last starter, and the combining class of the last character kept after it
     for character in characters:
         combining = _combining(character)
         if starter >= 0 and (last < combining or last == 0 == len(result) - 1 - starter):
@@ -180,7 +183,7 @@ _KINDS = [kind for _, kind in SCRIPTS]
 
 
 def script(code: int) -> int:
-    """A number for the script of a code point: equal where ICU's scripts are equal; -1 where there is no such code point."""
+    """A number for the script of a code point, equal iff ICU's scripts are equal; -1 for an invalid code point."""
     return _KINDS[bisect_right(_STARTS, code) - 1] if 0 <= code <= 0x10FFFF else -1
 
 

@@ -1,6 +1,6 @@
-"""Arrays in `.npz` files, strings among them, without pickle.
+"""Arrays in `.npz` files, including strings, without pickle.
 
-numpy's own fixed-width bytes lose trailing NULs, so an array of bytes is written as its bytes, joined, and their lengths.
+numpy's fixed-width bytes lose trailing NULs, so an array of bytes is written as the joined bytes and their lengths.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch_towers.formats.byte_strings import strings
 BYTES, LENGTHS = "#bytes", "#lengths"
 
 Array = np.ndarray[Any, Any]
-LIMIT = 4 << 30  # bytes of all arrays of a file, as the file declares them
+LIMIT = 4 << 30  # total bytes of a file's arrays, as declared in the file
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Writes numbers and object arrays of bytes by their names."""
+    """Writes numbers and object arrays of bytes by name."""
     np.savez(path, **_flat(arrays))  # type: ignore[reportArgumentType]
 
 
 def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
-    """What `save_arrays` writes, compressed; equal arrays give equal bytes."""
+    """The compressed bytes that `save_arrays` writes; equal arrays give equal bytes."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **_flat(arrays))  # type: ignore[reportArgumentType]
     return buffer.getvalue()
@@ -49,10 +49,10 @@ def _flat(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def load_arrays(path: Path, data: bytes | None = None, limit: int = LIMIT) -> dict[str, Array]:
-    """The arrays of a `.npz` file by their names: numbers as they are, strings as object arrays of bytes.
+    """The arrays of a `.npz` file by name: numbers unchanged, strings as object arrays of bytes.
 
-    Strings are fixed-width, or `<name>#bytes` (all joined) with `<name>#lengths`. `data`: the content of the file, where it was
-    read already. `limit`: bytes that all arrays may have together. Errors: `InputError` names the file and the array.
+    Strings are fixed-width, or `<name>#bytes` (joined) with `<name>#lengths`. `data`: the content of the file, if it is
+    already read. `limit`: maximum total bytes of the arrays. Errors: `InputError` names the file and the array.
     """
     stored = _stored(path, path if data is None else io.BytesIO(data), limit)
     arrays: dict[str, Array] = {}
@@ -76,16 +76,14 @@ def as_strings(array: Array) -> Array:
 def _stored(path: Path, source: Path | io.BytesIO, limit: int) -> dict[str, Array]:
     name = ""
     try:
-        if not zipfile.is_zipfile(source):  # else numpy would take it for one array, or for a pickle
+        if not zipfile.is_zipfile(source):  # numpy would accept a single array or a pickle
             if isinstance(source, Path):
                 source.open("rb").close()
             raise InputError(f"{path}: is not a .npz file, as numpy.savez writes it")
-        with zipfile.ZipFile(source) as file:  # asked before numpy takes the memory: a small file may declare any size
+        with zipfile.ZipFile(source) as file:  # checked before numpy allocates: a small file may declare any size
             declared = sum(item.file_size for item in file.infolist())
         if declared > limit:
-            raise InputError(
-                f"{path}: its arrays have {declared} bytes, more than the {limit} that such a file may have"
-            )
+            raise InputError(f"{path}: its arrays have {declared} bytes, more than the limit of {limit}")
         stored: dict[str, Array] = {}
         with np.load(source, allow_pickle=False) as file:
             for name in file.files:
@@ -118,7 +116,7 @@ def _split(stored: Mapping[str, Array], name: str, lengths: Array, path: Path) -
 
 
 def to_numpy(value: Any) -> Array:
-    """A runtime value as numpy: tensors (bfloat16 as float32, which holds it exactly), strings and sizes."""
+    """A runtime value as numpy: tensors (bfloat16 as float32, which is exact), strings and sizes."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
@@ -126,7 +124,7 @@ def to_numpy(value: Any) -> Array:
 
 
 def as_stored(value: Array | torch.Tensor) -> Any:
-    """A constant of a SavedModel as the store of a tower holds it: numbers as a tensor of their own, strings as they are."""
+    """A constant of a SavedModel for a tower's store: numbers as a tensor that owns its memory, strings unchanged."""
     if isinstance(value, torch.Tensor) or value.dtype == object:
         return value
     return torch.from_numpy(np.array(value))  # type: ignore[reportUnknownMemberType]

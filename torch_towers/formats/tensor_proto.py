@@ -1,4 +1,5 @@
-"""The wire format of `TensorProto`, read as TensorFlow reads it: protobuf's rules, then `Tensor::FromProto`'s."""
+"""The wire format of `TensorProto`, decoded like TensorFlow does: protobuf's rules, then those of
+`Tensor::FromProto`."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ DTYPES = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string", 8: "complex64", 9: "int64",
     10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32", 23: "uint64",
 }  # fmt: skip
-"""The numbers of the dtypes."""
+"""The enum values of the dtypes."""
 
 WIDTHS = {
     "float32": 4, "float64": 8, "int32": 4, "uint8": 1, "int16": 2, "int8": 1, "complex64": 8, "int64": 8, "bool": 1,
@@ -20,21 +21,21 @@ WIDTHS = {
 }  # fmt: skip
 
 LARGEST = 1 << 31
-"""The most bytes that a tensor may have: what a message itself may have. Repeated values could ask for any number."""
+"""Maximum bytes of a tensor: the limit of a protobuf message. Repeated values could declare any number."""
 
 _DTYPE, _SHAPE, _CONTENT, _STRINGS = 1, 2, 4, 8
-_FIXED = {5: 4, 6: 8, 9: 4, 12: 8}  # the fields of floats, and how wide their numbers are
+_FIXED = {5: 4, 6: 8, 9: 4, 12: 8}  # field numbers of floats, and their width in bytes
 _HANDLES = (14, 15)  # resources and variants
 _VARINTS = (7, 10, 11, 13, 16, 17)
 _FIELDS = {
     "float32": 5, "float64": 6, "int32": 7, "uint8": 7, "int16": 7, "int8": 7, "uint16": 7, "complex64": 9, "int64": 10,
     "bool": 11, "complex128": 12, "float16": 13, "bfloat16": 13, "uint32": 16, "uint64": 17,
 }  # fmt: skip
-_MOST_AXES, _DEEPEST = 254, 100
+_MAX_AXES, _MAX_DEPTH = 254, 100
 
 
 class TensorProto:
-    """What a message says: `dtype` (its number), `shape`, and the values as they stand in it."""
+    """A decoded message: `dtype` (enum value), `shape`, and the raw values."""
 
     def __init__(self, data: bytes) -> None:
         self.dtype = 0
@@ -53,7 +54,7 @@ class TensorProto:
             elif (field, kind) == (_STRINGS, 2):
                 self.strings.append(item)
             elif field in _HANDLES and kind == 2:
-                deque(fields(item), maxlen=0)  # not read, but it must be a message
+                deque(fields(item), maxlen=0)  # unused, but it must be a valid message
             elif field in _FIXED and kind in (2, 5 if _FIXED[field] == 4 else 1):
                 if len(item) % _FIXED[field]:
                     raise MalformedError
@@ -66,12 +67,12 @@ class TensorProto:
     def count(self) -> int:
         """The number of elements."""
         sizes = [size for size in self.shape if size]
-        if len(self.shape) > _MOST_AXES or any(size < 0 for size in sizes) or math.prod(sizes) > LARGEST:
+        if len(self.shape) > _MAX_AXES or any(size < 0 for size in sizes) or math.prod(sizes) > LARGEST:
             raise MalformedError
         return math.prod(self.shape)
 
     def bytes(self, dtype: str) -> bytes:
-        """The numbers, little-endian, as `dtype` holds them. Where some are missing the last one goes on, or 0."""
+        """The numbers in `dtype`, little-endian. Missing elements repeat the last one, or are 0."""
         width, count = WIDTHS[dtype], self.count()
         if count * width > LARGEST:
             raise MalformedError
@@ -92,7 +93,7 @@ class TensorProto:
         return data + (data[-width:] or bytes(width)) * (count - len(data) // width)
 
     def texts(self) -> list[bytes]:
-        """The strings. Where some are missing the last one goes on, or an empty one."""
+        """The strings. Missing elements repeat the last one, or are empty."""
         count = self.count()
         if self.content:
             return _texts(self.content, count) if count else []
@@ -101,7 +102,7 @@ class TensorProto:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """The fields of a message: number, wire type, and the integer or the bytes; groups, which nothing here has, are skipped."""
+    """The fields of a message: number, wire type, and the integer or bytes. Groups are skipped."""
     position, end = 0, len(data)
     groups: list[int] = []
     while position < end:
@@ -117,7 +118,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
             position = start + length
         elif kind in (1, 5):
             position += 8 if kind == 1 else 4
-        elif kind == 3 and len(groups) < _DEEPEST:
+        elif kind == 3 and len(groups) < _MAX_DEPTH:
             groups.append(field)
         elif kind != 4 or not groups or groups.pop() != field:
             raise MalformedError
@@ -152,7 +153,7 @@ def _packed(data: bytes) -> list[int]:
 
 
 def _texts(content: bytes, count: int) -> list[bytes]:
-    """Strings written as TensorFlow's own encoding does: all lengths, then all bytes."""
+    """Strings in TensorFlow's own encoding: all lengths, then all bytes."""
     position = 0
     lengths: list[int] = []
     for _ in range(count):

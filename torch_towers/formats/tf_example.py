@@ -1,8 +1,8 @@
-"""The wire format of `tf.Example`, read as TensorFlow's fast parser reads it.
+"""The wire format of `tf.Example`, decoded like TensorFlow's fast parser does.
 
-That parser is neither stricter nor laxer than protobuf's own, but different: a length that reaches past the end is cut off at
-the end, bytes behind a packed list are ignored, an entry of the feature map is a key and a value and nothing else.
-What it accepts, this accepts, with the same values; what it refuses, this refuses.
+That parser differs from protobuf's: a length that reaches past the end is truncated, bytes after a packed list are
+ignored, and an entry of the feature map is a key and a value and nothing else. This one accepts and refuses the same
+bytes, with the same values.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 BYTES, FLOATS, INTEGERS = 0x0A, 0x12, 0x1A
-"""The first byte of a feature: which of the three lists it holds."""
+"""The first byte of a feature: which of the three lists it has."""
 
 _FIRST = 0x0A  # the tag of a length-delimited field number 1
 _SECOND = 0x12
 _FIXED32 = 0x0D
 _VARINT = 0x08
-_LONGEST_VARINT = 10
+_MAX_VARINT_BYTES = 10
 
 
 class MalformedError(ValueError):
@@ -26,7 +26,7 @@ class MalformedError(ValueError):
 
 
 def entries(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The keys and serialized features of an example, in the order of the bytes, repeated keys and all."""
+    """The keys and serialized features of an example, in byte order, including repeated keys."""
     found: list[tuple[bytes, bytes]] = []
     position, end = 0, len(data)
     while position < end:
@@ -63,7 +63,7 @@ def _entry(data: bytes, position: int, end: int, found: list[tuple[bytes, bytes]
 
 
 def _skip(data: bytes, position: int, end: int) -> int:
-    """The end of an unknown field. One that reaches past the end is accepted, as TensorFlow accepts it."""
+    """The end of an unknown field. One that reaches past the end is accepted, as in TensorFlow."""
     tag, position = varint(data, position, end)
     kind = tag & 7
     if kind == 0:
@@ -132,15 +132,15 @@ def int64_list(feature: bytes) -> list[int]:
 
 
 def _list(feature: bytes) -> tuple[int, int]:
-    """Where the list in a feature begins and ends."""
+    """Start and end of the list in a feature."""
     length, position = _length(feature, 1, len(feature))
     return position, _limit(position, length, len(feature))
 
 
 def varint(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """A variable-length integer of at most 64 bits, higher ones dropped, and the position behind it."""
+    """A varint truncated to 64 bits, and the position after it."""
     value = 0
-    for shift in range(0, 7 * _LONGEST_VARINT, 7):
+    for shift in range(0, 7 * _MAX_VARINT_BYTES, 7):
         if position >= end:
             raise MalformedError
         byte = data[position]
@@ -152,7 +152,7 @@ def varint(data: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def _length(data: bytes, position: int, end: int) -> tuple[int, int]:
-    """A length: a variable-length integer of which the lower 32 bits count."""
+    """A length: the lower 32 bits of a varint."""
     if position < end and data[position] < 0x80:
         return data[position], position + 1
     value, position = varint(data, position, end)
@@ -160,5 +160,6 @@ def _length(data: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def _limit(position: int, length: int, end: int) -> int:
-    """Where a part of `length` ends: never past the part that it is in. Lengths that are negative as int32 do not count."""
+    """The end of a field of `length`, clamped to the enclosing field. Lengths that are negative as int32 are
+    ignored."""
     return position + length if length < min(end - position, 1 << 31) else end

@@ -1,6 +1,8 @@
-"""The names of dtypes, as TensorFlow spells them, and what they are in PyTorch."""
+"""TensorFlow's dtype names and the matching torch dtypes."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import torch
 
@@ -22,16 +24,23 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "complex128": torch.complex128,
 }
 DTYPE_NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+ROW_DTYPES = frozenset(TORCH_DTYPES) | {"string"}
+"""What a tower is given: values inside it may also be sizes and lists."""
+Dtype = Annotated[str, TORCH_DTYPES.__contains__]
+"""An attribute of an op: the name of a dtype that torch holds."""
+AnyDtype = Annotated[str, (TORCH_DTYPES.keys() | {"string", "variant"}).__contains__]
+"""The same, where strings and lists of tensors are welcome too."""
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """`"float32"` -> `torch.float32`; KeyError for "string" and anything else that torch does not hold."""
+    """`"float32"` -> `torch.float32`; KeyError for "string" and other dtypes that torch lacks."""
     return TORCH_DTYPES[name]
 
 
 def dtype_name(value: object) -> str:
-    """The name of a runtime value's dtype: "float32" for a tensor, "string" for an array of bytes, "size" for an int."""
+    """The name of a runtime value's dtype: "float32" for a tensor, "string" for an array of bytes, "size" for an
+    int."""
     if isinstance(value, torch.Tensor):
         return DTYPE_NAMES[value.dtype]
     if isinstance(value, list):

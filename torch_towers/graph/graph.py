@@ -1,7 +1,7 @@
-"""Graph, Node and TensorSpec: what a tower computes, as plain data.
+"""Graph, Node and TensorSpec: the computation of a tower as plain data.
 
-One class, two vocabularies: before `porting.conversion.convert` the ops are TensorFlow's ("GatherV2"), after it they are the entries of
-`torch_towers.ops` ("gather") and the modules of `torch_towers.layers`.
+One class for two vocabularies: before `porting.conversion.convert` the ops are TensorFlow's ("GatherV2"), afterwards
+they are entries of `torch_towers.ops` ("gather") and modules of `torch_towers.layers`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Size = int | str | None  # 64, a named free size such as "batch", or unknown
+Size = int | str | None  # 64, a named dynamic size such as "batch", or unknown
 Operand = Any  # a reference ("dense_1", "top_k:1"), a literal (int, float, bool, None), or a tuple of operands
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """The name, dtype ("float32", "string", ...) and shape of a tensor; `shape` is None where even the rank is free."""
+    """The name, dtype ("float32", "string", ...) and shape of a tensor; `shape` is None if the rank is unknown."""
 
     name: str
     dtype: str
@@ -24,17 +24,18 @@ class TensorSpec:
 
 
 BATCH = "batch"
-"""The name of the size along which the rows of a batch lie. An input whose first size has another name has rows of its own."""
+"""The name of the batch dimension. An input whose leading size has another name is not per-row."""
 
 
 def rows_of(spec: TensorSpec) -> str:
-    """The name of the rows that an input has: inputs of one name have equally many. Empty where it has none."""
+    """The name of an input's leading dimension: inputs with the same name have equally many rows. Empty if there is
+    none."""
     size = spec.shape[0] if spec.shape else None
     return size if isinstance(size, str) else ""
 
 
 def is_batched(spec: TensorSpec) -> bool:
-    """True for an input or output that has one element per row of the batch."""
+    """True for an input or output with one element per row of the batch."""
     return rows_of(spec) == BATCH
 
 
@@ -50,9 +51,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ModuleSpec:
-    """A module of the closed table `torch_towers.layers`: its type and its constructor's arguments.
+    """A module of the closed table `torch_towers.layers`: its type and constructor arguments.
 
-    Arguments that are tensors or vocabularies are given by their names in the checkpoint.
+    Arguments that are tensors or vocabularies are names in the checkpoint.
     """
 
     type: str
@@ -61,7 +62,7 @@ class ModuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in topological order, from `inputs` to `outputs` (name of the output -> reference)."""
+    """Nodes in topological order, from `inputs` to `outputs` (output name -> reference)."""
 
     inputs: tuple[TensorSpec, ...]
     nodes: tuple[Node, ...]
@@ -70,7 +71,7 @@ class Graph:
 
 
 def references(operands: tuple[Operand, ...]) -> Iterator[str]:
-    """Every reference among `operands`, tuples looked into."""
+    """Every reference among `operands`, including those inside tuples."""
     for operand in operands:
         if isinstance(operand, str):
             yield operand
@@ -79,5 +80,5 @@ def references(operands: tuple[Operand, ...]) -> Iterator[str]:
 
 
 def node_of(reference: str) -> str:
-    """The name of the node that `reference` points to: "top_k" for "top_k:1"."""
+    """The name of the node that `reference` names: "top_k" for "top_k:1"."""
     return reference.split(":", 1)[0]

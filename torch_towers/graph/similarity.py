@@ -1,4 +1,4 @@
-"""How the embeddings of two towers are compared: a name, as a checkpoint holds it. `torch_towers.search` computes with it."""
+"""The name of a similarity, as a checkpoint stores it. `torch_towers.search` computes it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Literal, get_args
 from torch_towers.errors import suggestion
 
 Similarity = Literal["dot", "cosine"]
-""""dot": the inner product; "cosine": that of the embeddings at length 1. For distances there is `distance`."""
+""""dot": the inner product; "cosine": the inner product of normalized embeddings. For distances see `distance`."""
 
 _DISTANCES = {"manhattan": "L1_DISTANCE", "euclidean": "SQUARED_L2_DISTANCE"}
 
 
 def check_similarity(kind: Any) -> None:
-    """Raises `ValueError` where `kind` is no `Similarity`."""
+    """Raises `ValueError` if `kind` is not a `Similarity`."""
     known = get_args(Similarity)
     if kind in known:
         return

@@ -1,7 +1,7 @@
-"""Inputs: what people hold (lists, numpy, torch, pandas, Arrow, rows of JSON) as what a tower takes.
+"""Reads users' inputs (lists, numpy, torch, pandas, Arrow, rows of JSON) into the form that a tower takes.
 
-A number becomes a CPU tensor of the signature's dtype, a string an element of a numpy object array of `bytes`. Whatever does
-not fit is one sentence that names the feature and the row.
+A number becomes an element of a CPU tensor of the signature's dtype, a string an element of a numpy object array of
+`bytes`. Invalid values raise a one-sentence error that names the feature and the row.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _LIMITS = {name: np.iinfo(name) for name, dtype in _NUMPY_DTYPES.items() if dtyp
 class InputReader:
     """Reads inputs by a signature: `reader(inputs) -> (columns by name, number of rows)`.
 
-    `inputs` are columns by name, rows (a list of mappings), or, where the signature has one input, its column. `(n,)` stands for
-    `(n, 1)` and the reverse. The number of rows is None where no input has rows. Errors: `InputError`.
+    `inputs` are columns by name, rows (a list of mappings), or, for a signature with one input, the bare column. `(n,)`
+    is accepted for `(n, 1)` and vice versa. The number of rows is None if no input has rows. Errors: `InputError`.
     """
 
     def __init__(self, specs: Sequence[TensorSpec], defaults: Mapping[str, Tensor | Strings] | None = None) -> None:
@@ -46,7 +46,7 @@ class InputReader:
         as_named = type(inputs) is dict and cast("dict[Any, Any]", inputs).keys() == self._names
         columns = cast("Mapping[str, Any]", inputs) if as_named else self._columns(inputs)
         read: Columns = {}
-        first: dict[str, tuple[str, int]] = {}  # rows that several inputs have in common: who has them, how many
+        first: dict[str, tuple[str, int]] = {}  # by batch dimension: the first input that has it, and its size
         for name, spec, flat, own in self._plan:
             if name not in columns:
                 read[name] = self.defaults[name]
@@ -114,7 +114,7 @@ class InputReader:
                 self._check_names(given, f"row {index}: ")
                 if given != names:
                     odd = next(iter(given ^ names))
-                    raise InputError(f"feature {odd!r} stands in some rows only: row {index} differs from row 0")
+                    raise InputError(f"feature {odd!r} is present only in some rows: row {index} differs from row 0")
         return {name: [row[name] for row in rows] for name in self.specs if name in names}
 
 
@@ -125,7 +125,7 @@ _FlatForm = tuple[np.dtype[Any], tuple[int, ...]]
 
 
 def _flat_form(spec: TensorSpec) -> _FlatForm | None:
-    """The dtype and shape of a feature that a list of plain values may stand for: one value per row, of a common type."""
+    """The dtype and shape of a feature that is one scalar per row, so that a flat list may hold it."""
     dtype = np.dtype(object) if spec.dtype == "string" else _NUMPY_DTYPES.get(spec.dtype)
     shape = () if spec.shape is None else spec.shape
     if dtype is None or dtype.char not in "Ofdilq" or not rows_of(spec) or shape[1:] not in ((), (1,)):
@@ -134,7 +134,7 @@ def _flat_form(spec: TensorSpec) -> _FlatForm | None:
 
 
 def _read_flat(column: Any, form: _FlatForm) -> Tensor | Strings | None:
-    """A list of nothing but `str` and `bytes`, `float` or `int` in one native pass; None where it is something else."""
+    """A list of only `str` and `bytes`, `float` or `int`, read in one native pass; None for other lists."""
     core = native.core
     if core is None or type(column) is not list:
         return None
@@ -147,7 +147,7 @@ def _read_flat(column: Any, form: _FlatForm) -> Tensor | Strings | None:
 
 
 def read_column(column: Any, spec: TensorSpec) -> Tensor | Strings:
-    """One feature as the signature wants it: dtype, rank and inner sizes."""
+    """One feature as the signature requires: dtype, rank and inner sizes."""
     column = _plain(column, spec)
     value = _read_strings(column, spec) if spec.dtype == "string" else _read_numbers(column, spec)
     return value if spec.shape is None else _fitted(value, spec, spec.shape)
@@ -161,7 +161,7 @@ def _fitted(value: Any, spec: TensorSpec, shape: tuple[Any, ...]) -> Any:
             return value.reshape(-1)
         if (
             value.ndim and value.shape[0] == 0 and value.ndim < len(shape)
-        ):  # an empty list does not tell its inner sizes
+        ):  # an empty list does not show its inner sizes
             return value.reshape(0, *(size if isinstance(size, int) else 0 for size in shape[1:]))
         raise InputError(
             f"feature {spec.name!r} has the shape {list(value.shape)}; the tower takes {_shape(spec)}{_wrap(value, shape, spec)}"
@@ -175,27 +175,27 @@ def _fitted(value: Any, spec: TensorSpec, shape: tuple[Any, ...]) -> Any:
 
 
 def _wrap(value: Any, shape: tuple[Any, ...], spec: TensorSpec) -> str:
-    return ": put the one row into a list" if value.ndim == len(shape) - 1 and rows_of(spec) else ""
+    return ": wrap the row in a list" if value.ndim == len(shape) - 1 and rows_of(spec) else ""
 
 
 # -- containers ---------------------------------------------------------------------------------------------------------
 
 
 def _plain(column: Any, spec: TensorSpec) -> Any:
-    """pandas and Arrow columns as lists or numpy arrays; their packages are not imported, only their methods used."""
+    """pandas and Arrow columns as lists or numpy arrays, without importing these packages."""
     kind = cast("type[Any]", type(column))
     if kind in (list, tuple, np.ndarray) or isinstance(column, Tensor):
         return column
     if isinstance(column, (str, bytes)):
         if spec.shape:
-            raise InputError(f"feature {spec.name!r} is a single {kind.__name__}: put it into a list")
+            raise InputError(f"feature {spec.name!r} is a single {kind.__name__}: wrap it in a list")
         return column
     module = kind.__module__.partition(".")[0]
     if module == "pyarrow":
         if getattr(column, "null_count", 0):
             row = next(i for i, value in enumerate(column.to_pylist()) if value is None)
             raise InputError(f"feature {spec.name!r}, row {row}: the value is None")
-        if spec.dtype == "string" and str(column.type) in _TEXTS:  # the same buffers, as bytes: no `str` is made
+        if spec.dtype == "string" and str(column.type) in _TEXTS:  # reads the buffers as bytes, without creating `str`
             return column.cast(_TEXTS[str(column.type)]).to_numpy(zero_copy_only=False)
         nested = spec.dtype == "string" or "list" in str(column.type)
         return column.to_pylist() if nested else np.asarray(column)
@@ -215,7 +215,7 @@ def _plain(column: Any, spec: TensorSpec) -> Any:
 
 
 _TEXTS = {"string": "binary", "large_string": "large_binary"}
-"""Arrow's types of text, and those of the same buffers as bytes."""
+"""Arrow's string types, and the binary types with the same buffers."""
 
 
 def _is_table(inputs: Any) -> bool:
@@ -248,12 +248,12 @@ def _read_strings(column: Any, spec: TensorSpec) -> Strings:
 
 
 def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Strings:
-    """Elements in the order of `shape`, each a string, or a list of them, or a list of lists."""
+    """Elements in the order of `shape`: strings, or (nested) lists of them."""
     while flat and isinstance(flat[0], (list, tuple, np.ndarray)):
         width, per_row = len(cast(Sequence[Any], flat[0])), len(flat) // shape[0]
         if {*map(type, flat)} <= {list, tuple} and {*map(len, flat)} == {
             width
-        }:  # nearly always: no Python for each of them
+        }:  # the common case, without Python code per element
             flat, shape = list(itertools.chain.from_iterable(flat)), [*shape, width]
             continue
         inner: list[Any] = []
@@ -271,7 +271,8 @@ def _strings_of_list(flat: list[Any], shape: list[int], spec: TensorSpec) -> Str
 
 
 def _encoded(column: Sequence[Any], spec: TensorSpec, per_row: int) -> Strings:
-    """A flat sequence as bytes. Nearly always all are `str`, or all `bytes`: those take one pass without Python code."""
+    """A flat sequence as bytes. In the common case all are `str`, or all `bytes`, which takes one pass without Python
+    code."""
     array = np.empty(len(column), dtype=object)
     if native.core is not None and native.core.encode(column, array):
         return array
@@ -330,9 +331,9 @@ def _array_of_list(column: Sequence[Any], spec: TensorSpec) -> np.ndarray[Any, A
         return np.stack(rows)
     try:
         array = np.asarray(column)
-    except (ValueError, TypeError, OverflowError):  # ragged, or of several kinds
+    except (ValueError, TypeError, OverflowError):  # ragged, or of mixed types
         array = None
-    if array is not None and array.dtype.kind not in "biufcO":  # numpy makes text of numbers beside text
+    if array is not None and array.dtype.kind not in "biufcO":  # numpy turns numbers next to text into text
         array = np.array(column, dtype=object)
     if array is None:
         rows = [np.asarray(_row_array(row, spec, index)) for index, row in enumerate(column)]
@@ -361,7 +362,8 @@ def _row_array(row: Any, spec: TensorSpec, index: int) -> np.ndarray[Any, Any]:
 
 
 def _integers_in(column: Sequence[Any], array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """numpy makes floats of integers beside a float, and of large ones: large integers must keep their last digits."""
+    """Restores integers that numpy turned into floats, next to a float or because they are large: all digits must
+    survive."""
     values = np.empty(array.shape, dtype=object)
     values[...] = np.array(column, dtype=object)
     flat = values.reshape(-1)
@@ -371,7 +373,7 @@ def _integers_in(column: Sequence[Any], array: np.ndarray[Any, Any], spec: Tenso
 
 
 def _array_of_objects(array: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """An array whose elements numpy could not make numbers of: rows of their own, large integers, or not numbers at all."""
+    """An array that numpy could not make numeric: nested rows, large integers, or no numbers at all."""
     if array.dtype.kind == "O":
         flat: list[Any] = array.reshape(-1).tolist()
         if array.ndim == 1 and flat and all(isinstance(value, (list, tuple, np.ndarray)) for value in flat):
@@ -406,18 +408,18 @@ def _checked_integers(values: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndar
 
 
 def _floats(values: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """Objects that are numbers, as floats."""
+    """Numeric objects as floats."""
     try:
         return values.astype(np.float64)
     except OverflowError:
         rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
-        large = 2**1024 - 2**970  # rounds to what no double holds
+        large = 2**1024 - 2**970  # the smallest integer that overflows float64
         row, item = next((at[0], v) for at, v in np.ndenumerate(rows) if isinstance(v, int) and abs(v) >= large)
         raise InputError(f"feature {spec.name!r}, row {row}: {_integer(item)} does not fit {spec.dtype}") from None
 
 
 def _integer(value: Any) -> str:
-    """Python writes out no integer of more than some thousand digits."""
+    """Formats an integer; Python refuses to print more than a few thousand digits."""
     return str(value) if abs(int(value)) < 1 << 128 else f"an integer of {value.bit_length()} bits"
 
 
@@ -430,7 +432,7 @@ def _from_numpy(array: np.ndarray[Any, Any], spec: TensorSpec) -> Tensor:
     if not array.flags.writeable or not array.dtype.isnative or any(step < 0 for step in array.strides):
         array = np.array(
             array, dtype=array.dtype.newbyteorder("=")
-        )  # torch takes neither read-only nor backward arrays
+        )  # torch refuses read-only arrays and negative strides
     value = cast(Tensor, torch.from_numpy(array))  # type: ignore[reportUnknownMemberType]
     return value if wanted is not None else value.to(TORCH_DTYPES[spec.dtype])
 
@@ -445,7 +447,7 @@ def _cast_tensor(value: Tensor, spec: TensorSpec) -> Tensor:
 
 
 def _check_values(array: np.ndarray[Any, Any], spec: TensorSpec) -> None:
-    """Refuses what another dtype would change: fractions and NaN as integers, numbers out of range, complex as real."""
+    """Refuses lossy conversions: fractions and NaN to integers, numbers out of range, complex to real."""
     wanted = spec.dtype
     if array.dtype.kind == "c" and not wanted.startswith("complex"):
         raise InputError(f"feature {spec.name!r} holds complex numbers; the tower takes {wanted}")
@@ -473,7 +475,8 @@ def _refuse_where(bad: np.ndarray[Any, Any], array: np.ndarray[Any, Any], spec: 
         )
 
 
-# -- words --------------------------------------------------------------------------------------------------------------
+# -- wording
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _same_shapes(rows: Sequence[np.ndarray[Any, Any]], spec: TensorSpec) -> None:

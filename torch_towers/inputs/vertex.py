@@ -1,7 +1,7 @@
 """Documents of Vertex AI's Two-Tower algorithm: rows `{"data": "<JSON>", "key": ...}` as columns of features.
 
-In a document every feature is a list: `{"user_id": ["1"], "ratings": [7.3, "6"]}`. Numbers may be written as strings; features that the
-tower does not take are left out, as they may stand in one document for both towers.
+In a document every feature is a list: `{"user_id": ["1"], "ratings": [7.3, "6"]}`. Numbers may be strings. Features
+that the tower does not take are ignored, since one document may serve both towers.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any, cast
 
 from torch_towers.errors import InputError
 from torch_towers.graph.graph import TensorSpec
+from torch_towers.inputs.values import short, value_reader
 
 FIELDS = frozenset({"data", "key"})
 
 
 def are_documents(inputs: Any, names: Sequence[str] | Mapping[str, Any]) -> bool:
-    """Whether `inputs` are rows or columns of documents, for a tower whose inputs have these names."""
+    """Whether `inputs` are documents (rows or columns), for a tower with inputs of these names."""
     first: Any = inputs
     if isinstance(inputs, (list, tuple)) and inputs:
         first = cast("Sequence[Any]", inputs)[0]
@@ -30,8 +31,9 @@ def are_documents(inputs: Any, names: Sequence[str] | Mapping[str, Any]) -> bool
 def columns_of(inputs: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """The columns of `specs` from documents: rows of `{"data", "key"}`, or the two columns.
 
-    A feature of one value per row is that value, one of a fixed number must have as many, one of any number is padded with zeros or
-    empty strings to the longest row. Errors: `InputError` names the row and the feature.
+    A feature with one value per row becomes a scalar; one with a fixed number of values must have that many; one with
+    any number is padded with zeros or empty strings to the longest row. Errors: `InputError` names the row and the
+    feature.
     """
     if isinstance(inputs, Mapping):
         columns = cast(Mapping[str, Any], inputs)
@@ -51,7 +53,7 @@ def columns_of(inputs: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
             found[name] = keys
         elif any(name in document for document in documents):
             found[name] = _column([_values(document, spec, index) for index, document in enumerate(documents)], spec)
-        elif not _width(spec):  # any number of values: none
+        elif not _width(spec):  # any number of values: default to none
             found[name] = _column([[] for _ in documents], spec)
     return found
 
@@ -70,29 +72,24 @@ def _document(text: Any, row: int) -> Mapping[str, Any]:
 def _values(document: Mapping[str, Any], spec: TensorSpec, row: int) -> list[Any]:
     value = document.get(spec.name, [])
     values = cast("list[Any]", value if isinstance(value, list) else [value])
-    return [_value(item, spec, row) for item in values]
+    read = value_reader(spec)
+    try:
+        return [read(_number(item)) if spec.dtype not in ("string", "bool") else read(item) for item in values]
+    except ValueError as error:
+        raise InputError(f"row {row}: feature {spec.name!r}: {error}") from error
 
 
-def _value(value: Any, spec: TensorSpec, row: int) -> Any:
-    where = f"row {row}: feature {spec.name!r}"
-    if spec.dtype == "string":
-        if not isinstance(value, str):
-            raise InputError(f"{where}: expected strings, found {json.dumps(value)}")
-        return value
-    if isinstance(value, str):
-        try:
-            value = float(value) if spec.dtype.startswith(("float", "bfloat")) else int(value)
-        except ValueError as error:
-            raise InputError(f"{where}: {value!r} is not a number") from error
-    if not isinstance(value, (int, float)) or isinstance(value, bool) != (spec.dtype == "bool"):
-        raise InputError(f"{where}: expected numbers, found {json.dumps(value)}")
+def _number(value: Any) -> Any:
+    """Python takes a truth value for an integer; a document that has one where a number belongs is wrong."""
+    if isinstance(value, bool):
+        raise ValueError(f"{short(value)} is not a number")
     return value
 
 
 def _width(spec: TensorSpec) -> int | None:
-    """How many values a row has: 1 of shape [batch], n of [batch, n], None where it may be any number."""
+    """The number of values per row: 1 for shape [batch], n for [batch, n], None if it may vary."""
     if spec.shape is None or len(spec.shape) > 2:
-        raise InputError(f"feature {spec.name!r} has another shape than the features of a document: give columns")
+        raise InputError(f"feature {spec.name!r} has a shape that documents cannot represent: give columns")
     size = spec.shape[1] if len(spec.shape) == 2 else 1
     return size if isinstance(size, int) else None
 

@@ -1,4 +1,5 @@
-"""Fast path: when values may be read, and when they may be computed another way than by calling torch, since nobody would see it."""
+"""When a fast path is allowed: when values may be read, and when nothing observes that torch's own calls are
+bypassed."""
 
 from __future__ import annotations
 
@@ -12,21 +13,21 @@ from torch.overrides import has_torch_function
 _jit: Any = torch.jit
 _forward_ad: Any = forward_ad
 
-# What torch tells only under names of its own. A torch without them computes everything by its own calls.
+# Private names of torch. In a torch without them, everything takes the slow path.
 _modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
 _KINDS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
 _hooks: Any = [getattr(nn.modules.module, f"_global_{kind}", None) for kind in _KINDS]
 
 
 def plain(*tensors: Tensor) -> bool:
-    """Whether these are numbers and nobody follows what becomes of them, so that it may be computed in any way.
+    """Whether these are plain tensors that nothing tracks, so that a fast path may compute the result.
 
-    None of them has a gradient, a tangent or a batch of `vmap`, or is of a class of its own; no compiler, export, trace or mode
-    is at work, and autocast does not change a dtype.
+    True without gradients, tangents, `vmap` and tensor subclasses, and without a compiler, export, trace, torch mode or
+    dtype-changing autocast.
     """
     if not readable(*tensors) or _modes is None or has_torch_function(tensors):
         return False
-    if torch.is_autocast_enabled(tensors[0].device.type):
+    if torch.is_autocast_enabled("cpu" if tensors[0].is_cpu else tensors[0].device.type):
         return False
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return False
@@ -34,14 +35,14 @@ def plain(*tensors: Tensor) -> bool:
 
 
 def forward_ad_is_on() -> bool:
-    """Whether forward mode is at work: `unpack_dual` takes a microsecond, and is asked only then."""
+    """Whether forward-mode AD is active. Guards `unpack_dual`, which takes a microsecond."""
     return getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def readable(*tensors: Tensor) -> bool:
-    """Whether values may be looked at: they are in memory, and there is no compiler, export, trace or mode that would miss it.
+    """Whether values may be read: they are in memory, and no compiler, export, trace or mode would miss the read.
 
-    Without tensors, whether sizes may be.
+    Without arguments: whether sizes may be read.
     """
     if torch.compiler.is_compiling() or _jit.is_tracing() or (_modes is not None and _modes()):
         return False
@@ -49,17 +50,17 @@ def readable(*tensors: Tensor) -> bool:
 
 
 def _in_memory(x: Tensor) -> bool:
-    """Whether it is torch's own tensor with numbers: not a subclass, not meta, nothing that `torch.func` wraps."""
+    """Whether it is a plain torch tensor with data: not a subclass, not meta, not wrapped by `torch.func`."""
     if (type(x) is not Tensor and type(x) is not nn.Parameter) or x.is_meta:
         return False
     try:
         return x.data_ptr() != 0 or not x.numel()
-    except RuntimeError:  # what vmap, grad and jvp hand on has no memory
+    except RuntimeError:  # tensors inside vmap, grad and jvp have no storage
         return False
 
 
 def untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a call of the layer does what its class says and nothing else: not swapped, not patched, without hooks."""
+    """Whether calling the layer just runs its class's forward: not swapped, not patched, without hooks."""
     at: dict[str, Any] = layer.__dict__
     hooks = at["_forward_hooks"] or at["_forward_pre_hooks"] or at["_backward_hooks"] or at["_backward_pre_hooks"]
     return (

@@ -1,4 +1,4 @@
-"""Garbage: objects that stay are not searched for it again and again while rows come and go, a third of a bulk job's time."""
+"""Garbage collection without the long-lived objects: rescanning them takes a third of a bulk job's time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def set_aside() -> Generator[None]:
-    """The collector leaves out the objects that are here now, and takes them back afterwards. What is frozen already stays so."""
+    """Freezes all current objects and unfreezes them afterwards. Objects that are already frozen stay frozen."""
     if gc.get_freeze_count():
         yield
         return

@@ -1,20 +1,25 @@
-"""The native code, where it was built: `core` is the module `torch_towers.kernels._native`, `scores` the module of exact search, or None.
+"""The native code, if built from the sources of today: `core` is the module `torch_towers.kernels._native`, `scores` that
+of exact search; else None.
 
-The core's functions give True where they did the work. False means that the values are not plain: the Python code does it, and
-says what is wrong.
+The core's functions return True if they did the work. False means unusual values: the caller falls back to Python,
+which also reports errors.
 
-The environment variable TORCH_TOWERS_NATIVE, read once, says what may run: `0` none of it, `c` what every processor runs, `avx2` or
-`avx512` at most these instructions. Without it: all that this processor has. So one machine can test what others will run.
+The environment variable TORCH_TOWERS_NATIVE, read once, limits what may run: `0` nothing, `c` portable C, `avx2` or
+`avx512` at most these instructions. The default is all that the processor supports. So one machine can test what others
+will run.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import warnings
+from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 KERNELS = ("c", "avx2", "avx512")
-"""The kinds of exact search, by their numbers in `native/scores.c`; processors run the first one to three of them."""
+"""The variants of exact search, indexed as in `native/scores.c`; a processor runs the first one to three of them."""
 
 
 def _asked() -> str:
@@ -24,17 +29,27 @@ def _asked() -> str:
     return KERNELS[-1] if asked == "1" else asked
 
 
-def _loaded(name: str) -> Any:
+def loaded(name: str, sources: str) -> Any:
+    """The native module, or None: not allowed, not built, or built from other sources than those beside the package."""
     if allowed == "0":
         return None
     try:
-        return importlib.import_module(f"torch_towers.kernels.{name}")
+        module = importlib.import_module(f"torch_towers.kernels.{name}")
     except ImportError:
         return None
+    files = sorted((Path(__file__).parents[2] / "native").glob(sources))  # there are none but in a checkout
+    if files and getattr(module, "sources", None) != crc32(b"".join(file.read_bytes() for file in files)):
+        warnings.warn(
+            f"{module.__file__} was built from other sources, so slower Python code runs instead: build it again with "
+            "`python setup.py build_ext --inplace --force`",
+            stacklevel=2,
+        )
+        return None
+    return module
 
 
 allowed = _asked()
-core: Any = _loaded("_native")
-scores: Any = _loaded("_scores")
+core: Any = loaded("_native", "core/*.[ch]")
+scores: Any = loaded("_scores", "scores.[ch]")
 kernel = -1 if scores is None else min(KERNELS.index(allowed), scores.kernels - 1)
-"""The number of the kind that exact search runs."""
+"""The index of the variant that exact search runs."""

@@ -1,8 +1,9 @@
-"""Exact top-k: the largest of each row, and the best candidates of queries by their products. Of equal values the first comes first.
+"""Exact top-k: the largest values of each row, and the best candidates of queries by dot product. Ties go to the lower
+index.
 
-`largest` is the one selection of this project: the op `top_k`, the search and the fused product all call it. Products of queries and
-candidates go through one native pass (`native/scores.c`), which keeps no score that is not among the best so far, or through torch
-block by block; the answers are the same up to the rounding of sums.
+`largest` is the project's only selection: the op `top_k`, search and the fused product all call it. Products of queries
+and candidates run in one native pass (`native/scores.c`), which keeps only the best scores so far, or through torch
+block by block; the results agree up to rounding.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from torch_towers.kernels.matmul import are_rows, products
 from torch_towers.kernels.threads import threads
 
 MAX_NATIVE_K = 1024
-"""The largest k of the native pass: beyond it torch's own selection takes less time."""
+"""The largest k of the native pass: above it torch's selection is faster."""
 
 QUERIES_PER_BLOCK, SCORES_PER_BLOCK, SCORES_PER_CUDA_BLOCK = 1024, 1 << 22, 1 << 26
-"""Scores that are in memory at a time: 16 MB, which stay in a processor's cache; on a device 256 MB, since each launch costs."""
+"""Scores in memory at a time: 16 MB fit a CPU cache; on a device 256 MB amortize the launches."""
 
 CHUNK = 128
-"""Scores that are first seen as their maximum."""
+"""Row chunks of which only the maximum is compared first."""
 
-_ENTRIES_PER_CALL = 1 << 20  # that the native pass finds in one call, so that its threads' memory is bounded
-_SORTED_WHOLE = 512  # rows up to this length are sorted: a selection takes as long
+_ENTRIES_PER_CALL = 1 << 20  # results of one native call, which bounds its threads' memory
+_SORTED_WHOLE = 512  # rows up to this length are sorted: selection is no faster
 
 
 def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` largest of each row, largest first, and their positions: `[..., n] -> [..., k], [..., k]` int64, for `k <= n`.
+    """The `k` largest values of each row in descending order, and their positions: `[..., n] -> [..., k], [..., k]`
+    int64, for `k <= n`.
 
-    Exact: what a stable descending sort gives. NaN is larger than every number. Gradients flow through the values.
+    Exact: equals a stable descending sort. NaN is larger than every number. Gradients flow through the values.
     """
     n = x.shape[-1]
     if readable(x) and x.is_floating_point() and n > _SORTED_WHOLE and k > 0 and x.numel():
@@ -45,9 +47,10 @@ def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def top_k_of_products(q: Tensor, c: Tensor, k: int, *, nan_last: bool = False) -> tuple[Tensor, Tensor]:
-    """The `k` largest products of each query and whose they are: `[n, dim], [m, dim] -> [n, k], [n, k]` int64, for `k <= m`.
+    """The `k` largest products of each query and their candidates: `[n, dim], [m, dim] -> [n, k], [n, k]` int64, for `k
+    <= m`.
 
-    What `largest(q @ c.T, k)` gives, without all products in memory. `nan_last`: NaN counts as -inf, and is given as that.
+    Equals `largest(q @ c.T, k)` without storing all products. `nan_last`: NaN counts as -inf, and is returned as -inf.
     """
     if k == 0:
         return _sorted(q @ c[:0].mT, 0)
@@ -64,7 +67,7 @@ def top_k_of_products(q: Tensor, c: Tensor, k: int, *, nan_last: bool = False) -
 
 
 def native_top_k(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
-    """`top_k_of_products` in one pass; None where the native code does not take it: other numbers than float32, NaN among the scores."""
+    """`top_k_of_products` in one native pass; None if that does not apply: not float32, or NaN among the scores."""
     if native.scores is None or not queries.numel() or not 0 < k <= MAX_NATIVE_K:
         return None
     if not are_rows(queries) or not are_rows(candidates) or not plain(queries, candidates):
@@ -81,14 +84,14 @@ def native_top_k(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, T
 
 
 def _of_block(q: Tensor, c: Tensor, k: int, nan_last: bool) -> tuple[Tensor, Tensor]:
-    """The best k of all candidates for one block of queries: the candidates block by block, the best so far beside each."""
+    """The top k of all candidates for one block of queries: block by block, merged with the best so far."""
     step = max((SCORES_PER_BLOCK if c.is_cpu else SCORES_PER_CUDA_BLOCK) // max(len(q), 1), 2 * k)
     best: tuple[Tensor, Tensor] | None = None
     for start in range(0, len(c), step):
         scores = products(q, c[start : start + step])
         values, positions = _largest(scores, min(k, scores.shape[1]), nan_last)
         positions = positions + start
-        if best is not None:  # what was found before has lower positions, and stands first
+        if best is not None:  # earlier results have lower positions, so they come first
             positions = torch.cat([best[1], positions], 1)
             values, order = largest(torch.cat([best[0], values], 1), k)
             positions = positions.gather(1, order)
@@ -99,13 +102,14 @@ def _of_block(q: Tensor, c: Tensor, k: int, nan_last: bool) -> tuple[Tensor, Ten
 
 def _largest(scores: Tensor, k: int, nan_last: bool) -> tuple[Tensor, Tensor]:
     values, positions = largest(scores, k)
-    if nan_last and bool(values[:, 0].isnan().any()):  # the largest of all
+    if nan_last and bool(values[:, 0].isnan().any()):  # NaN sorts first
         return largest(scores.masked_fill(scores.isnan(), float("-inf")), k)
     return values, positions
 
 
 def _largest_of_rows(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`[rows, n] -> [rows, k], [rows, k]`: the k largest lie in the k chunks with the largest maxima, equal ones in the first such."""
+    """`[rows, n] -> [rows, k], [rows, k]`: the k largest are in the k chunks with the largest maxima, ties in the first
+    such chunks."""
     n = x.shape[1]
     if n < 4 * k * CHUNK:
         return _selected(x, k)
@@ -120,9 +124,9 @@ def _largest_of_rows(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _selected(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same, all rows looked at whole. torch.topk does not say which of equal values it takes: rows with a tie are selected again."""
+    """The same over whole rows. torch.topk breaks ties arbitrarily, so rows with a tie are selected again."""
     n = x.shape[1]
-    values, positions = torch.topk(x, min(k + 1, n), dim=1)  # one more than k: it tells whether the last one is tied
+    values, positions = torch.topk(x, min(k + 1, n), dim=1)  # one more than k: reveals a tie at the k-th
     if bool(values[:, 0].isnan().any()):
         return _sorted(x, k)
     if k < n:
@@ -136,7 +140,8 @@ def _selected(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_of_equals(x: Tensor, last: Tensor, k: int) -> Tensor:
-    """Positions of the k largest of each row, of those that equal `last`, the smallest, the first: `[n, m], [n, 1] -> [n, k]`."""
+    """Positions of the k largest of each row; of those equal to `last`, the k-th, the first: `[n, m], [n, 1] -> [n,
+    k]`."""
     more, equal = x > last, x == last
     room = k - more.sum(1, keepdim=True)
     taken = more | (equal & (equal.cumsum(1) <= room))
@@ -144,8 +149,9 @@ def _first_of_equals(x: Tensor, last: Tensor, k: int) -> Tensor:
 
 
 def _by_integer_keys(x: Tensor, k: int) -> Tensor:
-    """Positions of the k largest where no value may be read (compilers): a float's order above, its position, reversed, below."""
-    bits = (x + 0.0).view(torch.int32).to(torch.int64)  # + 0.0: of two equal zeros none is larger
+    """Positions of the k largest if values may not be read (compilers): sorts integer keys (float order, reversed
+    position)."""
+    bits = (x + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 equal 0.0
     order = torch.where(bits < 0, torch.iinfo(torch.int32).min - bits, bits)
     positions = torch.arange(x.shape[-1] - 1, -1, -1, device=x.device)
     keys = torch.topk((order << 32) + positions, k, dim=-1, sorted=True).values

@@ -1,4 +1,4 @@
-"""The modules that a checkpoint may hold. Each file holds one family; importing this package fills `registry.MODULES`."""
+"""The modules that a checkpoint may contain, one file per family; importing this package fills `registry.MODULES`."""
 
 import importlib
 import pkgutil

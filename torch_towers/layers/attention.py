@@ -1,21 +1,23 @@
-"""Attention with its projections, as Keras has it."""
+"""Attention with weights, as in Keras."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from torch_towers.graph.registry import module
 from torch_towers.ops.array import join_last
-from torch_towers.ops.attention import attention
+from torch_towers.ops.attention import attention, shared_out
 
 
 @module()
 class MultiHeadAttention(nn.Module):
-    """Attention of several heads between four projections, `query`, `key`, `value` and `attention_output`.
+    """Multi-head attention with projections `query`, `key`, `value` and `attention_output`.
 
-    `[batch, t, query_features], [batch, s, key_features], [batch, s, value_features], [..., t, s] -> [batch, t, out_features]`.
-    The mask is that of `attention`, and so is `empty`. Source: Keras MultiHeadAttention.
+    `[batch, t, query_features], [batch, s, key_features], [batch, s, value_features], [..., t, s] -> [batch, t,
+    out_features]`. The mask and `empty` are those of the op `attention`. Source: Keras MultiHeadAttention.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class MultiHeadAttention(nn.Module):
         return x.reshape(*x.shape[:-1], self.heads, x.shape[-1] // self.heads)
 
     def multiplications(self, query: torch.Size, key: torch.Size) -> float:
-        """Those of a call on queries and keys of these shapes."""
+        """The number of multiplications for queries and keys of these shapes."""
         asking, asked = query[:-1].numel(), key[:-1].numel()
         projections = asking * (self.query.weight.numel() + self.attention_output.weight.numel())
         projections += asked * (self.key.weight.numel() + self.value.weight.numel())
@@ -57,3 +59,50 @@ class MultiHeadAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, scale={self.scale:.4g}"
+
+
+@module()
+class Attention(nn.Module):
+    """Attention without projections: `[n, t, dim], [n, s, dim], [n, s, out], [..., t, s] -> [n, t, out]`.
+
+    Scores are `scale * query @ key.T`, or with `score_mode` "concat" `concat_score_weight * sum(tanh(scale * (query +
+    key)))`; `scale` is one number, 1 if `use_scale` is False. The mask is that of the op `attention`. Source: Keras
+    Attention.
+    """
+
+    def __init__(self, use_scale: bool = False, score_mode: Literal["dot", "concat"] = "dot") -> None:
+        super().__init__()
+        self.score_mode = score_mode
+        self.scale = nn.Parameter(torch.ones(())) if use_scale else None
+        self.concat_score_weight = nn.Parameter(torch.ones(())) if score_mode == "concat" else None
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.concat_score_weight is None:
+            return attention(query if self.scale is None else query * self.scale, key, value, mask, scale=1.0)
+        sums = query.unsqueeze(-2) + key.unsqueeze(-3)
+        sums = sums if self.scale is None else self.scale * sums
+        return shared_out(self.concat_score_weight * torch.tanh(sums).sum(-1), value, mask)
+
+    def extra_repr(self) -> str:
+        return f"use_scale={self.scale is not None}, score_mode={self.score_mode!r}"
+
+
+@module()
+class AdditiveAttention(nn.Module):
+    """Attention by `sum(scale * tanh(query + key))`: `[n, t, dim], [n, s, dim], [n, s, out], [..., t, s] -> [n, t, out]`.
+
+    `scale` is a vector, 1 if `use_scale` is False. The mask is that of the op `attention`. Source: Keras
+    AdditiveAttention.
+    """
+
+    def __init__(self, dim: int, use_scale: bool = True) -> None:
+        super().__init__()
+        self.dim = dim
+        self.scale = nn.Parameter(torch.ones(dim)) if use_scale else None
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        sums = torch.tanh(query.unsqueeze(-2) + key.unsqueeze(-3))
+        return shared_out((sums if self.scale is None else self.scale * sums).sum(-1), value, mask)
+
+    def extra_repr(self) -> str:
+        return str(self.dim) if self.scale is not None else f"{self.dim}, use_scale=False"

@@ -1,13 +1,13 @@
-"""Buckets: hashing and discretization, which decide which id a value is, and the encodings of such ids."""
+"""Hashing and discretization to ids, and encodings of ids."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, module
 from torch_towers.ops.hashing import hash_bucket_fast, hash_bucket_strong
 from torch_towers.ops.math import bucketize
@@ -16,15 +16,17 @@ from torch_towers.ops.segments import bincount
 
 @module(stage="host", infer=elementwise("int64"))
 class Hashing:
-    """Values hashed into buckets: strings or integers `[...] -> [...]` int64.
+    """Hashes values into buckets: strings or integers `[...] -> [...]` int64.
 
-    FarmHash without `salt`, SipHash with its two integers. Integers are hashed as decimal text. Where `mask_value` is given, it is
-    bucket 0 and the hashes are `1 .. num_bins - 1`. Source: Keras Hashing.
+    FarmHash without `salt`, SipHash with its two integers. Integers are hashed as decimal text. `mask_value`, if given,
+    is bucket 0, and hashes are `1 .. num_bins - 1`. Source: Keras Hashing.
     """
 
-    def __init__(self, num_bins: int, salt: tuple[int, ...] = (), mask_value: bytes | int | None = None) -> None:
+    def __init__(
+        self, num_bins: int, salt: tuple[int, int] | None = None, mask_value: bytes | int | None = None
+    ) -> None:
         self._bins = num_bins if mask_value is None else num_bins - 1
-        self._salt, self._mask = tuple(salt), mask_value
+        self._salt, self._mask = salt, mask_value
 
     def __call__(self, x: Tensor | Strings) -> Tensor:
         if self._salt:
@@ -39,9 +41,10 @@ class Hashing:
 
 @module(stage="early")
 class Discretization(nn.Module):
-    """The bucket of each number: how many boundaries are not above it, `[...] -> [...]`. Source: Keras Discretization."""
+    """The bucket of each number, i.e. the number of boundaries less than or equal to it: `[...] -> [...]`. Source:
+    Keras Discretization."""
 
-    def __init__(self, boundaries: tuple[float, ...], dtype: str = "int64") -> None:
+    def __init__(self, boundaries: tuple[float, ...], dtype: Dtype = "int64") -> None:
         super().__init__()
         self.boundaries, self.dtype = tuple(boundaries), dtype
 
@@ -58,13 +61,16 @@ def _encoded(x: Spec, *, num_tokens: int, dtype: str = "float32", **args: Any) -
 
 @module(infer=_encoded)
 class CategoryEncoding(nn.Module):
-    """Rows of ids as one row of numbers: `[n, ids] -> [n, num_tokens]`.
+    """Encodes rows of ids as vectors: `[n, ids] -> [n, num_tokens]`.
 
-    "multi_hot" is 1 for each id that occurs, "count" how often it does, "tf_idf" that times the weight `idf` of the id, a buffer.
-    Errors: `InputError` for negative ids; ids of `num_tokens` or more are left out. Source: Keras CategoryEncoding.
+    "multi_hot" is 1 for each id that occurs, "count" its count, "tf_idf" the count times the weight `idf` of the id, a
+    buffer. Errors: `InputError` for negative ids; ids of `num_tokens` or more are ignored. Source: Keras
+    CategoryEncoding.
     """
 
-    def __init__(self, num_tokens: int, output_mode: str, dtype: str = "float32") -> None:
+    def __init__(
+        self, num_tokens: int, output_mode: Literal["multi_hot", "count", "tf_idf"], dtype: Dtype = "float32"
+    ) -> None:
         super().__init__()
         self.num_tokens, self.output_mode, self.dtype = num_tokens, output_mode, dtype
         if output_mode == "tf_idf":

@@ -1,6 +1,6 @@
-"""Convolutions: torch's own modules, over channels that come last and with TensorFlow's margins.
+"""Convolutions: torch's modules with channels last and TensorFlow's padding.
 
-Kernels lie in torch's layout. That channels come last costs no copy: their transposition is torch's `channels_last` memory format.
+Kernels are in torch's layout. Channels last costs no copy: the transpose is torch's `channels_last` memory format.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torch_towers.graph.registry import module
 from torch_towers.kernels.fast_path import plain, readable, untouched
 from torch_towers.layers.norms import BatchNorm
-from torch_towers.ops.conv import Padding, convolve, convolve_back
+from torch_towers.ops.conv import Padding, checked_padding, convolve, convolve_back
 
 
 class _Margins(nn.Module):
-    """What all of these have: margins as TensorFlow counts them, and the axis of the channels."""
+    """What all of these have: margins as TensorFlow counts them, and the axis of the channels.
+
+    Each class below writes out its own signature, although they differ in little: a signature with its types and defaults is the schema
+    that a checkpoint is checked against.
+    """
 
     def _lay_out(self, padding: Padding, channels_last: bool) -> None:
-        if isinstance(padding, str) and padding not in ("SAME", "VALID"):
-            raise ValueError(f'padding is {padding!r}, expected "SAME", "VALID" or (before, after) for each axis')
-        self.margins: Padding = padding if isinstance(padding, str) else tuple((a, b) for a, b in padding)
-        self.channels_last = channels_last
+        self.margins, self.channels_last = checked_padding(padding), channels_last
 
     def extra_repr(self) -> str:
         shown = super().extra_repr()
@@ -49,7 +50,7 @@ def _backward(layer: Any, input: Tensor, sizes: tuple[int, ...]) -> Tensor:
 class Conv1d(_Margins, nn.Conv1d):
     """`nn.Conv1d` over sequences: `[batch, length, in] -> [batch, length', out]`.
 
-    `padding` is "SAME", "VALID", or (before, after) for each spatial axis. Source: Keras Conv1D, DepthwiseConv1D.
+    `padding` is "SAME", "VALID", or (before, after) per spatial axis. Source: Keras Conv1D, DepthwiseConv1D.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class Conv1d(_Margins, nn.Conv1d):
 class Conv2d(_Margins, nn.Conv2d):
     """`nn.Conv2d` over images: `[batch, height, width, in] -> [batch, height', width', out]`.
 
-    Depthwise ones have as many groups as channels. `padding` as in `Conv1d`. Source: Keras Conv2D, DepthwiseConv2D, SeparableConv2D.
+    Depthwise convolutions have one group per channel. `padding` as in `Conv1d`. Source: Keras Conv2D, DepthwiseConv2D,
+    SeparableConv2D.
     """
 
     def __init__(
@@ -85,7 +87,8 @@ class Conv2d(_Margins, nn.Conv2d):
 
 @module()
 class Conv3d(_Margins, nn.Conv3d):
-    """`nn.Conv3d` over volumes: `[batch, *space, in] -> [batch, *space', out]`. `padding` as in `Conv1d`. Source: Keras Conv3D."""
+    """`nn.Conv3d` over volumes: `[batch, *space, in] -> [batch, *space', out]`. `padding` as in `Conv1d`. Source: Keras
+    Conv3D."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1, 1, 1),
@@ -101,7 +104,8 @@ class Conv3d(_Margins, nn.Conv3d):
 
 @module()
 class ConvTranspose1d(_Margins, nn.ConvTranspose1d):
-    """`nn.ConvTranspose1d` to a given length: `[batch, length, in], length' -> [batch, length', out]`. Source: Keras Conv1DTranspose."""
+    """`nn.ConvTranspose1d` to a given length: `[batch, length, in], length' -> [batch, length', out]`. Source: Keras
+    Conv1DTranspose."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1,),
@@ -116,7 +120,8 @@ class ConvTranspose1d(_Margins, nn.ConvTranspose1d):
 
 @module()
 class ConvTranspose2d(_Margins, nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` to given sizes: `[batch, h, w, in], h', w' -> [batch, h', w', out]`. Source: Keras Conv2DTranspose."""
+    """`nn.ConvTranspose2d` to given sizes: `[batch, h, w, in], h', w' -> [batch, h', w', out]`. Source: Keras
+    Conv2DTranspose."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1, 1),
@@ -131,7 +136,8 @@ class ConvTranspose2d(_Margins, nn.ConvTranspose2d):
 
 @module()
 class ConvTranspose3d(_Margins, nn.ConvTranspose3d):
-    """`nn.ConvTranspose3d` to given sizes: `[batch, *space, in], *sizes -> [batch, *sizes, out]`. Source: Keras Conv3DTranspose."""
+    """`nn.ConvTranspose3d` to given sizes: `[batch, *space, in], *sizes -> [batch, *sizes, out]`. Source: Keras
+    Conv3DTranspose."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...], stride: tuple[int, ...] = (1, 1, 1),
@@ -145,18 +151,18 @@ class ConvTranspose3d(_Margins, nn.ConvTranspose3d):
 
 
 MANY = 1 << 16
-"""Numbers of an image or batch from which one step takes less time than three: below, to look whether it may costs more."""
+"""Elements of an image or batch above which the fused step pays off: below, checking whether it applies costs more."""
 
-_FLOATS = (torch.float32, torch.float64)  # narrower ones are rounded between the steps
+_FLOATS = (torch.float32, torch.float64)  # narrower dtypes round between the steps
 
 
 def convolved(layer: Any, norm: Any, x: Tensor, activation: str, no_nan: bool) -> Any:
-    """`activation(norm(layer(x)))` in the memory of `layer(x)`; `NotImplemented` where somebody would see a difference.
+    """`activation(norm(layer(x)))` in the memory of `layer(x)`; `NotImplemented` if the difference could be observed.
 
-    `norm` may be None, `activation` "relu", "relu6" or nothing. A normalization goes into the kernel where that has fewer numbers
-    than the result, anew at each call: kernels may change, and this takes no memory that lasts.
+    `norm` may be None, `activation` "relu", "relu6" or empty. A normalization is folded into the kernel if the kernel
+    is smaller than the result, anew at each call: kernels may change, and this keeps no copy.
     """
-    if not readable() or x.numel() < MANY:  # while a graph is captured, its sizes are not compared
+    if not readable() or x.numel() < MANY:  # a captured graph must not compare its sizes
         return NotImplemented
     kind = layer.__class__
     if kind not in (Conv1d, Conv2d, Conv3d) or not untouched(layer, kind) or not layer.channels_last:
@@ -172,7 +178,7 @@ def convolved(layer: Any, norm: Any, x: Tensor, activation: str, no_nan: bool) -
     weight, bias, line = layer.weight, layer.bias, None if norm is None else norm.line()
     if line is not None and x.numel() > weight.numel() * math.prod(
         layer.stride
-    ):  # about: places > numbers of one filter
+    ):  # roughly: positions > elements of one filter
         factor, shift = line
         weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
         bias, line = shift if bias is None else torch.addcmul(shift, bias, factor), None

@@ -1,9 +1,7 @@
-"""TensorFlow Text's fast BERT: a normalizer and a WordPiece tokenizer whose models are FlatBuffers with a trie each."""
+"""TensorFlow Text's fast BERT normalizer and WordPiece tokenizer; their models are FlatBuffers with a trie."""
 
 from __future__ import annotations
 
-import re
-import threading
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
@@ -20,21 +18,20 @@ from torch_towers.formats.flatbuffer import Table, Trie, root
 from torch_towers.formats.normalization import WHITE_SPACE
 from torch_towers.formats.unicode_tables import BREAKS
 from torch_towers.graph.registry import Strings, module, returns
+from torch_towers.layers.word_memo import Pieces, WordMemo
 from torch_towers.ops.text import codepoint, int64, integers, split_utf8
 
 _STARTS = [first for first, _ in BREAKS]
 _ROOT = 0
 _NO_NODE = 0xFFFFFFFF
-_ASCII_OR_NOT = re.compile(rb"[\x00-\x7f]+|[\x80-\xff]+")
 _SPACE = 0x20
-_REMEMBERED = 1 << 23  # bytes and tokens: of words beyond, none is remembered any longer
 
 
 @module(stage="host", infer=returns(("string", (None,)), ("int64", (None,)), ("int64", (None,))))
 class FastBertNormalizer:
-    """`normalizer(texts)`, `[n] -> texts [n], offsets [o], splits [n + 1]`: each character mapped on its own.
+    """`normalizer(texts)`, `[n] -> texts [n], offsets [o], splits [n + 1]`: maps each character independently.
 
-    `offsets`, where asked for, say for each byte (and for the end) of a result where it comes from. `model` holds the bytes of a
+    `offsets`, on request, map each byte of a result (and its end) to its source. `model` is the serialized
     FastBertNormalizerModel, `[m]` uint8. Source: tensorflow_text FastBertNormalize.
     """
 
@@ -45,6 +42,7 @@ class FastBertNormalizer:
         self._pool = config.string(3)
         self._get_offsets = get_offsets
         self._mapped: dict[bytes, bytes | None] = {}
+        self._images = _Images(self._character)
 
     def __call__(self, texts: Strings) -> tuple[Strings, Tensor, Tensor]:
         results: list[bytes] = []
@@ -69,15 +67,13 @@ class FastBertNormalizer:
         return strings(results, (len(results),)), int64(offsets), int64(splits)
 
     def _whole(self, text: bytes) -> bytes:
-        """A text of which no offsets are wanted: what is ASCII at once, since an ASCII byte is a character by itself in any text."""
-        if self._ascii is None:
-            return self._by_character(text)
-        if text.isascii():
+        """Normalizes without offsets: a text of ASCII, or of UTF-8, at once; else character by character."""
+        if self._ascii is not None and text.isascii():
             return text.translate(*self._ascii)
-        return b"".join(
-            run.translate(*self._ascii) if run[0] < 128 else self._by_character(run)
-            for run in _ASCII_OR_NOT.findall(text)
-        )
+        try:
+            return text.decode().translate(self._images).encode()
+        except UnicodeDecodeError:  # the text, or an image of one of its characters, is not UTF-8
+            return self._by_character(text)
 
     def _by_character(self, text: bytes) -> bytes:
         characters = split_utf8(text)
@@ -86,7 +82,7 @@ class FastBertNormalizer:
 
     @cached_property
     def _ascii(self) -> tuple[bytes, bytes] | None:
-        """What the ASCII characters become, and those that go; None where one becomes several."""
+        """The images of the ASCII characters, and the deleted ones; None if one maps to several characters."""
         table, gone = bytearray(range(256)), bytearray()
         for code in range(128):
             new = self._character(bytes([code]))
@@ -101,13 +97,14 @@ class FastBertNormalizer:
         return bytes(table), bytes(gone)
 
     def _character(self, character: bytes) -> bytes | None:
-        """What a character becomes; None where it stays."""
+        """The image of a character; None if it is unchanged."""
         if character not in self._mapped:
             self._mapped[character] = self._look_up(character)
         return self._mapped[character]
 
     def _look_up(self, character: bytes) -> bytes | None:
-        """The trie's value: bit 30 says that there is a mapping, the bits below are its place in the pool, the last six its length."""
+        """The trie's value: bit 30 marks a mapping, the bits below are its offset in the pool, the last six its
+        length."""
         if character == b"\0":
             value = self._zero
         else:
@@ -119,33 +116,31 @@ class FastBertNormalizer:
         return self._pool[start : start + length] if start + length <= len(self._pool) else b""
 
 
-class _Output:
-    """The tokens found so far. `kept` of them belong to words that are done, the rest to the current word."""
+class _Images(dict[int, int | str]):
+    """The images of code points, for `str.translate`; looked up when first met. `UnicodeDecodeError` for one that is not UTF-8."""
+
+    def __init__(self, image: Callable[[bytes], bytes | None]) -> None:
+        super().__init__()
+        self._image = image
+
+    def __missing__(self, code: int) -> int | str:
+        new = self._image(chr(code).encode())
+        found = self[code] = code if new is None else new.decode()
+        return found
+
+
+class _Output(Pieces):
+    """The tokens found so far. The first `kept` belong to finished words, the rest to the current word."""
 
     def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-        self.ids: list[int] = []
-        self.starts: list[int] = []
-        self.limits: list[int] = []
+        super().__init__()
         self.kept = 0
-
-    def add(self, piece: bytes, number: int, start: int, limit: int) -> None:
-        self.pieces.append(piece)
-        self.ids.append(number)
-        self.starts.append(start)
-        self.limits.append(limit)
-
-    def extend(self, other: _Output) -> None:
-        self.pieces += other.pieces
-        self.ids += other.ids
-        self.starts += other.starts
-        self.limits += other.limits
 
     def keep(self) -> None:
         self.kept = len(self.ids)
 
     def unknown(self, piece: bytes, number: int, start: int, limit: int) -> None:
-        """The current word becomes one unknown token."""
+        """Replaces the current word by one unknown token."""
         for column in (self.pieces, self.ids, self.starts, self.limits):
             del column[self.kept :]
         self.add(piece, number, start, limit)
@@ -153,7 +148,7 @@ class _Output:
 
 
 class _Word:
-    """A word that is being matched: where it begins in the text, how much of it is in tokens, the node of the trie."""
+    """A word being matched: its start in the text, how much of it is tokenized, the current trie node."""
 
     __slots__ = ("done", "node", "start")
 
@@ -163,63 +158,22 @@ class _Word:
         self.node = _ROOT
 
 
-class _Memo:
-    """The tokens of words that were met before, one word's behind the other's; a word is its place among them."""
-
-    def __init__(self, tokens: Callable[[bytes], _Output]) -> None:
-        self._tokens = tokens
-        self._places: dict[bytes, int] = {}
-        self._counts: list[int] = []
-        self._output = _Output()
-        self._lock = threading.Lock()
-        self._arrays: tuple[np.ndarray[Any, Any], ...] = ()
-        self.size = 0
-
-    def __call__(self, words: list[bytes]) -> tuple[np.ndarray[Any, Any], ...]:
-        """(the place of each word; by place, where its tokens begin and how many they are; pieces, ids, starts, limits of all)."""
-        places = self._found(words)
-        if places.size and places.min() < 0:
-            with self._lock:
-                self._add(words)
-            places = self._found(words)
-        return (places, *self._arrays)
-
-    def _found(self, words: list[bytes]) -> np.ndarray[Any, Any]:
-        get = self._places.get
-        return np.fromiter([get(word, -1) for word in words], np.int64, len(words))
-
-    def _add(self, words: list[bytes]) -> None:
-        new: dict[bytes, int] = {}
-        for word in words:
-            if word in self._places or word in new:
-                continue
-            found = self._tokens(word)
-            new[word] = len(self._counts)
-            self._counts.append(len(found.ids))
-            self._output.extend(found)
-            self.size += len(word) + 1 + len(found.ids)
-        counts, output = np.array(self._counts, np.int64), self._output
-        columns = (np.array(column, np.int64) for column in (output.ids, output.starts, output.limits))
-        pieces = strings(output.pieces, (len(output.pieces),))
-        self._arrays = (counts.cumsum() - counts, counts, pieces, *columns)
-        self._places.update(new)  # last: whoever finds a word finds its tokens
-
-
 _SPECS = (("string", (None,)), ("int64", (None,)), ("int64", (None,)), ("int64", (None,)), ("int64", (None,)))
 
 
 @module(stage="host", infer=returns(*_SPECS))
 class FastWordpieceTokenizer:
-    """`tokenizer(texts)`, `[n] -> pieces [t], ids [t], splits [n + 1], starts [t], limits [t]`: WordPiece in one pass over a trie.
+    """`tokenizer(texts)`, `[n] -> pieces [t], ids [t], splits [n + 1], starts [t], limits [t]`: WordPiece in one pass
+    over a trie.
 
-    Where a match ends too early the node's failure link says which pieces are certain and where to go on. `model` holds the bytes
-    of a FastWordpieceTokenizerConfig, `[m]` uint8. Source: tensorflow_text FastWordpieceTokenizeWithOffsets.
+    When a match fails, the node's failure link gives the finished pieces and the node to continue at. `model` is the
+    serialized FastWordpieceTokenizerConfig, `[m]` uint8. Source: tensorflow_text FastWordpieceTokenizeWithOffsets.
     """
 
     def __init__(self, model: Tensor) -> None:
         config = root(model.numpy().tobytes(), "FastWordpiece")
         self._trie = Trie(_units(config, 0))
-        failures = config.vector(1, "<u8")  # (link, place of the pops)
+        failures = config.vector(1, "<u8")  # (link, offset of the pops)
         self._links: list[int] = (failures & 0xFFFFFFFF).tolist()
         self._pops: list[int] = (failures >> 32).tolist()
         self._pool: list[int] = config.vector(2, "<i4").tolist()
@@ -235,7 +189,7 @@ class FastWordpieceTokenizer:
         self._steps = 0
         ends_words = self._suffix_root != _ROOT and self._kind(b" ") == (True, False) and not self._trie.has(_SPACE)
         self._parts = self._whole_texts and ends_words
-        self._memo = _Memo(self._tokens)
+        self._memo = WordMemo(self._tokens)
         if len(self._links) < len(self._trie):
             raise self._corrupt()
 
@@ -245,29 +199,25 @@ class FastWordpieceTokenizer:
         )
 
     def __call__(self, texts: Strings) -> tuple[Strings, Tensor, Tensor, Tensor, Tensor]:
-        """Where a space ends a word whatever stands around it, texts are taken apart at spaces, and each word is matched once."""
+        """If a space always ends a word, texts are split at spaces, and each distinct word is matched once."""
         rows = [text.split(b" ") if self._parts else [text] for text in texts.ravel().tolist()]
         words = list(chain.from_iterable(rows))
-        memo = self._memo
-        if memo.size > _REMEMBERED:
-            memo = self._memo = _Memo(self._tokens)
         if not words:
             return strings([], (0,)), int64([]), int64([0]), int64([]), int64([])
-        places, begins, counts, pieces, ids, starts, limits = memo(words)
-        each = counts[places]
+        found = self._memo(words)
+        each, taken = found.lengths, found.taken
         ends = each.cumsum()
-        taken = np.arange(int(ends[-1])) + np.repeat(begins[places] - ends + each, each)
         sizes = np.fromiter(map(len, words), np.int64, len(words)) + 1
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         lasts = lengths.cumsum()
         before = sizes.cumsum() - sizes
         moved = np.repeat(before - np.repeat(before[lasts - lengths], lengths), each)
         splits = np.concatenate([[0], ends[lasts - 1]])
-        columns = (ids[taken], splits, starts[taken] + moved, limits[taken] + moved)
-        return pieces[taken], *map(torch.from_numpy, columns)  # type: ignore[reportUnknownMemberType,return-value]
+        columns = (found.ids[taken], splits, found.starts[taken] + moved, found.limits[taken] + moved)
+        return found.pieces[taken], *map(torch.from_numpy, columns)  # type: ignore[reportUnknownMemberType,return-value]
 
     def _tokens(self, text: bytes) -> _Output:
-        """The tokens of one text, or of what stands between two spaces."""
+        """The tokens of one text, or of the text between two spaces."""
         output = _Output()
         if self._whole_texts:
             self._text(text, output)
@@ -292,7 +242,7 @@ class FastWordpieceTokenizer:
         self._finish(text, len(text), word, output)
 
     def _match(self, text: bytes, character: bytes, word: _Word, output: _Output) -> bool:
-        """Goes on by one character, over as many failure links as it takes; False where there is none."""
+        """Advances by one character, following failure links as needed; False if there are none left."""
         while (node := self._trie.step(word.node, character)) < 0:
             if not self._follow(text, word, output):
                 return False
@@ -301,7 +251,7 @@ class FastWordpieceTokenizer:
         return True
 
     def _follow(self, text: bytes, word: _Word, output: _Output) -> bool:
-        """Writes the pieces that are certain and follows the failure link; False where the node has none."""
+        """Emits the finished pieces and follows the failure link; False if the node has none."""
         value, link = self._trie.value(word.node), self._links[word.node]
         if value >= 0:
             self._add(text, word, value, output)
@@ -318,17 +268,18 @@ class FastWordpieceTokenizer:
         return True
 
     def _add(self, text: bytes, word: _Word, value: int, output: _Output) -> None:
-        """The token of a trie's value: bit 30 says that it is a suffix, then 22 bits of id, then 8 of length - 1 without the mark."""
+        """Decodes a token from a trie's value: bit 30 marks a suffix, then 22 bits of id, then 8 bits of length - 1
+        without the prefix."""
         number, length = (value & 0x3FFFFF00) >> 8, (value & 0xFF) + 1
         if not word.done and value >> 30:
-            length += len(self._suffix)  # a word that begins with "##" itself
+            length += len(self._suffix)  # a word that starts with "##" itself
         start = word.start + word.done
         piece = self._unknown if number == self._unknown_id else text[start : start + length]
         output.add(self._suffix + piece if word.done else piece, number, start, start + length)
         word.done += length
 
     def _finish(self, text: bytes, limit: int, word: _Word, output: _Output) -> None:
-        """Writes the pieces of what has been matched since the last failure link."""
+        """Emits the pieces matched since the last failure link."""
         if word.node == _ROOT:
             return
         if word.node == self._suffix_root and len(output.ids) == output.kept:
@@ -342,7 +293,7 @@ class FastWordpieceTokenizer:
         output.keep()
 
     def _finish_suffix(self, text: bytes, limit: int, word: _Word, output: _Output) -> None:
-        """The word is "##" itself: its tokens are in the model."""
+        """Handles the word "##" itself: the model contains its tokens."""
         known = self._suffix_alone
         if len(known) == 1 and (known[0] & 0x3FFFFF00) >> 8 == self._unknown_id:
             output.unknown(self._unknown, self._unknown_id, word.start, limit)
@@ -354,7 +305,7 @@ class FastWordpieceTokenizer:
     # -- whole texts --------------------------------------------------------------------------------------------------------
 
     def _kind(self, character: bytes) -> tuple[bool, bool]:
-        """(white space, a word of its own: punctuation or a Chinese character)."""
+        """(is white space, is a word by itself: punctuation or a Chinese character)."""
         kind = self._kinds.get(character)
         if kind is None:
             code = codepoint(character) if character else -1
@@ -366,14 +317,14 @@ class FastWordpieceTokenizer:
         characters = split_utf8(text)
         index, position = 0, 0
         last = -1
-        before = read = b""  # the last two characters read; one that did not match is read twice
+        before = read = b""  # the last two characters read; a mismatch is read again
         while index < len(characters):
             if index == last:
                 raise InputError("FastWordpiece: no progress in the text: the model does not fit it")
             last = index
             word = _Word(position)
             length = 0
-            while index < len(characters):  # until the text ends, the word is too long, or the trie knows no way on
+            while index < len(characters):  # until the text ends, the word is too long, or the trie has no transition
                 character = characters[index]
                 before, read = read, character
                 if length + len(character) > self._max_bytes or not self._match(text, character, word, output):
@@ -398,7 +349,8 @@ class FastWordpieceTokenizer:
             output.unknown(self._unknown, self._unknown_id, word.start, limit)
 
     def _skip_word(self, characters: list[bytes], index: int, position: int) -> tuple[int, int, int]:
-        """(next character, its position, end of the word): to the next boundary, over it where it is white space."""
+        """(next character, its position, end of the word): skips to the next boundary, and over it if it is white
+        space."""
         limit = position
         while index < len(characters):
             white, alone = self._kind(characters[index])
@@ -414,7 +366,8 @@ class FastWordpieceTokenizer:
 
 @module(stage="host", infer=returns(("string", (None,))))
 class FastWordpieceDetokenizer:
-    """`detokenizer(ids, splits)`, `[t], [n + 1] -> texts [n]`: words joined by spaces. Raises InputError for an id out of range.
+    """`detokenizer(ids, splits)`, `[t], [n + 1] -> texts [n]`: words joined by spaces. Raises InputError for an id out
+    of range.
 
     Source: tensorflow_text TFText>FastWordpieceDetokenize.
     """
@@ -426,7 +379,7 @@ class FastWordpieceDetokenizer:
         self._pieces = config.strings(12)
         self._is_suffix: list[bool] = (config.vector(13, "u1") != 0).tolist()
         if len(self._is_suffix) < len(self._pieces):
-            raise CheckpointError("the FastWordpiece model is corrupt: not every piece says whether it is a suffix")
+            raise CheckpointError("the FastWordpiece model is corrupt: suffix flags are missing for some pieces")
 
     def __call__(self, ids: Tensor, splits: Tensor) -> Strings:
         if not self._supported:

@@ -1,4 +1,4 @@
-"""TensorFlow Text's own SentencePiece for small devices: the model is a FlatBuffer with two tries."""
+"""TensorFlow Text's own SentencePiece for small devices; its model is a FlatBuffer with two tries."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Rewrite = Callable[[bytes, int], tuple[int, bytes]]
 
 @module(stage="host", infer=returns(("int32", (None,)), ("int32", (None,))))
 class FastSentencepieceTokenizer:
-    """`tokenizer(texts)`, `[n] -> ids [t], splits [n + 1]`: the segmentation of the highest score, in bytes, scores in float32.
+    """`tokenizer(texts)`, `[n] -> ids [t], splits [n + 1]`: the segmentation with the highest score, in float32, over
+    bytes.
 
-    `model` holds the bytes of an EncoderConfig, `[m]` uint8. Source: tensorflow_text TFText>FastSentencepieceTokenize.
+    `model` is the serialized EncoderConfig, `[m]` uint8. Source: tensorflow_text TFText>FastSentencepieceTokenize.
     """
 
     def __init__(self, model: Tensor, *, add_bos: bool = False, add_eos: bool = False, reverse: bool = False) -> None:
@@ -72,7 +73,7 @@ class FastSentencepieceTokenizer:
         return text
 
     def _replace(self, text: bytes, start: int) -> tuple[int, bytes]:
-        """The longest prefix that has a replacement."""
+        """The longest prefix with a replacement."""
         assert self._prefixes is not None
         value, end = -1, start
         for value, end in self._prefixes.prefixes(text, start):  # noqa: B007  the last one is the longest
@@ -83,7 +84,7 @@ class FastSentencepieceTokenizer:
         return end, self._replacements[value:] if stop < 0 else self._replacements[value:stop]
 
     def _encode(self, text: bytes) -> list[int]:
-        """Viterbi over the positions of `text`; float32 sums are sums of doubles, rounded (an `array` rounds what it holds)."""
+        """Viterbi over the positions of `text`; float32 sums are double sums rounded by storing them in an `array`."""
         length = len(text)
         best = array("f", bytes(4 * (length + 1)))
         codes = [-1] * (length + 1)
@@ -119,7 +120,7 @@ class FastSentencepieceTokenizer:
 
 
 def _rewrite(text: bytes, rewrite: Rewrite) -> bytes:
-    """`text` with what `rewrite` finds at each position replaced; it gives where to go on, and what to write."""
+    """Applies `rewrite` at each position of `text`; it returns the next position and the output."""
     result = bytearray()
     position = 0
     while position < len(text):
@@ -134,7 +135,7 @@ def _rewrite(text: bytes, rewrite: Rewrite) -> bytes:
 
 
 def _collapse(text: bytes, start: int) -> tuple[int, bytes]:
-    """Two or more white-space bytes become one space; a single one stays what it is."""
+    """Collapses two or more white-space bytes into one space; a single one is unchanged."""
     end = start
     while end < len(text) and text[end] in _WHITE:
         end += 1
@@ -145,7 +146,7 @@ def _collapse(text: bytes, start: int) -> tuple[int, bytes]:
 class FastSentencepieceDetokenizer:
     """`detokenizer(ids, splits)`, `[t], [n + 1] -> texts [n]`. Raises InputError for an id out of range.
 
-    `model` holds the bytes of a DecoderConfig, `[m]` uint8. Source: tensorflow_text TFText>FastSentencepieceDetokenize.
+    `model` is the serialized DecoderConfig, `[m]` uint8. Source: tensorflow_text TFText>FastSentencepieceDetokenize.
     """
 
     def __init__(self, model: Tensor) -> None:

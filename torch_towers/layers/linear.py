@@ -1,4 +1,4 @@
-"""Dense layers: torch's own, and their products on the faster library where nothing but numbers is asked for."""
+"""Dense layers: torch's own class, with a fast path for plain tensors."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch_towers.kernels.fast_path import untouched
 from torch_towers.kernels.matmul import products, rectified
 
 Linear = module()(nn.Linear)
-"""`x @ weight.T + bias`: `[..., in] -> [..., out]`. It is torch's own class, which others look for: adapters, quantization.
+"""`x @ weight.T + bias`: `[..., in] -> [..., out]`. It is torch's own class, which adapters and quantization look for.
 
 Source: tf.raw_ops.MatMul and BiasAdd, Keras Dense.
 """
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """`layer(x)`, without what a call of a module costs where it would change nothing: `[..., in] -> [..., out]`."""
+    """`layer(x)`, without the overhead of a module call if nothing can observe the difference: `[..., in] -> [...,
+    out]`."""
     return products(x, layer.weight, layer.bias) if untouched(layer, nn.Linear) else layer(x)  # type: ignore[reportArgumentType]
 
 
 def linear_relu(layer: nn.Module, x: Tensor, *, no_nan: bool = False) -> Tensor:
-    """`relu(layer(x))`, in the memory of `layer(x)`: `[..., in] -> [..., out]`; `no_nan` as the op `relu` has it.
+    """`relu(layer(x))`, the relu in-place: `[..., in] -> [..., out]`; `no_nan` as in the op `relu`.
 
     Source: Keras Dense with activation "relu".
     """

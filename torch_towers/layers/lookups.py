@@ -1,4 +1,4 @@
-"""Lookups: tokens to ids, with what becomes of unknown tokens and of the mask token. Each is one pass over its elements."""
+"""Lookups: tokens to ids, with handling of unknown tokens and the mask token. Each is one pass over its elements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torch_towers.errors import CheckpointError
 from torch_towers.formats.byte_strings import strings
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, module
 from torch_towers.kernels import native
 from torch_towers.ops.hashing import hash_bucket_fast
@@ -23,16 +23,16 @@ def _ids_spec(x: Spec, *, dtype: str = "int64", **args: Any) -> list[Spec]:
 
 
 def items(x: Tensor | Strings) -> list[Any]:
-    """The elements of a vector as Python's own."""
+    """The elements of a vector as Python objects."""
     values: Any = x
     return values.tolist()
 
 
 class Vocabulary:
-    """The ids of tokens. Token i of `vocabulary` is `first_id + i`, any other token `oov_id`.
+    """The ids of tokens: token i of `vocabulary` is `first_id + i`, any other token `oov_id`.
 
-    With `oov_buckets` an unknown token is `oov_id` plus its hash (FarmHash, or the rest of the division for integers) modulo
-    that number. `mask_token` is `mask_id`, be it in the vocabulary or not.
+    With `oov_buckets` an unknown token is `oov_id` plus its hash (FarmHash for strings, the value itself for integers)
+    modulo that number. `mask_token` is always `mask_id`, in the vocabulary or not.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Vocabulary:
         self._integers = isinstance(vocabulary, Tensor)
         self.words = _native_words(vocabulary, first_id, mask_token, mask_id)
         if self.words is None:
-            assert self._id_of is not None  # built now, for it finds tokens that are there twice
+            assert self._id_of is not None  # built now, since it detects duplicate tokens
 
     @cached_property
     def _id_of(self) -> dict[Any, int]:
-        """The same as a dictionary, for Python; with the native core it may never be needed."""
+        """The vocabulary as a dict, for Python; the native core may never need it."""
         tokens, first = self._tokens, self._first_id
         id_of: dict[Any, int] = dict(zip(tokens, range(first, first + len(tokens)), strict=True))
         if len(id_of) != len(tokens):
@@ -86,7 +86,7 @@ class Vocabulary:
         return out
 
     def _unknown(self, keys: Any) -> Any:
-        """The ids of strings or int64s that the vocabulary lacks."""
+        """The ids of out-of-vocabulary strings or int64s."""
         if not self.oov_buckets:
             return self.oov_id
         if self._integers:
@@ -128,7 +128,8 @@ def _numbers(x: Tensor) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _native_words(vocabulary: Tensor | Strings, first_id: int, mask_token: bytes | int | None, mask_id: int) -> Any:
-    """The vocabulary as a table of the native core, integers as their eight bytes; None without it, and where a token is there twice."""
+    """The vocabulary as a native hash table, integers as their eight bytes; None without native code or with duplicate
+    tokens."""
     if native.core is None:
         return None
     try:
@@ -145,7 +146,7 @@ def _native_words(vocabulary: Tensor | Strings, first_id: int, mask_token: bytes
         words = native.core.Words(len(tokens) + 1, room)
         if words.extend(tokens, first_id) and (mask_token is None or words.add(mask_token, [mask_id])):
             return words
-    except (TypeError, OverflowError):  # a token that has no length, a mask beyond 64 bits
+    except (TypeError, OverflowError):  # a token without a length, a mask beyond 64 bits
         pass
     return None
 
@@ -159,7 +160,7 @@ class _Lookup:
         oov_buckets: int = 0,
         mask_token: bytes | int | None = None,
         mask_id: int = 0,
-        dtype: str = "int64",
+        dtype: Dtype = "int64",
     ) -> None:
         self.vocabulary = Vocabulary(vocabulary, first_id, oov_id, oov_buckets, mask_token, mask_id)
         self.dtype = torch_dtype(dtype)
@@ -174,9 +175,11 @@ class _Lookup:
 
 @module(stage="host", infer=_ids_spec)
 class StringLookup(_Lookup):
-    """The ids of strings in a vocabulary: `[...] -> [...]`; for the arguments see `Vocabulary`. Source: Keras StringLookup."""
+    """The ids of strings in a vocabulary: `[...] -> [...]`; arguments as in `Vocabulary`. Source: Keras
+    StringLookup."""
 
 
 @module(stage="host", infer=_ids_spec)
 class IntegerLookup(_Lookup):
-    """The ids of integers in a vocabulary: `[...] -> [...]`; for the arguments see `Vocabulary`. Source: Keras IntegerLookup."""
+    """The ids of integers in a vocabulary: `[...] -> [...]`; arguments as in `Vocabulary`. Source: Keras
+    IntegerLookup."""

@@ -1,4 +1,4 @@
-"""Normalizations: torch's own where it has them, with TensorFlow's epsilons."""
+"""Normalizations: torch's own where possible, with TensorFlow's epsilons."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch_towers.graph.registry import module
 
 LayerNorm = module()(nn.LayerNorm)
-"""Zero mean and unit variance over the last axes, then scaled and shifted: `[..., *shape] -> [..., *shape]`.
+"""Zero mean and unit variance over the last axes, then scale and shift: `[..., *shape] -> [..., *shape]`.
 
 Source: Keras LayerNormalization.
 """
 
 
 RMSNorm = module()(nn.RMSNorm)
-"""Divided by the root of the mean square over the last axes, then scaled: `[..., *shape] -> [..., *shape]`.
+"""Divides by the root mean square over the last axes, then scales: `[..., *shape] -> [..., *shape]`.
 
 Source: Keras RMSNormalization, the norms of T5, Llama and Mistral.
 """
@@ -34,9 +34,9 @@ class OffsetRMSNorm(nn.RMSNorm):
 
 @module()
 class BatchNorm(nn.BatchNorm1d):
-    """`nn.BatchNorm1d` as it is served, over the last axis: `[..., features] -> [..., features]`.
+    """`nn.BatchNorm1d` for inference, over the last axis: `[..., features] -> [..., features]`.
 
-    It always normalizes with its running statistics, in training mode too, as an exported graph does. `scale` and `shift` say
+    It always uses its running statistics, in training mode too, like an exported graph. `scale` and `shift`:
     whether it has a weight and a bias. Source: Keras BatchNormalization at inference.
     """
 
@@ -48,10 +48,10 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         factor, shift = self.line()
-        return (input * factor).add_(shift)  # in place: fresh memory for many rows takes longer than the sum
+        return (input * factor).add_(shift)  # in-place: allocating for many rows takes longer than the sum
 
     def line(self) -> tuple[Tensor, Tensor]:
-        """What each feature is multiplied by, and what is added to it then: `[features], [features]`."""
+        """The factor and the shift of each feature: `[features], [features]`."""
         mean, variance, weight, bias = self.running_mean, self.running_var, self.weight, self.bias
         assert mean is not None and variance is not None
         factor = torch.rsqrt(variance + self.eps)
@@ -67,20 +67,63 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 @module()
-class L2Normalize(nn.Module):
-    """`x` divided by its length over `axes`: `[...] -> [...]`.
+class GroupNorm(nn.GroupNorm):
+    """Zero mean and unit variance of each group of channels: `[batch, *space, channels] -> [batch, *space, channels]`.
 
-    `x * min(rsqrt(max(sum(x²), eps)), limit)`: TensorFlow bounds the squared length, where `F.normalize` bounds the length.
+    Float16 and bfloat16 are computed as float32. `scale` and `shift`: whether it has a weight and a bias, of the
+    channels. The variance is the mean of squared differences; that of `nn.GroupNorm` with channels last is a difference
+    of means, which loses all digits of pixels far from zero. Source: Keras GroupNormalization.
+    """
+
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float, scale: bool = True, shift: bool = True,
+        channels_last: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(num_groups, num_channels, eps, affine=False)  # type: ignore[reportUnknownMemberType]
+        self.channels_last = channels_last
+        self.weight = nn.Parameter(torch.ones(num_channels)) if scale else None  # type: ignore[assignment]
+        self.bias = nn.Parameter(torch.zeros(num_channels)) if shift else None  # type: ignore[assignment]
+
+    def forward(self, input: Tensor) -> Tensor:
+        x = input if self.channels_last else input.movedim(1, -1)
+        rows = x.unsqueeze(1).flatten(1, -2)  # [batch, places, channels]
+        rows = rows.float() if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else rows
+        rows = rows - self._average(rows)
+        factor = torch.rsqrt(self._average(rows * rows) + self.eps)
+        rows = rows * (factor if self.weight is None else factor * self.weight)  # type: ignore[reportUnnecessaryComparison]
+        rows = rows if self.bias is None else rows.add_(self.bias)  # type: ignore[reportUnnecessaryComparison]
+        x = rows.reshape(x.shape).to(x.dtype)
+        return x if self.channels_last else x.movedim(-1, 1)
+
+    def _average(self, rows: Tensor) -> Tensor:
+        """The mean of each group, for each of its channels: `[batch, places, channels] -> [batch, 1, channels]`."""
+        size = self.num_channels // self.num_groups
+        means = rows.mean(1).view(rows.shape[0], self.num_groups, size).mean(-1)
+        return means.repeat_interleave(size, -1).unsqueeze(1)
+
+    def extra_repr(self) -> str:
+        parts = [f"{self.num_groups}, {self.num_channels}, eps={self.eps:.6g}"]
+        parts += [f"{name}=None" for name in ("weight", "bias") if getattr(self, name) is None]
+        return ", ".join(parts if self.channels_last else [*parts, "channels_last=False"])
+
+
+@module()
+class L2Normalize(nn.Module):
+    """`x` divided by its L2 norm over `axes`: `[...] -> [...]`.
+
+    `x * min(rsqrt(max(sum(x²), eps)), limit)`: TensorFlow bounds the squared norm, `F.normalize` the norm.
     Source: tf.math.l2_normalize (`eps`), Keras 3 UnitNormalization (`limit`).
     """
 
     def __init__(self, axes: tuple[int, ...] = (-1,), eps: float = 0.0, limit: float = math.inf) -> None:
         super().__init__()
         self.axes, self.eps, self.limit = tuple(axes), eps, limit
-        self.limited = math.isfinite(limit)  # asked here: torch.compile takes no `math.isfinite` of an attribute
+        self.limited = math.isfinite(
+            limit
+        )  # computed here: torch.compile does not trace `math.isfinite` of an attribute
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.float16 or x.dtype == torch.bfloat16:  # float16 holds neither 1e12 nor 1e-12
+        if x.dtype == torch.float16 or x.dtype == torch.bfloat16:  # float16 cannot represent 1e12 or 1e-12
             return self._normalized(x.float()).to(x.dtype)
         return self._normalized(x)
 
@@ -95,7 +138,7 @@ class L2Normalize(nn.Module):
 
 @module()
 class Normalization(nn.Module):
-    """`(x - mean) / std`, with statistics that were learnt beforehand: `[..., features] -> [..., features]`.
+    """`(x - mean) / std` with precomputed statistics: `[..., features] -> [..., features]`.
 
     `shape` is that of the statistics, which are buffers. Source: Keras Normalization.
     """

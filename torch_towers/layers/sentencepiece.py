@@ -1,7 +1,7 @@
-"""SentencePiece: text into the pieces of a trained model and back, by Google's own library.
+"""SentencePiece: text to the pieces of a trained model and back, with Google's library.
 
-What TensorFlow Text bundles (SentencePiece 0.1.96) and what the package does is the same but for two things, done here: the order
-of "reverse" and the marks at both ends, and the white space that begins a decoded text.
+TensorFlow Text's version (SentencePiece 0.1.96) and the package differ in two things, handled here: the order
+of "reverse" and the begin and end markers, and white space at the start of decoded text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torch_towers.errors import CheckpointError, InputError
 from torch_towers.formats.byte_strings import strings
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, module, returns
 from torch_towers.kernels.threads import threads
 from torch_towers.ops.ragged import padded_rows
@@ -26,11 +26,11 @@ Int32 = np.ndarray[Any, np.dtype[np.int32]]
 Int64 = np.ndarray[Any, np.dtype[np.int64]]
 Encoded = tuple[list[Any], list[int], list[int]]
 _SPACE = "\u2581"
-_THREADED = 64  # texts: for fewer, starting threads takes longer than they save
+_MIN_PARALLEL_TEXTS = 64  # texts above which starting threads pays off
 
 
 class _Model:
-    """A SentencePiece model: `model` holds the bytes of its proto, `[n]` uint8."""
+    """A SentencePiece model: `model` is its serialized proto, `[n]` uint8."""
 
     def __init__(self, model: Tensor) -> None:
         try:
@@ -52,18 +52,18 @@ class _Model:
 
 
 class _Rows:
-    """The ids of texts, all at once, on as many threads as pay."""
+    """The ids of texts, batched over as many threads as pay off."""
 
     def __init__(self, processor: Any, add_bos: bool, add_eos: bool, reverse: bool) -> None:
         self._encode, self._reverse = processor.Encode, reverse
         self._options: dict[str, Any] = {"return_type": "numpy", "add_bos": add_bos, "add_eos": add_eos}
 
     def flat(self, texts: list[bytes]) -> tuple[Int32, Int64]:
-        """All ids, and how many each text has."""
-        if len(texts) < _THREADED:
+        """All ids, and the number of ids of each text."""
+        if len(texts) < _MIN_PARALLEL_TEXTS:
             rows: list[Int32] = [self._encode(text, **self._options) for text in texts]
         else:
-            each = list(dict.fromkeys(texts))  # of queries many are asked again and again
+            each = list(dict.fromkeys(texts))  # queries repeat often
             found = dict(zip(each, self._encode(each, num_threads=threads(), **self._options), strict=True))
             rows = [found[text] for text in texts]
         if self._reverse:
@@ -72,7 +72,7 @@ class _Rows:
         return np.concatenate(rows, dtype=np.int32) if rows else np.empty(0, np.int32), counts
 
     def padded(self, texts: list[bytes], shift: int, pad: int, length: int) -> Int32:
-        """The ids, `shift` added to each, in rows of `length` (-1: as long as the longest), `pad` behind shorter ones."""
+        """The ids plus `shift`, in rows of `length` (-1: the longest), padded with `pad`."""
         values, counts = self.flat(texts)
         return padded_rows(values + np.int32(shift), counts, length, pad)
 
@@ -86,13 +86,13 @@ def _encode_spec(x: Spec, *, pieces: bool = False, splits_dtype: str = "int64", 
 class SentencepieceTokenizer(_Model):
     """`tokenizer(texts)`, `[n] -> ids or pieces [t], splits [n + 1], starts [t], limits [t]` (offsets in bytes).
 
-    `nbest` > 0 gives so many segmentations of each text, one row each, whose offsets are not known (0). Without `offsets` they
-    are 0 too, and the ids of all texts are found at once. Source: tensorflow_text SentencepieceTokenizeOp,
+    `nbest` > 0 returns that many segmentations of each text, one row each, with offsets 0. Without `offsets`, offsets
+    are 0 too, and all texts are encoded at once. Source: tensorflow_text SentencepieceTokenizeOp,
     SentencepieceTokenizeWithOffsetsOp.
     """
 
     def __init__(self, model: Tensor, *, add_bos: bool = False, add_eos: bool = False, reverse: bool = False, pieces: bool = False,
-                 nbest: int = 0, splits_dtype: str = "int64", offsets: bool = True) -> None:  # fmt: skip
+                 nbest: int = 0, splits_dtype: Dtype = "int64", offsets: bool = True) -> None:  # fmt: skip
         super().__init__(model)
         self._bos = self.mark("bos") if add_bos else None
         self._eos = self.mark("eos") if add_eos else None
@@ -141,7 +141,7 @@ class SentencepieceTokenizer(_Model):
         ]
 
     def _marked(self, row: Encoded) -> Encoded:
-        """A row with the marks at its ends, whose offsets are 0: at the end, too."""
+        """A row with its begin and end markers, whose offsets are always 0."""
         which = 1 if self._pieces else 0
         before: list[Any] = [] if self._bos is None else [(self._bos[which], 0, 0)]
         after: list[Any] = [] if self._eos is None else [(self._eos[which], 0, 0)]
@@ -155,9 +155,10 @@ def _rows_spec(x: Spec, *, length: int = -1, **args: Any) -> list[Spec]:
 
 @module(stage="host", infer=_rows_spec)
 class SentencepieceRows(_Model):
-    """`rows(texts)`, `[n] -> ids [n, length]` int32: a SentencepieceTokenizer whose ids, `shift` added, are padded with `pad`.
+    """`rows(texts)`, `[n] -> ids [n, length]` int32: a SentencepieceTokenizer whose ids plus `shift` are padded with
+    `pad`.
 
-    `length` -1 makes it as long as the longest row. Source: tensorflow_text SentencepieceTokenizeOp, RaggedTensorToTensor.
+    `length` -1 means the longest row. Source: tensorflow_text SentencepieceTokenizeOp, RaggedTensorToTensor.
     """
 
     def __init__(self, model: Tensor, *, add_bos: bool = False, add_eos: bool = False, reverse: bool = False, shift: int = 0, pad: int = 0,
@@ -187,7 +188,7 @@ class SentencepieceDetokenizer(_Model):
         space = self.processor.PieceToId(_SPACE)
         keeps_spaces = self.processor.Decode([space, space], return_type=bytes) == b" "
         self._dropped: set[Any] = set()
-        if keeps_spaces:  # TensorFlow's version drops the white space of every piece until there is text, the package that of the first
+        if keeps_spaces:  # TensorFlow's version drops white space of all pieces before the first text, the package only that of the first
             silent = [number for number in range(self.processor.GetPieceSize()) if self.processor.IsControl(number)]
             self._dropped = {
                 item for number in [space, *silent] for item in (number, self.processor.IdToPiece(number).encode())
@@ -225,7 +226,8 @@ class SentencepiecePieces(_Model):
 
 @module(stage="host", infer=elementwise("int32"))
 class SentencepieceIds(_Model):
-    """`ids(pieces)`, `[...] -> [...]`: the id of each piece, the unknown id for others. Source: SentencepieceStringToIdOp."""
+    """`ids(pieces)`, `[...] -> [...]`: the id of each piece, the unknown id for others. Source:
+    SentencepieceStringToIdOp."""
 
     def __call__(self, pieces: Strings) -> Tensor:
         ids = [self.processor.PieceToId(piece) for piece in pieces.ravel().tolist()]

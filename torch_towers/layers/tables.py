@@ -1,4 +1,4 @@
-"""Lookup tables: vocabularies that turn tokens into ids, and back."""
+"""Lookup tables: vocabularies that map tokens to ids, and back."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _lookup_spec(x: Spec, default: Spec, *, default_per_key: bool = False, **nam
 
 @module(stage="host", infer=_lookup_spec)
 class LookupTable:
-    """A table from keys to values: `table(x, default)`, `[...] -> [...]`, gives `default` where `x` is no key.
+    """A table from keys to values: `table(x, default)`, `[...] -> [...]`, returns `default` for unknown keys.
 
-    Where `default_per_key`, `default` may also be one value for each element of `x`, as mutable tables of TensorFlow take it.
-    Keys and values are strings, integers or floats, whatever TensorFlow's table held. Source: tf.raw_ops.LookupTableFindV2.
+    With `default_per_key`, `default` may have one value per element of `x`, as for TensorFlow's mutable tables.
+    Keys and values are strings, integers or floats. Source: tf.raw_ops.LookupTableFindV2.
     """
 
     def __init__(self, keys: Tensor | Strings, values: Tensor | Strings, default_per_key: bool = False) -> None:
@@ -68,7 +68,7 @@ class LookupTable:
         return items if self.default_per_key else repeat(items[0] if items else None)
 
     def _rows(self, flat: list[Any], shape: tuple[int, ...], default: Tensor | Strings) -> Tensor | Strings:
-        """Values that are vectors: `[...] -> [..., *value]`."""
+        """Lookup of vector values: `[...] -> [..., *value]`."""
         last = len(self.values)
         rows = [self._row.get(key, last) for key in flat]
         if isinstance(self.values, Tensor):

@@ -1,37 +1,31 @@
-"""WordPiece: words into the longest pieces of a vocabulary, from left to right."""
+"""WordPiece: greedy longest-match tokenization of words."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate, chain
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.errors import CheckpointError
-from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.registry import Strings, module
+from torch_towers.layers.word_memo import Pieces, WordMemo
 from torch_towers.ops.text import TOKENS, integers, split_utf8
 
 Piece = tuple[bytes, int, int]
 
 
-class _Places(dict[bytes, int]):
-    """The place of each word among the different ones, in the order in which they are met."""
-
-    def __missing__(self, word: bytes) -> int:
-        place = self[word] = len(self)
-        return place
-
-
 @module(stage="host", infer=TOKENS)
 class WordpieceTokenizer:
-    """`tokenizer(words)`, `[n] -> pieces [t], row partition, starts [t], limits [t]`: the longest matches from left to right.
+    """`tokenizer(words)`, `[n] -> pieces [t], row partition, starts [t], limits [t]`: the longest matches from left to
+    right.
 
-    A piece within a word begins with `suffix_indicator`. A word with a part that is not in the vocabulary is one unknown token,
-    or with `split_unknown_characters` only that character is. `values` are the ids of the `keys`; -1 counts as unknown.
-    `row_splits`: the partition is `[n + 1]` splits, else `[n]` lengths. Source: tensorflow_text WordpieceTokenizeWithOffsets.
+    A piece within a word starts with `suffix_indicator`. A word with an unmatched part becomes one unknown token, or
+    with `split_unknown_characters` only that character does. `values` are the ids of the `keys`; -1 means unknown.
+    `row_splits`: the partition is `[n + 1]` splits, else `[n]` lengths. Source: tensorflow_text
+    WordpieceTokenizeWithOffsets.
     """
 
     def __init__(self, keys: Strings, values: Tensor, *, suffix_indicator: bytes, max_bytes_per_word: int, max_chars_per_token: int,
@@ -49,22 +43,19 @@ class WordpieceTokenizer:
         self._unknown = unknown_token
         self._split_unknown = split_unknown_characters
         self._row_splits = row_splits
+        self._memo = WordMemo(self._tokens)
 
     def __call__(self, words: Strings) -> tuple[Strings, Tensor, Tensor, Tensor]:
-        of_words = _Places()  # each different word is matched once
-        places = np.fromiter(map(of_words.__getitem__, words.ravel().tolist()), np.int64, words.size)
-        found = [self._word(word) for word in of_words]
-        counts = np.fromiter(map(len, found), np.int64, len(found))
-        each = counts[places]
-        ends = each.cumsum()
-        first = (counts.cumsum() - counts)[places]
-        taken = np.arange(int(each.sum())) + np.repeat(first - (ends - each), each)
-        flat = list(chain.from_iterable(found))
-        pieces = strings([piece for piece, _, _ in flat], (len(flat),))
-        starts, limits = (np.fromiter([piece[side] for piece in flat], np.int64, len(flat)) for side in (1, 2))
-        partition = np.concatenate([[0], ends]) if self._row_splits else each
-        columns = (partition, starts[taken], limits[taken])
-        return pieces[taken], *map(torch.from_numpy, columns)  # type: ignore[reportUnknownMemberType,return-value]
+        found = self._memo(words.ravel().tolist())
+        partition = np.concatenate([[0], found.lengths.cumsum()]) if self._row_splits else found.lengths
+        columns = (partition, found.starts[found.taken], found.limits[found.taken])
+        return found.pieces[found.taken], *map(torch.from_numpy, columns)  # type: ignore[reportUnknownMemberType,return-value]
+
+    def _tokens(self, word: bytes) -> Pieces:
+        found = Pieces()
+        for piece, start, limit in self._word(word):
+            found.add(piece, 0, start, limit)
+        return found
 
     def _word(self, word: bytes) -> list[Piece]:
         if len(word) > self._max_bytes:
@@ -81,7 +72,7 @@ class WordpieceTokenizer:
         return pieces
 
     def _longest(self, word: bytes, start: int, limits: list[int]) -> Piece | None:
-        """The longest piece that begins at `start`; `limits` are the ends of the word's characters."""
+        """The longest piece that starts at `start`; `limits` are the ends of the word's characters."""
         prefix = self._suffix if start else b""
         first = bisect_right(limits, start)
         longest = start + self._longest_key - len(prefix)

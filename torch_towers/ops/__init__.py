@@ -1,4 +1,4 @@
-"""What a checkpoint may call. Each file holds one family of ops; importing this package fills `registry.OPS`."""
+"""The ops that a checkpoint may call, one file per family; importing this package fills `registry.OPS`."""
 
 import importlib
 import pkgutil

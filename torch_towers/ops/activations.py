@@ -1,8 +1,9 @@
-"""Activations that TensorFlow's graphs spell out op by op, as one op each."""
+"""Activations that TensorFlow's graphs express by several ops, as one op each."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,15 +14,13 @@ from torch_towers.kernels.fast_path import plain
 
 
 @op()
-def gelu(x: Tensor, *, form: str) -> Tensor:
-    """`x` times the normal distribution function: `[...] -> [...]`, computed as `form` says: "erf", "erfc" or "tanh".
+def gelu(x: Tensor, *, form: Literal["erf", "erfc", "tanh"]) -> Tensor:
+    """`x` times the normal CDF: `[...] -> [...]`; `form` selects the formula: "erf", "erfc" or "tanh".
 
-    "erfc" keeps its relative accuracy far below 0, where "erf" cancels. Source: tf.nn.gelu, Keras gelu.
+    "erfc" stays accurate far below 0, where "erf" cancels. Source: tf.nn.gelu, Keras gelu.
     """
-    if form == "erfc" and plain(x):  # in one piece of memory: to ask for more takes longer than the arithmetic
-        return (
-            torch.mul(x, -math.sqrt(0.5)).erfc_().mul_(x).mul_(0.5)
-        )  # to halve is exact, so that the order is nothing
+    if form == "erfc" and plain(x):  # in-place: allocating takes longer than the arithmetic
+        return torch.mul(x, -math.sqrt(0.5)).erfc_().mul_(x).mul_(0.5)  # halving is exact, so its order does not matter
     if form == "erfc":
         return 0.5 * x * torch.erfc(x * -math.sqrt(0.5))
     return F.gelu(x, approximate="tanh" if form == "tanh" else "none")
@@ -53,7 +52,7 @@ def hard_silu(x: Tensor) -> Tensor:
 
 @op()
 def clipped_line(x: Tensor, *, slope: float, offset: float) -> Tensor:
-    """`slope * x + offset`, between 0 and 1: `[...] -> [...]`. Source: the hard_sigmoid of Keras 1 and 2."""
+    """`slope * x + offset`, clamped to [0, 1]: `[...] -> [...]`. Source: the hard_sigmoid of Keras 1 and 2."""
     return torch.clamp(x * slope + offset, 0.0, 1.0)
 
 

@@ -1,10 +1,10 @@
-"""Moving data: shapes, slices, joins and gathers, of tensors and of strings (numpy object arrays of bytes)."""
+"""Moving data: shapes, slices, joins and gathers, for tensors and strings (numpy object arrays of bytes)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Number, Spec, Strings, elementwise, op, returns
+from torch_towers.kernels import encodings, sparse
 from torch_towers.kernels.fast_path import readable
 from torch_towers.ops.sizes import as_sizes
 
@@ -21,17 +22,24 @@ Array = Tensor | Strings
 
 
 def object_array(value: Any) -> Strings:
-    """What numpy gives for objects as an array again: an element taken alone is a rank-0 array of bytes."""
+    """Restores an object array where numpy returns a bare element: a string scalar is a rank-0 array of bytes."""
     return np.asarray(value, dtype=object)
 
 
 def _index(x: Array, index: Any) -> Array:
-    return x[index] if isinstance(x, Tensor) else x[(*index, ...)]  # the ellipsis: one object is an array, too
+    return x[index] if isinstance(x, Tensor) else x[(*index, ...)]  # the ellipsis keeps a single object an array
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """An axis counted from the front. `IndexError` in torch's own words where there is none such."""
+    if not -rank <= axis < rank:
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {axis})")
+    return axis % rank
 
 
 def _along(axis: int, rank: int, item: Any) -> tuple[Any, ...]:
-    """An index of all of every axis, except `item` at `axis`."""
-    axis = axis % rank
+    """An index that is `item` at `axis`, and a full slice of every other axis."""
+    axis = axis_of(axis, rank)
     return (slice(None),) * axis + (item,)
 
 
@@ -55,19 +63,19 @@ def reshape(x: Tensor | Strings, *sizes: int) -> Tensor | Strings:
 
 @op()
 def transpose(x: Tensor | Strings, *, perm: tuple[int, ...]) -> Tensor | Strings:
-    """The axes of `x` in the order `perm`. Source: tf.raw_ops.Transpose."""
+    """`x` with its axes in the order `perm`. Source: tf.raw_ops.Transpose."""
     return x.permute(perm) if isinstance(x, Tensor) else x.transpose(perm)
 
 
 @op()
 def split_last(x: Tensor, *, sizes: tuple[int, ...]) -> Tensor:
-    """The last axis parted into several: `[..., heads * dim] -> [..., heads, dim]`. Source: Keras EinsumDense."""
+    """Splits the last axis: `[..., heads * dim] -> [..., heads, dim]`. Source: Keras EinsumDense."""
     return x.reshape(*x.shape[:-1], *sizes)
 
 
 @op()
 def join_last(x: Tensor, *, count: int) -> Tensor:
-    """The last `count` axes as one: `[..., heads, dim] -> [..., heads * dim]`. Source: Keras EinsumDense."""
+    """Merges the last `count` axes: `[..., heads, dim] -> [..., heads * dim]`. Source: Keras EinsumDense."""
     return torch.flatten(x, -count)
 
 
@@ -80,13 +88,13 @@ def unsqueeze(x: Tensor | Strings, *, axis: int) -> Tensor | Strings:
 def _squeezed(x: Spec, *, axes: tuple[int, ...]) -> list[Spec]:
     if x[1] is None:
         return [x]
-    gone = {axis % len(x[1]) for axis in axes}
+    gone = {axis_of(axis, len(x[1])) for axis in axes}
     return [(x[0], tuple(size for i, size in enumerate(x[1]) if i not in gone))]
 
 
 @op(infer=_squeezed)
 def squeeze(x: Tensor | Strings, *, axes: tuple[int, ...]) -> Tensor | Strings:
-    """Without the axes `axes`, which have length 1. Errors: `InputError` where one has not. Source: tf.raw_ops.Squeeze."""
+    """Removes `axes`, which must have length 1. Errors: `InputError` if one does not. Source: tf.raw_ops.Squeeze."""
     for axis in axes:
         if x.shape[axis] != 1:
             raise InputError(f"Can not squeeze dim[{axis}], expected a dimension of 1, got {x.shape[axis]}")
@@ -99,13 +107,13 @@ def _any_rank(x: Spec) -> list[Spec]:
 
 @op(infer=_any_rank)
 def squeeze_all(x: Tensor | Strings) -> Tensor | Strings:
-    """Without all axes of length 1. Source: tf.raw_ops.Squeeze without squeeze_dims."""
+    """Removes all axes of length 1. Source: tf.raw_ops.Squeeze without squeeze_dims."""
     return x.squeeze() if isinstance(x, Tensor) else object_array(x.squeeze())
 
 
 @op()
 def broadcast_to(x: Tensor | Strings, *sizes: int) -> Tensor | Strings:
-    """`x` repeated to a shape. Source: tf.raw_ops.BroadcastTo, tf.raw_ops.Fill."""
+    """`x` broadcast to a shape. Source: tf.raw_ops.BroadcastTo, tf.raw_ops.Fill."""
     wanted = as_sizes(sizes)
     return x.expand(wanted) if isinstance(x, Tensor) else np.broadcast_to(x, wanted)
 
@@ -119,7 +127,8 @@ def tile(x: Tensor | Strings, *multiples: int) -> Tensor | Strings:
 
 @op()
 def repeat_each(x: Tensor, *, count: int, axis: int) -> Tensor:
-    """Each element of an axis `count` times: `[..., n, ...] -> [..., n * count, ...]`. Source: tf.repeat, Keras GroupQueryAttention."""
+    """Repeats each element of an axis `count` times: `[..., n, ...] -> [..., n * count, ...]`. Source: tf.repeat, Keras
+    GroupQueryAttention."""
     return x.repeat_interleave(count, axis)
 
 
@@ -140,7 +149,7 @@ def ones_like(x: Tensor) -> Tensor:
 
 @op()
 def concat(*xs: Tensor | Strings, axis: int) -> Tensor | Strings:
-    """Tensors one after another along an axis. Source: tf.raw_ops.ConcatV2."""
+    """Tensors concatenated along an axis. Source: tf.raw_ops.ConcatV2."""
     if isinstance(xs[0], Tensor):
         return torch.cat(xs, axis)  # type: ignore[arg-type]
     return object_array(np.concatenate(xs, axis))  # type: ignore[arg-type]
@@ -148,7 +157,7 @@ def concat(*xs: Tensor | Strings, axis: int) -> Tensor | Strings:
 
 @op()
 def stack(*xs: Tensor | Strings, axis: int) -> Tensor | Strings:
-    """Tensors of one shape along a new axis. Source: tf.raw_ops.Pack."""
+    """Tensors of equal shape stacked along a new axis. Source: tf.raw_ops.Pack."""
     if isinstance(xs[0], Tensor):
         return torch.stack(xs, axis)  # type: ignore[arg-type]
     return object_array(np.stack(xs, axis))  # type: ignore[arg-type]
@@ -158,7 +167,7 @@ def _unstacked(x: Spec, *, axis: int, num: int) -> list[Spec]:
     dtype, shape = x
     if shape is None:
         return [(dtype, None)] * num
-    axis = axis % len(shape)
+    axis = axis_of(axis, len(shape))
     return [(dtype, (*shape[:axis], *shape[axis + 1 :]))] * num
 
 
@@ -174,7 +183,7 @@ def _parts(x: Spec, *, axis: int, lengths: tuple[int, ...]) -> list[Spec]:
     dtype, shape = x
     if shape is None:
         return [(dtype, None)] * len(lengths)
-    axis = axis % len(shape)
+    axis = axis_of(axis, len(shape))
     whole = shape[axis]
     rest = whole - sum(n for n in lengths if n >= 0) if isinstance(whole, int) else None
     return [(dtype, (*shape[:axis], n if n >= 0 else rest, *shape[axis + 1 :])) for n in lengths]
@@ -182,7 +191,7 @@ def _parts(x: Spec, *, axis: int, lengths: tuple[int, ...]) -> list[Spec]:
 
 @op(infer=_parts)
 def split_sizes(x: Tensor | Strings, *, axis: int, lengths: tuple[int, ...]) -> tuple[Tensor | Strings, ...]:
-    """Consecutive parts of `x` along an axis; one length may be -1, for what the others leave. Source: tf.raw_ops.SplitV."""
+    """Consecutive parts of `x` along an axis; one length may be -1, for the rest. Source: tf.raw_ops.SplitV."""
     rest = x.shape[axis] - sum(n for n in lengths if n >= 0)
     if rest < 0 or (rest and -1 not in lengths):
         raise InputError(f"cannot split an axis of length {x.shape[axis]} into parts of {list(lengths)}")
@@ -197,7 +206,7 @@ def _equal_parts(x: Spec, *, axis: int, num: int) -> list[Spec]:
     dtype, shape = x
     if shape is None:
         return [(dtype, None)] * num
-    axis = axis % len(shape)
+    axis = axis_of(axis, len(shape))
     whole = shape[axis]
     return [(dtype, (*shape[:axis], whole // num if isinstance(whole, int) else None, *shape[axis + 1 :]))] * num
 
@@ -216,7 +225,7 @@ def chunk(x: Tensor | Strings, *, axis: int, num: int) -> tuple[Tensor | Strings
 
 
 def _cut(x: Spec, *bounds: Spec, axis: int, **attrs: Any) -> list[Spec]:
-    """The length of a slice depends on bounds that a spec does not tell; everything else stays."""
+    """A slice's length depends on bounds that a spec does not contain; everything else is unchanged."""
     return [(x[0], None if x[1] is None else tuple(None if i == axis else size for i, size in enumerate(x[1])))]
 
 
@@ -228,21 +237,22 @@ def _without(x: Spec, index: Spec, *, axis: int) -> list[Spec]:
 def slice_axis(
     x: Tensor | Strings, start: int | None, stop: int | None, *, axis: int, step: int = 1
 ) -> Tensor | Strings:
-    """`x[..., start:stop:step, ...]` with Python's rules for negative and large bounds; a negative step counts backwards.
+    """`x[..., start:stop:step, ...]` with Python's rules for negative and out-of-range bounds; a negative step counts
+    backwards.
 
     None is an open bound. Source: tf.raw_ops.StridedSlice.
     """
     span = slice(start, stop, step)
     if step > 0 or not isinstance(x, Tensor):
         return _index(x, _along(axis, x.ndim, span))
-    taken = range(x.shape[axis])[span]  # torch slices forwards only
+    taken = range(x.shape[axis])[span]  # torch has no negative steps
     low, high = (taken[-1], taken[0] + 1) if len(taken) else (0, 0)
     return x[_along(axis, x.ndim, slice(low, high, -step))].flip(axis)
 
 
 @op(infer=_cut)
 def narrow(x: Tensor | Strings, start: int, length: int, *, axis: int) -> Tensor | Strings:
-    """`length` elements of an axis from `start`; -1 is up to the end. Errors: `InputError` where they are not there.
+    """`length` elements of an axis from `start`; -1 means up to the end. Errors: `InputError` if they are out of range.
 
     Source: tf.raw_ops.Slice.
     """
@@ -258,7 +268,8 @@ def narrow(x: Tensor | Strings, start: int, length: int, *, axis: int) -> Tensor
 
 @op(infer=_without)
 def select(x: Tensor | Strings, index: int, *, axis: int) -> Tensor | Strings:
-    """One element of an axis: `[..., n, ...] -> [..., ...]`. Source: tf.raw_ops.StridedSlice with a shrink_axis_mask."""
+    """One element of an axis: `[..., n, ...] -> [..., ...]`. Source: tf.raw_ops.StridedSlice with a
+    shrink_axis_mask."""
     if not -x.shape[axis] <= index < x.shape[axis]:
         raise InputError(f"slice index {index} of dimension {axis} out of bounds.")
     return _index(x, _along(axis, x.ndim, index))
@@ -266,19 +277,19 @@ def select(x: Tensor | Strings, index: int, *, axis: int) -> Tensor | Strings:
 
 @op(stage="early", infer=returns(("size", ())))
 def item(x: Tensor, *, index: int) -> int:
-    """One element of an integer tensor, counted flat, as a size."""
+    """One element of an integer tensor, by flat index, as a size."""
     return int(x.reshape(-1)[index])
 
 
 @op()
 def flip(x: Tensor | Strings, *, axes: tuple[int, ...]) -> Tensor | Strings:
-    """`x` backwards along some axes. Source: tf.raw_ops.ReverseV2."""
+    """`x` reversed along some axes. Source: tf.raw_ops.ReverseV2."""
     return torch.flip(x, axes) if isinstance(x, Tensor) else np.flip(x, axes)
 
 
 @op()
 def roll(x: Tensor | Strings, *, shifts: tuple[int, ...], axes: tuple[int, ...]) -> Tensor | Strings:
-    """`x` shifted along some axes, around the end. Source: tf.raw_ops.Roll."""
+    """`x` rotated along some axes. Source: tf.raw_ops.Roll."""
     return torch.roll(x, shifts, axes) if isinstance(x, Tensor) else np.roll(x, shifts, axes)
 
 
@@ -288,13 +299,13 @@ def _rolled(x: Spec, *shifts: Spec, axes: tuple[int, ...]) -> list[Spec]:
 
 @op(infer=_rolled)
 def roll_by(x: Tensor | Strings, *shifts: int, axes: tuple[int, ...]) -> Tensor | Strings:
-    """`x` shifted along some axes, around the end, by sizes that are known at run time. Source: tf.raw_ops.Roll."""
+    """`x` rotated along some axes by shifts known at run time. Source: tf.raw_ops.Roll."""
     return roll(x, shifts=tuple(as_sizes(shifts)), axes=axes)
 
 
 @op()
 def reverse_sequence(x: Tensor, lengths: Tensor, *, axis: int, batch_axis: int) -> Tensor:
-    """The first `lengths[i]` steps of each row backwards, the rest as it is. Source: tf.raw_ops.ReverseSequence."""
+    """Reverses the first `lengths[i]` steps of each row. Source: tf.raw_ops.ReverseSequence."""
     steps = torch.arange(x.shape[axis], device=x.device)
     counts = lengths.to(torch.int64).unsqueeze(1)
     order = torch.where(steps < counts, counts - 1 - steps, steps)
@@ -312,14 +323,15 @@ def _integers(x: Tensor) -> Any:
 
 
 def _first(outside: Tensor) -> tuple[tuple[int, ...], str]:
-    """The place of the first index that is refused, and its name in TensorFlow's message."""
+    """The position of the first invalid index, and its name in TensorFlow's message."""
     where: tuple[int, ...] = tuple(_integers(outside.nonzero()[0]))
     return where, f"indices[{','.join(map(str, where))}]" if where else "indices"
 
 
 @op(stage="early", infer=elementwise())
 def in_range(indices: Tensor, limit: int) -> Tensor:
-    """`indices` themselves. Errors: `InputError` for one outside `[0, limit)`, which TensorFlow's CPU refuses.
+    """`indices` unchanged. Errors: `InputError` for an index outside `[0, limit)`, which TensorFlow's CPU kernel
+    refuses.
 
     Source: tf.raw_ops.GatherV2.
     """
@@ -327,7 +339,7 @@ def in_range(indices: Tensor, limit: int) -> Tensor:
         if _assert_async is not None and not indices.is_meta:
             _assert_async(~((indices < 0) | (indices >= limit)).any(), f"an index is not in [0, {limit})")
         return indices
-    if not readable(indices) or _all_within(indices, limit):
+    if not readable(indices) or sparse.are_below(indices, limit):
         return indices
     outside = (indices < 0) | (indices >= limit)
     if bool(outside.any()):
@@ -336,29 +348,21 @@ def in_range(indices: Tensor, limit: int) -> Tensor:
     return indices
 
 
-# Without it a compiled gather itself refuses what is out of range, in torch's words.
+# If torch lacks it, a compiled gather checks the range itself, with torch's message.
 _assert_async: Any = getattr(torch, "_assert_async", None)
-_UNSIGNED = {torch.int32: np.uint32, torch.int64: np.uint64}
-
-
-def _all_within(indices: Tensor, limit: int) -> bool:
-    """Whether no index is outside `[0, limit)`, where that can be told at a glance: read without a sign negative ones are the largest."""
-    kind = _UNSIGNED.get(indices.dtype)
-    if kind is None or not indices.is_cpu:
-        return False
-    values: Any = indices.numpy()
-    return bool(values.view(kind).max(initial=0) < limit) or not values.size
 
 
 @op(stage="early", infer=elementwise())
 def in_shape(indices: Tensor, *sizes: int, what: str) -> Tensor:
-    """`indices` themselves: `[..., k] -> [..., k]`. Errors: `InputError` for a row that does not index into the shape.
+    """`indices` unchanged: `[..., k] -> [..., k]`. Errors: `InputError` for a row that is out of bounds of the shape.
 
     Source: tf.raw_ops.GatherNd, tf.raw_ops.ScatterNd.
     """
     if not readable(indices):
         return indices
     shape = as_sizes(sizes)
+    if sparse.are_inside(indices, shape):
+        return indices
     limits = torch.tensor(shape[: indices.shape[-1]], dtype=torch.int64, device=indices.device)
     outside = ((indices < 0) | (indices >= limits)).any(-1)
     if bool(outside.any()):
@@ -375,7 +379,7 @@ def gather(x: Tensor | Strings, indices: Tensor, *, axis: int = 0, batch_dims: i
 
     Source: tf.raw_ops.GatherV2.
     """
-    axis = axis % x.ndim
+    axis = axis_of(axis, x.ndim)
     if batch_dims:
         return _gather_batched(x, indices, axis, batch_dims)
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
@@ -407,15 +411,20 @@ def _gather_batched(x: Array, indices: Tensor, axis: int, batch_dims: int) -> Ar
 
 @op()
 def gather_nd(x: Tensor | Strings, indices: Tensor) -> Tensor | Strings:
-    """Slices of `x` at rows of indices: `[n1, ..., nk, i...], [j..., k] -> [j..., i...]`. Source: tf.raw_ops.GatherNd."""
+    """Slices of `x` at rows of indices: `[n1, ..., nk, i...], [j..., k] -> [j..., i...]`. Source:
+    tf.raw_ops.GatherNd."""
+    if not isinstance(x, Tensor) and indices.shape[-1] == x.ndim:  # elements, as of a sparse tensor
+        flat = sparse.flat(indices.reshape(-1, x.ndim), list(x.shape))
+        if flat is not None:
+            return x.reshape(-1)[flat[0].numpy()].reshape(indices.shape[:-1])
     index = indices.to(torch.int64).unbind(-1)
-    if not index:  # rows of no indices: each of them is all of x
+    if not index:  # rows of zero indices: each selects all of x
         return broadcast_to(x, *indices.shape[:-1], *x.shape)
     return _index(x, index if isinstance(x, Tensor) else tuple(part.numpy() for part in index))
 
 
 def _flat_rows(indices: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Rows of k indices as positions in the first k axes laid flat: `[..., k] -> [n]`."""
+    """Rows of k indices as flat positions in the first k axes: `[..., k] -> [n]`."""
     position = torch.zeros(indices.shape[:-1], dtype=torch.int64, device=indices.device)
     for i in range(indices.shape[-1]):
         position = position * sizes[i] + indices[..., i]
@@ -423,11 +432,18 @@ def _flat_rows(indices: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 @op()
-def scatter_nd(x: Tensor | Strings, indices: Tensor, updates: Tensor | Strings, *, mode: str) -> Tensor | Strings:
-    """`x` with `updates` put at rows of indices: `[n1, ..., nk, i...], [j..., k], [j..., i...] -> [n1, ..., nk, i...]`.
+def scatter_nd(
+    x: Tensor | Strings,
+    indices: Tensor,
+    updates: Tensor | Strings,
+    *,
+    mode: Literal["update", "add", "sub", "max", "min"],
+) -> Tensor | Strings:
+    """`x` with `updates` at rows of indices: `[n1, ..., nk, i...], [j..., k], [j..., i...] -> [n1, ..., nk, i...]`.
 
-    `mode` is "update" (the last of equal rows stays), "add", "sub", "max" or "min".
-    Source: tf.raw_ops.TensorScatterUpdate, TensorScatterAdd, TensorScatterSub, TensorScatterMax, TensorScatterMin, ScatterNd.
+    `mode` is "update" (the last of equal rows wins), "add", "sub", "max" or "min".
+    Source: tf.raw_ops.TensorScatterUpdate, TensorScatterAdd, TensorScatterSub, TensorScatterMax, TensorScatterMin,
+    ScatterNd.
     """
     if not isinstance(x, Tensor) or not isinstance(updates, Tensor):
         return _scatter_strings(x, indices, updates)  # type: ignore[arg-type]
@@ -464,13 +480,17 @@ def invert_permutation(x: Tensor) -> Tensor:
 
 @op()
 def one_hot(indices: Tensor, depth: int, on: Tensor, off: Tensor, *, axis: int) -> Tensor:
-    """`on` at each index along a new axis of length `depth`, `off` elsewhere, and everywhere for an index out of range.
+    """`on` at each index along a new axis of length `depth`, `off` elsewhere; all `off` for an index out of range.
 
     Source: tf.raw_ops.OneHot.
     """
-    axis = axis % (indices.ndim + 1)
-    classes = torch.arange(depth, device=indices.device).reshape([-1] + [1] * (indices.ndim - axis))
-    return torch.where(indices.unsqueeze(axis) == classes, on, off)
+    if axis in (-1, indices.ndim):
+        found = encodings.one_hot(indices, depth, on, off)
+        if found is not None:
+            return found
+    places = indices.unsqueeze(axis)
+    classes = torch.arange(depth, device=indices.device).reshape([-1] + [1] * (indices.ndim - axis % places.ndim))
+    return torch.where(places == classes, on, off)
 
 
 # -- ranges -------------------------------------------------------------------------------------------------------------
@@ -481,8 +501,8 @@ def _counted(start: Spec, limit: Spec, step: Spec, *, dtype: str) -> list[Spec]:
 
 
 @op(infer=_counted)
-def arange(start: int, limit: int, step: int, *, dtype: str, device: torch.device | None = None) -> Tensor:
-    """Numbers from `start` to before `limit`: `[n]`. Source: tf.raw_ops.Range."""
+def arange(start: int, limit: int, step: int, *, dtype: Dtype, device: torch.device | None = None) -> Tensor:
+    """Numbers from `start` to `limit`, exclusive: `[n]`. Source: tf.raw_ops.Range."""
     kind = torch_dtype(dtype)
     if step == 0:
         raise InputError("Requires delta != 0: 0")
@@ -513,11 +533,11 @@ def linspace(start: Tensor, stop: Tensor, *, num: int) -> Tensor:
 
 @op()
 def pad(x: Tensor | Strings, value: Number | Strings, *paddings: int) -> Tensor | Strings:
-    """`x` between `value`s; `paddings` are before, after of each axis in turn. Source: tf.raw_ops.PadV2."""
+    """`x` padded with `value`; `paddings` are before and after for each axis in turn. Source: tf.raw_ops.PadV2."""
     pairs = [(paddings[i], paddings[i + 1]) for i in range(0, len(paddings), 2)]
     if not isinstance(x, Tensor) or readable(x):
         for before, after in pairs:
-            if before < 0 or after < 0:  # torch and numpy would cut
+            if before < 0 or after < 0:  # torch and numpy would crop
                 raise InputError(f"Paddings must be non-negative: {before} {after}")
     if not isinstance(x, Tensor):
         return object_array(np.pad(x, pairs, constant_values=value.item() if isinstance(value, np.ndarray) else value))
@@ -529,8 +549,9 @@ def pad(x: Tensor | Strings, value: Number | Strings, *paddings: int) -> Tensor 
 
 
 @op()
-def mirror_pad(x: Tensor, *, paddings: tuple[tuple[int, int], ...], mode: str) -> Tensor:
-    """`x` between its own reflections, the edge left out ("REFLECT") or repeated ("SYMMETRIC"). Source: tf.raw_ops.MirrorPad."""
+def mirror_pad(x: Tensor, *, paddings: tuple[tuple[int, int], ...], mode: Literal["REFLECT", "SYMMETRIC"]) -> Tensor:
+    """`x` padded with its reflection, without the edge ("REFLECT") or with it ("SYMMETRIC"). Source:
+    tf.raw_ops.MirrorPad."""
     for axis, (before, after) in enumerate(paddings):
         n = x.shape[axis]
         edge = 1 if mode == "REFLECT" else 0

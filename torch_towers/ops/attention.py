@@ -1,4 +1,4 @@
-"""Attention: what each place takes from others."""
+"""Attention and rotary position embedding."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def attention(
 ) -> Tensor:  # fmt: skip
     """`softmax(scale * query @ key.T + mask) @ value`: `[..., t, dim], [..., s, dim], [..., s, out] -> [..., t, out]`.
 
-    `mask` broadcasts to `[..., t, s]`: floats are added; where a boolean is False nothing is taken, and a place that may take
-    nothing takes the average of all, as in TensorFlow, or 0 where it is `empty`, as in Keras 3. `heads_last` says that operands and result are `[batch, t, heads, dim]`.
-    Source: Keras MultiHeadAttention, Attention.
+    `mask` broadcasts to `[..., t, s]`. A float mask is added; a boolean one masks where it is False. A fully masked
+    position returns the average of all values, as in TensorFlow, or 0 if `empty`, as in Keras 3. `heads_last`: operands
+    and result are `[batch, t, heads, dim]`. Source: Keras MultiHeadAttention, Attention.
     """
     if heads_last:
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     some: Tensor | None = None
     if mask is not None and mask.dtype == torch.bool:
         some = mask.any(-1, keepdim=True)
-        query, mask = torch.where(some, query, 0.0), mask | ~some  # equal scores for a place that may take nothing
+        query, mask = torch.where(some, query, 0.0), mask | ~some  # equal scores for a fully masked position
     if _is_usual(query, key, mask):
         result = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     else:
@@ -38,9 +38,18 @@ def attention(
     return result.transpose(1, 2) if heads_last else result
 
 
+def shared_out(scores: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """`softmax(scores + mask) @ value`, with the mask of `attention`: `[..., t, s], [..., s, out] -> [..., t, out]`."""
+    if mask is not None and mask.dtype == torch.bool:
+        some = mask.any(-1, keepdim=True)
+        scores, mask = torch.where(some, scores, 0.0), mask | ~some
+    return torch.softmax(_scores(scores, mask), -1) @ value
+
+
 @op()
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Positions as rotations: the halves `a, b` of the last axis become `a cos - b sin, b cos + a sin`: `[..., dim] -> [..., dim]`.
+    """Rotary positions: the halves `a, b` of the last axis become `a cos - b sin, b cos + a sin`: `[..., dim] -> [...,
+    dim]`.
 
     `cos` and `sin` broadcast to `x`. Source: KerasHub RotaryEmbedding.
     """
@@ -55,10 +64,10 @@ def _scores(products: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _is_usual(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
-    """Whether torch's attention takes it: not where there is nothing, nor where the mask has more rows than the scores.
+    """Whether torch's attention applies: not for empty operands, nor for a mask with more rows than the scores.
 
-    Nor where a gradient is asked for and a float mask may be -1e9 all along a row: torch keeps the logarithm of the row's sum
-    for its gradient, in which the count of its places is lost.
+    Also not if a gradient is needed and a float mask may be -1e9 for a whole row: torch saves the log-sum-exp of the
+    row for its gradient, where the number of positions is lost to rounding.
     """
     if mask is not None and mask.is_floating_point() and torch.is_grad_enabled() and query.requires_grad:
         return False

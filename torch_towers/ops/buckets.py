@@ -1,4 +1,4 @@
-"""Buckets whose boundaries are a tensor, as TF Transform wrote them before `tf.raw_ops.Bucketize` took over."""
+"""Buckets with boundaries in a tensor, as TF Transform wrote them before `tf.raw_ops.Bucketize`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ def _buckets_spec(x: Spec, boundaries: Spec) -> list[Spec]:
 
 @op(stage="early", infer=_buckets_spec)
 def buckets_up_to(x: Tensor, boundaries: Tensor) -> Tensor:
-    """How many boundaries are not above each value: `[...], [n] -> [...]` int32; NaN is above all of them.
+    """The number of boundaries less than or equal to each value: `[...], [n] -> [...]` int32; NaN is above all
+    boundaries.
 
-    Both have one dtype. Errors: `InputError` where the boundaries are not sorted.
+    Both have the same dtype. Errors: `InputError` if the boundaries are not sorted.
     Source: `BucketizeWithInputBoundaries` of tensorflow.contrib.boosted_trees (quantile_ops.cc: `std::upper_bound`).
     """
     if readable(boundaries) and not bool((boundaries[:-1] <= boundaries[1:]).all()):
@@ -28,9 +29,9 @@ def buckets_up_to(x: Tensor, boundaries: Tensor) -> Tensor:
 
 @op(stage="early", infer=_buckets_spec)
 def buckets_below(x: Tensor, boundaries: Tensor) -> Tensor:
-    """How many boundaries are below each value, the last bucket taking all above: `[...], [n] -> [...]` int32 under n.
+    """The number of boundaries below each value, clamped to the last bucket: `[...], [n] -> [...]` int32, less than n.
 
-    NaN is in the first bucket, and so is everything where there are no boundaries.
+    NaN is in the first bucket, and so is everything if there are no boundaries.
     Source: tf.raw_ops.BoostedTreesBucketize (`std::lower_bound` of quantile_ops.cc; its kernel left TensorFlow in 2.9).
     """
     below = torch.searchsorted(boundaries, x.contiguous(), out_int32=True)

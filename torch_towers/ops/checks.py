@@ -1,4 +1,4 @@
-"""Checks: what TensorFlow refuses is refused, with TensorFlow's message."""
+"""Assertions: inputs that TensorFlow refuses are refused with TensorFlow's message."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Number, Spec, Strings, op, returns
 
 
@@ -20,7 +20,7 @@ def check(condition: Number, *data: Any) -> None:
 
 
 def _text(item: Any) -> str:
-    """One operand of an assertion, printed as TensorFlow prints it: at most three elements per axis."""
+    """One operand of an assertion in TensorFlow's format: at most three elements per axis."""
     values: Any = item.tolist() if hasattr(item, "tolist") else item
     if isinstance(values, bytes):
         return f"[{values.decode('utf-8', 'replace')}]"
@@ -48,7 +48,7 @@ def _scalar(x: Spec, *, dtype: str) -> list[Spec]:
 
 
 @op(infer=_scalar)
-def numel(x: Tensor | Strings, *, dtype: str) -> Tensor:
+def numel(x: Tensor | Strings, *, dtype: Dtype) -> Tensor:
     """The number of elements: `[...] -> []`. Source: tf.raw_ops.Size."""
     count = x.numel() if isinstance(x, Tensor) else x.size
     return torch.tensor(count, dtype=torch_dtype(dtype))

@@ -1,9 +1,10 @@
-"""Convolutions and pools, in TensorFlow's layouts: `[batch, *space, channels]`, or channels first; kernels `[*space, in, out]`."""
+"""Convolutions and pooling in TensorFlow's layouts: `[batch, *space, channels]`, or channels first; kernels `[*space,
+in, out]`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +13,16 @@ from torch.nn import functional as F  # noqa: N812
 from torch_towers.graph.registry import Spec, op
 from torch_towers.kernels.fast_path import readable
 
-Padding = str | tuple[tuple[int, int], ...]
+Padding = Literal["SAME", "VALID"] | tuple[tuple[int, int], ...]
 """`"SAME"`, `"VALID"`, or (before, after) for each spatial axis."""
+
+
+def checked_padding(padding: Padding) -> Padding:
+    """`padding` of a layer's arguments, as tuples. Errors: `ValueError` for another word."""
+    if isinstance(padding, str) and padding not in ("SAME", "VALID"):
+        raise ValueError(f'padding is {padding!r}, expected "SAME", "VALID" or (before, after) for each axis')
+    return padding if isinstance(padding, str) else tuple((a, b) for a, b in padding)
+
 
 _CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSE: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -22,21 +31,22 @@ _AVG_POOL: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def window_reach(kernel: int, dilation: int) -> int:
-    """How many input positions one output position looks at, holes included."""
+    """The number of input positions that a window spans, including dilation."""
     return (kernel - 1) * dilation + 1
 
 
 def window_margins(
     sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int], padding: Padding
 ) -> list[tuple[int, int]]:
-    """What is added before and after each spatial axis. SAME puts the odd one behind, and depends on the input's size."""
+    """Padding before and after each spatial axis. SAME puts an odd pixel at the end, and depends on the input's
+    size."""
     if isinstance(padding, tuple):
         return list(padding)
     if padding == "VALID":
         return [(0, 0)] * len(reach)
     margins: list[tuple[int, int]] = []
     for size, need, stride in zip(sizes, reach, strides, strict=True):
-        if stride == 1:  # whatever the size is
+        if stride == 1:  # independent of the size
             margins.append(((need - 1) // 2, need - 1 - (need - 1) // 2))
             continue
         outputs = (size + stride - 1) // stride
@@ -46,9 +56,14 @@ def window_margins(
 
 
 def pad_axes(x: Tensor, margins: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
-    """`x` with its last axes padded; a negative margin cuts off."""
+    """`x` with its last axes padded; a negative margin crops."""
     flat = [size for margin in reversed(margins) for size in margin]
-    return F.pad(x, flat, value=value) if any(size != 0 for size in flat) else x
+    return x if all(_is(size, 0) for size in flat) else F.pad(x, flat, value=value)
+
+
+def _is(size: Any, number: int) -> bool:
+    """Whether a size is a number. One that an exported graph computes is none: a comparison would fix the image's size."""
+    return isinstance(size, int) and size == number
 
 
 def _out_size(size: Any, reach: int, stride: int, padding: Padding, axis: int) -> int | None:
@@ -63,7 +78,7 @@ def _out_size(size: Any, reach: int, stride: int, padding: Padding, axis: int) -
 def _spec(
     x: Spec, reach: Sequence[Any], strides: Sequence[int], padding: Padding, channels: Any, channels_last: bool
 ) -> list[Spec]:
-    """What is known of the result: the batch is the input's, spatial sizes follow from the input's."""
+    """Infers the result: the input's batch, and spatial sizes that follow from the input's."""
     if x[1] is None or any(not isinstance(size, int) for size in reach):
         return [(x[0], (None,) * (len(reach) + 2))]
     space = x[1][1:-1] if channels_last else x[1][2:]
@@ -85,7 +100,8 @@ def _infer_conv(
 
 
 def _nothing(x: Tensor, channels: int, space: Sequence[int], reach: Sequence[int], strides: Sequence[int]) -> Tensor:
-    """No positions, where the input is a little shorter than the kernel: TensorFlow's size is rounded towards 0, PyTorch refuses.
+    """An empty result if the input is slightly shorter than the kernel: TensorFlow rounds the size towards 0, PyTorch
+    raises.
 
     Source: tensorflow/core/framework/kernel_shape_util.cc, GetWindowedOutputSizeVerbose.
     """
@@ -96,13 +112,14 @@ def _nothing(x: Tensor, channels: int, space: Sequence[int], reach: Sequence[int
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, strides: Sequence[int], padding: Padding, dilations: Sequence[int], groups: int
 ) -> Tensor:  # fmt: skip
-    """`x` convolved in PyTorch's layouts, with TensorFlow's margins: `[batch, in, *space], [out, in / groups, *kernel] -> [batch, out, *space']`."""
+    """`x` convolved in PyTorch's layouts with TensorFlow's padding: `[batch, in, *space], [out, in / groups, *kernel]
+    -> [batch, out, *space']`."""
     kernel = weight.shape[2:]
     reach = [window_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
     margins = window_margins(x.shape[2:], reach, strides, padding)
     if all(
-        before == after >= 0 for before, after in margins
-    ):  # the convolution adds equal margins itself, without a copy
+        _is(after, before) and before >= 0 for before, after in margins
+    ):  # the convolution pads symmetrically itself, without a copy
         added, sizes = (
             [before for before, _ in margins],
             [s + 2 * m for s, (m, _) in zip(x.shape[2:], margins, strict=True)],
@@ -120,9 +137,10 @@ def conv(
     x: Tensor, weight: Tensor, *, strides: tuple[int, ...], padding: Padding, dilations: tuple[int, ...], channels_last: bool,
     depthwise: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Convolution over 1 to 3 spatial axes: `[batch, *space, in], [*kernel, in / groups, out] -> [batch, *space', out]`.
+    """Convolution over 1 to 3 spatial axes: `[batch, *space, in], [*kernel, in / groups, out] -> [batch, *space',
+    out]`.
 
-    `depthwise`: every channel has kernels of its own, `[*kernel, in, multiplier] -> [..., in * multiplier]`.
+    `depthwise`: each channel has its own kernels, `[*kernel, in, multiplier] -> [..., in * multiplier]`.
     Source: tf.raw_ops.Conv2D, Conv3D, DepthwiseConv2dNative.
     """
     if channels_last:
@@ -133,7 +151,8 @@ def conv(
 
 
 def torch_kernel(weight: Tensor, depthwise: bool = False) -> Tensor:
-    """A kernel in PyTorch's layout: `[*kernel, in / groups, out] -> [out, in / groups, *kernel]`; depthwise ones have one per channel."""
+    """A kernel in PyTorch's layout: `[*kernel, in / groups, out] -> [out, in / groups, *kernel]`; depthwise kernels
+    have one input channel."""
     if depthwise:
         return weight.movedim((-2, -1), (0, 1)).reshape(-1, 1, *weight.shape[:-2])
     return weight.movedim((-1, -2), (0, 1))
@@ -148,9 +167,10 @@ def conv_transpose(
     x: Tensor, weight: Tensor, *sizes: int, strides: tuple[int, ...], padding: Padding, dilations: tuple[int, ...],
     channels_last: bool,
 ) -> Tensor:  # fmt: skip
-    """Transposed convolution: `[batch, *space, out], [*kernel, in, out] -> [batch, *sizes, in]`, `sizes` the result's space.
+    """Transposed convolution: `[batch, *space, out], [*kernel, in, out] -> [batch, *sizes, in]`, `sizes` the result's
+    space.
 
-    It is the gradient of `conv`: SAME cuts the margins off that the convolution would have added.
+    This is the gradient of `conv`: SAME crops the padding that the convolution would have added.
     Source: tf.raw_ops.Conv2DBackpropInput, Conv3DBackpropInputV2.
     """
     if channels_last:
@@ -162,13 +182,16 @@ def conv_transpose(
 def convolve_back(
     x: Tensor, weight: Tensor, bias: Tensor | None, sizes: Sequence[int], strides: Sequence[int], padding: Padding, dilations: Sequence[int]
 ) -> Tensor:  # fmt: skip
-    """The transposed convolution in PyTorch's layouts: `[batch, out, *space], [out, in, *kernel] -> [batch, in, *sizes]`."""
+    """The transposed convolution in PyTorch's layouts: `[batch, out, *space], [out, in, *kernel] -> [batch, in,
+    *sizes]`."""
     reach = [window_reach(k, d) for k, d in zip(weight.shape[2:], dilations, strict=True)]
     y = _TRANSPOSE[len(sizes)](x, weight, None, strides, 0, 0, 1, dilations)
     margins = window_margins(sizes, reach, strides, padding)
     ends = [size - full + before for (before, _), size, full in zip(margins, sizes, y.shape[2:], strict=True)]
     y = pad_axes(y, [(-before, end) for (before, _), end in zip(margins, ends, strict=True)])
-    return y if bias is None else y + bias.reshape(-1, *[1] * len(sizes))  # where nothing reaches there is the bias too
+    return (
+        y if bias is None else y + bias.reshape(-1, *[1] * len(sizes))
+    )  # positions that no kernel reaches get the bias too
 
 
 def _infer_pool(x: Spec, *, size: Any, strides: Any, padding: Any, channels_last: bool) -> list[Spec]:
@@ -180,18 +203,20 @@ def _infer_pool(x: Spec, *, size: Any, strides: Any, padding: Any, channels_last
 def max_pool(
     x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool
 ) -> Tensor:
-    """The largest number of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins and NaN never win.
+    """The maximum of each window: `[batch, *space, dim] -> [batch, *space', dim]`; padding and NaN are ignored.
 
-    Where no other number is, it is the lowest finite one. Source: tf.raw_ops.MaxPool, MaxPool3D.
+    Without any number in the window it is the lowest finite one. Source: tf.raw_ops.MaxPool, MaxPool3D.
     """
     rank = len(size)
+    if rank == 1:
+        return _as_images(max_pool, x, size, strides, padding, channels_last)
     if channels_last:
         x = x.movedim(-1, 1)
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
     x = pad_axes(x, window_margins(x.shape[2:], size, strides, padding), lowest)
     if x.is_floating_point():
         y = _largest_numbers(x, lambda x: _MAX_POOL[rank](x, size, strides))
-    else:  # PyTorch pools no integers
+    else:  # PyTorch does not pool integers
         y = x
         for axis in range(rank):
             y = y.unfold(axis + 2, size[axis], strides[axis])
@@ -200,8 +225,8 @@ def max_pool(
 
 
 def _largest_numbers(x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
-    """`pool(x)` as TensorFlow has it: its maximum starts at the lowest finite number, and NaN is above nothing."""
-    # In bfloat16 oneDNN starts at the lowest float32, which rounds to -inf.
+    """`pool(x)` with TensorFlow's semantics: the maximum starts at the lowest finite number, and NaN compares false."""
+    # For bfloat16, oneDNN starts at the lowest float32, which rounds to -inf.
     lowest = -torch.inf if x.dtype == torch.bfloat16 else torch.finfo(x.dtype).min
     y = pool(x)
     if y.is_cpu and readable(y) and (not y.numel() or bool(y.amin() >= lowest)):
@@ -209,17 +234,30 @@ def _largest_numbers(x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
     return pool(torch.where(torch.isnan(x), lowest, x)).clamp(min=lowest)
 
 
+def _as_images(pool: Any, x: Tensor, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool) -> Tensor:  # fmt: skip
+    """`pool` of sequences, as images of height one: torch's pools of sequences have no divisor, and others' NaN."""
+    axis = 1 if channels_last else 2
+    margins: Padding = padding if isinstance(padding, str) else ((0, 0), *padding)
+    y = pool(x.unsqueeze(axis), size=(1, *size), strides=(1, *strides), padding=margins, channels_last=channels_last)
+    return y.squeeze(axis)
+
+
 @op(infer=_infer_pool)
 def avg_pool(
     x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, channels_last: bool
 ) -> Tensor:
-    """The mean of each window: `[batch, *space, dim] -> [batch, *space', dim]`; margins are not counted.
+    """The mean of each window: `[batch, *space, dim] -> [batch, *space', dim]`; padding does not count.
 
     Source: tf.raw_ops.AvgPool, AvgPool3D.
     """
+    if len(size) == 1:
+        return _as_images(avg_pool, x, size, strides, padding, channels_last)
     pool = _AVG_POOL[len(size)]
     if channels_last:
         x = x.movedim(-1, 1)
+    if padding == "VALID":
+        y = pool(x, size, strides)
+        return y.movedim(1, -1) if channels_last else y
     margins = window_margins(x.shape[2:], size, strides, padding)
     y = pool(pad_axes(x, margins), size, strides, divisor_override=1)
     counts = pool(pad_axes(torch.ones_like(x[:1, :1]), margins), size, strides, divisor_override=1)
@@ -232,7 +270,8 @@ def avg_pool(
 
 @op()
 def depth_to_space(x: Tensor, *, block: int, channels_last: bool) -> Tensor:
-    """Channels as blocks of pixels: `[batch, h, w, block * block * dim] -> [batch, h * block, w * block, dim]`.
+    """Rearranges channels into blocks of pixels: `[batch, h, w, block * block * dim] -> [batch, h * block, w * block,
+    dim]`.
 
     Source: tf.raw_ops.DepthToSpace.
     """
@@ -246,7 +285,8 @@ def depth_to_space(x: Tensor, *, block: int, channels_last: bool) -> Tensor:
 
 @op()
 def space_to_depth(x: Tensor, *, block: int, channels_last: bool) -> Tensor:
-    """Blocks of pixels as channels: `[batch, h, w, dim] -> [batch, h / block, w / block, block * block * dim]`.
+    """Rearranges blocks of pixels into channels: `[batch, h, w, dim] -> [batch, h / block, w / block, block * block *
+    dim]`.
 
     Source: tf.raw_ops.SpaceToDepth.
     """
@@ -264,9 +304,9 @@ def _infer_blocks(x: Spec, *sizes: Any, block: tuple[int, ...]) -> list[Spec]:
 
 @op(infer=_infer_blocks)
 def space_to_batch(x: Tensor, *paddings: int, block: tuple[int, ...]) -> Tensor:
-    """Every block-th pixel as an image of its own: `[batch, *space, ...] -> [batch * blocks, *space / block, ...]`.
+    """Every block-th pixel as its own image: `[batch, *space, ...] -> [batch * blocks, *space / block, ...]`.
 
-    `paddings` are before and after of each spatial axis, one by one. Source: tf.raw_ops.SpaceToBatchND.
+    `paddings` are before and after for each spatial axis in turn. Source: tf.raw_ops.SpaceToBatchND.
     """
     rank = len(block)
     pairs = [(int(paddings[2 * i]), int(paddings[2 * i + 1])) for i in range(rank)]

@@ -1,4 +1,4 @@
-"""Histograms as sparse tensors, and sparse tensors joined or normalized element by element. Weights keep their dtype."""
+"""Histograms as sparse tensors, and elementwise ops on sparse tensors. Weights keep their dtype."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torch_towers.errors import InputError
 from torch_towers.graph.registry import Spec, op
-from torch_towers.ops.rows import distinct, ints
+from torch_towers.ops.rows import distinct, ints, rows_of_values
 
 
 def _count_spec(values: Spec, rows: Spec, count: Spec, weights: Spec, *, rank: int, **attrs: object) -> list[Spec]:
@@ -18,10 +18,11 @@ def _count_spec(values: Spec, rows: Spec, count: Spec, weights: Spec, *, rank: i
 def count_sparse(
     values: Tensor, rows: Tensor, count: int, weights: Tensor, *, rank: int, binary: bool, shortest: int, longest: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """How often, or with which weight, each value occurs in each row, as a sparse tensor: `[n], [n], [] -> [k, rank], [k], [rank]`.
+    """The count, or total weight, of each value in each row, as a sparse tensor: `[n], [n], [] -> [k, rank], [k],
+    [rank]`.
 
-    `rank` 1 leaves the row out. `weights` has n elements or none; `binary` counts 1; values from `longest` on are left out where
-    that is above 0; the result has at least `shortest` columns. Errors: `InputError` for values below 0.
+    `rank` 1 omits the row. `weights` has n elements or none; `binary` counts 1; values from `longest` on are ignored if
+    it is above 0; the result has at least `shortest` columns. Errors: `InputError` for negative values.
     Source: tf.raw_ops.DenseCountSparseOutput, SparseCountSparseOutput, RaggedCountSparseOutput.
     """
     values, rows, weights = values.reshape(-1).to(torch.int64), rows.reshape(-1).to(torch.int64), weights.reshape(-1)
@@ -44,7 +45,7 @@ def count_sparse(
 def rows_of(values: Tensor) -> Tensor:
     """The row of each element of a matrix: `[rows, n] -> [rows, n]` int64; zeros for a vector.
 
-    Errors: `InputError` where there are no elements, which TensorFlow refuses to count.
+    Errors: `InputError` if there are no elements, which TensorFlow refuses to count.
     """
     if 0 in values.shape:
         raise InputError("Invalid input: Shapes dimension cannot be 0.")
@@ -59,8 +60,10 @@ def _split_rows(splits: Spec, values: Spec) -> list[Spec]:
 
 @op(stage="early", infer=_split_rows)
 def rows_of_splits(splits: Tensor, values: Tensor) -> Tensor:
-    """The row of each value of a ragged tensor: `[rows + 1], [n] -> [n]` int64."""
-    return torch.repeat_interleave(torch.arange(splits.shape[0] - 1), splits[1:] - splits[:-1])
+    """The row of each value of a ragged tensor: `[rows + 1], [n] -> [n]` int64. Errors: `InputError` as `rows_of_values`."""
+    if splits.shape[0] < 2:
+        raise InputError("row splits to count must have at least 2 elements")
+    return rows_of_values(splits, values.shape[0])
 
 
 def _same_values(indices: Spec, values: Spec, shape: Spec) -> list[Spec]:
@@ -69,7 +72,8 @@ def _same_values(indices: Spec, values: Spec, shape: Spec) -> list[Spec]:
 
 @op(stage="early", infer=_same_values)
 def sparse_softmax(indices: Tensor, values: Tensor, shape: Tensor) -> Tensor:
-    """The softmax over the elements that each row has: `[n, rank], [n], [rank] -> [n]`. Source: tf.raw_ops.SparseSoftmax."""
+    """The softmax over the present elements of each row: `[n, rank], [n], [rank] -> [n]`. Source:
+    tf.raw_ops.SparseSoftmax."""
     keys = torch.zeros(indices.shape[0], dtype=torch.int64)
     for axis, size in enumerate(ints(shape)[:-1]):
         keys = keys * size + indices[:, axis]
@@ -90,7 +94,8 @@ def _either(
 def sparse_extreme(
     a: Tensor, a_values: Tensor, a_shape: Tensor, b: Tensor, b_values: Tensor, b_shape: Tensor, *, largest: bool
 ) -> tuple[Tensor, Tensor]:
-    """The larger (or smaller) of two sparse tensors of one shape, where one lacks an element with 0: `[n, rank], [n], ... -> [k, rank], [k]`.
+    """The maximum (or minimum) of two sparse tensors of equal shape, missing elements being 0: `[n, rank], [n], ... ->
+    [k, rank], [k]`.
 
     Source: tf.raw_ops.SparseSparseMaximum, SparseSparseMinimum.
     """

@@ -1,4 +1,4 @@
-"""Matrices solved and taken apart, in the dtype that they come in (float32 at least: LAPACK has no less)."""
+"""Matrix decompositions and solvers, in the operand's dtype (at least float32, LAPACK's narrowest)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import op
 from torch_towers.kernels.fast_path import readable
 
-_linalg: Any = torch.linalg  # its functions have no types
+_linalg: Any = torch.linalg  # untyped
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def _refuse(failed: Tensor, message: str) -> None:
 def cholesky(x: Tensor) -> Tensor:
     """The lower triangle L with `L L^H = x`: `[..., n, n] -> [..., n, n]`. Only the lower triangle of `x` is read.
 
-    Of a matrix that is not positive definite it is NaN. Source: tf.raw_ops.Cholesky.
+    It is NaN if the matrix is not positive definite. Source: tf.raw_ops.Cholesky.
     """
     found, failed = _linalg.cholesky_ex(_wide(x))
     nan = torch.full_like(found, torch.nan).tril()
@@ -41,7 +41,8 @@ def cholesky(x: Tensor) -> Tensor:
 
 @op()
 def matrix_inverse(x: Tensor, *, adjoint: bool) -> Tensor:
-    """The inverse of matrices (of their adjoints): `[..., n, n] -> [..., n, n]`. Errors: `InputError` where there is none.
+    """The inverse of matrices (or their adjoints): `[..., n, n] -> [..., n, n]`. Errors: `InputError` if a matrix is
+    singular.
 
     Source: tf.raw_ops.MatrixInverse.
     """
@@ -52,7 +53,7 @@ def matrix_inverse(x: Tensor, *, adjoint: bool) -> Tensor:
 
 @op()
 def matrix_solve(a: Tensor, b: Tensor, *, adjoint: bool) -> Tensor:
-    """X with `a X = b`: `[..., n, n], [..., n, m] -> [..., n, m]`. Errors: `InputError` where a matrix is not invertible.
+    """X with `a X = b`: `[..., n, n], [..., n, m] -> [..., n, m]`. Errors: `InputError` if a matrix is singular.
 
     Source: tf.raw_ops.MatrixSolve.
     """
@@ -63,7 +64,7 @@ def matrix_solve(a: Tensor, b: Tensor, *, adjoint: bool) -> Tensor:
 
 @op()
 def triangular_solve(a: Tensor, b: Tensor, *, lower: bool, adjoint: bool) -> Tensor:
-    """X with `a X = b`, of `a` one triangle: `[..., n, n], [..., n, m] -> [..., n, m]`, leading axes broadcast.
+    """X with `a X = b`, for a triangular `a`: `[..., n, n], [..., n, m] -> [..., n, m]`, leading axes broadcast.
 
     Source: tf.raw_ops.MatrixTriangularSolve.
     """
@@ -73,9 +74,10 @@ def triangular_solve(a: Tensor, b: Tensor, *, lower: bool, adjoint: bool) -> Ten
 
 @op()
 def banded_triangular_solve(bands: Tensor, b: Tensor, *, lower: bool, adjoint: bool) -> Tensor:
-    """X with `a X = b`, `a` a triangle given by its diagonals: `[..., bands, n], [..., n, m] -> [..., n, m]`.
+    """X with `a X = b`, for a triangular `a` given by its diagonals: `[..., bands, n], [..., n, m] -> [..., n, m]`.
 
-    A lower triangle has the main diagonal first and what is left out of the others in front; an upper one has both at the end.
+    For a lower triangle the main diagonal is first and the others are padded in front; for an upper one it is last and
+    they are padded at the end.
     Source: tf.raw_ops.BandedTriangularSolve.
     """
     count = bands.shape[-2]
@@ -89,7 +91,7 @@ def banded_triangular_solve(bands: Tensor, b: Tensor, *, lower: bool, adjoint: b
 
 @op()
 def least_squares(a: Tensor, b: Tensor, regularizer: Tensor) -> Tensor:
-    """X that makes `||a X - b||^2 + regularizer ||X||^2` least: `[..., n, m], [..., n, k] -> [..., m, k]`.
+    """X that minimizes `||a X - b||^2 + regularizer ||X||^2`: `[..., n, m], [..., n, k] -> [..., m, k]`.
 
     Source: tf.raw_ops.MatrixSolveLs.
     """
@@ -110,7 +112,7 @@ def determinant(x: Tensor) -> Tensor:
 
 @op()
 def log_determinant(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The sign of the determinants, and the logarithm of their size: `[..., n, n] -> [...], [...]`.
+    """The sign and log of the absolute value of determinants: `[..., n, n] -> [...], [...]`.
 
     Source: tf.raw_ops.LogMatrixDeterminant.
     """
@@ -119,8 +121,9 @@ def log_determinant(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @op()
-def lu(x: Tensor, *, dtype: str) -> tuple[Tensor, Tensor]:
-    """Both triangles of the LU decomposition in one matrix, and the order of its rows: `[..., n, n] -> [..., n, n], [..., n]`.
+def lu(x: Tensor, *, dtype: Dtype) -> tuple[Tensor, Tensor]:
+    """The LU decomposition, both triangles in one matrix, and the row permutation: `[..., n, n] -> [..., n, n], [...,
+    n]`.
 
     Source: tf.raw_ops.Lu.
     """
@@ -131,13 +134,15 @@ def lu(x: Tensor, *, dtype: str) -> tuple[Tensor, Tensor]:
 
 @op()
 def singular_values(x: Tensor) -> Tensor:
-    """The singular values of matrices, the largest first: `[..., n, m] -> [..., min(n, m)]`. Source: tf.raw_ops.Svd."""
+    """The singular values of matrices in descending order: `[..., n, m] -> [..., min(n, m)]`. Source:
+    tf.raw_ops.Svd."""
     return _linalg.svdvals(_wide(x)).to(x.dtype)
 
 
 @op()
 def hermitian_eigenvalues(x: Tensor) -> Tensor:
-    """The eigenvalues of Hermitian matrices, the smallest first: `[..., n, n] -> [..., n]`; the lower triangle is read.
+    """The eigenvalues of Hermitian matrices in ascending order: `[..., n, n] -> [..., n]`; only the lower triangle is
+    read.
 
     Source: tf.raw_ops.SelfAdjointEigV2.
     """
@@ -152,7 +157,7 @@ def matrix_exponential(x: Tensor) -> Tensor:
 
 @op()
 def tridiagonal_matmul(above: Tensor, main: Tensor, below: Tensor, b: Tensor) -> Tensor:
-    """A matrix of three diagonals times a dense one: `3 x [..., 1, n], [..., n, m] -> [..., n, m]`.
+    """A tridiagonal matrix times a dense one: `3 x [..., 1, n], [..., n, m] -> [..., n, m]`.
 
     The last of `above` and the first of `below` are not read. Source: tf.raw_ops.TridiagonalMatMul.
     """
@@ -165,7 +170,8 @@ def tridiagonal_matmul(above: Tensor, main: Tensor, below: Tensor, b: Tensor) ->
 
 @op()
 def tridiagonal_solve(diagonals: Tensor, b: Tensor) -> Tensor:
-    """X with `a X = b`, `a` given by the diagonals above, on and below its main one: `[..., 3, n], [..., n, m] -> [..., n, m]`.
+    """X with `a X = b`, for a tridiagonal `a` given by its upper, main and lower diagonal: `[..., 3, n], [..., n, m] ->
+    [..., n, m]`.
 
     Source: tf.raw_ops.TridiagonalSolve.
     """

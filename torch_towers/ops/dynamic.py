@@ -1,4 +1,4 @@
-"""Ops whose results are as large as the values say: where, unique, partition, stitch. Strings are welcome."""
+"""Ops whose result sizes depend on values: where, unique, partition, stitch. All of them accept strings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_towers.errors import InputError
 from torch_towers.formats.byte_strings import strings
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Spec, op, returns
 from torch_towers.kernels import sparse
 from torch_towers.ops.rows import Rows, distinct, take
@@ -22,7 +22,7 @@ def _where_spec(x: Spec) -> list[Spec]:
 
 @op(stage="early", infer=_where_spec)
 def where_true(x: Tensor) -> Tensor:
-    """The indices of the elements that are true, or not zero, in row-major order: `[...] -> [n, rank]` int64.
+    """The indices of the nonzero elements in row-major order: `[...] -> [n, rank]` int64.
 
     Source: tf.raw_ops.Where.
     """
@@ -37,11 +37,11 @@ def _unique_spec(x: Spec, *, axis: int | None, dtype: str) -> list[Spec]:
 
 
 @op(stage="early", infer=_unique_spec)
-def unique(x: Rows, *, axis: int | None, dtype: str) -> tuple[Rows, Tensor, Tensor]:
-    """The different elements in the order of their first occurrence, where each element stands among them, and their counts.
+def unique(x: Rows, *, axis: int | None, dtype: Dtype) -> tuple[Rows, Tensor, Tensor]:
+    """The unique elements in order of first occurrence, the index of each element among them, and their counts.
 
-    `[n] -> [k], [n], [k]`; with `axis`, slices along it are compared instead of elements. `dtype` is that of positions and
-    counts. Every NaN differs from every other. Source: tf.raw_ops.UniqueWithCountsV2.
+    `[n] -> [k], [n], [k]`; with `axis`, slices along it are compared instead of elements. `dtype` is that of indices
+    and counts. Every NaN is distinct. Source: tf.raw_ops.UniqueWithCountsV2.
     """
     if not isinstance(x, Tensor):
         if x.ndim != 1:
@@ -75,7 +75,7 @@ def _partition_spec(data: Spec, partitions: Spec, *, count: int) -> list[Spec]:
 
 @op(stage="early", infer=_partition_spec)
 def dynamic_partition(data: Rows, partitions: Tensor, *, count: int) -> tuple[Rows, ...]:
-    """The rows of `data` dealt out to `count` parts: `[*p, ...], [*p] -> count x [n, ...]`.
+    """The rows of `data` distributed to `count` parts: `[*p, ...], [*p] -> count x [n, ...]`.
 
     Errors: `InputError` for a partition outside `[0, count)`. Source: tf.raw_ops.DynamicPartition.
     """
@@ -98,7 +98,8 @@ def _stitch_spec(indices: tuple[Spec, ...], data: tuple[Spec, ...], sources: Spe
 
 @op(stage="early", infer=returns(("int64", (None,))))
 def stitch_sources(indices: tuple[Tensor, ...]) -> Tensor:
-    """Which of the joined rows each place of a stitch takes, the last that names it: `n x [*i] -> [max index + 1]`; -1: none.
+    """For each row of a stitch, the index among the joined rows that is its source, the last one winning: `n x [*i] ->
+    [max index + 1]`; -1: none.
 
     Errors: `InputError` for negative indices.
     """
@@ -111,9 +112,9 @@ def stitch_sources(indices: tuple[Tensor, ...]) -> Tensor:
 
 @op(infer=_stitch_spec)
 def dynamic_stitch(indices: tuple[Tensor, ...], data: tuple[Rows, ...], sources: Tensor) -> Rows:
-    """Rows put where the indices say, later ones over earlier ones: `n x [*i], n x [*i, ...], [m] -> [m, ...]`.
+    """Rows placed by index, later ones over earlier ones: `n x [*i], n x [*i, ...], [m] -> [m, ...]`.
 
-    `sources` are those of `stitch_sources`, made before the encoder. Rows that no index names hold 0 or b"".
+    `sources` is the result of `stitch_sources`, computed before the encoder. Rows without an index are 0 or b"".
     Source: tf.raw_ops.DynamicStitch, tf.raw_ops.ParallelDynamicStitch.
     """
     inner = data[0].shape[indices[0].ndim :]
@@ -135,10 +136,10 @@ def _difference_spec(x: Spec, y: Spec, *, dtype: str) -> list[Spec]:
 
 
 @op(stage="early", infer=_difference_spec)
-def list_diff(x: Rows, y: Rows, *, dtype: str) -> tuple[Rows, Tensor]:
-    """The elements of `x` that are not in `y`, in their order, and where they stand: `[n], [m] -> [k], [k]`.
+def list_diff(x: Rows, y: Rows, *, dtype: Dtype) -> tuple[Rows, Tensor]:
+    """The elements of `x` that are not in `y`, in order, and their positions: `[n], [m] -> [k], [k]`.
 
-    Every NaN differs from every other. Source: tf.raw_ops.ListDiff.
+    Every NaN is distinct. Source: tf.raw_ops.ListDiff.
     """
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         kept = ~torch.isin(_comparable(x), _comparable(y))
@@ -151,6 +152,6 @@ def list_diff(x: Rows, y: Rows, *, dtype: str) -> tuple[Rows, Tensor]:
 
 
 def _comparable(x: Tensor) -> Tensor:
-    """The bits of `x` as a dtype that torch compares: unsigned integers as signed ones, truth as 0 and 1."""
+    """The bits of `x` in a dtype that torch can compare: unsigned integers as signed ones, bool as 0 and 1."""
     signed = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64, torch.bool: torch.uint8}
     return x.view(signed[x.dtype]) if x.dtype in signed else x

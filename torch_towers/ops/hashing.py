@@ -1,4 +1,4 @@
-"""Hashing strings to buckets, bit for bit as TensorFlow does. A bucket is the hash, read as unsigned, modulo their number."""
+"""Hashing strings to buckets, bit for bit as TensorFlow. A bucket is the unsigned hash modulo the number of buckets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ try:
     import farmhash
 
     fingerprint64: Any = farmhash.fingerprint64
-except ImportError:  # pragma: no cover  only towers that hash need it
+except ImportError:  # pragma: no cover  only needed by towers that hash
     fingerprint64 = None
 try:
     import siphash24 as _siphash
 
     siphash24: Any = _siphash.siphash24  # type: ignore
-except ImportError:  # pragma: no cover  only towers with salted hashing need it
+except ImportError:  # pragma: no cover  only needed by towers with salted hashing
     siphash24 = None
 
 _BUCKETS = elementwise("int64")
@@ -34,12 +34,13 @@ Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def _buckets(hashes: Hashes, num_buckets: int) -> Tensor:
-    """64-bit hashes, as unsigned numbers, modulo `num_buckets`."""
+    """Unsigned 64-bit hashes modulo `num_buckets`."""
     return torch.from_numpy((hashes % np.uint64(num_buckets)).view(np.int64))  # type: ignore[reportUnknownMemberType]
 
 
 def hashes_of(x: Strings | Tensor, key: bytes, hash_of: Callable[[bytes], int]) -> Hashes:
-    """The hash of each string, of an integer's decimal text: by the native core (SipHash under `key`, Fingerprint64 where it is empty), else by `hash_of`."""
+    """The hash of each string, or of an integer's decimal text: by the native core (SipHash under a `key` of 16 bytes,
+    MurmurHash64A from one of 8, Fingerprint64 if it is empty), else by `hash_of`."""
     hashes = np.empty(tuple(x.shape), np.uint64)
     if isinstance(x, Tensor):
         if native.core is not None and x.dtype in (torch.int64, torch.int32):
@@ -54,7 +55,8 @@ def hashes_of(x: Strings | Tensor, key: bytes, hash_of: Callable[[bytes], int]) 
 
 @op(stage="host", infer=_BUCKETS)
 def hash_bucket_fast(x: Strings | Tensor, *, num_buckets: int) -> Tensor:
-    """FarmHash Fingerprint64 modulo `num_buckets`: `[...] -> [...]` int64, integers as decimal text. Source: tf.raw_ops.StringToHashBucketFast."""
+    """FarmHash Fingerprint64 modulo `num_buckets`: `[...] -> [...]` int64, integers as decimal text. Source:
+    tf.raw_ops.StringToHashBucketFast."""
     if fingerprint64 is None:
         raise InputError(
             "this tower hashes strings, and the package pyfarmhash is not installed: pip install pyfarmhash"
@@ -63,7 +65,7 @@ def hash_bucket_fast(x: Strings | Tensor, *, num_buckets: int) -> Tensor:
 
 
 @op(stage="host", infer=_BUCKETS)
-def hash_bucket_strong(x: Strings | Tensor, *, num_buckets: int, key: tuple[int, ...]) -> Tensor:
+def hash_bucket_strong(x: Strings | Tensor, *, num_buckets: int, key: tuple[int, int]) -> Tensor:
     """SipHash-2-4 under a key of two integers, modulo `num_buckets`: `[...] -> [...]` int64.
 
     Source: tf.raw_ops.StringToHashBucketStrong.
@@ -80,15 +82,18 @@ def hash_bucket_strong(x: Strings | Tensor, *, num_buckets: int, key: tuple[int,
 
 @op(stage="host", infer=_BUCKETS)
 def hash_bucket_legacy(x: Strings, *, num_buckets: int) -> Tensor:
-    """TensorFlow's own 64-bit hash modulo `num_buckets`: `[...] -> [...]` int64. Source: tf.raw_ops.StringToHashBucket."""
-    hashes = np.fromiter(map(_hash64, x.ravel().tolist()), np.uint64, x.size)
-    return _buckets(hashes.reshape(x.shape), num_buckets)
+    """TensorFlow's own 64-bit hash modulo `num_buckets`: `[...] -> [...]` int64. Source:
+    tf.raw_ops.StringToHashBucket."""
+    return _buckets(hashes_of(x, _SEED, _hash64), num_buckets)
 
 
-def _hash64(data: bytes, seed: int = 0xDECAFCAFFE) -> int:
+_SEED = struct.pack("<Q", 0xDECAFCAFFE)
+
+
+def _hash64(data: bytes) -> int:
     """MurmurHash64A. Source: tsl/platform/hash.cc."""
     m, r = 0xC6A4A7935BD1E995, 47
-    h = seed ^ (len(data) * m & _MASK)
+    h = int.from_bytes(_SEED, "little") ^ (len(data) * m & _MASK)
     whole = len(data) // 8 * 8
     for (k,) in struct.iter_unpack("<Q", data[:whole]):
         k = k * m & _MASK
@@ -121,7 +126,7 @@ def fingerprint(x: Tensor | Strings) -> Tensor:
         rows = [row.tobytes() for row in flat.numpy()]
     else:
         rows = x.ravel().tolist()
-        if x.size != len(x):  # a row of several strings is the fingerprint of their fingerprints
+        if x.size != len(x):  # a row of several strings hashes their fingerprints
             parts = [struct.pack("<Q", fingerprint64(text)) for text in rows]
             width = x.size // len(x) if len(x) else 0
             rows = [b"".join(parts[i * width : (i + 1) * width]) for i in range(len(x))]

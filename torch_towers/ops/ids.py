@@ -10,5 +10,6 @@ from torch_towers.graph.registry import op
 
 @op()
 def wrap_negative(ids: Tensor, *, size: int) -> Tensor:
-    """`ids`, those below 0 counted from the end of a table of `size` rows: `[...] -> [...]`. Source: Keras 3 Embedding."""
+    """`ids`, with negative ones counted from the end of a table of `size` rows: `[...] -> [...]`. Source: Keras 3
+    Embedding."""
     return torch.where(ids < 0, ids + size, ids)

@@ -1,20 +1,22 @@
-"""Images: files become pixels, pixels other sizes and colours, with TensorFlow's arithmetic. Layout `[batch, height, width, channels]`."""
+"""Images: decoding, resizing and colours, with TensorFlow's arithmetic. Layout `[batch, height, width, channels]`."""
 
 from __future__ import annotations
 
 import functools
 import io
 import math
+import zlib
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import FLOATS
+from torch_towers.graph.dtypes import FLOATS, Dtype
 from torch_towers.graph.registry import F, Number, Spec, Strings, op
+from torch_towers.kernels import images
 
 _JPEG, _PNG, _GIF, _BMP = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM"
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -27,14 +29,15 @@ def _decoded(contents: Spec, *, channels: int, frames: str, dtype: str = "uint8"
 
 @op(stage="host", infer=_decoded)
 def decode_image(
-    contents: Strings, *, channels: int, frames: str, dtype: str = "uint8", ratio: int = 1, fancy_upscaling: bool = True,
+    contents: Strings, *, channels: int, frames: Literal["one", "all", "file"], dtype: Dtype = "uint8", ratio: int = 1, fancy_upscaling: bool = True,
     fast_dct: bool = True,
 ) -> Tensor:  # fmt: skip
-    """The pixels of a JPEG, PNG, GIF or BMP file: `[] bytes -> [height, width, channels]`, with `frames` first for animations.
+    """The pixels of a JPEG, PNG, GIF or BMP file: `[] bytes -> [height, width, channels]`, with `frames` first for
+    animations.
 
-    `channels` 0 takes those of the file. `frames`: "one" (an animation gives its first), "all" (a still image is one frame)
-    or "file" (as many axes as the file has). float32 is 0 to 1. `ratio` (1, 2, 4, 8) shrinks JPEGs while they are read.
-    Needs the extra [images]. InputError: no such file, or one that is cut off.
+    `channels` 0 keeps the file's channels. `frames`: "one" (the first of an animation), "all" (a still image is one
+    frame) or "file" (an extra axis only for animations). float32 is scaled to [0, 1]. `ratio` (1, 2, 4, 8) downscales
+    JPEGs while decoding. Needs the extra [images]. InputError: not an image, or truncated.
     Source: tf.raw_ops.DecodeJpeg, DecodePng, DecodeGif, DecodeBmp, DecodeImage.
     """
     data = contents.item() if contents.ndim == 0 else bytes(contents.reshape(-1)[0])
@@ -54,7 +57,7 @@ def decode_image(
     if frames == "all" and pixels.ndim == 3:
         pixels = pixels[None]
     result = torch.as_tensor(np.array(pixels))
-    if dtype == "float32":  # TensorFlow reads PNG files as 16 bits for this; the last bit of the float differs
+    if dtype == "float32":  # TensorFlow decodes PNG with 16 bits for this; the last bit of the float differs
         wide, largest = (
             (result.to(torch.float32) * 257, 65535) if data.startswith(_PNG) else (result.to(torch.float32), 255)
         )
@@ -77,15 +80,25 @@ def _library(name: str) -> Any:
         ) from error
 
 
+_MOST_BYTES = 1 << 29  # of a JPEG's pixels, as in TensorFlow
+_MOST_PIXELS = 512  # of a byte of a JPEG: a block of 8 x 8 pixels takes at least one bit
+
+
 def _jpeg(data: bytes, channels: int, ratio: int, fancy_upscaling: bool, fast_dct: bool) -> Any:
-    """libjpeg-turbo, as TensorFlow calls it. CMYK files become RGB by TensorFlow's formula."""
+    """Decodes with libjpeg-turbo, like TensorFlow. CMYK files become RGB by TensorFlow's formula."""
     library = _library("simplejpeg")
     try:
         height, width, space, _ = library.decode_jpeg_header(data)
+        if height * width > _MOST_PIXELS * len(data):  # libjpeg would make up the rest
+            raise InputError(
+                f"a JPEG image of {len(data)} bytes is truncated: its header says {width} x {height} pixels"
+            )
         inks = space in ("CMYK", "YCCK")
         target = "CMYK" if inks else "GRAY" if (channels or (1 if space.upper() == "GRAY" else 3)) == 1 else "RGB"
         if inks and channels == 1:
             raise InputError("a CMYK image cannot be read as one channel")
+        if height * width // ratio**2 * {"GRAY": 1, "RGB": 3, "CMYK": 4}[target] >= _MOST_BYTES:
+            raise InputError(f"a JPEG image of {width} x {height} pixels is too large")
         pixels = library.decode_jpeg(
             data, colorspace=target, fastdct=fast_dct, fastupsample=not fancy_upscaling, min_factor=ratio,
             min_height=-(-height // ratio), min_width=-(-width // ratio),
@@ -99,17 +112,22 @@ def _jpeg(data: bytes, channels: int, ratio: int, fancy_upscaling: bool, fast_dc
 
 
 def _png(data: bytes, channels: int, dtype: str) -> Any:
-    """Pillow's pixels. Alpha that the file lacks is its largest sample value, before that is widened to 8 bits, as in TensorFlow."""
+    """Decodes with Pillow. A missing alpha channel gets the file's largest sample value before it is widened to 8 bits,
+    as in TensorFlow."""
     image = _open(data)
     depth, kind = data[24], data[25]
+    try:
+        _check_rows(image, data, depth * _SAMPLES[kind])
+    except zlib.error as error:
+        raise InputError(f"a PNG image of {len(data)} bytes cannot be read: {error}") from error
     transparent = "transparency" in image.info
     own = {0: 1, 2: 3, 3: 4 if transparent else 3, 4: 2, 6: 4}[kind]
     wanted = channels or own
-    if depth == 16 and (dtype == "float32" or (wanted == 1 and kind in (2, 6))):  # Pillow keeps 8 of the 16 bits
+    if depth == 16 and (dtype == "float32" or (wanted == 1 and kind in (2, 6))):  # Pillow keeps only 8 of 16 bits
         raise InputError(
             "a PNG image of 16 bits cannot be read as float32, nor one of colors as gray; save it with 8 bits"
         )
-    if image.mode.startswith("I"):  # 16 bits of gray
+    if image.mode.startswith("I"):  # 16-bit gray
         gray = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)[..., None]
     else:
         gray = None
@@ -127,15 +145,43 @@ def _png(data: bytes, channels: int, dtype: str) -> Any:
     return pixels
 
 
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the header's kind of color
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row and column, and steps of both, of each pass of an interlaced PNG."""
+
+
+def _check_rows(image: Any, data: bytes, bits: int) -> None:
+    """Refuses a PNG with fewer rows than its header says, as TensorFlow does. Pillow leaves them zero, so that only an
+    image whose last row is zero must be decompressed again to know; an interlaced one always."""
+    width, height = image.size
+    interlaced = data[28] == 1
+    if not interlaced and np.asarray(image.crop((0, height - 1, width, height))).any():
+        return
+    needed = 0
+    for top, left, down, right in _PASSES if interlaced else ((0, 0, 1, 1),):
+        rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        needed += rows * (1 + -(-columns * bits // 8)) if columns else 0
+    stream, found, at = zlib.decompressobj(), 0, 8
+    while at < len(data) and found < needed:
+        length = int.from_bytes(data[at : at + 4], "big")
+        piece = data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
+        while piece and found < needed:  # some at a time: a few bytes may unfold to gigabytes
+            found += len(stream.decompress(piece, 1 << 20))
+            piece = stream.unconsumed_tail
+        at += 12 + length
+    if found < needed:
+        raise InputError(f"a PNG image of {len(data)} bytes is truncated: its header says {width} x {height} pixels")
+
+
 def _gray(rgb: Any) -> Any:
-    """libpng's gray of colours, with the weights that TensorFlow gives it, in its 15-bit arithmetic."""
+    """libpng's RGB to gray with TensorFlow's weights, in 15-bit arithmetic."""
     red, green = 29900 * 32768 // 100000, 58700 * 32768 // 100000
     mixed = (red * rgb[..., 0] + green * rgb[..., 1] + (32768 - red - green) * rgb[..., 2]) >> 15
     return mixed.astype(np.uint8)[..., None]
 
 
 def _gif(data: bytes, channels: int) -> Any:
-    """All frames `[frames, height, width, 3]`. TensorFlow never disposes of a frame: those that ask for it are refused."""
+    """All frames `[frames, height, width, 3]`. TensorFlow ignores frame disposal, so files that use it are refused."""
     if channels not in (0, 3):
         raise InputError(f"a GIF image has 3 channels, not {channels}")
     image = _open(data)
@@ -152,16 +198,16 @@ def _gif(data: bytes, channels: int) -> Any:
 
 
 def _bmp(data: bytes, channels: int) -> Any:
-    """8, 24 and 32 bits per pixel, without palette or compression, as TensorFlow reads them."""
+    """Decodes 8, 24 and 32 bits per pixel, without palette or compression, like TensorFlow."""
     if len(data) < 32:
-        raise InputError(f"a BMP image of {len(data)} bytes is cut off")
+        raise InputError(f"a BMP image of {len(data)} bytes is truncated")
     start, width, height = (int.from_bytes(data[at : at + 4], "little", signed=True) for at in (10, 18, 22))
     own = int.from_bytes(data[28:30], "little") // 8
     if own not in (1, 3, 4) or channels not in (0, own):
         raise InputError(f"a BMP image of {own} bytes per pixel cannot be read as {channels or '1, 3 or 4'} channels")
     rows, stride = abs(height), (own * width + 3) // 4 * 4
     if width <= 0 or rows == 0 or start < 0 or len(data) < start + stride * (rows - 1) + own * width:
-        raise InputError(f"a BMP image of {len(data)} bytes is cut off: {width} x {rows} pixels are announced")
+        raise InputError(f"a BMP image of {len(data)} bytes is truncated: its header says {width} x {rows} pixels")
     padded = np.frombuffer(data[start : start + stride * rows].ljust(stride * rows, b"\0"), np.uint8).reshape(
         rows, stride
     )
@@ -200,9 +246,9 @@ def _resized(keeps_dtype: bool) -> Callable[..., list[Spec]]:
 
 
 def _wide(function: F) -> F:
-    """Computes in float32 or float64, and gives a float in the image's own dtype; float32 for integers.
+    """Computes in float32 or float64 and returns the image's float dtype; float32 for integers.
 
-    Where a pixel comes from is found in float32 at every precision: TensorFlow decides so.
+    Source coordinates are always computed in float32, as in TensorFlow.
     """
 
     @functools.wraps(function)
@@ -218,7 +264,7 @@ def _scale(size: int, target: int, align_corners: bool) -> float:
 
 
 def _positions(x: Tensor, size: int, target: int, align_corners: bool, half_pixel_centers: bool) -> Tensor:
-    """Where each pixel of the result lies in the input, in float32 as in TensorFlow."""
+    """The source coordinate of each output pixel, in float32 as in TensorFlow."""
     grid = torch.arange(target, dtype=torch.float32, device=x.device)
     scale = _scale(size, target, align_corners)
     return (grid + 0.5) * scale - 0.5 if half_pixel_centers else grid * scale
@@ -227,7 +273,12 @@ def _positions(x: Tensor, size: int, target: int, align_corners: bool, half_pixe
 @op(infer=_resized(keeps_dtype=False))
 @_wide
 def resize_bilinear(x: Tensor, height: int, width: int, *, align_corners: bool, half_pixel_centers: bool) -> Tensor:
-    """Linear interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float. Source: tf.raw_ops.ResizeBilinear."""
+    """Bilinear interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float. Source:
+    tf.raw_ops.ResizeBilinear."""
+    scales = _scale(x.shape[1], height, align_corners), _scale(x.shape[2], width, align_corners)
+    resized = images.bilinear(x, (height, width), scales, half_pixel_centers)
+    if resized is not None:
+        return resized
     rows = _positions(x, x.shape[1], height, align_corners, half_pixel_centers)
     columns = _positions(x, x.shape[2], width, align_corners, half_pixel_centers)
     return _interpolate(x, rows, columns)
@@ -255,12 +306,13 @@ def _mix(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
 
 @op(infer=_resized(keeps_dtype=True))
 def resize_nearest(x: Tensor, height: int, width: int, *, align_corners: bool, half_pixel_centers: bool) -> Tensor:
-    """The nearest pixel: `[batch, h, w, dim] -> [batch, height, width, dim]`. Source: tf.raw_ops.ResizeNearestNeighbor."""
+    """The nearest pixel: `[batch, h, w, dim] -> [batch, height, width, dim]`. Source:
+    tf.raw_ops.ResizeNearestNeighbor."""
     for axis, target in ((1, height), (2, width)):
         size = x.shape[axis]
         grid = torch.arange(target, dtype=torch.float32, device=x.device)
         places = (grid + 0.5 if half_pixel_centers else grid) * _scale(size, target, align_corners)
-        # roundf: halves away from zero, where torch.round takes the even number
+        # roundf rounds halves away from zero, torch.round to even
         places = (places + 0.5).floor() if align_corners else places.floor()
         x = x.index_select(axis, places.to(torch.int64).clamp(0, size - 1))
     return x
@@ -269,10 +321,10 @@ def resize_nearest(x: Tensor, height: int, width: int, *, align_corners: bool, h
 @op(infer=_resized(keeps_dtype=False))
 @_wide
 def resize_bicubic(x: Tensor, height: int, width: int, *, align_corners: bool, half_pixel_centers: bool) -> Tensor:
-    """Cubic interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
+    """Bicubic interpolation: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
 
-    The weights come from a table of 1024 steps; Keys' kernel (a = -0.5, edges renormalized) with half-pixel centres, a = -0.75
-    without. Source: tf.raw_ops.ResizeBicubic.
+    The weights come from a table of 1024 steps: Keys' kernel with a = -0.5 and renormalized edges for half-pixel
+    centres, with a = -0.75 otherwise. Source: tf.raw_ops.ResizeBicubic.
     """
     for axis, target in ((1, height), (2, width)):
         positions = _positions(x, x.shape[axis], target, align_corners, half_pixel_centers)
@@ -311,7 +363,7 @@ def _cubic(positions: Tensor, size: int, keys: bool) -> tuple[list[Tensor], list
 @op(infer=_resized(keeps_dtype=False))
 @_wide
 def resize_area(x: Tensor, height: int, width: int, *, align_corners: bool) -> Tensor:
-    """The mean over the area that a pixel covers: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
+    """The mean over the source area of each pixel: `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
 
     Source: tf.raw_ops.ResizeArea.
     """
@@ -321,7 +373,7 @@ def resize_area(x: Tensor, height: int, width: int, *, align_corners: bool) -> T
 
 
 def _areas(x: Tensor, size: int, target: int, align_corners: bool) -> Tensor:
-    """`[target, size]`: which share of each pixel of the result each pixel of the input has. Beyond the edge its last pixel counts."""
+    """`[target, size]`: the weight of each input pixel in each output pixel. The last pixel extends beyond the edge."""
     scale = torch.tensor(_scale(size, target, align_corners), dtype=torch.float32, device=x.device)
     begin = torch.arange(target, dtype=torch.float32, device=x.device)[:, None] * scale
     end = (torch.arange(target, dtype=torch.float32, device=x.device)[:, None] + 1) * scale
@@ -350,7 +402,7 @@ _KERNELS: dict[str, tuple[float, Callable[[Tensor], Tensor]]] = {
         ),
     ),
 }
-"""Kernels by name: how far they reach, and their value at a distance of 0 or more."""
+"""Kernels by name: radius, and value at a nonnegative distance."""
 
 
 def _piecewise(x: Tensor, near: Tensor, far: Tensor) -> Tensor:
@@ -366,9 +418,17 @@ def _lanczos(x: Tensor, radius: float) -> Tensor:
 @op(infer=_resized(keeps_dtype=False))
 @_wide
 def scale_and_translate(
-    x: Tensor, height: int, width: int, scale: Tensor, translation: Tensor, *, kernel: str, antialias: bool
+    x: Tensor,
+    height: int,
+    width: int,
+    scale: Tensor,
+    translation: Tensor,
+    *,
+    kernel: Literal["lanczos1", "lanczos3", "lanczos5", "gaussian", "box", "triangle", "keyscubic", "mitchellcubic"],
+    antialias: bool,
 ) -> Tensor:
-    """Resampling with a kernel, widened where it shrinks (`antialias`): `[batch, h, w, dim] -> [batch, height, width, dim]`, a float.
+    """Resampling with a kernel, widened for downscaling if `antialias`: `[batch, h, w, dim] -> [batch, height, width,
+    dim]`, a float.
 
     `scale` and `translation` are [2]: of rows and of columns. Source: tf.raw_ops.ScaleAndTranslate.
     """
@@ -380,7 +440,7 @@ def scale_and_translate(
 def _spans(
     x: Tensor, size: int, target: int, scale: Tensor, translation: Tensor, kernel: str, antialias: bool
 ) -> Tensor:
-    """`[target, size]`: the weight of each pixel of the input in each pixel of the result."""
+    """`[target, size]`: the weight of each input pixel in each output pixel."""
     radius, value = _KERNELS[kernel]
     scale, translation = scale.to(torch.float32), translation.to(torch.float32)
     inverse = 1.0 / scale
@@ -404,11 +464,18 @@ def _cropped(x: Spec, boxes: Spec, places: Spec, height: Any, width: Any, **attr
 @op(infer=_cropped)
 @_wide
 def crop_and_resize(
-    x: Tensor, boxes: Tensor, places: Tensor, height: int, width: int, *, method: str, extrapolation_value: float
+    x: Tensor,
+    boxes: Tensor,
+    places: Tensor,
+    height: int,
+    width: int,
+    *,
+    method: Literal["bilinear", "nearest"],
+    extrapolation_value: float,
 ) -> Tensor:
-    """Boxes cut out and resized: `[batch, h, w, dim], [n, 4], [n] -> [n, height, width, dim]`, a float.
+    """Crops boxes and resizes them: `[batch, h, w, dim], [n, 4], [n] -> [n, height, width, dim]`, a float.
 
-    A box is (top, left, bottom, right), 1 being the last pixel; what lies outside is `extrapolation_value`.
+    A box is (top, left, bottom, right), where 1 is the last pixel; pixels outside are `extrapolation_value`.
     Source: tf.raw_ops.CropAndResize.
     """
     rows, no_row = _crop(boxes[:, 0], boxes[:, 2], x.shape[1], height)
@@ -447,14 +514,15 @@ def _rounded(positions: Tensor, size: int) -> Tensor:
 
 @op()
 def adjust_contrast(x: Tensor, factor: Number) -> Tensor:
-    """Each channel's distance from its mean times `factor`: `[..., h, w, dim] -> [..., h, w, dim]`. Source: tf.raw_ops.AdjustContrastv2."""
+    """Scales each channel's distance from its mean by `factor`: `[..., h, w, dim] -> [..., h, w, dim]`. Source:
+    tf.raw_ops.AdjustContrastv2."""
     mean = x.mean((-3, -2), keepdim=True)
     return (x - mean) * factor + mean
 
 
 @op()
 def rgb_to_hsv(x: Tensor) -> Tensor:
-    """Red, green, blue to hue, saturation, value, all 0 to 1: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.RGBToHSV."""
+    """RGB to HSV, all in [0, 1]: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.RGBToHSV."""
     red, green, blue = x.unbind(-1)
     value = x.amax(-1)
     span = value - x.amin(-1)
@@ -470,7 +538,7 @@ def rgb_to_hsv(x: Tensor) -> Tensor:
 
 @op()
 def hsv_to_rgb(x: Tensor) -> Tensor:
-    """Hue, saturation, value to red, green, blue, all 0 to 1: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.HSVToRGB."""
+    """HSV to RGB, all in [0, 1]: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.HSVToRGB."""
     hue, saturation, value = x.unbind(-1)
     turn = hue * 6.0
     channels = torch.stack([(turn - 3.0).abs() - 1.0, 2.0 - (turn - 2.0).abs(), 2.0 - (turn - 4.0).abs()], -1).clamp(
@@ -481,13 +549,13 @@ def hsv_to_rgb(x: Tensor) -> Tensor:
 
 @op()
 def adjust_hue(x: Tensor, delta: Number) -> Tensor:
-    """Colours turned by `delta` of the circle: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.AdjustHue."""
+    """Rotates the hue by `delta` of the circle: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.AdjustHue."""
     hue, saturation, value = rgb_to_hsv(x).unbind(-1)
     return hsv_to_rgb(torch.stack([torch.remainder(hue + delta, 1.0), saturation, value], -1))
 
 
 @op()
 def adjust_saturation(x: Tensor, factor: Number) -> Tensor:
-    """Saturation times `factor`, 0 to 1: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.AdjustSaturation."""
+    """Saturation times `factor`, clamped to [0, 1]: `[..., 3] -> [..., 3]`. Source: tf.raw_ops.AdjustSaturation."""
     hue, saturation, value = rgb_to_hsv(x).unbind(-1)
     return hsv_to_rgb(torch.stack([hue, (saturation * factor).clamp(0.0, 1.0), value], -1))

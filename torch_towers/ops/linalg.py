@@ -1,4 +1,4 @@
-"""Products of matrices, and what has to do with their diagonals."""
+"""Matrix products and diagonals."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from torch_towers.kernels.matmul import products
 
 @op()
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """The product of matrices, with leading axes broadcast: `[..., n, k], [..., k, m] -> [..., n, m]`.
+    """The matrix product, leading axes broadcast: `[..., n, k], [..., k, m] -> [..., n, m]`.
 
     Source: tf.raw_ops.MatMul, tf.raw_ops.BatchMatMulV2.
     """
     if a.ndim == 2 and b.ndim == 2 and readable() and b.stride(0) == 1:
-        return products(a, b.mT)  # a weight whose rows are vectors: candidates of an index, a tied embedding
+        return products(a, b.mT)  # `b` is a transposed row-major weight: candidates of an index, a tied embedding
     return torch.matmul(a, b)
 
 
 @op()
 def matrix_transpose(x: Tensor) -> Tensor:
-    """The last two axes exchanged: `[..., n, m] -> [..., m, n]`. Source: tf.raw_ops.MatMul with transpose_a or transpose_b."""
+    """Swaps the last two axes: `[..., n, m] -> [..., m, n]`. Source: tf.raw_ops.MatMul with transpose_a or
+    transpose_b."""
     return x.mT
 
 
 @op()
 def einsum(*xs: Tensor, equation: str) -> Tensor:
-    """Einstein's summation. Source: tf.raw_ops.Einsum."""
+    """Einstein summation. Source: tf.raw_ops.Einsum."""
     return torch.einsum(equation, *xs)
 
 
@@ -41,7 +42,8 @@ def cross(a: Tensor, b: Tensor) -> Tensor:
 
 @op()
 def band_part(x: Tensor, *, lower: int, upper: int) -> Tensor:
-    """`lower` diagonals below and `upper` above the main one, zeros elsewhere; -1 keeps all. Source: tf.raw_ops.MatrixBandPart."""
+    """Keeps `lower` diagonals below and `upper` above the main one, zeros elsewhere; -1 keeps all. Source:
+    tf.raw_ops.MatrixBandPart."""
     rows = torch.arange(x.shape[-2], device=x.device).unsqueeze(1)
     columns = torch.arange(x.shape[-1], device=x.device)
     inside = torch.ones((), dtype=torch.bool, device=x.device)
@@ -60,7 +62,8 @@ def diagonal(x: Tensor, *, offset: int = 0) -> Tensor:
 
 @op()
 def diag_embed(x: Tensor, *, offset: int = 0) -> Tensor:
-    """Matrices with `x` on a diagonal: `[..., n] -> [..., n + |offset|, n + |offset|]`. Source: tf.raw_ops.MatrixDiagV3."""
+    """Matrices with `x` on a diagonal: `[..., n] -> [..., n + |offset|, n + |offset|]`. Source:
+    tf.raw_ops.MatrixDiagV3."""
     return torch.diag_embed(x, offset, -2, -1)
 
 

@@ -1,6 +1,6 @@
-"""Lists of tensors: TensorFlow's TensorList and TensorArray, as Python lists. An element that was never written is None.
+"""TensorFlow's TensorList and TensorArray as Python lists. An element that was never written is None.
 
-Lists are values: an op gives a new list and leaves its operand as it is.
+Lists are immutable values: an op returns a new list.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import AnyDtype, torch_dtype
 from torch_towers.graph.registry import Number, Spec, Strings, op, returns
 
 List = list[Any]
 Shape = tuple[int, ...] | None
-"""The shape of the elements: -1 where a size is free, None where even the rank is."""
+"""The shape of the elements: -1 is a free size, None an unknown rank."""
 
-_MOST = 1 << 24
+_MAX_LENGTH = 1 << 24
 _LIST = returns(("variant", ()))
 
 
@@ -46,15 +46,15 @@ def _free(shape: Shape) -> tuple[int | None, ...] | None:
 
 
 def _bounded(size: Number) -> int:
-    """A length that a list may have: 128 MB of places."""
-    if int(size) > _MOST:
-        raise InputError(f"a list of {int(size)} tensors, more than the {_MOST} that one may have")
+    """Checks the length of a list: at most 128 MB of pointers."""
+    if int(size) > _MAX_LENGTH:
+        raise InputError(f"a list of {int(size)} tensors, more than the limit of {_MAX_LENGTH}")
     return int(size)
 
 
 @op(stage="early", infer=_LIST)
 def list_reserve(size: Number) -> List:
-    """A list of `size` elements that are still to be written. Source: tf.raw_ops.TensorListReserve, TensorArrayV3."""
+    """A list of `size` unwritten elements. Source: tf.raw_ops.TensorListReserve, TensorArrayV3."""
     if int(size) < 0:
         raise InputError(f"The num_elements to reserve must be a non negative number, but got {int(size)}")
     return [None] * _bounded(size)
@@ -69,13 +69,14 @@ def list_from_tensor(x: Tensor | Strings) -> List:
 
 
 def _item(x: Any, index: int) -> Any:
-    """One row; of strings an array even where it is one string."""
+    """One row; a string scalar stays an array."""
     return x[index] if isinstance(x, Tensor) else np.asarray(x[index : index + 1]).reshape(x.shape[1:])
 
 
 @op(stage="early", infer=_LIST)
 def list_scatter(x: Tensor | Strings, indices: Tensor, items: List | None, size: Number) -> List:
-    """The rows of `x` written at `indices` into `items` (None: an empty list), which grows to hold them and `size` elements.
+    """Writes the rows of `x` at `indices` into `items` (None: an empty list), which grows to hold them and `size`
+    elements.
 
     Source: tf.raw_ops.TensorListScatterV2, TensorListScatterIntoExistingList, TensorArrayScatterV3.
     """
@@ -89,7 +90,7 @@ def list_scatter(x: Tensor | Strings, indices: Tensor, items: List | None, size:
 
 @op(stage="early", infer=_LIST)
 def list_set(items: List, index: Number, value: Any, *, grow: bool = False) -> List:
-    """`items` with `value` at `index`. `grow`: the list is made longer where that is needed.
+    """`items` with `value` at `index`. `grow`: extends the list if needed.
 
     Source: tf.raw_ops.TensorListSetItem, TensorArrayWriteV3.
     """
@@ -100,8 +101,9 @@ def list_set(items: List, index: Number, value: Any, *, grow: bool = False) -> L
 
 
 @op(stage="early", infer=_element)
-def list_get(items: List, index: Number, *, dtype: str, shape: Shape) -> Any:
-    """The element at `index`; zeros where nothing was written. Source: tf.raw_ops.TensorListGetItem, TensorArrayReadV3."""
+def list_get(items: List, index: Number, *, dtype: AnyDtype, shape: Shape) -> Any:
+    """The element at `index`; zeros if it was never written. Source: tf.raw_ops.TensorListGetItem,
+    TensorArrayReadV3."""
     value = items[_checked(int(index), len(items))]
     return _zeros(_shape_among(items, shape), dtype) if value is None else value
 
@@ -119,7 +121,7 @@ def list_append(items: List, value: Any) -> List:
 
 
 @op(stage="early", infer=_popped)
-def list_pop(items: List, *, dtype: str, shape: Shape) -> tuple[List, Any]:
+def list_pop(items: List, *, dtype: AnyDtype, shape: Shape) -> tuple[List, Any]:
     """`items` without the last element, and that element. Source: tf.raw_ops.TensorListPopBack."""
     if not items:
         raise InputError("trying to pop from an empty list")
@@ -129,7 +131,7 @@ def list_pop(items: List, *, dtype: str, shape: Shape) -> tuple[List, Any]:
 
 @op(stage="early", infer=_LIST)
 def list_resize(items: List, size: Number) -> List:
-    """`items` cut or filled up to `size` elements. Source: tf.raw_ops.TensorListResize."""
+    """`items` truncated or extended to `size` elements. Source: tf.raw_ops.TensorListResize."""
     if int(size) < 0:
         raise InputError(f"TensorListSlice expects size to be non-negative. Got: {int(size)}")
     return [*items[: int(size)], *[None] * (_bounded(size) - len(items))]
@@ -137,32 +139,34 @@ def list_resize(items: List, size: Number) -> List:
 
 @op(stage="early", infer=_LIST)
 def list_extend(first: List, second: List) -> List:
-    """All elements of both lists. Source: tf.raw_ops.TensorListConcatLists."""
+    """The concatenation of both lists. Source: tf.raw_ops.TensorListConcatLists."""
     return [*first, *second]
 
 
 @op(stage="early", infer=_stacked)
-def list_stack(items: List, *, dtype: str, shape: Shape) -> Any:
-    """The elements as the rows of one tensor: `n of [...] -> [n, ...]`; rows never written are zeros.
+def list_stack(items: List, *, dtype: AnyDtype, shape: Shape) -> Any:
+    """The elements as the rows of one tensor: `n of [...] -> [n, ...]`; unwritten rows are zeros.
 
-    An empty list needs `shape` without free sizes. Source: tf.raw_ops.TensorListStack, TensorArrayGatherV3.
+    An empty list needs a `shape` without free sizes. Source: tf.raw_ops.TensorListStack, TensorArrayGatherV3.
     """
     return _stack(_filled(items, dtype, shape), dtype, shape)
 
 
 @op(stage="early", infer=_stacked)
-def list_gather(items: List, indices: Tensor, *, dtype: str, shape: Shape) -> Any:
-    """The elements at `indices` as rows: `n of [...], [m] -> [m, ...]`. Source: tf.raw_ops.TensorListGather, TensorArrayGatherV3."""
+def list_gather(items: List, indices: Tensor, *, dtype: AnyDtype, shape: Shape) -> Any:
+    """The elements at `indices` as rows: `n of [...], [m] -> [m, ...]`. Source: tf.raw_ops.TensorListGather,
+    TensorArrayGatherV3."""
     known = _shape_among(items, shape)
     chosen = [items[_checked(i, len(items))] for i in _integers(indices)]
     return _stack(_filled(chosen, dtype, known), dtype, known)
 
 
 @op(stage="early", infer=_joined)
-def list_concat(items: List, *, dtype: str, shape: Shape, lengths: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
-    """The elements joined along their first axis, and their lengths: `n of [length, ...] -> [sum of lengths, ...], [n]` int64.
+def list_concat(items: List, *, dtype: AnyDtype, shape: Shape, lengths: tuple[int, ...] = ()) -> tuple[Any, Tensor]:
+    """The elements concatenated along their first axis, and their lengths: `n of [length, ...] -> [sum of lengths,
+    ...], [n]` int64.
 
-    `lengths` are those of elements that were never written. Source: tf.raw_ops.TensorListConcatV2, TensorArrayConcatV3.
+    `lengths` are those of unwritten elements. Source: tf.raw_ops.TensorListConcatV2, TensorArrayConcatV3.
     """
     known = _shape_among(items, shape)
     rest = None if known is None else known[1:]
@@ -179,7 +183,8 @@ def list_concat(items: List, *, dtype: str, shape: Shape, lengths: tuple[int, ..
 
 @op(stage="early", infer=_LIST)
 def list_split(x: Tensor | Strings, lengths: Tensor) -> List:
-    """Rows of `x` in runs: `[n, ...], [m] -> m of [length, ...]`. Source: tf.raw_ops.TensorListSplit, TensorArraySplitV3."""
+    """Rows of `x` in runs: `[n, ...], [m] -> m of [length, ...]`. Source: tf.raw_ops.TensorListSplit,
+    TensorArraySplitV3."""
     sizes = _integers(lengths)
     if any(size < 0 for size in sizes) or sum(sizes) != x.shape[0]:
         raise InputError(f"a tensor of {x.shape[0]} rows cannot be split into runs of {sizes}")
@@ -201,7 +206,7 @@ def _checked(index: int, length: int) -> int:
 
 
 def _shape_among(items: Sequence[Any], shape: Shape) -> Shape:
-    """`shape` with its free sizes taken from an element that was written."""
+    """`shape` with free sizes taken from a written element."""
     if shape is not None and all(size >= 0 for size in shape):
         return shape
     return next((tuple(item.shape) for item in items if item is not None), shape)
@@ -222,9 +227,7 @@ def _stack(items: list[Any], dtype: str, shape: Shape) -> Any:
 
 def _zeros(shape: Shape, dtype: str) -> Any:
     if shape is None or any(size < 0 for size in shape):
-        raise InputError(
-            f"a list of tensors without an element of its own needs the shape of its elements, but it is {shape}"
-        )
+        raise InputError(f"a list of tensors without written elements needs a fixed element shape, but it is {shape}")
     if dtype == "string":
         return np.full(shape, b"", object)
     if dtype == "variant":

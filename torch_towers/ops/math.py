@@ -1,24 +1,28 @@
-"""Elementwise mathematics, comparisons, and dtype conversions, as TensorFlow's CPU kernels do them."""
+"""Elementwise math, comparisons and dtype conversions, with the semantics of TensorFlow's CPU kernels."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
-from torch_towers.graph.registry import Number, Strings, elementwise, op
+from torch_towers.graph.dtypes import Dtype, torch_dtype
+from torch_towers.graph.registry import Number, Spec, Strings, elementwise, op
+from torch_towers.kernels import encodings
 from torch_towers.kernels.fast_path import readable
+
+Bits = Literal["", "f16", "bf16", "f32", "f64"]
+"""A float of the graph, by how many bits it has; none."""
 
 
 def pair(a: Number, b: Number) -> tuple[Tensor, Tensor]:
-    """Both operands as tensors: a literal takes the other's dtype and device."""
+    """Both operands as tensors: a literal gets the other's dtype and device."""
     if not isinstance(a, Tensor):
         assert isinstance(b, Tensor)
         return torch.as_tensor(a, dtype=b.dtype, device=b.device), b
@@ -33,11 +37,11 @@ def _unary(name: str, function: Callable[[Tensor], Tensor], source: str) -> None
         return function(x)
 
     apply.__doc__ = f"`{name}(x)`, elementwise: `[...] -> [...]`. Source: tf.raw_ops.{source}."
-    op(name=name)(apply)
+    op(name=name, infer=None if name in _OF_OTHER_DTYPE else elementwise())(apply)
 
 
 def _sign(x: Tensor) -> Tensor:
-    """-1, 0 or 1, and NaN for NaN, for which torch.sign gives 0."""
+    """-1, 0 or 1, and NaN for NaN, where torch.sign gives 0."""
     return torch.where(torch.isnan(x), x, torch.sign(x)) if x.is_floating_point() else torch.sign(x)
 
 
@@ -46,14 +50,14 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """TensorFlow's thresholds: `log(eps) + 2` of the dtype on both sides; torch's one threshold is 20."""
+    """Uses TensorFlow's thresholds: `log(eps) + 2` of the dtype on both sides; torch has one threshold, 20."""
     threshold = float(torch.log(torch.tensor(torch.finfo(x.dtype).eps, dtype=torch.float64))) + 2.0
     middle = torch.log1p(torch.exp(x))
     return torch.where(x > -threshold, x, torch.where(x < threshold, torch.exp(x), middle))
 
 
 def _ndtri(x: Tensor) -> Tensor:
-    """torch has no kernel for halves."""
+    """torch has no half-precision kernel."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return torch.special.ndtri(wide).to(x.dtype)  # type: ignore[reportUnknownMemberType,reportUnknownVariableType]
 
@@ -103,6 +107,8 @@ UNARY: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "conj": (torch.conj_physical, "Conj"),
     "angle": (torch.angle, "Angle"),
 }
+_OF_OTHER_DTYPE = frozenset({"abs", "reciprocal", "isnan", "isinf", "isfinite", "real", "imag", "angle"})
+"""Ops whose result may have another dtype than their operand."""
 for _name, (_function, _source) in UNARY.items():
     _unary(_name, _function, _source)
 
@@ -111,7 +117,7 @@ for _name, (_function, _source) in UNARY.items():
 
 
 def _operator(name: str, function: Callable[[Any, Any], Any], source: str) -> None:
-    """Ops that are Python operators, so that a literal stays a literal."""
+    """Ops that are Python operators, so that literals stay literals."""
 
     def apply(a: Number, b: Number) -> Tensor:
         return function(a, b)
@@ -129,7 +135,9 @@ def _binary(name: str, function: Callable[[Tensor, Tensor], Tensor], source: str
 
 
 def _divides(a: Tensor, b: Tensor, rounding: str) -> Tensor:
-    """Integer division; the lowest integer divided by -1, which traps in hardware, is itself as in TensorFlow."""
+    """Integer division. The lowest integer divided by -1, which traps in hardware, gives itself as in TensorFlow."""
+    if b.ndim == 0 and b.is_cpu and readable(b) and int(b) != -1:
+        return torch.div(a, b, rounding_mode=rounding)
     minus = b == -1
     return torch.where(minus, -a, torch.div(a, torch.where(minus, 1, b), rounding_mode=rounding))
 
@@ -179,12 +187,12 @@ def _squared_difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _shift(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Shifts by a count outside `[0, bits - 1]`, undefined in C, are clamped as TensorFlow clamps them."""
+    """Clamps shift counts outside `[0, bits - 1]`, undefined in C, as TensorFlow does."""
     return lambda a, b: function(a, torch.clamp(b, 0, torch.iinfo(a.dtype).bits - 1))
 
 
 def _true_div(a: Any, b: Any) -> Any:
-    """One rounding, as in TensorFlow: torch computes `number / tensor` as `number * (1 / tensor)`."""
+    """Rounds once, as in TensorFlow: torch computes `number / tensor` as `number * (1 / tensor)`."""
     return a / b if isinstance(a, Tensor) or not isinstance(b, Tensor) else torch.div(*pair(a, b))
 
 
@@ -229,7 +237,7 @@ for _name, _function, _source in (
 
 @op()
 def add(a: Number | Strings, b: Number | Strings) -> Tensor | Strings:
-    """`a + b`, elementwise with broadcasting; strings are joined. Source: tf.raw_ops.AddV2, tf.raw_ops.Add."""
+    """`a + b`, elementwise with broadcasting; concatenates strings. Source: tf.raw_ops.AddV2, tf.raw_ops.Add."""
     return a + b  # type: ignore[operator,return-value]
 
 
@@ -254,7 +262,7 @@ def not_equal(a: Number | Strings, b: Number | Strings) -> Tensor:
 
 @op()
 def where(condition: Tensor, a: Tensor | Strings, b: Tensor | Strings) -> Tensor | Strings:
-    """`a` where `condition` holds, `b` elsewhere, with broadcasting. Source: tf.raw_ops.SelectV2."""
+    """`a` where `condition` is true, else `b`, with broadcasting. Source: tf.raw_ops.SelectV2."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return torch.where(condition, a, b)
     return np.where(condition.numpy(), a, b)  # type: ignore[reportArgumentType]
@@ -262,7 +270,7 @@ def where(condition: Tensor, a: Tensor | Strings, b: Tensor | Strings) -> Tensor
 
 @op(stage="early", infer=elementwise())
 def nonzero(x: Tensor) -> Tensor:
-    """`x` itself. Errors: `InputError` where one of the divisors is 0. Source: tf.raw_ops.FloorDiv on integers."""
+    """`x` unchanged. Errors: `InputError` if a divisor is 0. Source: tf.raw_ops.FloorDiv on integers."""
     if readable(x) and bool((x == 0).any()):
         raise InputError("Integer division by zero")
     return x
@@ -270,7 +278,7 @@ def nonzero(x: Tensor) -> Tensor:
 
 @op(stage="early", infer=elementwise())
 def nonnegative(x: Tensor) -> Tensor:
-    """`x` itself. Errors: `InputError` where one of the exponents is negative. Source: tf.raw_ops.Pow on integers."""
+    """`x` unchanged. Errors: `InputError` if an exponent is negative. Source: tf.raw_ops.Pow on integers."""
     if readable(x) and bool((x < 0).any()):
         raise InputError("Integers to negative integer powers are not allowed")
     return x
@@ -279,18 +287,22 @@ def nonnegative(x: Tensor) -> Tensor:
 # -- dtypes -------------------------------------------------------------------------------------------------------------
 
 
-@op()
-def cast(x: Tensor, *, dtype: str) -> Tensor:
+def _cast_spec(x: Spec, *, dtype: Dtype) -> list[Spec]:
+    return [(dtype, x[1])]
+
+
+@op(infer=_cast_spec)
+def cast(x: Tensor, *, dtype: Dtype) -> Tensor:
     """`x` in another dtype: `[...] -> [...]`. Source: tf.raw_ops.Cast, except from floats to integers."""
     return x.to(torch_dtype(dtype))
 
 
 @op(stage="early")
-def to_integer(x: Tensor, *, dtype: str) -> Tensor:
+def to_integer(x: Tensor, *, dtype: Dtype) -> Tensor:
     """Floats as integers, rounded towards zero: `[...] -> [...]`.
 
-    What does not fit is what TensorFlow's CPU gives for it: the lowest int32 or int64 for NaN, infinities and numbers out of
-    range. What does not fit 8 or 16 bits is cut off: there TensorFlow's answer depends on where in the tensor it stands.
+    Values out of range give what TensorFlow's CPU kernel gives: the lowest int32 or int64 for NaN, infinities and
+    overflow. 8 and 16 bits are truncated; there TensorFlow's result depends on the position in the tensor.
     Source: tf.raw_ops.Cast on x86.
     """
     if dtype in ("int64", "int32"):
@@ -306,7 +318,7 @@ def to_integer(x: Tensor, *, dtype: str) -> Tensor:
 
 
 def _truncated(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Said in full for GPUs, which saturate: the CPU's own conversion gives the lowest integer for all that does not fit."""
+    """The CPU's conversion spelled out for GPUs, which saturate: the lowest integer for all values out of range."""
     if x.device.type == "cpu":
         return x.to(dtype)
     info = torch.iinfo(dtype)
@@ -315,7 +327,7 @@ def _truncated(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @op()
-def truncate_mantissa(x: Tensor, *, dtype: str) -> Tensor:
+def truncate_mantissa(x: Tensor, *, dtype: Dtype) -> Tensor:
     """`x` in a narrower float dtype, rounded towards zero: `[...] -> [...]`. Source: tf.raw_ops.Cast with Truncate."""
     dropped = _mantissa(x.dtype) - _mantissa(torch_dtype(dtype))
     if dropped <= 0:
@@ -329,11 +341,11 @@ def _mantissa(dtype: torch.dtype) -> int:
 
 
 @op()
-def bitcast(x: Tensor, *, dtype: str, reads: str = "", gives: str = "") -> Tensor:
-    """The bits of `x` read as another dtype: `[...] -> [...]`, `[..., n]` where it is n times narrower, and the reverse.
+def bitcast(x: Tensor, *, dtype: Dtype, reads: Bits = "", gives: Bits = "") -> Tensor:
+    """The bits of `x` as another dtype: `[...] -> [...]`, or `[..., n]` if it is n times narrower, and the reverse.
 
-    `reads` and `gives` ("f32", "f16", ...) are the floats that the graph has on either side: bits are theirs, whatever precision the
-    tower runs in. Source: tf.raw_ops.Bitcast.
+    `reads` and `gives` ("f32", "f16", ...) are the graph's float dtypes on either side: their bits count, whatever the
+    precision of the tower. Source: tf.raw_ops.Bitcast.
     """
     x = x.to(_FLOAT_BITS[reads]) if reads else x
     target = _FLOAT_BITS[gives] if gives else torch_dtype(dtype)
@@ -345,19 +357,29 @@ def bitcast(x: Tensor, *, dtype: str, reads: str = "", gives: str = "") -> Tenso
     return found.to(torch_dtype(dtype))
 
 
-_FLOAT_BITS = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64}
-"""Floats by names that a change of precision does not replace."""
+_FLOAT_BITS: dict[str, torch.dtype] = {
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "f32": torch.float32,
+    "f64": torch.float64,
+}
+"""Names of float dtypes that a change of precision does not replace."""
 
 
 @op(stage="early")
 def bucketize(x: Tensor, *, boundaries: tuple[float, ...]) -> Tensor:
-    """How many boundaries are not above each value: `[...] -> [...]` int32.
+    """The number of boundaries less than or equal to each value: `[...] -> [...]` int32.
 
-    Boundaries are float32 and integers are compared in float32, as TensorFlow does; its threads read denormal numbers as zero.
+    Boundaries are float32 and integers are compared in float32, as in TensorFlow, whose threads flush denormals to
+    zero.
     Source: tf.raw_ops.Bucketize.
     """
     values = x if x.dtype == torch.float64 else x.to(torch.float32)
-    if _some_near_zero(boundaries):
+    flush = _some_near_zero(boundaries)
+    found = encodings.buckets(values, boundaries, flush)
+    if found is not None:
+        return found
+    if flush:
         values = torch.where(values.abs() < torch.finfo(values.dtype).tiny, 0.0, values)
     make = _edges if readable(x) and x.device.type == "cpu" else _edges.__wrapped__
     return torch.bucketize(values, make(boundaries, values.dtype, x.device), right=True, out_int32=True)
@@ -365,19 +387,19 @@ def bucketize(x: Tensor, *, boundaries: tuple[float, ...]) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _some_near_zero(boundaries: tuple[float, ...]) -> bool:
-    """Whether a denormal number may lie in another bucket than zero does."""
+    """Whether a denormal may be in another bucket than zero."""
     return any(abs(edge) < 2.0**-120 for edge in boundaries)
 
 
 @lru_cache(maxsize=256)
 def _edges(boundaries: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Boundaries as a tensor; made once, where values are at hand, since a call costs less than to make them."""
+    """Boundaries as a tensor; memoized if values may be read, since a lookup is cheaper."""
     return torch.tensor(boundaries, dtype=torch.float32, device=device).to(dtype)
 
 
 @op(stage="early")
-def searchsorted(sorted_rows: Tensor, values: Tensor, *, right: bool, dtype: str) -> Tensor:
-    """Where each value belongs in its row: `[batch, n], [batch, m] -> [batch, m]`.
+def searchsorted(sorted_rows: Tensor, values: Tensor, *, right: bool, dtype: Dtype) -> Tensor:
+    """The insertion position of each value in its sorted row: `[batch, n], [batch, m] -> [batch, m]`.
 
     Source: tf.raw_ops.UpperBound (`right`), tf.raw_ops.LowerBound.
     """

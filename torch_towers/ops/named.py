@@ -1,4 +1,4 @@
-"""Every op by its name, as an attribute: `named.top_k(x, 5)`. For the files that `torch-towers source` writes."""
+"""Every op as an attribute, `named.top_k(x, 5)`, for the files that `torch-towers source` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers as text, and text as numbers."""
+"""Formatting numbers as text, and parsing text as numbers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import dtype_name, torch_dtype
+from torch_towers.graph.dtypes import Dtype, dtype_name, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, op
 from torch_towers.kernels import native
 from torch_towers.ops.strings import each, items_of, strings
@@ -28,12 +28,12 @@ def as_string(
     scientific: bool = False,
     shortest: bool = False,
     width: int = -1,
-    fill: str = "",
+    fill: Literal["", "0", "+", "-", " ", "#"] = "",
 ) -> Strings:
-    """Numbers as C's printf writes them, booleans as "true" and "false": `[...] -> [...]`. Source: tf.raw_ops.AsString."""
+    """Numbers in C's printf format, booleans as "true" and "false": `[...] -> [...]`. Source: tf.raw_ops.AsString."""
     size = str(width) if width > -1 else ""
     pad = f"{fill}{size}"
-    blanks = f"%{'-' if fill == '-' else ''}{size}s".encode()  # C fills with zeros only where there are digits
+    blanks = f"%{'-' if fill == '-' else ''}{size}s".encode()  # C pads with zeros only before digits
     if not isinstance(x, Tensor):
         return each(blanks.__mod__, x) if pad else x
     values = items_of(x)
@@ -41,7 +41,7 @@ def as_string(
         return strings([b"true" if value else b"false" for value in values], x.shape)
     if not (x.is_floating_point() or x.is_complex()):
         if not dtype_name(x).startswith("int"):
-            pad = pad.replace("+", "").replace(" ", "")  # C ignores the sign flags where numbers are unsigned
+            pad = pad.replace("+", "").replace(" ", "")  # C ignores sign flags for unsigned numbers
         return strings(list(map(f"%{pad}d".encode().__mod__, values)), x.shape)
     decimals = f".{precision}" if precision > -1 else ""
     form = f"%{pad}{decimals}{'g' if shortest else 'e' if scientific else 'f'}".encode()
@@ -49,7 +49,7 @@ def as_string(
 
     def text(value: float) -> bytes:
         if -flushed < value < flushed:
-            value = math.copysign(0.0, value)  # TensorFlow's threads read denormal numbers as zero
+            value = math.copysign(0.0, value)  # TensorFlow's threads flush denormals to zero
         if math.isfinite(value):
             return form % value
         sign = "-" if math.copysign(1, value) < 0 else fill if fill in ("+", " ") else ""
@@ -78,8 +78,8 @@ _FLOAT = re.compile(
 
 
 @op(stage="host", infer=_to_number_spec)
-def to_number(x: Strings, *, dtype: str) -> Tensor:
-    """Strings read as numbers: `[...] -> [...]`. Raises InputError, with TensorFlow's message, for what is not a number.
+def to_number(x: Strings, *, dtype: Dtype) -> Tensor:
+    """Parses strings as numbers: `[...] -> [...]`. Raises InputError, with TensorFlow's message, for invalid numbers.
 
     Source: tf.raw_ops.StringToNumber.
     """
@@ -114,7 +114,7 @@ def to_number(x: Strings, *, dtype: str) -> Tensor:
 
 
 def _plain_numbers(x: Strings, dtype: type[np.generic]) -> np.ndarray[Any, Any] | None:
-    """Decimal numbers by the native core; None where one is something else."""
+    """Parses decimal numbers by the native core; None if one is in another format."""
     found = np.empty(x.size, dtype)
     if native.core is None or not native.core.read_numbers(np.ascontiguousarray(x), dtype is np.float64, found):
         return None
@@ -122,7 +122,8 @@ def _plain_numbers(x: Strings, dtype: type[np.generic]) -> np.ndarray[Any, Any] 
 
 
 def _long_integer(digits: bytes) -> int:
-    """Python refuses to read more than 4300 digits; leading zeros are all that can be there."""
+    """Strips leading zeros: Python refuses to parse more than 4300 digits, and valid numbers have no more than that
+    otherwise."""
     kept = digits.lstrip(b"+-0") or b"0"
     return int(digits[:1].replace(b"+", b"") + kept) if len(kept) < 100 else 1 << 65
 
@@ -132,7 +133,7 @@ def _not_a_number(text: bytes) -> InputError:
 
 
 def _float(text: bytes) -> float:
-    """The float64 nearest to what `text` says, as C's strtod reads it."""
+    """The nearest float64, parsed like C's strtod."""
     match = _FLOAT.fullmatch(text)
     if match is None:
         raise _not_a_number(text)
@@ -150,7 +151,7 @@ def _float(text: bytes) -> float:
 
 
 def _round_once(values: np.ndarray[Any, Any], texts: list[bytes]) -> np.ndarray[Any, Any]:
-    """Float64 to float32 without rounding twice: where a float64 lies between two float32, the text itself decides."""
+    """Float64 to float32 without double rounding: for ties between two float32, the text decides."""
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = values.astype(np.float32)
         other = np.nextafter(
@@ -165,7 +166,7 @@ def _round_once(values: np.ndarray[Any, Any], texts: list[bytes]) -> np.ndarray[
             up = np.float32(np.inf) if exact > value else np.float32(-np.inf)
             near = np.nextafter(
                 np.float64(values[index]), np.float64(up)
-            )  # off the middle, to the side of the exact value
+            )  # moves off the tie, to the side of the exact value
             with np.errstate(over="ignore"):
                 narrow[index] = np.float32(near)
     return narrow
@@ -187,7 +188,8 @@ def _exact(text: bytes) -> Fraction:
 
 @op(stage="host", infer=lambda *xs, **attrs: [("string", ())])
 def string_format(*xs: Tensor | Strings, template: bytes, placeholder: bytes = b"%s", summarize: int = 3) -> Strings:
-    """The template with each placeholder replaced by a tensor as TensorFlow prints it: `-> []`. Source: tf.raw_ops.StringFormat."""
+    """The template with each placeholder replaced by a tensor in TensorFlow's format: `-> []`. Source:
+    tf.raw_ops.StringFormat."""
     pieces = template.split(placeholder)
     if len(pieces) != len(xs) + 1:
         raise InputError(f"num placeholders in template and num inputs must match: {len(pieces) - 1} vs. {len(xs)}")
@@ -196,7 +198,7 @@ def string_format(*xs: Tensor | Strings, template: bytes, placeholder: bytes = b
 
 
 def summary(x: Tensor | Strings, summarize: int) -> bytes:
-    """A tensor as TensorFlow prints it, at most `summarize` elements at both ends of each axis (-1: all of them)."""
+    """A tensor in TensorFlow's print format, at most `summarize` elements at both ends of each axis (-1: all)."""
     items = items_of(x)
     limit = len(items) + 1 if summarize < 0 else summarize
     show = _shown(x)
@@ -246,7 +248,7 @@ def _shown(x: Tensor | Strings) -> Callable[[Any], bytes]:
 
 
 def _float_text(value: float, digits: int, enough: int, kind: Callable[[Any], Any]) -> bytes:
-    """The shorter of two lengths that reads back as the same number."""
+    """The shorter of two formats that round-trips."""
     if not math.isfinite(value):
         return str(value).encode()
     short = b"%.*g" % (digits, value)

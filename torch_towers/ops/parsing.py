@@ -1,4 +1,4 @@
-"""Serialized data: `tf.Example`, CSV, raw bytes, serialized tensors."""
+"""Parsing serialized data: `tf.Example`, CSV, raw bytes, serialized tensors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from torch_towers.errors import InputError
 from torch_towers.formats import tf_example
 from torch_towers.formats.byte_strings import strings
 from torch_towers.formats.tensor_proto import DTYPES, TensorProto
-from torch_towers.graph.dtypes import dtype_name, torch_dtype
+from torch_towers.graph.dtypes import AnyDtype, Dtype, dtype_name, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, op
 from torch_towers.kernels import native
+from torch_towers.kernels import sparse as kernels
 from torch_towers.ops.numerals import to_number
 from torch_towers.ops.rows import Rows, filled, ints, ranges
 from torch_towers.ops.rows import place as place_rows
 
-Column = tuple[bytes, str]
+Column = tuple[bytes, AnyDtype]
 """A feature of an example: its key and dtype ("float32", "int64" or "string")."""
-DenseColumn = tuple[bytes, str, tuple[int, ...]]
-"""A feature of fixed shape; a first size of -1 is as long as the longest row."""
-RaggedColumn = tuple[bytes, str, str]
-"""A feature of any length, with the dtype of its row splits."""
+DenseColumn = tuple[bytes, AnyDtype, tuple[int, ...]]
+"""A feature of fixed shape; if the first size is -1, it is that of the longest row."""
+RaggedColumn = tuple[bytes, AnyDtype, Dtype]
+"""A variable-length feature, with the dtype of its row splits."""
 
 _KINDS = {tf_example.BYTES: "string", tf_example.FLOATS: "float32", tf_example.INTEGERS: "int64"}
 _TAGS = {dtype: tag for tag, dtype in _KINDS.items()}
@@ -35,7 +36,7 @@ _READERS: dict[str, Callable[[bytes], Any]] = {
     "float32": tf_example.float_list,
     "int64": tf_example.int64_list,
 }
-_LISTS = {"string": "bytes", "float32": "float", "int64": "int64"}  # as TensorFlow's messages call them
+_LISTS = {"string": "bytes", "float32": "float", "int64": "int64"}  # names in TensorFlow's messages
 _NAMES = {"string": "string", "float32": "float", "int64": "int64"}
 _DTYPES = {"float32": np.float32, "int64": np.int64}
 
@@ -69,12 +70,12 @@ def parse_examples(
     dense: tuple[DenseColumn, ...],
     ragged: tuple[RaggedColumn, ...],
 ) -> tuple[Any, ...]:
-    """The features of serialized `tf.Example`s: `[n]` or `[]` strings -> one tensor or several per feature.
+    """The features of serialized `tf.Example`s: `[n]` or `[]` strings -> one or more tensors per feature.
 
-    In this order: indices, values and shapes of the `sparse` features, the `dense` features, values and row splits of the
-    `ragged` ones. A missing dense feature is its default, or an error where that is empty; of a repeated one the last counts.
-    `names` says what messages call the examples; it may be empty.
-    Errors: `InputError` for what is not an example, another dtype, or another number of values than the shape asks.
+    In this order: indices, values and shapes of the `sparse` features, the `dense` features, values and row splits of
+    the `ragged` ones. A missing dense feature gets its default, or is an error if the default is empty; of a repeated
+    one the last counts. `names` are the names of the examples in messages; it may be empty. Errors: `InputError` for
+    invalid examples, a wrong dtype, or a number of values that does not match the shape.
     Source: tf.raw_ops.ParseExampleV2.
     """
     _check_defaults(defaults, dense)
@@ -90,29 +91,26 @@ def parse_examples(
     )
     fixed, found = _examples(serialized, names, defaults, wanted, dense, sparse, ragged) if plain is None else plain
     found, uneven = found[: len(sparse)], found[len(sparse) :]
+    placed = [_places(lengths, len(values), single) for values, lengths in found]
     return (
-        *[_indices(lengths, single) for _, lengths in found],
+        *[indices for indices, _ in placed],
         *[values for values, _ in found],
-        *[lengths if single else _shape_of(lengths) for _, lengths in found],
+        *[shape for _, shape in placed],
         *fixed,
         *[values for values, _ in uneven],
         *[_row_splits(lengths, splits, single) for (_, lengths), (_, _, splits) in zip(uneven, ragged, strict=True)],
     )
 
 
-def _shape_of(lengths: Tensor) -> Tensor:
-    return torch.tensor([len(lengths), int(max([0, *ints(lengths)]))])
-
-
 Features = tuple[list[Any], list[tuple[Rows, Tensor]]]
-"""The dense features, and (values, how many each row has) of those whose rows have any number."""
+"""The dense features, and (values, row lengths) of the variable-length ones."""
 
 
 def _examples(
     serialized: Strings, names: Strings, defaults: tuple[Rows, ...], wanted: dict[bytes, tuple[str, int, str]],
     dense: Sequence[DenseColumn], sparse: Sequence[Column], ragged: Sequence[RaggedColumn],
 ) -> Features:  # fmt: skip
-    """Any features of a vector of examples, or of one."""
+    """The requested features of a vector of examples, or of one."""
     single = serialized.ndim == 0
     labels: list[bytes] = names.reshape(-1).tolist()
     rows = [
@@ -133,7 +131,7 @@ def _examples(
 def _plain_examples(
     serialized: Strings, defaults: tuple[Rows, ...], dense: Sequence[DenseColumn], uneven: Sequence[Column]
 ) -> Features | None:
-    """The features of a vector of examples by the native core; None where it is missing or gives up on them."""
+    """The features of a vector of examples by the native core; None if it is missing or cannot parse them."""
     if native.core is None or serialized.ndim != 1 or any(min(shape, default=1) < 1 for _, _, shape in dense):
         return None
     count = len(serialized)
@@ -160,7 +158,7 @@ def _plain_examples(
 
 
 def _values(values: Any, dtype: str) -> Rows:
-    """A feature's values as the native core gives them: a list of strings, or the bytes of numbers."""
+    """Converts a feature's values from the native core: a list of strings, or the bytes of numbers."""
     return _tensor(values, dtype) if dtype == "string" else _native_numbers(values, dtype)
 
 
@@ -169,7 +167,7 @@ def _native_numbers(data: bytearray, dtype: str) -> Tensor:
 
 
 class _Where:
-    """Which example is being read, as TensorFlow's messages say it."""
+    """The current example, as named in TensorFlow's messages."""
 
     def __init__(self, name: bytes, index: int, single: bool) -> None:
         self.name, self.index, self.single = name.decode("utf-8", "replace"), index, single
@@ -192,7 +190,7 @@ def _where(names: list[bytes], index: int, single: bool) -> _Where:
 
 
 def _read(item: bytes, wanted: dict[bytes, tuple[str, int, str]], where: _Where, single: bool) -> dict[bytes, Any]:
-    """The values of the wanted features of one example; of a repeated key the last that counts."""
+    """The values of the requested features of one example; the last valid one of a repeated key."""
     try:
         found = tf_example.entries(item)
     except tf_example.MalformedError:
@@ -205,7 +203,7 @@ def _read(item: bytes, wanted: dict[bytes, tuple[str, int, str]], where: _Where,
         if feature and feature[0] not in _KINDS:
             raise InputError("Unsupported datatype.")
         if not feature and (single or kind == "dense"):
-            continue  # an empty feature is a missing one: an earlier one of the same key may still count
+            continue  # an empty feature counts as missing: an earlier one of the same key may be used
         if key in values:
             continue
         if not feature:
@@ -224,7 +222,7 @@ def _read(item: bytes, wanted: dict[bytes, tuple[str, int, str]], where: _Where,
 
 
 def _dense(part: Any, column: DenseColumn, default: Rows, where: _Where) -> Any:
-    """One row of a dense feature, flat; its default where it is missing. TensorFlow pads open rows later."""
+    """One flat row of a dense feature, or its default. Variable-length rows are padded later."""
     key, dtype, shape = column
     is_open = bool(shape) and shape[0] < 0
     step = int(np.prod(shape[1:] if is_open else shape))
@@ -247,7 +245,7 @@ def _dense(part: Any, column: DenseColumn, default: Rows, where: _Where) -> Any:
 
 
 def _joined(parts: list[Any], column: DenseColumn, default: Rows) -> Rows:
-    """The rows of a dense feature as one tensor `[n, *shape]`; open rows are padded with the default."""
+    """The rows of a dense feature as one tensor `[n, *shape]`; variable-length rows are padded with the default."""
     _, dtype, shape = column
     if shape and shape[0] < 0:
         longest = max([0, *map(len, parts)])
@@ -260,7 +258,7 @@ def _joined(parts: list[Any], column: DenseColumn, default: Rows) -> Rows:
 
 
 def _ragged(parts: list[Any], dtype: str) -> tuple[Rows, Tensor]:
-    """The values of all rows, and how many each row has."""
+    """The values of all rows, and the row lengths."""
     lists: list[Any] = [[] if part is None else part for part in parts]
     return _flat(lists, dtype), torch.tensor([len(part) for part in lists], dtype=torch.int64)
 
@@ -274,22 +272,27 @@ def _flat(parts: list[Any], dtype: str) -> Rows:
 
 
 def _tensor(items: Any, dtype: str) -> Rows:
-    """A vector of values of one feature."""
+    """A vector of a feature's values."""
     if dtype == "string":
         return strings(items)
     return torch.from_numpy(np.array(items, _DTYPES[dtype]))  # type: ignore[reportUnknownMemberType]
 
 
-def _indices(lengths: Tensor, single: bool) -> Tensor:
-    columns = ranges(lengths)
+def _places(lengths: Tensor, values: int, single: bool) -> tuple[Tensor, Tensor]:
+    """The indices and the shape of the sparse tensor of a feature: `[n, 2], [2]`, of a single example `[n, 1], [1]`."""
     if single:
-        return columns.unsqueeze(1)
-    return torch.stack([torch.arange(lengths.shape[0]).repeat_interleave(lengths), columns], 1)
+        return ranges(lengths).unsqueeze(1), lengths
+    found = kernels.of_lengths(lengths, values)
+    if found is None:
+        rows = torch.arange(lengths.shape[0]).repeat_interleave(lengths)
+        found = torch.stack([rows, ranges(lengths)], 1), max([0, *ints(lengths)])
+    indices, longest = found
+    return indices, torch.tensor((len(lengths), longest))
 
 
 def _row_splits(lengths: Tensor, dtype: str, single: bool) -> Tensor:
     if single:
-        return torch.empty(0, dtype=torch_dtype(dtype))  # TensorFlow leaves them out where there is one example
+        return torch.empty(0, dtype=torch_dtype(dtype))  # TensorFlow omits them for a single example
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch_dtype(dtype))
 
 
@@ -329,8 +332,9 @@ def decode_csv(
 ) -> tuple[Any, ...]:
     """The fields of CSV records (RFC 4180): `[...]` strings -> one tensor `[...]` per field, of its default's dtype.
 
-    An empty field, or one that reads `missing`, is its default, or an error where that is empty. `columns` picks fields.
-    Errors: `InputError` for broken quotes, another number of fields, or what is not a number. Source: tf.raw_ops.DecodeCSV.
+    An empty field, or one equal to `missing`, gets its default, or is an error if the default is empty. `columns`
+    selects fields. Errors: `InputError` for invalid quotes, a wrong number of fields, or invalid numbers. Source:
+    tf.raw_ops.DecodeCSV.
     """
     fields: list[list[bytes]] = [[] for _ in defaults]
     for row, record in enumerate(records.reshape(-1).tolist()):
@@ -346,7 +350,7 @@ def decode_csv(
 
 
 def _csv_fields(record: bytes, delimiter: bytes, quotes: bool, columns: tuple[int, ...]) -> list[bytes]:
-    """The fields of one record, those in `columns` where it names some."""
+    """The fields of one record, only those in `columns` if given."""
     fields: list[bytes] = []
     position, end = 0, len(record)
     while position < end:
@@ -412,8 +416,9 @@ def _raw_spec(x: Spec, *, dtype: str, **attrs: Any) -> list[Spec]:
 
 
 @op(stage="host", infer=_raw_spec)
-def decode_raw(x: Strings, *, dtype: str, little_endian: bool) -> Tensor:
-    """The bytes of each string as numbers: `[...] -> [..., n]`. Errors: `InputError` for lengths that differ or do not divide.
+def decode_raw(x: Strings, *, dtype: Dtype, little_endian: bool) -> Tensor:
+    """The bytes of each string as numbers: `[...] -> [..., n]`. Errors: `InputError` for lengths that differ or are not
+    multiples of the dtype's.
 
     Source: tf.raw_ops.DecodeRaw.
     """
@@ -437,8 +442,8 @@ def _padded_spec(x: Spec, size: Spec, **attrs: Any) -> list[Spec]:
 
 
 @op(stage="host", infer=_padded_spec)
-def decode_padded_raw(x: Strings, size: int, *, dtype: str, little_endian: bool) -> Tensor:
-    """The first `size` bytes of each string, zeros after its end, as numbers: `[...] -> [..., n]`.
+def decode_padded_raw(x: Strings, size: int, *, dtype: Dtype, little_endian: bool) -> Tensor:
+    """The first `size` bytes of each string, zero-padded, as numbers: `[...] -> [..., n]`.
 
     Errors: `InputError` for a size that is not a multiple of the dtype's. Source: tf.raw_ops.DecodePaddedRaw.
     """
@@ -456,7 +461,7 @@ def _itemsize(dtype: str) -> int:
 
 
 def _numbers(data: bytes, dtype: str, little_endian: bool) -> Tensor:
-    """Bytes in the given order as numbers of a dtype."""
+    """Bytes of the given endianness as numbers of a dtype."""
     target = torch_dtype(dtype)
     if target.is_complex:
         width = _itemsize(dtype) // 2
@@ -477,10 +482,10 @@ def _tensor_spec(serialized: Spec, *, dtype: str) -> list[Spec]:
 
 
 @op(stage="host", infer=_tensor_spec)
-def parse_tensor(serialized: Strings, *, dtype: str) -> Rows:
-    """The tensor of `dtype` that a serialized `TensorProto` holds: `[]` strings -> a tensor of any shape.
+def parse_tensor(serialized: Strings, *, dtype: AnyDtype) -> Rows:
+    """The tensor in a serialized `TensorProto` of `dtype`: `[]` strings -> a tensor of any shape.
 
-    Errors: `InputError` for what is not such a message, another dtype, values that do not fit the shape, over 2 GiB.
+    Errors: `InputError` for an invalid message, a wrong dtype, values that do not match the shape, or more than 2 GiB.
     Source: tf.raw_ops.ParseTensor.
     """
     if serialized.ndim:

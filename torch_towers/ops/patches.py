@@ -1,4 +1,4 @@
-"""Patches: windows of images and volumes laid out along the channels."""
+"""Sliding windows over images and volumes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import op
 from torch_towers.ops.conv import Padding, pad_axes, window_margins, window_reach
 
@@ -17,9 +17,11 @@ from torch_towers.ops.conv import Padding, pad_axes, window_margins, window_reac
 def extract_patches(
     x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], padding: Padding
 ) -> Tensor:
-    """Every window of `size`, flat: `[batch, *space, channels] -> [batch, *windows, size * channels]`.
+    """Every window of `size`, flattened into channels: `[batch, *space, channels] -> [batch, *windows, size *
+    channels]`.
 
-    `dilations` are the steps within a window. SAME fills up with zeros. Source: tf.raw_ops.ExtractImagePatches, ExtractVolumePatches.
+    `dilations` are the steps within a window. SAME pads with zeros. Source: tf.raw_ops.ExtractImagePatches,
+    ExtractVolumePatches.
     """
     windows = _windows(x, size, strides, dilations, padding, 0)
     rank = len(size)
@@ -29,7 +31,7 @@ def extract_patches(
 def _windows(
     x: Tensor, size: Sequence[int], strides: Sequence[int], dilations: Sequence[int], padding: Padding, value: float
 ) -> Tensor:
-    """Every window: `[batch, *space, channels] -> [batch, *windows, *size, channels]`, `value` where there is nothing."""
+    """Every window: `[batch, *space, channels] -> [batch, *windows, *size, channels]`, padded with `value`."""
     reach = [window_reach(k, d) for k, d in zip(size, dilations, strict=True)]
     x = pad_axes(x, [(0, 0), *window_margins(x.shape[1:-1], reach, strides, padding), (0, 0)], value)
     for axis, (need, stride, dilation) in enumerate(zip(reach, strides, dilations, strict=True), start=1):
@@ -42,7 +44,7 @@ def _windows(
 def morphological_dilation(
     x: Tensor, weight: Tensor, *, strides: tuple[int, ...], dilations: tuple[int, ...], padding: Padding
 ) -> Tensor:
-    """The largest sum of a window and the weights: `[batch, *space, c], [*size, c] -> [batch, *windows, c]`.
+    """The maximum over a window plus weights: `[batch, *space, c], [*size, c] -> [batch, *windows, c]`.
 
     Source: tf.raw_ops.Dilation2D.
     """
@@ -55,11 +57,11 @@ def morphological_dilation(
 
 @op()
 def max_pool_argmax(
-    x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dtype: str, batch_counts: bool
+    x: Tensor, *, size: tuple[int, ...], strides: tuple[int, ...], padding: Padding, dtype: Dtype, batch_counts: bool
 ) -> tuple[Tensor, Tensor]:
-    """The largest of every window, and where it stands: `[batch, height, width, c] -> 2 x [batch, *windows, c]`.
+    """The maximum of every window, and its position: `[batch, height, width, c] -> 2 x [batch, *windows, c]`.
 
-    Places are counted over an image, or, with `batch_counts`, over the whole batch; of equal numbers the first counts.
+    Positions are flat indices into an image, or, with `batch_counts`, into the whole batch; ties go to the first.
     Source: tf.raw_ops.MaxPoolWithArgmax.
     """
     ones = (1,) * len(size)

@@ -1,4 +1,4 @@
-"""Numbers rounded to the steps of a quantized model, in the float dtype that they come in."""
+"""Fake quantization: rounds floats to the steps of a quantized model, in their own dtype."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch_towers.graph.registry import Number, op
 
 @op()
 def fake_quant(x: Tensor, low: Number, high: Number, *, steps: tuple[int, int], by_inverse: bool) -> Tensor:
-    """`x` at the nearest of the steps that cut `[low, high]` up, one of which is moved to 0: `[...] -> [...]`.
+    """`x` rounded to the nearest quantization step in `[low, high]`, shifted so that 0 is a step: `[...] -> [...]`.
 
-    `low` and `high` are numbers, or one for each channel of the last axis; `steps` are the first and the last quantum.
-    `by_inverse` multiplies by the inverse of a step where TensorFlow does, and divides where it divides. The gradient is
-    TensorFlow's: straight through between the bounds, and to the bound that cut a value off.
+    `low` and `high` are scalars, or one per channel of the last axis; `steps` are the first and last quantum.
+    `by_inverse` multiplies by the inverse of the scale where TensorFlow does, instead of dividing. The gradient is
+    TensorFlow's: straight-through between the bounds, and to the bound that clamps a value.
     Source: tf.raw_ops.FakeQuantWithMinMaxArgs, FakeQuantWithMinMaxVars, FakeQuantWithMinMaxVarsPerChannel.
     """
     low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in (low, high))
@@ -30,13 +30,13 @@ def fake_quant(x: Tensor, low: Number, high: Number, *, steps: tuple[int, int], 
 
 
 def _clamped(x: Tensor, bottom: Tensor, top: Tensor) -> Tensor:
-    """`x` between two bounds; NaN and -0.0 stay, of which torch's minimum and maximum make others."""
+    """Clamps `x`; keeps NaN and -0.0, which torch's minimum and maximum change."""
     low = torch.where(x > top, top, x)
     return torch.where(low < bottom, bottom, low)
 
 
 def _half_up(x: Tensor) -> Tensor:
-    """The nearest whole number, halves away from zero, for numbers that are not negative."""
+    """Rounds nonnegative numbers, halves up."""
     whole = torch.floor(x)
     return whole + (x - whole >= 0.5).to(x.dtype)
 
@@ -45,10 +45,10 @@ def _half_up(x: Tensor) -> Tensor:
 def quantize_dequantize(
     x: Tensor, low: Tensor, high: Tensor, *, quanta: tuple[int, int], half_up: bool, clamps: bool, axis: int
 ) -> Tensor:
-    """`x` in whole steps, as many as fit between the first and the last of `quanta`, 0 staying 0: `[...] -> [...]`.
+    """`x` rounded to multiples of a scale that fits the range into `quanta`, keeping 0: `[...] -> [...]`.
 
-    `low` and `high` say what range is to fit, for all of `x` or for each index of `axis`; `clamps` cuts off what is outside.
-    Halves go up, or to the even step. The gradient goes straight through. Source: tf.raw_ops.QuantizeAndDequantizeV2, V3, V4.
+    `low` and `high` are the range to fit, for all of `x` or for each index of `axis`; `clamps` clamps values outside.
+    Halves round up, or to even. The gradient is straight-through. Source: tf.raw_ops.QuantizeAndDequantizeV2, V3, V4.
     """
     first, last = quanta
     if low.ndim:

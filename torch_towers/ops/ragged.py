@@ -1,17 +1,17 @@
-"""Ragged tensors: flat values with row splits, which travel as separate tensors, as in TensorFlow."""
+"""Ragged tensors: flat values and row splits, as separate tensors like in TensorFlow."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import dtype_name, torch_dtype
+from torch_towers.graph.dtypes import AnyDtype, Dtype, dtype_name, torch_dtype
 from torch_towers.graph.registry import Spec, Strings, op
-from torch_towers.kernels import sparse
+from torch_towers.kernels import encodings, sparse
 from torch_towers.kernels.fast_path import readable
 from torch_towers.ops.rows import Rows, concat, filled, place, ranges, take
 from torch_towers.ops.sizes import as_sizes
@@ -27,13 +27,18 @@ def _to_tensor_spec(values: Spec, default: Spec, partitions: tuple[Spec, ...], *
 
 @op(stage="early", infer=_to_tensor_spec)
 def ragged_to_tensor(
-    values: Rows, default: Rows, partitions: tuple[Tensor, ...], *shape: int, types: tuple[str, ...]
+    values: Rows,
+    default: Rows,
+    partitions: tuple[Tensor, ...],
+    *shape: int,
+    types: tuple[Literal["ROW_SPLITS", "VALUE_ROWIDS", "FIRST_DIM_SIZE"], ...],
 ) -> Rows:
-    """The ragged tensor padded with `default`: `[n, ...]` and one partition per ragged axis -> `[rows, width, ..., ...]`.
+    """The ragged tensor padded with `default`: `[n, ...]` and one partition per ragged axis -> `[rows, width, ...,
+    ...]`.
 
-    `types` says how each partition is written: "ROW_SPLITS", "VALUE_ROWIDS", or "FIRST_DIM_SIZE" before "VALUE_ROWIDS".
-    `shape` gives sizes to pad or cut to; -1 (or no shape) is the longest row.
-    Errors: `InputError` for partitions that contradict each other. Source: tf.raw_ops.RaggedTensorToTensor.
+    `types` is the encoding of each partition: "ROW_SPLITS", "VALUE_ROWIDS", or "FIRST_DIM_SIZE" before "VALUE_ROWIDS".
+    `shape` gives sizes to pad or truncate to; -1 (or no shape) means the longest row.
+    Errors: `InputError` for inconsistent partitions. Source: tf.raw_ops.RaggedTensorToTensor.
     """
     plain = _padded_rows(values, default, partitions, shape, types)
     if plain is not None:
@@ -46,7 +51,7 @@ def ragged_to_tensor(
     wanted = _wanted(shape, len(tensors), values.shape[1:])
     sizes = [rows if wanted[0] < 0 else wanted[0]]
     index = torch.arange(rows)
-    index = torch.where(index < sizes[0], index, -1)  # the place of each row in the output, -1 where it is cut off
+    index = torch.where(index < sizes[0], index, -1)  # the output position of each row, -1 if truncated
     for tensor, kind, size in zip(tensors, kinds, wanted[1:], strict=False):
         parent, column, width = _columns(tensor.to(torch.int64), kind, index.shape[0])
         sizes.append(width if size < 0 else size)
@@ -66,7 +71,7 @@ _BY_ROW_IDS = ("FIRST_DIM_SIZE", "VALUE_ROWIDS")
 def _padded_rows(
     values: Rows, default: Rows, partitions: tuple[Tensor, ...], shape: tuple[Any, ...], types: tuple[str, ...]
 ) -> Tensor | None:
-    """Rows of integers, padded, as tokenizers give them; None for what is not as plain as that."""
+    """Fast path for integer rows, as tokenizers produce them; None if it does not apply."""
     if not isinstance(values, Tensor) or not isinstance(default, Tensor) or len(shape) not in (0, 2):
         return None
     if values.dtype not in (torch.int32, torch.int64) or values.device.type != "cpu":
@@ -88,7 +93,7 @@ def _padded_rows(
 
 
 def _lengths_of_splits(splits: Any, values: int) -> Any:
-    """The length of each row; None for no rows, and for splits that do not begin at 0, go back, or end elsewhere."""
+    """The length of each row; None for no rows and for invalid splits (not from 0, decreasing, or a wrong end)."""
     if len(splits) < 2 or splits[0] != 0 or splits[-1] != values:
         return None
     lengths = splits[1:] - splits[:-1]
@@ -96,24 +101,27 @@ def _lengths_of_splits(splits: Any, values: int) -> Any:
 
 
 def _lengths_of_row_ids(rows: int, ids: Any, values: int) -> Any:
-    """The length of each row; None for no rows, and for row ids that go back or are out of range."""
+    """The length of each row; None for no rows and for row ids that decrease or are out of range."""
     if rows < 1 or len(ids) != values or (values and (ids[0] < 0 or ids[-1] >= rows or (ids[1:] < ids[:-1]).any())):
         return None
     return np.bincount(ids, minlength=rows)
 
 
 def padded_rows(values: Any, lengths: Any, width: int, pad: Any) -> Any:
-    """Rows of so many numbers each, one behind the other, in a matrix: `[n], [rows] -> [rows, width]`.
+    """Consecutive rows of the given lengths as a padded matrix: `[n], [rows] -> [rows, width]`.
 
-    `width` -1 is the longest row. What is longer is cut off, what is shorter ends with `pad`.
+    `width` -1 means the longest row. Longer rows are truncated, shorter ones padded with `pad`.
     """
-    if len(lengths) == 1:  # one text, as it is asked for
+    if len(lengths) == 1:  # fast path for a single text
         width = len(values) if width < 0 else width
         row = np.full((1, width), pad, values.dtype)
         row[0, : len(values)] = values[:width]
         return row
     longest = int(lengths.max(initial=0))
     width = longest if width < 0 else width
+    found = encodings.padded(values, lengths, width, pad)
+    if found is not None:
+        return found
     rows = np.full((len(lengths), width), pad, values.dtype)
     kept = np.arange(width) < lengths[:, None]
     if longest > width:
@@ -124,7 +132,7 @@ def padded_rows(values: Any, lengths: Any, width: int, pad: Any) -> Any:
 
 
 def _wanted(shape: tuple[Any, ...], depth: int, inner: Any) -> list[int]:
-    """The asked sizes of the rows and of each ragged axis, -1 where they are open."""
+    """The requested sizes of the rows and of each ragged axis, -1 if open."""
     if not shape or (len(shape) == 1 and isinstance(shape[0], Tensor) and shape[0].ndim == 0):
         return [-1] * (depth + 1)
     sizes = as_sizes(shape)
@@ -138,7 +146,7 @@ def _wanted(shape: tuple[Any, ...], depth: int, inner: Any) -> list[int]:
 
 
 def _columns(partition: Tensor, kind: str, rows: int) -> tuple[Tensor, Tensor, int]:
-    """The row and the column of each element, and the longest row."""
+    """Row and column of each element, and the longest row."""
     if kind == "ROW_SPLITS":
         lengths = partition[1:] - partition[:-1]
         if lengths.shape[0] > rows:
@@ -152,9 +160,7 @@ def _columns(partition: Tensor, kind: str, rows: int) -> tuple[Tensor, Tensor, i
     if partition.numel() and not 0 <= int(partition.min()) <= int(partition.max()) < rows:
         raise InputError(f"Got a value_rowid that is not in [0, {rows})")
     starts = torch.cat([partition.new_ones(min(1, len(partition))), partition.diff()]).nonzero().reshape(-1)
-    lengths = torch.cat(
-        [starts, starts.new_tensor([len(partition)])]
-    ).diff()  # a column counts from where its run begins
+    lengths = torch.cat([starts, starts.new_tensor([len(partition)])]).diff()  # columns count from the start of a run
     return partition, ranges(lengths), int(lengths.max()) if lengths.numel() else 0
 
 
@@ -170,7 +176,7 @@ def _gather_spec(splits: tuple[Spec, ...], values: Spec, indices: Spec, *, rank:
 
 @op(stage="early", infer=_gather_spec)
 def ragged_gather(splits: tuple[Tensor, ...], values: Rows, indices: Tensor, *, rank: int) -> tuple[Any, ...]:
-    """The ragged rows that `indices` names: row splits, outermost first, and values of a ragged tensor of ragged rank `rank`.
+    """The ragged rows at `indices`: row splits, outermost first, and values of a ragged tensor of ragged rank `rank`.
 
     Errors: `InputError` for an index out of range. Source: tf.raw_ops.RaggedGather.
     """
@@ -181,7 +187,7 @@ def ragged_gather(splits: tuple[Tensor, ...], values: Rows, indices: Tensor, *, 
         raise InputError(f"indices[{int(outside[0])}] = {int(rows[outside[0]])} is not in [0, {count})")
     out: list[Any] = []
     blocks = 1
-    for axis in range(indices.ndim - 1):  # the axes of `indices` above its last one become ragged axes of equal rows
+    for axis in range(indices.ndim - 1):  # the outer axes of `indices` become ragged axes of equal rows
         blocks *= indices.shape[axis]
         out.append((torch.arange(blocks + 1) * indices.shape[axis + 1]).to(splits[0].dtype))
     for split in splits:
@@ -196,8 +202,8 @@ def _range_spec(starts: Spec, limits: Spec, deltas: Spec, *, dtype: str) -> list
 
 
 @op(stage="early", infer=_range_spec)
-def ragged_range(starts: Tensor, limits: Tensor, deltas: Tensor, *, dtype: str) -> tuple[Tensor, Tensor]:
-    """One range per row, `starts` up to `limits` by `deltas`: row splits of `dtype` and values; scalars serve every row.
+def ragged_range(starts: Tensor, limits: Tensor, deltas: Tensor, *, dtype: Dtype) -> tuple[Tensor, Tensor]:
+    """One range per row, from `starts` to `limits` by `deltas`: row splits of `dtype` and values; scalars broadcast.
 
     Errors: `InputError` for a step of 0. Source: tf.raw_ops.RaggedRange.
     """
@@ -221,7 +227,7 @@ def ragged_range(starts: Tensor, limits: Tensor, deltas: Tensor, *, dtype: str) 
         )
     longest = int(lengths.max()) if rows else 0
     grid = torch.empty((longest, rows), dtype=starts.dtype)
-    for column in range(longest):  # TensorFlow adds the step again and again, and rounds each time
+    for column in range(longest):  # TensorFlow adds the step repeatedly, and rounds each time
         grid[column] = grid[column - 1] + deltas if column else starts
     return splits, grid[columns, torch.arange(rows).repeat_interleave(lengths)]
 
@@ -233,10 +239,14 @@ def _to_sparse_spec(splits: tuple[Spec, ...], values: Spec) -> list[Spec]:
 
 @op(stage="early", infer=_to_sparse_spec)
 def ragged_to_sparse(splits: tuple[Tensor, ...], values: Rows) -> tuple[Tensor, Rows, Tensor]:
-    """The ragged tensor as a sparse one: row splits, outermost first, and values `[n, ...]` -> indices, values, shape.
+    """Ragged to sparse: row splits, outermost first, and values `[n, ...]` -> indices, values, shape.
 
-    Errors: `InputError` for splits that contradict each other. Source: tf.raw_ops.RaggedTensorToSparse.
+    Errors: `InputError` for inconsistent splits. Source: tf.raw_ops.RaggedTensorToSparse.
     """
+    if len(splits) == 1 and values.ndim == 1:
+        plain = sparse.of_rows(splits[0], len(values))
+        if plain is not None:
+            return plain[0], values, plain[1]
     rows = splits[0].shape[0] - 1
     sizes, index = [rows], torch.arange(rows).unsqueeze(1)
     for split in splits:
@@ -262,7 +272,7 @@ def _fill_spec(rowids: Spec, values: Spec, rows: Spec, default: Spec) -> list[Sp
 def ragged_fill_empty_rows(
     rowids: Tensor, values: Rows, rows: int, default: Rows
 ) -> tuple[Tensor, Rows, Tensor, Tensor]:
-    """The ragged tensor with `default` in every empty row: row ids and values, which rows were empty, where each value went.
+    """Adds `default` to every empty row: row ids and values, a mask of empty rows, and the new position of each value.
 
     Errors: `InputError` for a row id out of range. Source: tf.raw_ops.RaggedFillEmptyRows.
     """
@@ -298,12 +308,12 @@ def ragged_cross(
     hashed: bool,
     buckets: int,
     hash_key: int,
-    splits: str,
+    splits: Dtype,
 ) -> tuple[Any, Tensor]:
-    """Every combination of one element of each column, hashed or joined by "_X_": values and row splits of dtype `splits`.
+    """The cross product of all columns, hashed or joined by "_X_": values and row splits of dtype `splits`.
 
-    `order` tells the columns' kinds, one letter each: R(agged), S(parse), D(ense).
-    Errors: `InputError` for columns of different numbers of rows. Source: tf.raw_ops.RaggedCross.
+    `order` has one letter per column: R(agged), S(parse), D(ense).
+    Errors: `InputError` for columns with different numbers of rows. Source: tf.raw_ops.RaggedCross.
     """
     sizes = (
         [len(split) - 1 for split in row_splits]
@@ -328,16 +338,19 @@ def ragged_cross(
         "D": iter([(column.reshape(-1), torch.full((sizes[0],), column.shape[1])) for column in dense]),
     }
     columns = [next(groups[kind]) for kind in order]
-    counts, _, picked = combinations([lengths for _, lengths in columns])
+    lengths = [length for _, length in columns]
+    counts = torch.stack(lengths).prod(0)
     out_splits = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(torch_dtype(splits))
     if hashed:
-        return cross_hashes([fingerprints(column) for column, _ in columns], picked, hash_key, buckets), out_splits
+        _, found, _ = cross_hashes([fingerprints(column) for column, _ in columns], lengths, hash_key, buckets)
+        return found, out_splits
+    _, _, picked = combinations(lengths)
     return cross_strings(columns, picked, b"_X_"), out_splits
 
 
 # -- variants -----------------------------------------------------------------------------------------------------------
-# A tensor of variants is an array of objects, as a tensor of strings is, so that whatever moves strings moves variants too.
-# Its elements are tuples: the row splits of one ragged tensor, outermost first, then its values.
+# A tensor of variants is an object array like a string tensor, so ops that move strings move variants too.
+# Its elements are tuples: the row splits of a ragged tensor, outermost first, then its values.
 
 
 def _to_variant_spec(splits: tuple[Spec, ...], values: Spec, *, batched: bool) -> list[Spec]:
@@ -346,9 +359,10 @@ def _to_variant_spec(splits: tuple[Spec, ...], values: Spec, *, batched: bool) -
 
 @op(stage="early", infer=_to_variant_spec)
 def ragged_to_variant(splits: tuple[Tensor, ...], values: Rows, *, batched: bool) -> Strings:
-    """A ragged tensor as variants, one for each row where `batched`, else one for all: row splits and values -> `[rows]` or `[]`.
+    """A ragged tensor as variants, one per row if `batched`, else one in all: row splits and values -> `[rows]` or
+    `[]`.
 
-    Errors: `InputError` for splits that do not fit the values. Source: tf.raw_ops.RaggedTensorToVariant.
+    Errors: `InputError` for splits that do not match the values. Source: tf.raw_ops.RaggedTensorToVariant.
     """
     if values.ndim == 0 and (splits or batched):
         raise InputError("Can't unbatch rank-0 tensor.")
@@ -366,7 +380,7 @@ def ragged_to_variant(splits: tuple[Tensor, ...], values: Rows, *, batched: bool
 
 
 def _row(splits: tuple[Tensor, ...], values: Rows, start: int, stop: int) -> tuple[Any, ...]:
-    """The rows from `start` to `stop` of a ragged tensor, as one of their own."""
+    """The rows from `start` to `stop` of a ragged tensor, as a ragged tensor."""
     own: list[Tensor] = []
     for split in splits:
         own.append(split[start : stop + 1] - split[start])
@@ -386,11 +400,12 @@ def _from_variant_spec(encoded: Spec, *, inner: int, rank: int, dtype: str, spli
 
 
 @op(stage="early", infer=_from_variant_spec)
-def ragged_from_variant(encoded: Strings, *, inner: int, rank: int, dtype: str, splits: str) -> tuple[Any, ...]:
-    """The ragged tensor of ragged rank `rank` that the variants make, their axes first: `[...]` -> row splits and values.
+def ragged_from_variant(encoded: Strings, *, inner: int, rank: int, dtype: AnyDtype, splits: Dtype) -> tuple[Any, ...]:
+    """The ragged tensor of ragged rank `rank` that the variants form, their axes first: `[...] -> row splits and
+    values`.
 
-    `inner` is the ragged rank of each variant, -1 for what is left of `rank`.
-    Errors: `InputError` for variants of another rank or dtype, or whose values have different shapes.
+    `inner` is the ragged rank of each variant, -1 for the rest of `rank`.
+    Errors: `InputError` for variants of another rank or dtype, or with values of different shapes.
     Source: tf.raw_ops.RaggedTensorFromVariant.
     """
     inner = rank - encoded.ndim if inner < 0 else inner
@@ -413,7 +428,7 @@ def ragged_from_variant(encoded: Strings, *, inner: int, rank: int, dtype: str, 
     if len({tuple(value.shape[1:]) for value in values}) > 1:
         raise InputError("All flat_values must have compatible shapes")
     kind = torch_dtype(splits)
-    outer = [  # TensorFlow writes as many splits as the axis is long, whatever the axes before it
+    outer = [  # TensorFlow writes as many splits as the axis is long, ignoring the axes before it
         torch.arange(size + 1, dtype=kind) * step for size, step in zip(encoded.shape, encoded.shape[1:], strict=False)
     ]
     nested = [torch.cat([torch.zeros(1, dtype=kind), *(item[axis][1:] for item in items)]) for axis in range(inner)]

@@ -1,4 +1,4 @@
-"""RE2, TensorFlow's own regular expressions."""
+"""RE2, TensorFlow's regular expression library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ try:
     import re2 as _re2  # type: ignore[reportMissingTypeStubs]
 
     re2: Any = _re2
-except ImportError:  # pragma: no cover  only towers with regular expressions need it
+except ImportError:  # pragma: no cover  only needed by towers with regular expressions
     re2 = None
 
 
@@ -18,9 +18,10 @@ _MAX_GROUPS = 1000
 
 
 def compiled(pattern: bytes, *, captures: bool = True) -> Any:
-    """The pattern as RE2 compiles it; without `captures` a match has no groups, which take memory that grows with their square.
+    """Compiles a pattern with RE2. Without `captures` a match has no groups, whose memory grows with their square.
 
-    Raises InputError with TensorFlow's message where RE2 refuses it (also for a program over RE2's own 8 MiB, as in TensorFlow).
+    Raises InputError with TensorFlow's message if RE2 refuses it (also for a program over RE2's limit of 8 MiB, as in
+    TensorFlow).
     """
     if re2 is None:
         raise InputError(
@@ -34,10 +35,10 @@ def compiled(pattern: bytes, *, captures: bool = True) -> Any:
 
 
 def check_groups(regexp: Any) -> None:
-    """Refuses a pattern whose groups are asked for, and are so many that a match takes gigabytes."""
+    """Refuses a pattern whose groups are read and so many that a match would take gigabytes."""
     if regexp.groups > _MAX_GROUPS:
         raise InputError(
-            f"a regular expression has {regexp.groups} groups, and they are read: expected at most {_MAX_GROUPS}"
+            f"a regular expression has {regexp.groups} groups: expected at most {_MAX_GROUPS} where groups are read"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -12,13 +14,15 @@ Cell = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @op()
 def lstm_block_cell(
-    x: Tensor, cell: Tensor, h: Tensor, w: Tensor, wci: Tensor, wcf: Tensor, wco: Tensor, b: Tensor, *, order: str,
+    x: Tensor, cell: Tensor, h: Tensor, w: Tensor, wci: Tensor, wcf: Tensor, wco: Tensor, b: Tensor, *, order: Literal["icfo", "ifco"],
     forget_bias: float, clip: float, peephole: bool,
 ) -> Cell:  # fmt: skip
-    """One step of an LSTM: input gate, cell, forget gate, output gate, candidate, its tanh, output, each `[batch, dim]`.
+    """One step of an LSTM: input gate, cell, forget gate, output gate, candidate, its tanh, output, each `[batch,
+    dim]`.
 
-    `[batch, in], 2 x [batch, dim], [in + dim, 4 dim], 3 x [dim], [4 dim]`; `order` is that of the gates in `w`, "icfo" or "ifco".
-    The cell is cut off at `clip`, where that is above 0; with `peephole` the gates see the cell. Source: tf.raw_ops.LSTMBlockCell.
+    `[batch, in], 2 x [batch, dim], [in + dim, 4 dim], 3 x [dim], [4 dim]`; `order` is that of the gates in `w`, "icfo"
+    or "ifco". The cell is clipped at `clip` if that is above 0; with `peephole` the gates see the cell. Source:
+    tf.raw_ops.LSTMBlockCell.
     """
     parts = dict(zip(order, (torch.cat([x, h], 1) @ w + b).chunk(4, 1), strict=True))
     i = torch.sigmoid(parts["i"] + cell * wci if peephole else parts["i"])
@@ -34,7 +38,7 @@ def lstm_block_cell(
 
 @op()
 def block_lstm(
-    steps: Tensor, x: Tensor, cell: Tensor, h: Tensor, w: Tensor, wci: Tensor, wcf: Tensor, wco: Tensor, b: Tensor, *, order: str,
+    steps: Tensor, x: Tensor, cell: Tensor, h: Tensor, w: Tensor, wci: Tensor, wcf: Tensor, wco: Tensor, b: Tensor, *, order: Literal["icfo", "ifco"],
     forget_bias: float, clip: float, peephole: bool,
 ) -> Cell:  # fmt: skip
     """`lstm_block_cell` over time: `[], [time, batch, in], ... -> 7 x [time, batch, dim]`; zeros from `steps` on.

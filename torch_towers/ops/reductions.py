@@ -1,4 +1,4 @@
-"""Reductions over axes, running sums, and the positions of extremes."""
+"""Reductions, cumulative sums, and argmax."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import op
 from torch_towers.kernels.fast_path import readable
 from torch_towers.kernels.top_k import largest
+from torch_towers.ops.array import axis_of
 
 Axes = tuple[int, ...]
 
@@ -22,7 +23,7 @@ def reduce_sum(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Te
 
 @op()
 def reduce_mean(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """The mean over `axes`, in the dtype of `x`; integers are rounded towards zero. Source: tf.raw_ops.Mean."""
+    """The mean over `axes`, in the dtype of `x`; integers round towards zero. Source: tf.raw_ops.Mean."""
     if x.is_floating_point() or x.is_complex():
         return torch.mean(x, axes, keepdim)
     count = 1
@@ -41,7 +42,7 @@ def reduce_prod(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> T
 
 @op()
 def reduce_max(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """The largest value over `axes`; of nothing, the lowest there is. Source: tf.raw_ops.Max."""
+    """The maximum over `axes`; the lowest value of the dtype for empty axes. Source: tf.raw_ops.Max."""
     if any(x.shape[axis] == 0 for axis in axes):
         return _empty(x, axes, keepdim, -1)
     return torch.amax(x, axes, keepdim)
@@ -49,7 +50,7 @@ def reduce_max(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Te
 
 @op()
 def reduce_min(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """The smallest value over `axes`; of nothing, the highest there is. Source: tf.raw_ops.Min."""
+    """The minimum over `axes`; the highest value of the dtype for empty axes. Source: tf.raw_ops.Min."""
     if any(x.shape[axis] == 0 for axis in axes):
         return _empty(x, axes, keepdim, 1)
     return torch.amin(x, axes, keepdim)
@@ -66,36 +67,36 @@ def _empty(x: Tensor, axes: Axes, keepdim: bool, sign: int) -> Tensor:
 
 @op()
 def reduce_all(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """True where all values over `axes` are. Source: tf.raw_ops.All."""
+    """Whether all values over `axes` are true. Source: tf.raw_ops.All."""
     return torch.all(x, axes, keepdim)
 
 
 @op()
 def reduce_any(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """True where any value over `axes` is. Source: tf.raw_ops.Any."""
+    """Whether any value over `axes` is true. Source: tf.raw_ops.Any."""
     return torch.any(x, axes, keepdim)
 
 
 @op()
 def euclidean_norm(x: Tensor, *, axes: tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """The root of the sum of squares over `axes`. Source: tf.raw_ops.EuclideanNorm."""
+    """The square root of the sum of squares over `axes`. Source: tf.raw_ops.EuclideanNorm."""
     return torch.sqrt(torch.sum(x * x, axes, keepdim, dtype=x.dtype))
 
 
 @op()
-def argmax(x: Tensor, *, axis: int, dtype: str) -> Tensor:
-    """Where the largest value stands, the first of equal ones; NaN never is. Source: tf.raw_ops.ArgMax."""
+def argmax(x: Tensor, *, axis: int, dtype: Dtype) -> Tensor:
+    """The position of the maximum, the first of equal ones; NaN is ignored. Source: tf.raw_ops.ArgMax."""
     return _first(x, axis, -float("inf"), torch.argmax, dtype)
 
 
 @op()
-def argmin(x: Tensor, *, axis: int, dtype: str) -> Tensor:
-    """Where the smallest value stands, the first of equal ones; NaN never is. Source: tf.raw_ops.ArgMin."""
+def argmin(x: Tensor, *, axis: int, dtype: Dtype) -> Tensor:
+    """The position of the minimum, the first of equal ones; NaN is ignored. Source: tf.raw_ops.ArgMin."""
     return _first(x, axis, float("inf"), torch.argmin, dtype)
 
 
 def _first(x: Tensor, axis: int, loser: float, extreme: object, dtype: str) -> Tensor:
-    if x.shape[axis] == 0:
+    if x.shape[axis_of(axis, x.ndim)] == 0:
         raise InputError(f"Reduction axis {axis} is empty in shape {list(x.shape)}")
     if x.is_floating_point():
         x = torch.where(torch.isnan(x), loser, x)
@@ -107,13 +108,13 @@ def _first(x: Tensor, axis: int, loser: float, extreme: object, dtype: str) -> T
 
 @op()
 def cumsum(x: Tensor, *, axis: int, exclusive: bool = False, reverse: bool = False) -> Tensor:
-    """Running sums along an axis. Source: tf.raw_ops.Cumsum."""
+    """Cumulative sums along an axis. Source: tf.raw_ops.Cumsum."""
     return _running(x, axis, exclusive, reverse, 0)
 
 
 @op()
 def cumprod(x: Tensor, *, axis: int, exclusive: bool = False, reverse: bool = False) -> Tensor:
-    """Running products along an axis. Source: tf.raw_ops.Cumprod."""
+    """Cumulative products along an axis. Source: tf.raw_ops.Cumprod."""
     return _running(x, axis, exclusive, reverse, 1)
 
 
@@ -129,11 +130,14 @@ def _running(x: Tensor, axis: int, exclusive: bool, reverse: bool, neutral: int)
 
 
 @op()
-def top_k(x: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
-    """The `k` largest of the last axis, largest first, and where they stand: `[..., n] -> [..., k], [..., k]`.
+def top_k(x: Tensor, k: int, *, dtype: Dtype = "int32") -> tuple[Tensor, Tensor]:
+    """The `k` largest values of the last axis in descending order, and their positions: `[..., n] -> [..., k], [...,
+    k]`.
 
-    Of equal values the one that stands first comes first, which torch.topk does not promise. Source: tf.raw_ops.TopKV2.
+    Ties go to the lower position, which torch.topk does not guarantee. Source: tf.raw_ops.TopKV2.
     """
+    if readable(x) and k < 0:
+        raise InputError(f"Need k >= 0, got {k}")
     if readable(x) and x.shape[-1] < k:
         raise InputError(f"input must have at least k columns. Had {x.shape[-1]}, needed {k}")
     values, positions = largest(x, k)
@@ -142,7 +146,7 @@ def top_k(x: Tensor, k: int, *, dtype: str = "int32") -> tuple[Tensor, Tensor]:
 
 @op()
 def weighted_sum(x: Tensor, weights: Tensor) -> Tensor:
-    """The sum of the rows of `x`, each times its weight (or under a mask): `[n, length, dim], [n, length] -> [n, dim]`.
+    """The weighted (or masked) sum of the rows of `x`: `[n, length, dim], [n, length] -> [n, dim]`.
 
     Source: Keras GlobalAveragePooling1D with a mask.
     """

@@ -1,4 +1,4 @@
-"""Regular expressions: RE2's, on bytes, as TensorFlow's."""
+"""Regular expressions on bytes, with RE2's semantics as in TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from torch_towers.ops.strings import each, strings
 
 @op(stage="host", infer=elementwise("string"))
 def regex_replace(x: Strings, *, pattern: bytes, rewrite: bytes, replace_global: bool = True) -> Strings:
-    """What RE2 finds is replaced, `\\1` in `rewrite` being a group: `[...] -> [...]`. Source: tf.raw_ops.StaticRegexReplace."""
+    """Replaces matches of RE2; `\\1` in `rewrite` is a group: `[...] -> [...]`. Source:
+    tf.raw_ops.StaticRegexReplace."""
     replace = replacer(pattern, rewrite, replace_global)
     texts = _replaced_by_class(x, pattern, rewrite) if replace_global else None
     if texts is None:
         return each(replace, x)
-    for row in [row for row, text in enumerate(texts) if text is None] if None in texts else ():  # it is not UTF-8
+    for row in [row for row, text in enumerate(texts) if text is None] if None in texts else ():  # not UTF-8
         texts[row] = replace(x.ravel()[row])
     return strings(texts, x.shape)
 
 
 def _replaced_by_class(x: Strings, pattern: bytes, rewrite: bytes) -> list[Any] | None:
-    """The texts by the native core, None for those that are left; None where it does not know such a pattern or rewrite."""
+    """Fast path by the native core: None for texts that it cannot handle; None in place of the list for other patterns
+    or rewrites."""
     if native.core is None or (classes := classes_of(pattern)) is None:
         return None
     parts, _ = _rewrite_parts(rewrite)
@@ -55,13 +57,13 @@ def regex_full_match(x: Strings, *, pattern: bytes) -> Tensor:
 _ONE_BYTE = re.compile(
     rb"(\[\^?(?!\^)(?:[^\[\]\\\x80-\xff]|\\[^A-Za-z0-9\x80-\xff]|\\[dswntr])+\]|\\[dsw])(\+?)", re.DOTALL
 )
-"""A class of ASCII characters: whatever it matches is one byte (or, with a plus, a run of such bytes)."""
+"""A class of ASCII characters: every match is one byte (or, with a plus, a run of such bytes)."""
 _LITERAL = re.compile(rb"[A-Za-z0-9 <>/&;:,_=!@#%'\"~`-]+")
 
 
 @lru_cache(maxsize=256)
 def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
-    """The function from bytes to bytes that `RE2::GlobalReplace` or `RE2::Replace` is for one pattern and rewrite."""
+    """A function from bytes to bytes equal to `RE2::GlobalReplace` or `RE2::Replace` for one pattern and rewrite."""
     regexp = compiled(pattern)
     parts, valid = _rewrite_parts(rewrite)
     if max((part for part in parts if isinstance(part, int)), default=0) > regexp.groups or not (
@@ -81,7 +83,7 @@ def replacer(pattern: bytes, rewrite: bytes, replace_global: bool) -> Callable[[
 
 
 def _slow_replacer(regexp: Any, parts: list[bytes | int], replace_global: bool) -> Callable[[bytes], bytes]:
-    """The replacement as RE2 makes it, match by match."""
+    """The replacement by RE2, match by match."""
     replace = _replace_all if replace_global else _replace_first
     return lambda text: replace(regexp, lambda match: _expanded(parts, match), text)
 
@@ -93,7 +95,7 @@ def _expanded(parts: list[bytes | int], match: Any) -> bytes:
 def _without_re2(
     pattern: bytes, literal: bytes, replace_global: bool, slow: Callable[[bytes], bytes]
 ) -> Callable[[bytes], bytes] | None:
-    """The same replacement by faster means, where the pattern is so simple that they agree on any bytes."""
+    """A faster equivalent for patterns so simple that it agrees with RE2 on any bytes, else None."""
     count = -1 if replace_global else 1
     if _LITERAL.fullmatch(pattern):
         return lambda text: text.replace(pattern, literal, count)
@@ -107,7 +109,8 @@ def _without_re2(
 
 
 class OneByteClass(NamedTuple):
-    """What a pattern of one class finds: these ASCII bytes, whether runs of them, and whether every character `beyond` ASCII too."""
+    """A pattern of one class: its ASCII bytes, whether it matches runs of them, and whether it also matches every
+    character `beyond` ASCII."""
 
     ascii: bytes
     runs: bool
@@ -116,8 +119,8 @@ class OneByteClass(NamedTuple):
 
 @lru_cache(maxsize=256)
 def one_byte_class(pattern: bytes) -> OneByteClass | None:
-    """What the pattern finds if it is a class of ASCII characters, or all characters but some of ASCII. In either case it finds no
-    bytes that are not UTF-8."""
+    """The class, if the pattern is a class of ASCII characters, or of all characters except some ASCII ones. Both match
+    no invalid UTF-8."""
     if len(pattern) == 1 and _LITERAL.fullmatch(pattern):
         return OneByteClass(pattern, False, False)
     simple = _ONE_BYTE.fullmatch(pattern)
@@ -129,13 +132,13 @@ def one_byte_class(pattern: bytes) -> OneByteClass | None:
 
 
 def literal_rewrite(rewrite: bytes) -> bytes | None:
-    """What a rewrite without groups puts in the place of each match, as `RE2::GlobalReplace` reads it."""
+    """The replacement text of a rewrite without groups, as `RE2::GlobalReplace` reads it."""
     parts, _ = _rewrite_parts(rewrite)
     return None if any(isinstance(part, int) for part in parts) else b"".join(parts)  # type: ignore[reportArgumentType]
 
 
 def _bytes_replacer(found: bytes, runs: bool, literal: bytes, replace_global: bool) -> Callable[[bytes], bytes]:
-    """`literal` for each byte that is in `found`, or for each run of such bytes."""
+    """Replaces each byte in `found`, or each run of such bytes, by `literal`."""
     if not found:
         return bytes
     if replace_global and len(literal) <= 1 and (not runs or not literal or literal in found):
@@ -150,7 +153,7 @@ def _bytes_replacer(found: bytes, runs: bool, literal: bytes, replace_global: bo
 
 
 def _squeezed(text: bytes, byte: bytes) -> bytes:
-    """Runs of `byte` made one."""
+    """Collapses runs of `byte`."""
     while byte + byte in text:
         text = text.replace(byte + byte, byte)
     return text
@@ -161,12 +164,12 @@ _WORDWISE = re.compile(
     rb"(?:[" + _PLAIN + rb"-]|\\[bdwS]|\(\?:|\((?!\?)|[)|*+?]|\{\d+(?:,\d*)?\}"
     rb"|\[(?!\^)(?:a-z|A-Z|0-9|[" + _PLAIN + rb"+*.?()|{}$])+\])+"
 )
-"""Patterns that cannot match a space, and that see no difference between a space beside them and the end of the text."""
+"""Patterns that cannot match a space, and that treat an adjacent space like the end of the text."""
 _MEMO, _LONG = 1 << 15, 64
 
 
 class _Memo(dict[bytes, bytes]):
-    """A function's results for short texts, up to a bound."""
+    """A bounded cache of a function's results for short texts."""
 
     def __init__(self, function: Callable[[bytes], bytes]) -> None:
         super().__init__()
@@ -182,7 +185,7 @@ class _Memo(dict[bytes, bytes]):
 
 
 def _word_by_word(pattern: bytes, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
-    """The same function, which changes each word of a text by itself, and remembers it, where the pattern allows that."""
+    """The same function applied word by word with memoization, if the pattern allows that."""
     if not is_wordwise(pattern):
         return change
     changed = _Memo(change).__getitem__
@@ -190,20 +193,20 @@ def _word_by_word(pattern: bytes, change: Callable[[bytes], bytes]) -> Callable[
 
 
 def is_wordwise(pattern: bytes) -> bool:
-    """Whether replacing all that the pattern finds in a text is replacing it in each word between spaces."""
+    """Whether replacing all matches in a text equals replacing them in each space-separated word."""
     return _WORDWISE.fullmatch(pattern) is not None and not _matches_nothing(pattern)
 
 
 def _matches_nothing(pattern: bytes) -> bool:
-    """Whether the pattern may match the empty string somewhere."""
+    """Whether the pattern may match the empty string."""
     try:
         return compiled(pattern.replace(rb"\b", b""), captures=False).fullmatch(b"") is not None
-    except InputError:  # without its word boundaries it is no pattern
+    except InputError:  # invalid without its word boundaries
         return True
 
 
 def _rewrite_parts(rewrite: bytes) -> tuple[list[bytes | int], bool]:
-    """Literal bytes and group numbers, and whether RE2 accepts the rewrite; where it does not, the parts before the fault."""
+    """Literal bytes and group numbers, and whether RE2 accepts the rewrite; if not, the parts before the error."""
     parts: list[bytes | int] = []
     position = 0
     while position < len(rewrite):
@@ -244,7 +247,7 @@ def _replace_all(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> by
 
 
 def _replace_all_with_empty(regexp: Any, expand: Callable[[Any], bytes], text: bytes) -> bytes:
-    """`RE2::GlobalReplace` where the empty string matches: not right behind a match, and never inside a character."""
+    """`RE2::GlobalReplace` for empty matches: not directly after a match, and never inside a character."""
     pieces: list[bytes] = []
     position, last = 0, -1
     while position <= len(text):
@@ -265,7 +268,7 @@ def _replace_all_with_empty(regexp: Any, expand: Callable[[Any], bytes], text: b
 
 
 def _character(text: bytes, position: int) -> int:
-    """How many bytes the UTF-8 character at `position` has; 1 where there is no whole one."""
+    """The number of bytes of the UTF-8 character at `position`; 1 if it is invalid or truncated."""
     lead = text[position] if position < len(text) else 0
     size = 1 if lead < 0xC0 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
     try:

@@ -1,6 +1,6 @@
-"""Patterns of which every match is one character of a class, or a run of such: `\\s+`, `[!-/]|\\p{P}`, `([.,!?])`.
+"""Patterns whose matches are single characters of a class, or runs of them: `\\s+`, `[!-/]|\\p{P}`, `([.,!?])`.
 
-What RE2 finds with such a pattern in UTF-8 follows from what it finds in each single code point, and that is asked of RE2 itself.
+Such a pattern's matches in UTF-8 follow from its matches in each single code point, for which RE2 itself is queried.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _ATOM = (
 )
 _PLAIN = re.compile(rf"{_ATOM}\+?(?:\|{_ATOM}\+?)*", re.ASCII | re.DOTALL)
 _ITEM = re.compile(rf"({_ATOM})(\+?)(?:\||$)", re.ASCII | re.DOTALL)
-_ALONE, _MOST_RUNS = 1, 4
+_ALONE, _MAX_RUNS = 1, 4
 _PAGE = 256
 
 
 def without_group(pattern: bytes) -> bytes | None:
-    """The pattern inside of the one group that it is; None where it is none."""
+    """The pattern inside a single enclosing group; None if there is none."""
     inner = pattern[1:-1]
     return inner if pattern[:1] == b"(" and pattern[-1:] == b")" and _is_plain(inner) else None
 
@@ -39,9 +39,9 @@ def _is_plain(pattern: bytes) -> bool:
 
 @lru_cache(maxsize=64)
 def classes_of(pattern: bytes) -> bytes | None:
-    """What each code point is to the pattern, as `native/core/classes.c` reads it; None where it is no such pattern.
+    """The kind of each code point under the pattern, as `native/core/classes.c` reads it; None for other patterns.
 
-    The pattern is one that RE2 accepts.
+    RE2 must accept the pattern.
     """
     inner = without_group(pattern) or pattern
     if not _is_plain(inner):
@@ -52,7 +52,7 @@ def classes_of(pattern: bytes) -> bytes | None:
         found = _found(atoms)
         kind = 2 + runs if run else _ALONE
         if run:
-            if runs == _MOST_RUNS:
+            if runs == _MAX_RUNS:
                 return None
             kinds[found] |= 16 << runs
             runs += 1
@@ -63,7 +63,7 @@ def classes_of(pattern: bytes) -> bytes | None:
 
 
 def _alternatives(pattern: str) -> list[tuple[str, bool]]:
-    """The alternatives in their order, and whether each finds runs; single characters beside each other are one."""
+    """The alternatives in order, and whether each matches runs; adjacent single-character ones are merged."""
     alternatives: list[tuple[str, bool]] = []
     for atom, plus in _ITEM.findall(pattern):
         if alternatives and not plus and not alternatives[-1][1]:
@@ -74,7 +74,8 @@ def _alternatives(pattern: str) -> list[tuple[str, bool]]:
 
 
 def _found(atoms: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which code points are found: runs of them in a text of all, since few long matches are quicker than many short ones."""
+    """Which code points match: queried as runs in a text of all code points, since few long matches are faster than
+    many short ones."""
     codes, text, starts = _every_character()
     changes = np.zeros(len(codes) + 1, np.int8)
     spans = [match.span() for match in compiled(f"(?:{atoms})+".encode()).finditer(text)]
@@ -88,7 +89,7 @@ def _found(atoms: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def _every_character() -> tuple[np.ndarray[Any, Any], bytes, np.ndarray[Any, Any]]:
-    """All code points that UTF-8 has, their text, and where each begins in it."""
+    """All code points valid in UTF-8, their text, and the offset of each in it."""
     codes = np.concatenate([np.arange(0xD800), np.arange(0xE000, 0x110000)]).astype("<u4")
     text = codes.tobytes().decode("utf-32-le").encode()
     sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000).astype(np.int64)

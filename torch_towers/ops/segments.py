@@ -1,9 +1,9 @@
-"""Sums, means and extremes of rows that share a segment, and histograms, in the order in which TensorFlow's CPU kernels add."""
+"""Segment reductions and histograms, with the summation order of TensorFlow's CPU kernels."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,12 +12,13 @@ from torch_towers.errors import InputError
 from torch_towers.graph.registry import Spec, op
 from torch_towers.kernels import sparse
 from torch_towers.kernels.fast_path import plain, readable
-from torch_towers.ops.rows import ranges
+from torch_towers.ops.rows import ranges, rows_of_values
+from torch_towers.ops.sizes import rank_of
 
 _REDUCTIONS = {"sum": "sum", "prod": "prod", "max": "amax", "min": "amin"}
 _CHUNK = 8
-_LONG = 16  # rows of a segment from which on Eigen reduces in four accumulators
-_SCALED = 10  # TensorFlow multiplies by 1/n where a segment has fewer rows than this, and divides by n elsewhere
+_LONG = 16  # rows of a segment above which Eigen reduces in four accumulators
+_SCALED = 10  # TensorFlow multiplies by 1/n for segments with fewer rows, and divides by n otherwise
 
 
 def _rows_of(data: Spec, rows: int | str | None = None, skip: int = 1) -> list[Spec]:
@@ -29,10 +30,10 @@ def _sorted_spec(data: Spec, segment_ids: Spec, **attrs: Any) -> list[Spec]:
 
 
 def _reduce(data: Tensor, ids: Tensor, count: int, reduction: str, default: float | int) -> Tensor:
-    """Rows of `data` reduced by id, in order; a segment without rows holds `default`."""
+    """Reduces rows of `data` by id, in order; a segment without rows gets `default`."""
     index = ids.reshape(-1, *[1] * (data.ndim - 1)).expand_as(data)
     if reduction == "sum":
-        # -0.0 is the one number that leaves every other as it is, so that a lone -0.0 stays one
+        # -0.0 is the neutral element of addition: a lone -0.0 stays -0.0
         start = -0.0 if data.is_floating_point() else 0
         out = torch.full((count, *data.shape[1:]), start, dtype=data.dtype, device=data.device).index_add(0, ids, data)
     else:
@@ -54,11 +55,13 @@ def _check_sorted(segment_ids: Tensor, rows: int) -> None:
 
 
 @op(stage="early", infer=_sorted_spec)
-def segment_reduce(data: Tensor, segment_ids: Tensor, *, reduction: str) -> Tensor:
-    """The rows of each segment reduced, for ids that ascend: `[n, ...], [n] -> [last id + 1, ...]`.
+def segment_reduce(
+    data: Tensor, segment_ids: Tensor, *, reduction: Literal["sum", "mean", "prod", "max", "min"]
+) -> Tensor:
+    """Reduces the rows of each segment, for ascending ids: `[n, ...], [n] -> [last id + 1, ...]`.
 
-    `reduction` is "sum", "mean", "prod", "max" or "min". A segment without rows holds 0 ("prod": 1).
-    Errors: `InputError` for ids that descend or are negative. Source: tf.raw_ops.SegmentSum and its kin.
+    `reduction` is "sum", "mean", "prod", "max" or "min". A segment without rows is 0 ("prod": 1).
+    Errors: `InputError` for descending or negative ids. Source: tf.raw_ops.SegmentSum and its variants.
     """
     _check_sorted(segment_ids, data.shape[0])
     ids = segment_ids.to(torch.int64)
@@ -71,7 +74,7 @@ def segment_reduce(data: Tensor, segment_ids: Tensor, *, reduction: str) -> Tens
     total = _reduce(data, ids, count, "sum", 0)
     total = torch.where(
         rows > 1, total + 0, total
-    )  # TensorFlow copies a lone row, and adds several to 0.0: no -0.0 then
+    )  # TensorFlow copies a single row, and adds several to 0.0, which loses -0.0
     if reduction == "sum":
         return _in_packets(total, data, ids, rows, reduction)
     rows = rows.clamp(min=1).to(data.dtype)
@@ -79,10 +82,10 @@ def segment_reduce(data: Tensor, segment_ids: Tensor, *, reduction: str) -> Tens
 
 
 def _in_packets(plain: Tensor, data: Tensor, ids: Tensor, rows: Tensor, reduction: str) -> Tensor:
-    """`plain` with the long segments reduced in the order of Eigen's packets, where it uses them.
+    """`plain` with long segments reduced in the order of Eigen's packets, where Eigen uses them.
 
-    Eigen (256-bit vectors, as TensorFlow is built for x86) reduces 16 rows or more in four interleaved accumulators, joins
-    those, and adds the last rows that make no four; columns that fill no packet are reduced one after another.
+    Eigen (256-bit vectors, as TensorFlow is built for x86) reduces 16 rows or more in four interleaved accumulators,
+    combines them, and adds the remaining rows; columns that do not fill a packet are reduced sequentially.
     """
     lanes = {torch.float32: 8, torch.float64: 4}.get(data.dtype, 0)
     columns = math.prod(data.shape[1:]) // lanes * lanes if lanes else 0
@@ -116,12 +119,14 @@ def _highest(dtype: torch.dtype) -> float | int:
 
 
 @op()
-def unsorted_segment_reduce(data: Tensor, segment_ids: Tensor, num_segments: int, *, reduction: str) -> Tensor:
-    """The rows of each segment reduced, for ids in any order: `[*ids, ...], [*ids] -> [num_segments, ...]`.
+def unsorted_segment_reduce(
+    data: Tensor, segment_ids: Tensor, num_segments: int, *, reduction: Literal["sum", "mean", "prod", "max", "min"]
+) -> Tensor:
+    """Reduces the rows of each segment, for ids in any order: `[*ids, ...], [*ids] -> [num_segments, ...]`.
 
-    `reduction` is "sum", "prod", "max" or "min". Negative ids are left out. A segment without rows holds what leaves the
-    reduction unchanged: 0, 1, the lowest or the highest number of the dtype.
-    Errors: `InputError` for an id of `num_segments` or more. Source: tf.raw_ops.UnsortedSegmentSum and its kin.
+    `reduction` is "sum", "prod", "max" or "min". Negative ids are ignored. A segment without rows gets the neutral
+    element of the reduction: 0, 1, the lowest or the highest number of the dtype. Errors: `InputError` for an id of
+    `num_segments` or more. Source: tf.raw_ops.UnsortedSegmentSum and its variants.
     """
     inner = data.shape[segment_ids.ndim :]
     ids = segment_ids.reshape(-1).to(torch.int64)
@@ -132,7 +137,7 @@ def unsorted_segment_reduce(data: Tensor, segment_ids: Tensor, num_segments: int
             at = int(wrong[0])
             raise InputError(f"segment_ids[{at}] = {int(ids[at])} is out of range [0, {count})")
     rows = data.reshape(ids.shape[0], *inner)
-    ids = torch.where(ids < 0, count, ids)  # what is left out goes to one more segment, cut off at the end
+    ids = torch.where(ids < 0, count, ids)  # ignored rows go to an extra segment, dropped at the end
     shape, default = (count + 1, *inner), {"sum": 0, "prod": 1, "max": _lowest, "min": _highest}[reduction]
     fill = default(data.dtype) if callable(default) else default
     out = torch.full(shape, fill, dtype=data.dtype, device=data.device)
@@ -149,11 +154,12 @@ def _plan_spec(indices: Spec, segment_ids: Spec, *num_segments: Spec) -> list[Sp
 
 @op(stage="early", infer=_plan_spec)
 def segment_chunks(indices: Tensor, segment_ids: Tensor, *num_segments: int) -> tuple[Tensor, Tensor, Tensor]:
-    """How the rows of ascending segments are added up: `[k], [k] -> chunk of each row [k], segment of each chunk, rows of each segment`.
+    """The summation order of ascending segments: `[k], [k] -> chunk of each row [k], segment of each chunk, rows of
+    each segment`.
 
-    It is made of integers alone and before the encoder, where `sparse_segment_reduce` then has sizes that follow from its
-    operands. Without `num_segments` there are as many segments as the last id says. Errors: `InputError` for ids out of order or
-    range.
+    It depends on integers only and runs before the encoder, where `sparse_segment_reduce` then has sizes that follow
+    from its operands. Without `num_segments` the last id determines the number of segments. Errors: `InputError` for
+    ids out of order or range.
     """
     last = int(segment_ids[-1]) + 1 if segment_ids.numel() else 0
     count = int(num_segments[0]) if num_segments else last
@@ -175,23 +181,32 @@ def _sparse_spec(data: Spec, indices: Spec, chunks: Spec, owners: Spec, lengths:
 
 @op(infer=_sparse_spec)
 def sparse_segment_reduce(
-    data: Tensor, indices: Tensor, chunks: Tensor, owners: Tensor, lengths: Tensor, *, reduction: str
+    data: Tensor,
+    indices: Tensor,
+    chunks: Tensor,
+    owners: Tensor,
+    lengths: Tensor,
+    *,
+    reduction: Literal["sum", "mean", "sqrtn"],
 ) -> Tensor:
-    """The named rows of each segment reduced: `[n, ...], [k], [k], [c], [segments] -> [segments, ...]`.
+    """Reduces the selected rows of each segment: `[n, ...], [k], [k], [c], [segments] -> [segments, ...]`.
 
-    `chunks`, `owners` and `lengths` are those of `segment_chunks`; `reduction` is "sum", "mean" or "sqrtn". A segment without
-    rows holds 0. Errors: `InputError` for indices out of range. Source: tf.raw_ops.SparseSegmentSum and its kin, whose order of
-    additions this follows: first up to nine rows, then groups of eight.
+    `chunks`, `owners` and `lengths` come from `segment_chunks`; `reduction` is "sum", "mean" or "sqrtn". A segment
+    without rows is 0. Errors: `InputError` for indices out of range. Follows the summation order of
+    tf.raw_ops.SparseSegmentSum: first up to nine rows, then groups of eight. Source: tf.raw_ops.SparseSegmentSum and
+    its variants.
     """
+    if plain(data, indices):
+        found = sparse.segment_sums(data, indices, lengths, reduction)
+        if found is not None:
+            return found
     rows = indices.to(torch.int64)
     if readable(rows) and not _within(rows, data.shape[0]):
         at = int(((rows < 0) | (rows >= data.shape[0])).nonzero()[0])
         raise InputError(f"indices[{at}] == {int(rows[at])} out of range [0, {data.shape[0]})")
-    total = _sums_of_bags(data, rows, chunks, owners, lengths) if plain(data, rows) else None
-    if total is None:
-        picked = data.index_select(0, rows)
-        wide = picked.float() if data.dtype in (torch.float16, torch.bfloat16) else picked
-        total = _reduce(_reduce(wide, chunks, owners.shape[0], "sum", 0), owners, lengths.shape[0], "sum", 0)
+    picked = data.index_select(0, rows)
+    wide = picked.float() if data.dtype in (torch.float16, torch.bfloat16) else picked
+    total = _reduce(_reduce(wide, chunks, owners.shape[0], "sum", 0), owners, lengths.shape[0], "sum", 0)
     if reduction != "sum":
         divisor = lengths.clamp(min=1).to(torch.float64)
         divisor = (divisor.sqrt() if reduction == "sqrtn" else divisor).to(total.dtype)
@@ -209,21 +224,9 @@ def _within(rows: Tensor, count: int) -> bool:
     return int(low) >= 0 and int(high) < count
 
 
-def _sums_of_bags(data: Tensor, rows: Tensor, chunks: Tensor, owners: Tensor, lengths: Tensor) -> Tensor | None:
-    """The same sums without a copy of the rows; None where they may differ in the sign of a zero, which begins as 0.0 here."""
-    if data.dtype != torch.float32 or data.ndim != 2 or data.device.type != "cpu" or not rows.numel():
-        return None
-    few = int(lengths.max()) < _SCALED  # then a segment is one chunk
-    sizes = lengths if few else torch.bincount(chunks, minlength=owners.shape[0])
-    total = torch.nn.functional.embedding_bag(rows, data, sizes.cumsum(0) - sizes, mode="sum")
-    if bool(((total == 0).any(1) & (sizes > 0)).any()):
-        return None
-    return total if few else _reduce(total, owners, lengths.shape[0], "sum", 0)
-
-
 def _chunks(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The chunk of each row, and the segment of each chunk: chunks are summed by themselves, then added up."""
-    # a segment of n rows has a chunk of n % 8 rows (8 or 9 where that is 0 or 1), then chunks of 8
+    """The chunk of each row, and the segment of each chunk: chunks are summed separately, then added up."""
+    # A segment of n rows has a chunk of n % 8 rows (8 or 9 if that is 0 or 1), then chunks of 8.
     remainder = lengths % _CHUNK
     head = torch.where(remainder < 2, remainder + _CHUNK, remainder).minimum(lengths)
     chunks = torch.where(lengths > 0, 1 + (lengths - head) // _CHUNK, 0)
@@ -244,7 +247,7 @@ def _weighted(values: Tensor, weights: Tensor, binary_output: bool) -> Tensor:
 def _histogram(
     rows: Tensor | None, values: Tensor, weights: Tensor, size: int, count: int, binary_output: bool
 ) -> Tensor:
-    """`[count, size]` sums of weights by row and value; values of `size` or more are left out."""
+    """`[count, size]` sums of weights by row and value; values of `size` or more are ignored."""
     if readable(values) and bool((values < 0).any()):
         raise InputError("Input must be non-negative")
     bins = values.to(torch.int64).clamp(max=size)
@@ -258,15 +261,20 @@ def _histogram(
 
 @op()
 def bincount(values: Tensor, size: int, weights: Tensor, *, binary_output: bool, flat: bool = False) -> Tensor:
-    """How often, or with which sum of weights, each of `0 .. size-1` occurs: `[n] -> [size]` or `[rows, n] -> [rows, size]`.
+    """The count, or total weight, of each of `0 .. size-1`: `[n] -> [size]` or `[rows, n] -> [rows, size]`.
 
-    `flat` counts all rows together. `weights` has the shape of `values`, or no elements; the result has its dtype. `binary_output`: 1 where it occurs at all.
-    Errors: `InputError` for negative values. Source: tf.raw_ops.DenseBincount, tf.raw_ops.Bincount.
+    `flat` counts all rows together. `weights` has the shape of `values`, or no elements; the result has its dtype.
+    `binary_output`: 1 if a value occurs. Errors: `InputError` for negative values. Source: tf.raw_ops.DenseBincount,
+    tf.raw_ops.Bincount.
     """
     size = int(size) if isinstance(size, Tensor) else size
     if values.ndim != 2 or flat:
         return _histogram(None, values.reshape(-1), weights, size, 1, binary_output)[0]
     count = values.shape[0]
+    if not weights.numel():
+        found = sparse.histogram(values, None, size, weights.dtype, binary_output)
+        if found is not None:
+            return found
     rows = torch.arange(count, device=values.device).reshape(-1, 1).expand_as(values).reshape(-1)
     return _histogram(rows, values.reshape(-1), weights, size, count, binary_output)
 
@@ -281,17 +289,20 @@ def ragged_bincount(splits: Tensor, values: Tensor, size: int, weights: Tensor, 
 
     Errors: `InputError` for negative values. Source: tf.raw_ops.RaggedBincount.
     """
+    if not weights.numel():
+        found = sparse.histogram(values, splits, int(size), weights.dtype, binary_output)
+        if found is not None:
+            return found
     count = splits.shape[0] - 1
-    rows = torch.repeat_interleave(torch.arange(count), splits[1:] - splits[:-1])
+    rows = rows_of_values(splits, values.shape[0])
     return _histogram(rows, values, weights, int(size), count, binary_output)
 
 
 def _sparse_bincount_spec(
     indices: Spec, values: Spec, dense_shape: Spec, size: Spec, weights: Spec, **attrs: Any
 ) -> list[Spec]:
-    if dense_shape[1] is None or not isinstance(dense_shape[1][0], int):
-        return [(weights[0], None)]
-    return [(weights[0], (None,) * dense_shape[1][0])]
+    rank = rank_of(dense_shape)
+    return [(weights[0], (None,) * rank if isinstance(rank, int) else None)]
 
 
 @op(stage="early", infer=_sparse_bincount_spec)

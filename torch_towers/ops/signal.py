@@ -1,4 +1,4 @@
-"""Fourier transforms. Their results are as precise as their operands: float32 gives complex64, float64 complex128."""
+"""Fourier transforms, at the precision of the operand: float32 gives complex64, float64 complex128."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import op
 from torch_towers.ops.sizes import as_sizes
 
-_fourier: Any = torch.fft  # its functions have no types
+_fourier: Any = torch.fft  # untyped
 
 
 def _over(x: Tensor, shape: Sequence[int], transform: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Tensor:
-    """`transform(x)`, or zeros of `shape` where there is nothing to transform, which torch refuses."""
+    """`transform(x)`, or zeros of `shape` for an empty operand, which torch refuses."""
     return torch.zeros(tuple(shape), dtype=dtype, device=x.device) if 0 in (x.numel(), *shape) else transform(x)
 
 
 @op()
 def fft(x: Tensor, *, rank: int, inverse: bool = False) -> Tensor:
-    """The Fourier transform over the last `rank` axes: `[..., *n] -> [..., *n]`, both complex. The inverse divides by the size.
+    """The Fourier transform over the last `rank` axes: `[..., *n] -> [..., *n]`, both complex. The inverse divides by
+    the size.
 
     Source: tf.raw_ops.FFT, FFT2D, FFT3D, IFFT, IFFT2D, IFFT3D.
     """
@@ -33,10 +34,11 @@ def fft(x: Tensor, *, rank: int, inverse: bool = False) -> Tensor:
 
 @op()
 def rfft(x: Tensor, *lengths: int, rank: int) -> Tensor:
-    """The half of a real operand's Fourier transform over its last axes: `[..., *n] -> [..., *lengths[:-1], lengths[-1] // 2 + 1]`.
+    """One half of a real operand's Fourier transform over its last axes: `[..., *n] -> [..., *lengths[:-1], lengths[-1]
+    // 2 + 1]`.
 
-    The operand is cut off at `lengths`; 16-bit floats are computed, and answered, as float32.
-    Errors: `InputError` where the operand is shorter. Source: tf.raw_ops.RFFT, RFFT2D, RFFT3D.
+    The operand is truncated to `lengths`; 16-bit floats are computed and returned as float32.
+    Errors: `InputError` if the operand is shorter. Source: tf.raw_ops.RFFT, RFFT2D, RFFT3D.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     sizes = _enough(x, as_sizes(lengths), as_sizes(lengths))
@@ -50,10 +52,10 @@ def rfft(x: Tensor, *lengths: int, rank: int) -> Tensor:
 
 
 @op()
-def irfft(x: Tensor, *lengths: int, rank: int, dtype: str) -> Tensor:
-    """The inverse of `rfft`: `[..., *n] -> [..., *lengths]`, in the float dtype that is asked for.
+def irfft(x: Tensor, *lengths: int, rank: int, dtype: Dtype) -> Tensor:
+    """The inverse of `rfft`: `[..., *n] -> [..., *lengths]`, in the requested float dtype.
 
-    Errors: `InputError` where the operand is shorter than the transform of a result of these lengths.
+    Errors: `InputError` if the operand is shorter than the transform of a result of these lengths.
     Source: tf.raw_ops.IRFFT, IRFFT2D, IRFFT3D.
     """
     wanted = as_sizes(lengths)
@@ -68,7 +70,7 @@ def _last(rank: int) -> tuple[int, ...]:
 
 
 def _enough(x: Tensor, needed: Sequence[int], lengths: list[int]) -> list[int]:
-    """`lengths`. Errors: `InputError` where an axis of `x` is shorter than what they need."""
+    """`lengths` unchanged. Errors: `InputError` if an axis of `x` is shorter than they need."""
     for axis, need in zip(_last(len(needed)), needed, strict=True):
         if x.numel() and x.shape[axis] < need:
             raise InputError(

@@ -1,4 +1,5 @@
-"""Sizes: the dimensions of tensors, as Python integers (symbolic ones under `torch.compile`), and arithmetic on them."""
+"""Sizes: the dimensions of tensors, as Python integers (symbolic ones under `torch.compile`), and arithmetic on
+them."""
 
 from __future__ import annotations
 
@@ -9,18 +10,29 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
-from torch_towers.graph.registry import Strings, elementwise, op, returns
+from torch_towers.graph.dtypes import Dtype, torch_dtype
+from torch_towers.graph.registry import Spec, Strings, elementwise, op, returns
 
 _SIZE = returns(("size", ()))
 
 
 def as_sizes(sizes: Sequence[Any]) -> list[int]:
-    """Sizes given as integers, or as one integer tensor that the graph computed: a list of integers."""
+    """A list of integers from integers, or from one integer tensor."""
     first: Any = sizes[0] if len(sizes) == 1 else None
     if first is not None and not isinstance(first, int) and first.ndim == 1:
         return first.tolist()
     return [int(size) if isinstance(size, Tensor) else size for size in sizes]
+
+
+def rank_of(shape: Spec) -> int | str | None:
+    """The rank that a shape vector describes, where it is known. Errors: `InputError` for more axes than TensorFlow's tensors have."""
+    rank = shape[1][0] if shape[1] else None
+    if isinstance(rank, int) and rank > _MAX_AXES:
+        raise InputError(f"a shape of {rank} sizes: a tensor has at most {_MAX_AXES}")
+    return rank
+
+
+_MAX_AXES = 254
 
 
 @op(infer=_SIZE)
@@ -30,9 +42,9 @@ def size(x: Tensor | Strings, *, axis: int) -> int:
 
 
 def _int64(size: int) -> int:
-    """`size`, which an int64 holds. Symbolic sizes are whatever torch says of them."""
+    """`size`, which must fit int64. Symbolic sizes are not checked."""
     if isinstance(size, int) and not -_LIMIT <= size < _LIMIT:  # type: ignore[reportUnnecessaryIsInstance]
-        raise InputError("arithmetic on sizes gives a number beyond int64: no tensor is as large as that")
+        raise InputError("arithmetic on sizes overflows int64: no tensor is that large")
     return size
 
 
@@ -65,7 +77,7 @@ def size_floordiv(a: int, b: int) -> int:
 
 @op(infer=_SIZE)
 def size_mod(a: int, b: int) -> int:
-    """What is left of `a` divided by `b`, with the sign of `b` as `tf.raw_ops.FloorMod` has it."""
+    """`a` modulo `b`, with the sign of `b` like `tf.raw_ops.FloorMod`."""
     return a % b
 
 
@@ -83,7 +95,7 @@ def size_min(a: int, b: int) -> int:
 
 @op(infer=_SIZE)
 def size_less(a: int, b: int) -> int:
-    """1 where `a < b`, else 0: the condition of a loop that counts."""
+    """1 if `a < b`, else 0: the condition of a counting loop."""
     return int(a < b)
 
 
@@ -98,8 +110,8 @@ def _sizes_tensor(*specs: Any, dtype: str, scalar: bool = False) -> list[Any]:
 
 
 @op(infer=_sizes_tensor)
-def sizes_tensor(*sizes: int, dtype: str, scalar: bool = False, device: torch.device | None = None) -> Tensor:
-    """Sizes as a tensor: `n integers -> [n]`, or `1 integer -> []` where `scalar`."""
+def sizes_tensor(*sizes: int, dtype: Dtype, scalar: bool = False, device: torch.device | None = None) -> Tensor:
+    """Sizes as a tensor: `n integers -> [n]`, or `1 integer -> []` if `scalar`."""
     values = torch.tensor(sizes, dtype=torch_dtype(dtype), device=device)
     return values[0] if scalar else values
 
@@ -109,12 +121,12 @@ def _shape_spec(x: Any, *, dtype: str) -> list[Any]:
 
 
 @op(infer=_shape_spec)
-def shape(x: Tensor | Strings, *, dtype: str) -> Tensor:
-    """The shape of `x` as a tensor: `[...] -> [rank]`. Source: tf.raw_ops.Shape, where the rank is not known beforehand."""
+def shape(x: Tensor | Strings, *, dtype: Dtype) -> Tensor:
+    """The shape of `x` as a tensor: `[...] -> [rank]`. Source: tf.raw_ops.Shape, for an unknown rank."""
     return torch.tensor(x.shape, dtype=torch_dtype(dtype))
 
 
 @op(infer=elementwise())
 def identity(x: Any) -> Any:
-    """`x` itself."""
+    """`x` unchanged."""
     return x

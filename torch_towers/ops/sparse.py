@@ -1,9 +1,10 @@
-"""Sparse tensors: `indices [n, rank]`, `values [n]` and `shape [rank]` travel as three tensors, as in TensorFlow."""
+"""Sparse tensors: `indices [n, rank]`, `values [n]` and `shape [rank]` as three tensors, like in TensorFlow."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import farmhash
 import numpy as np
@@ -16,15 +17,12 @@ from torch_towers.formats.byte_strings import strings
 from torch_towers.graph.registry import Infer, Number, Spec, Strings, op, returns
 from torch_towers.kernels import sparse
 from torch_towers.ops.hashing import fingerprint64, hashes_of
-from torch_towers.ops.rows import Rows, concat, distinct, filled, ints, place, ranges, take
-from torch_towers.ops.sizes import as_sizes
+from torch_towers.ops.rows import Rows, concat, distinct, filled, ints, place, take
+from torch_towers.ops.segments import segment_chunks
+from torch_towers.ops.sizes import as_sizes, rank_of
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
-
-
-def _length(spec: Spec) -> int | str | None:
-    """The rank that a shape vector describes, where it is known."""
-    return spec[1][0] if spec[1] else None
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _strides(shape: Tensor) -> Tensor:
@@ -33,7 +31,7 @@ def _strides(shape: Tensor) -> Tensor:
 
 
 def _flat(indices: Tensor, shape: Tensor) -> Tensor:
-    """Each index as its place in the flattened tensor: `[n, rank] -> [n]`."""
+    """The flat position of each index: `[n, rank] -> [n]`."""
     return (indices * _strides(shape)).sum(1)
 
 
@@ -45,39 +43,39 @@ def _unflat(flat: Tensor, shape: Tensor) -> Tensor:
 
 
 def _reshape_spec(indices: Spec, shape: Spec, new_shape: Spec) -> list[Spec]:
-    return [("int64", (indices[1][0] if indices[1] else None, _length(new_shape))), ("int64", (_length(new_shape),))]
+    return [("int64", (indices[1][0] if indices[1] else None, rank_of(new_shape))), ("int64", (rank_of(new_shape),))]
 
 
 @op(stage="early", infer=_reshape_spec)
 def sparse_reshape(indices: Tensor, shape: Tensor, new_shape: Tensor) -> tuple[Tensor, Tensor]:
-    """The same elements under another shape: `[n, r], [r], [k] -> [n, k], [k]`; one size of `new_shape` may be -1.
+    """The same elements in another shape: `[n, r], [r], [k] -> [n, k], [k]`; one size of `new_shape` may be -1.
 
-    Errors: `InputError` where the numbers of elements differ. Source: tf.raw_ops.SparseReshape.
+    Errors: `InputError` if the numbers of elements differ. Source: tf.raw_ops.SparseReshape.
     """
-    wanted = ints(new_shape)
-    if wanted == ints(shape) and min(wanted, default=0) >= 0:
-        return indices, shape
-    size = int(shape.prod())
+    wanted, sizes = ints(new_shape), ints(shape)
+    size = math.prod(sizes)
     if wanted.count(-1) > 1:
         raise InputError("only one output dimension may be -1")
     if any(axis < -1 for axis in wanted):
         raise InputError(f"size {wanted.index(min(wanted))} must be non-negative, not {min(wanted)}")
     if -1 in wanted:
-        rest = int(np.prod([axis for axis in wanted if axis != -1], dtype=np.int64))
+        rest = math.prod(axis for axis in wanted if axis != -1)
         if rest <= 0:
             raise InputError("reshape cannot infer the missing input size for an empty tensor unless all specified input sizes are non-zero")  # fmt: skip
         wanted[wanted.index(-1)] = size // rest
+    if wanted == sizes:
+        return indices, shape
     target = torch.tensor(wanted, dtype=torch.int64)
-    if int(target.prod()) != size:
+    if math.prod(wanted) != size:
         raise InputError(
-            f"Input to reshape is a tensor with {size} dense values, but the requested shape has {int(target.prod())}"
+            f"Input to reshape is a tensor with {size} dense values, but the requested shape has {math.prod(wanted)}"
         )
     return _unflat(_flat(indices, shape), target), target
 
 
 def _dense_spec(indices: Spec, values: Spec, default: Spec, *sizes: Spec, **attrs: Any) -> list[Spec]:
     if len(sizes) == 1 and sizes[0][1] != ():
-        rank = _length(sizes[0])
+        rank = rank_of(sizes[0])
         return [(values[0], (None,) * rank if isinstance(rank, int) else None)]
     return [(values[0], (None,) * len(sizes))]
 
@@ -86,21 +84,25 @@ def _dense_spec(indices: Spec, values: Spec, default: Spec, *sizes: Spec, **attr
 def sparse_to_dense(indices: Tensor, values: Rows, default: Rows, *shape: int, validate: bool) -> Rows:
     """The sparse elements in a dense tensor of `shape`, `default` elsewhere: `[n, rank], [n] -> [*shape]`.
 
-    Errors: `InputError` for indices outside the shape and, where `validate`, for unsorted or repeated ones.
+    Errors: `InputError` for indices outside the shape and, if `validate`, for unsorted or repeated ones.
     Source: tf.raw_ops.SparseToDense.
     """
     sizes = as_sizes(shape)
     rows = (
         indices.to(torch.int64).reshape(-1, len(sizes)) if indices.ndim != 1 else indices.to(torch.int64).unsqueeze(1)
     )
-    bounds = torch.tensor(sizes, dtype=torch.int64)
-    _check_inside(rows, bounds)
-    flat = _flat(rows, bounds)
-    if validate and bool((flat[1:] <= flat[:-1]).any()):
-        at = int((flat[1:] <= flat[:-1]).nonzero()[0]) + 1
-        why = "is repeated" if int(flat[at]) == int(flat[at - 1]) else "is out of order"
+    found = sparse.flat(rows, sizes)
+    if found is None:
+        bounds = torch.tensor(sizes, dtype=torch.int64)
+        _check_inside(rows, bounds)
+        flat = _flat(rows, bounds)
+        found = flat, bool((flat[1:] > flat[:-1]).all())
+    flat, ascending = found
+    if validate and not ascending:
+        at = int((flat[1:] <= flat[:-1]).to(torch.int64).argmax()) + 1
+        why = "is repeated" if flat[at] == flat[at - 1] else "is out of order"
         raise InputError(f"indices[{at}] = {ints(rows[at])} {why}")
-    out = filled(sizes, default).reshape(-1)
+    out = filled((math.prod(sizes),), default)
     return place(out, flat, values).reshape(tuple(sizes))
 
 
@@ -126,8 +128,8 @@ def sparse_fill_empty_rows(
 ) -> tuple[Tensor, Rows, Tensor, Tensor]:
     """The sparse tensor with `default` in the first column of every empty row.
 
-    `[n, r], [n] -> indices [m, r], values [m]`, which rows were empty `[rows]` bool, and where each element went `[n]`.
-    Errors: `InputError` for a row out of range. Source: tf.raw_ops.SparseFillEmptyRows.
+    `[n, r], [n] -> indices [m, r], values [m]`, a mask of empty rows `[rows]` bool, and the new position of each
+    element `[n]`. Errors: `InputError` for a row out of range. Source: tf.raw_ops.SparseFillEmptyRows.
     """
     count = int(shape[0])
     rows = indices[:, 0]
@@ -146,7 +148,8 @@ def sparse_fill_empty_rows(
 
 
 def filled_positions(rows: Tensor, count: int, what: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each element goes, where each row starts and which rows are empty, once each row has at least one element."""
+    """The new position of each element, the start of each row and a mask of empty rows, after each row got at least one
+    element."""
     outside = ((rows < 0) | (rows >= count)).nonzero()
     if outside.numel():
         at = int(outside[0])
@@ -161,6 +164,30 @@ def filled_positions(rows: Tensor, count: int, what: str) -> tuple[Tensor, Tenso
     return starts[rows] + within, starts, lengths == 0
 
 
+def _bags_spec(indices: Spec, values: Spec, shape: Spec) -> list[Spec]:
+    return [("int64", (None,)), ("int64", (None,)), ("int64", (None,)), ("int64", (None,))]
+
+
+@op(stage="early", infer=_bags_spec)
+def sparse_bags(indices: Tensor, values: Tensor, shape: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The ids of each row of a sparse tensor, row by row, negative ones left out, and how they are added up.
+
+    `[n, r], [n], [r] -> ids [k]`, and of them what `segment_chunks` gives: `[k], [c], [rows]`. Errors: `InputError` for a row out
+    of range. Source: tf.nn.safe_embedding_lookup_sparse.
+    """
+    count = int(shape[0])
+    if count == 0 and len(indices):
+        raise InputError(f"Received SparseTensor with dense_shape[0] = 0 but indices.shape[0] = {len(indices)}")
+    found = sparse.bags(indices, values, count) if count >= 0 else None
+    if found is not None:
+        return found
+    kept = (values >= 0).nonzero().reshape(-1)
+    rows, ids = indices[kept, 0], values[kept].to(torch.int64)
+    filled_positions(rows, count, "indices({}, 0)")
+    rows, order = rows.sort(stable=True)
+    return ids[order], *segment_chunks(order, rows, count)
+
+
 # -- order, joining and cutting -----------------------------------------------------------------------------------------
 
 
@@ -170,7 +197,7 @@ def _same_spec(indices: Spec, values: Spec, shape: Spec) -> list[Spec]:
 
 @op(stage="early", infer=_same_spec)
 def sparse_reorder(indices: Tensor, values: Rows, shape: Tensor) -> tuple[Tensor, Rows]:
-    """The elements in row-major order, those of equal index as they were: `[n, rank], [n]`. Source: tf.raw_ops.SparseReorder."""
+    """The elements in row-major order, stable for equal indices: `[n, rank], [n]`. Source: tf.raw_ops.SparseReorder."""
     _check_inside(indices, shape)
     order = _flat(indices, shape).argsort(stable=True)
     return indices[order], take(values, order)
@@ -179,7 +206,7 @@ def sparse_reorder(indices: Tensor, values: Rows, shape: Tensor) -> tuple[Tensor
 def _concat_spec(
     indices: tuple[Spec, ...], values: tuple[Spec, ...], shapes: tuple[Spec, ...], *, axis: int
 ) -> list[Spec]:
-    rank = _length(shapes[0])
+    rank = rank_of(shapes[0])
     return [("int64", (None, rank)), (values[0][0], (None,)), ("int64", (rank,))]
 
 
@@ -187,7 +214,7 @@ def _concat_spec(
 def sparse_concat(
     indices: tuple[Tensor, ...], values: tuple[Rows, ...], shapes: tuple[Tensor, ...], *, axis: int
 ) -> tuple[Tensor, Rows, Tensor]:
-    """Sparse tensors joined along `axis`, in row-major order. Errors: `InputError` where another axis differs.
+    """Sparse tensors concatenated along `axis`, in row-major order. Errors: `InputError` if another axis differs.
 
     Source: tf.raw_ops.SparseConcat.
     """
@@ -205,7 +232,7 @@ def sparse_concat(
 
 
 def _slice_spec(indices: Spec, values: Spec, shape: Spec, start: Spec, size: Spec) -> list[Spec]:
-    rank = _length(shape)
+    rank = rank_of(shape)
     return [("int64", (None, rank)), (values[0], (None,)), ("int64", (rank,))]
 
 
@@ -213,7 +240,7 @@ def _slice_spec(indices: Spec, values: Spec, shape: Spec, start: Spec, size: Spe
 def sparse_slice(
     indices: Tensor, values: Rows, shape: Tensor, start: Tensor, size: Tensor
 ) -> tuple[Tensor, Rows, Tensor]:
-    """The elements within `start .. start + size` of each axis, cut off at the end of the shape.
+    """The elements in `start .. start + size` of each axis, clamped to the shape.
 
     Source: tf.raw_ops.SparseSlice.
     """
@@ -222,16 +249,17 @@ def sparse_slice(
 
 
 def _split_spec(indices: Spec, values: Spec, shape: Spec, axis: Spec, *, count: int) -> list[Spec]:
-    rank = _length(shape)
+    rank = rank_of(shape)
     parts: list[Spec] = [("int64", (None, rank)), (values[0], (None,)), ("int64", (rank,))]
     return [part for part in parts for _ in range(count)]
 
 
 @op(stage="early", infer=_split_spec)
 def sparse_split(indices: Tensor, values: Rows, shape: Tensor, axis: int, *, count: int) -> tuple[Any, ...]:
-    """`count` sparse tensors cut along `axis`, the first ones longer by one where it does not divide: indices, values, shapes.
+    """`count` sparse slices along `axis`, the first ones longer by one if it does not divide evenly: indices, values,
+    shapes.
 
-    Errors: `InputError` where the axis is shorter than `count`. Source: tf.raw_ops.SparseSplit.
+    Errors: `InputError` if the axis is shorter than `count`. Source: tf.raw_ops.SparseSplit.
     """
     axis = int(axis) % indices.shape[1]
     length = int(shape[axis])
@@ -260,9 +288,9 @@ def _matmul_spec(indices: Spec, values: Spec, shape: Spec, dense: Spec, **attrs:
 def sparse_matmul(
     indices: Tensor, values: Tensor, shape: Tensor, dense: Tensor, *, adjoint_a: bool, adjoint_b: bool
 ) -> Tensor:
-    """A sparse matrix times a dense one, added up in the order of the elements: `[m, k], [k, n] -> [m, n]`.
+    """A sparse matrix times a dense one, summed in the order of the elements: `[m, k], [k, n] -> [m, n]`.
 
-    Errors: `InputError` for indices out of range and sizes that do not fit. Source: tf.raw_ops.SparseTensorDenseMatMul.
+    Errors: `InputError` for indices out of range and mismatched sizes. Source: tf.raw_ops.SparseTensorDenseMatMul.
     """
     _check_inside(indices.to(torch.int64), shape)
     rows, columns = indices.to(torch.int64).flip(1).unbind(1) if adjoint_a else indices.to(torch.int64).unbind(1)
@@ -299,8 +327,11 @@ def _values_spec(indices: Spec, values: Spec, shape: Spec, dense: Spec, **attrs:
 
 
 @op(stage="early", infer=_values_spec)
-def sparse_dense_values(indices: Tensor, values: Tensor, shape: Tensor, dense: Tensor, *, function: str) -> Tensor:
-    """The sparse elements each with the dense element at its index, by "add", "mul" or "div": `[n, rank], [n] -> [n]`.
+def sparse_dense_values(
+    indices: Tensor, values: Tensor, shape: Tensor, dense: Tensor, *, function: Literal["add", "mul", "div"]
+) -> Tensor:
+    """Combines each sparse element with the dense element at its index by "add", "mul" or "div": `[n, rank], [n] ->
+    [n]`.
 
     `dense` is broadcast to the sparse shape. Source: tf.raw_ops.SparseDenseCwiseAdd, ...Mul, ...Div.
     """
@@ -314,7 +345,7 @@ def sparse_dense_values(indices: Tensor, values: Tensor, shape: Tensor, dense: T
 def _add_spec(
     a: Spec, a_values: Spec, a_shape: Spec, b: Spec, b_values: Spec, b_shape: Spec, threshold: Spec
 ) -> list[Spec]:
-    rank = _length(a_shape)
+    rank = rank_of(a_shape)
     return [("int64", (None, rank)), (a_values[0], (None,)), ("int64", (rank,))]
 
 
@@ -322,7 +353,7 @@ def _add_spec(
 def sparse_add(
     a: Tensor, a_values: Tensor, a_shape: Tensor, b: Tensor, b_values: Tensor, b_shape: Tensor, threshold: Number
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The sum of two sparse tensors of one shape; where both have an element, it stays if `threshold <= abs(sum)`.
+    """The sum of two sparse tensors of equal shape; an element present in both is kept if `threshold <= abs(sum)`.
 
     Source: tf.raw_ops.SparseAdd.
     """
@@ -339,7 +370,7 @@ def sparse_add(
 def _reduce_spec(
     indices: Spec, values: Spec, shape: Spec, *, axes: tuple[int, ...], keep_dims: bool, reduction: str
 ) -> list[Spec]:
-    rank = _length(shape)
+    rank = rank_of(shape)
     if not isinstance(rank, int):
         return [(values[0], None)]
     kept = rank if keep_dims else rank - len({axis % rank for axis in axes})
@@ -348,9 +379,15 @@ def _reduce_spec(
 
 @op(stage="early", infer=_reduce_spec)
 def sparse_reduce(
-    indices: Tensor, values: Tensor, shape: Tensor, *, axes: tuple[int, ...], keep_dims: bool, reduction: str
+    indices: Tensor,
+    values: Tensor,
+    shape: Tensor,
+    *,
+    axes: tuple[int, ...],
+    keep_dims: bool,
+    reduction: Literal["sum", "max"],
 ) -> Tensor:
-    """The "sum" or "max" of the present elements along `axes`, dense; 0 where there is none.
+    """The "sum" or "max" of the present elements along `axes`, dense; 0 if there are none.
 
     Source: tf.raw_ops.SparseReduceSum, tf.raw_ops.SparseReduceMax.
     """
@@ -367,9 +404,15 @@ def _reduce_sparse_spec(indices: Spec, values: Spec, shape: Spec, **attrs: Any) 
 
 @op(stage="early", infer=_reduce_sparse_spec)
 def sparse_reduce_sparse(
-    indices: Tensor, values: Tensor, shape: Tensor, *, axes: tuple[int, ...], keep_dims: bool, reduction: str
+    indices: Tensor,
+    values: Tensor,
+    shape: Tensor,
+    *,
+    axes: tuple[int, ...],
+    keep_dims: bool,
+    reduction: Literal["sum", "max"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `sparse_reduce`, but as a sparse tensor of what is present. Source: tf.raw_ops.SparseReduceSumSparse."""
+    """Like `sparse_reduce`, with a sparse result. Source: tf.raw_ops.SparseReduceSumSparse."""
     flat, totals, sizes = _grouped(indices, values, shape, axes, reduction)
     kept = torch.tensor(_kept(sizes, axes, keep_dims), dtype=torch.int64)
     return _unflat(flat, kept), totals, kept
@@ -378,7 +421,8 @@ def sparse_reduce_sparse(
 def _grouped(
     indices: Tensor, values: Tensor, shape: Tensor, axes: tuple[int, ...], reduction: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The place of each group in the reduced tensor, its total, and the sizes of that tensor with reduced axes kept as 1."""
+    """The flat position of each group in the reduced tensor, its total, and the shape of that tensor with reduced axes
+    kept as 1."""
     rank = shape.shape[0]
     wrong = [axis for axis in axes if not -rank <= axis < rank]
     if wrong:
@@ -402,7 +446,7 @@ def _kept(sizes: Tensor, axes: tuple[int, ...], keep_dims: bool) -> list[int]:
 # -- crosses ------------------------------------------------------------------------------------------------------------
 
 Column = tuple[Any, Tensor]
-"""One feature of a cross: its values, row after row, and how many each row has."""
+"""One feature of a cross: its values in row order, and the row lengths."""
 
 _MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)
 _SHIFT = np.uint64(47)
@@ -411,7 +455,7 @@ _SEPARATOR = b"_X_"
 
 
 def _cat64(first: Hashes, second: Hashes) -> Hashes:
-    """TensorFlow's FingerprintCat64: numpy's uint64 arrays wrap around as C's do."""
+    """TensorFlow's FingerprintCat64; numpy's uint64 wraps around like C's."""
     mixed = second * _MULTIPLIER
     out = ((first ^ _MULTIPLIER) ^ ((mixed ^ (mixed >> _SHIFT)) * _MULTIPLIER)) * _MULTIPLIER
     out = (out ^ (out >> _SHIFT)) * _MULTIPLIER
@@ -419,25 +463,26 @@ def _cat64(first: Hashes, second: Hashes) -> Hashes:
 
 
 def combinations(lengths: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Every combination of the columns' elements, row by row, the last column running fastest.
+    """All combinations of the columns' elements, row by row, the last column varying fastest.
 
-    Lengths `[rows]` of each column -> how many combinations each row has `[rows]`, the place of each combination in its row
-    `[n]`, and for each column the place of the element taken `[n]`.
+    Row lengths `[rows]` of each column -> combinations per row `[rows]`, the index of each combination in its row
+    `[n]`, and for each column the index of the element `[n]`.
     """
-    counts = torch.stack(list(lengths)).prod(0)
-    rows = torch.repeat_interleave(torch.arange(counts.shape[0]), counts)
-    place = ranges(counts)
+    columns: list[Ints] = [length.numpy() for length in lengths]
+    counts = np.multiply.reduce(columns)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    place = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
     picked: list[Tensor] = []
-    below = torch.ones_like(counts)
-    for length in reversed(lengths):
-        start = length.cumsum(0) - length
-        picked.insert(0, start[rows] + place.div(below[rows], rounding_mode="floor") % length[rows])
+    below = np.ones_like(counts)
+    for length in reversed(columns):
+        start = length.cumsum() - length
+        picked.insert(0, torch.from_numpy(start[rows] + place // below[rows] % length[rows]))  # type: ignore[reportUnknownMemberType]
         below = below * length
-    return counts, place, picked
+    return torch.from_numpy(counts), torch.from_numpy(place), picked  # type: ignore[reportUnknownMemberType]
 
 
 def cross_strings(columns: Sequence[Column], picked: Sequence[Tensor], separator: bytes) -> Strings:
-    """The elements of each combination joined; integers are written in decimal."""
+    """The joined elements of each combination; integers in decimal."""
     texts = [_texts(values) for values, _ in columns]
     indices = [ints(index) for index in picked]
     joined = [
@@ -452,21 +497,34 @@ def _texts(values: Rows) -> list[bytes]:
 
 
 def fingerprints(values: Rows) -> Hashes:
-    """Strings by FarmHash's Fingerprint64, integers as they are: uint64."""
+    """Fingerprint64 of strings; integers unchanged: uint64."""
     if isinstance(values, Tensor):
         return values.to(torch.int64).numpy().view(np.uint64)
     return hashes_of(values, b"", fingerprint64)
 
 
-def cross_hashes(hashes: Sequence[Hashes], picked: Sequence[Tensor], start: int | None, buckets: int) -> Tensor:
-    """Each combination as one bucket: the hashes of its elements joined, `start` before them where it is given."""
+def cross_hashes(
+    hashes: Sequence[Hashes], lengths: Sequence[Tensor], start: int | None, buckets: int
+) -> tuple[Tensor, Tensor, int]:
+    """All combinations of the columns' elements, row by row, the last column varying fastest: the index of each in its row
+    `[n, 2]`, its bucket `[n]`, and how many the longest row has.
+
+    The bucket is that of the combined hashes of its elements, starting with `start` if given. Hashes `[k]` and row lengths
+    `[rows]` of each column.
+    """
+    limit = buckets if buckets > 0 else int(_INT64_MAX)
+    found = sparse.cross(hashes, lengths, start, limit)
+    if found is not None:
+        return found
+    counts, position, picked = combinations(lengths)
     taken = [column[index.numpy()] for column, index in zip(hashes, picked, strict=True)]
     out, rest = (
         (taken[0], taken[1:]) if start is None else (np.full(taken[0].shape, start & (1 << 64) - 1, np.uint64), taken)
     )
     for column in rest:
         out = _cat64(out, column)
-    return torch.from_numpy((out % (np.uint64(buckets) if buckets > 0 else _INT64_MAX)).view(np.int64))  # type: ignore[reportUnknownMemberType]
+    where, longest = _as_sparse(counts, position)
+    return where, torch.from_numpy((out % np.uint64(limit)).view(np.int64)), longest  # type: ignore[reportUnknownMemberType]
 
 
 def _columns(
@@ -484,11 +542,18 @@ def _columns(
     return columns, count
 
 
-def _as_sparse(counts: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices and shape of a sparse tensor whose rows are filled from the left."""
-    rows = torch.repeat_interleave(torch.arange(counts.shape[0]), counts)
-    longest = int(counts.max()) if counts.numel() else 0
-    return torch.stack([rows, place], 1), torch.tensor([counts.shape[0], longest])
+def _as_sparse(counts: Tensor, place: Tensor) -> tuple[Tensor, int]:
+    """Indices and longest row of a sparse tensor whose rows are filled from the left."""
+    lengths: Ints = counts.numpy()
+    where = np.stack([np.repeat(np.arange(len(lengths)), lengths), place.numpy()], 1)
+    return torch.from_numpy(where), int(lengths.max(initial=0))  # type: ignore[reportUnknownMemberType]
+
+
+def _hashed(
+    hashes: Sequence[Hashes], columns: Sequence[Column], rows: int, start: int | None, buckets: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    where, found, longest = cross_hashes(hashes, [lengths for _, lengths in columns], start, buckets)
+    return where, found, torch.tensor((rows, longest))
 
 
 def _cross_spec(dtype: str) -> Infer:
@@ -503,15 +568,15 @@ def sparse_cross(
     dense: tuple[Rows, ...],
     separator: Strings,
 ) -> tuple[Tensor, Strings, Tensor]:
-    """Every combination of one element of each column, joined to a string: a sparse tensor `[n, 2], [n], [2]`.
+    """The cross product of all columns, joined to strings: a sparse tensor `[n, 2], [n], [2]`.
 
     Columns are sparse tensors of rank 2, then dense ones `[rows, k]`, of strings or integers.
-    Errors: `InputError` for columns of different numbers of rows. Source: tf.raw_ops.SparseCrossV2.
+    Errors: `InputError` for columns with different numbers of rows. Source: tf.raw_ops.SparseCrossV2.
     """
-    columns, _ = _columns(indices, values, shapes, dense)
+    columns, count = _columns(indices, values, shapes, dense)
     counts, place, picked = combinations([lengths for _, lengths in columns])
-    where, shape = _as_sparse(counts, place)
-    return where, cross_strings(columns, picked, separator.item()), shape
+    where, longest = _as_sparse(counts, place)
+    return where, cross_strings(columns, picked, separator.item()), torch.tensor((count, longest))
 
 
 @op(stage="host", infer=_cross_spec("int64"))
@@ -524,14 +589,12 @@ def sparse_cross_keyed(
     buckets: int,
     hash_key: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Every combination of one element of each column, hashed from `hash_key` on into `[0, buckets)`: a sparse tensor.
+    """The cross product of all columns, hashed with `hash_key` into `[0, buckets)`: a sparse tensor.
 
     Columns as in `sparse_cross`; integers are their own hash. Source: tf.raw_ops.SparseCross with hashed_output.
     """
-    columns, _ = _columns(indices, values, shapes, dense)
-    counts, place, picked = combinations([lengths for _, lengths in columns])
-    where, shape = _as_sparse(counts, place)
-    return where, cross_hashes([fingerprints(column) for column, _ in columns], picked, hash_key, buckets), shape
+    columns, count = _columns(indices, values, shapes, dense)
+    return _hashed([fingerprints(values) for values, _ in columns], columns, count, hash_key, buckets)
 
 
 @op(stage="host", infer=_cross_spec("int64"))
@@ -545,28 +608,26 @@ def sparse_cross_hashed(
     *,
     strong: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Every combination of one element of each column, hashed into `[0, buckets)`: a sparse tensor.
+    """The cross product of all columns, hashed into `[0, buckets)`: a sparse tensor.
 
     Columns as in `sparse_cross`. `strong` hashes with SipHash under `salt`. Source: tf.raw_ops.SparseCrossHashed, which
-    takes only the first four bytes of an integer where it hashes one.
+    hashes only the first four bytes of an integer.
     """
-    columns, _ = _columns(indices, values, shapes, dense)
+    columns, count = _columns(indices, values, shapes, dense)
     key = salt.to(torch.int64).numpy().tobytes()
     sparse = len(indices)
     if strong:
         if any(isinstance(column, Tensor) for column in dense):
-            raise InputError("a strong hash of dense integers has no value: TensorFlow's own kernel crashes on it")
+            raise InputError("a strong hash of dense integers is undefined: TensorFlow's own kernel crashes")
         hashes = [_siphashes(_raw(column), key) for column, _ in columns]
     else:
         hashes = [_farmhashes(_raw(column)) for column, _ in columns[:sparse]]
         hashes += [fingerprints(column) for column, _ in columns[sparse:]]
-    counts, place, picked = combinations([lengths for _, lengths in columns])
-    where, shape = _as_sparse(counts, place)
-    return where, cross_hashes(hashes, picked, None, int(buckets)), shape
+    return _hashed(hashes, columns, count, None, int(buckets))
 
 
 def _raw(values: Rows) -> list[bytes]:
-    """Strings as they are; of integers the four bytes that TensorFlow's kernel looks at."""
+    """Strings unchanged; for integers the four bytes that TensorFlow's kernel reads."""
     if not isinstance(values, Tensor):
         return values.tolist()
     return [(value & 0xFFFFFFFF).to_bytes(4, "little") for value in ints(values)]

@@ -1,4 +1,4 @@
-"""Special functions, counts and comparisons of mathematics that few models use. Floats keep their operand's dtype."""
+"""Special functions and less common math. Floats keep their operand's dtype."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Number, Spec, elementwise, op
 from torch_towers.ops.math import pair
 
-_special: Any = torch.special  # its functions have no types
+_special: Any = torch.special  # untyped
 
 
 def _unary(name: str, function: Callable[[Tensor], Tensor], source: str) -> None:
     def apply(x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # torch has them for float32 and float64
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # torch has only float32 and float64 kernels
         found = function(wide)
-        return (torch.where(x < 0, torch.inf, found) if "_k" in name else found).to(x.dtype)  # K has no value there
+        return (torch.where(x < 0, torch.inf, found) if "_k" in name else found).to(x.dtype)  # K is undefined there
 
     apply.__doc__ = f"`{name}(x)`, elementwise: `[...] -> [...]`. Source: tf.raw_ops.{source}."
     op(name=name)(apply)
@@ -47,7 +47,7 @@ def _binary(name: str, function: Callable[[Tensor, Tensor], Tensor], source: str
 
 
 def _incomplete_gamma(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, x: Tensor) -> Tensor:
-    """NaN outside of `a > 0, x >= 0`, and 0 where both are infinite: torch has limits there."""
+    """NaN outside `a > 0, x >= 0`, and 0 if both are infinite, where torch returns limits."""
     inside = (a > 0) & (x >= 0)
     found = torch.where(torch.isinf(a) & torch.isinf(x), 0.0, function(a, x))
     return torch.where(inside, found, torch.nan)
@@ -71,13 +71,14 @@ for _name, _function, _source in (
 
 @op()
 def approximate_equal(a: Tensor, b: Tensor, *, tolerance: float) -> Tensor:
-    """Where `a` and `b` differ by less than `tolerance`: `[...], [...] -> [...]` bool. Source: tf.raw_ops.ApproximateEqual."""
+    """Whether `a` and `b` differ by less than `tolerance`: `[...], [...] -> [...]` bool. Source:
+    tf.raw_ops.ApproximateEqual."""
     return torch.abs(a - b) < torch.tensor(tolerance, dtype=torch.float32, device=a.device)
 
 
 @op(infer=elementwise("uint8"))
 def population_count(x: Tensor) -> Tensor:
-    """How many bits of each integer are 1: `[...] -> [...]` uint8. Source: tf.raw_ops.PopulationCount."""
+    """The number of set bits of each integer: `[...] -> [...]` uint8. Source: tf.raw_ops.PopulationCount."""
     bits = x.contiguous().unsqueeze(-1).view(torch.uint8)
     counts = torch.tensor([number.bit_count() for number in range(256)], dtype=torch.uint8, device=x.device)
     return counts[bits.to(torch.int64)].sum(-1).to(torch.uint8)
@@ -85,9 +86,9 @@ def population_count(x: Tensor) -> Tensor:
 
 @op()
 def cumulative_logsumexp(x: Tensor, *, axis: int, exclusive: bool, reverse: bool) -> Tensor:
-    """The logarithm of the running sum of exponentials along one axis: `[...] -> [...]`.
+    """Cumulative log-sum-exp along one axis: `[...] -> [...]`.
 
-    `exclusive`: each sum without its own element, the first being -inf. Source: tf.raw_ops.CumulativeLogsumexp.
+    `exclusive`: without the element itself, starting at -inf. Source: tf.raw_ops.CumulativeLogsumexp.
     """
     if reverse:
         x = x.flip(axis)
@@ -103,8 +104,8 @@ def _histogram_spec(x: Spec, bounds: Spec, bins: Spec, *, dtype: str) -> list[Sp
 
 
 @op(stage="early", infer=_histogram_spec)
-def histogram_fixed_width(x: Tensor, bounds: Tensor, bins: int, *, dtype: str) -> Tensor:
-    """How many values lie in each of `bins` equal parts of a range, those outside in the outer ones: `[...], [2] -> [bins]`.
+def histogram_fixed_width(x: Tensor, bounds: Tensor, bins: int, *, dtype: Dtype) -> Tensor:
+    """The counts of values in `bins` equal bins, values out of range in the outer ones: `[...], [2] -> [bins]`.
 
     Source: tf.raw_ops.HistogramFixedWidth.
     """
@@ -120,9 +121,10 @@ def _truths(predictions: Spec, targets: Spec, k: Spec) -> list[Spec]:
 
 @op(infer=_truths)
 def in_top_k(predictions: Tensor, targets: Tensor, k: int) -> Tensor:
-    """Whether the prediction of each row's target is among its `k` largest, ties counting as in: `[n, classes], [n] -> [n]` bool.
+    """Whether the prediction for each row's target is among its `k` largest, including ties: `[n, classes], [n] -> [n]`
+    bool.
 
-    A target out of range is not, nor is any of a row that is not finite. Source: tf.raw_ops.InTopKV2.
+    False for a target out of range and for rows with non-finite values. Source: tf.raw_ops.InTopKV2.
     """
     classes = predictions.shape[1]
     valid = (targets >= 0) & (targets < classes)
@@ -137,7 +139,8 @@ def _without_last(x: Spec, n: Spec, **attrs: Any) -> list[Spec]:
 
 @op(infer=_without_last)
 def nth_element(x: Tensor, n: int, *, largest: bool) -> Tensor:
-    """The n-th smallest (or largest) of each row, counted from 0: `[..., m] -> [...]`. Source: tf.raw_ops.NthElement."""
+    """The n-th smallest (or largest) of each row, counted from 0: `[..., m] -> [...]`. Source:
+    tf.raw_ops.NthElement."""
     return torch.sort(x, dim=-1, descending=largest).values.select(-1, int(n))
 
 
@@ -154,7 +157,8 @@ def unravel_index(x: Tensor, dims: Tensor) -> Tensor:
 
 @op()
 def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The cross entropy of each row with its labels, and its gradient: `[n, classes], [n, classes] -> [n], [n, classes]`.
+    """The cross entropy of each row with its label distribution, and its gradient: `[n, classes], [n, classes] -> [n],
+    [n, classes]`.
 
     Source: tf.raw_ops.SoftmaxCrossEntropyWithLogits.
     """
@@ -164,9 +168,9 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
 
 @op()
 def sparse_softmax_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The cross entropy of each row with the number of its class, and its gradient: `[n, classes], [n] -> [n], [n, classes]`.
+    """The cross entropy of each row with its class index, and its gradient: `[n, classes], [n] -> [n], [n, classes]`.
 
-    A number out of range gives NaN. Source: tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits.
+    An index out of range gives NaN. Source: tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits.
     """
     classes = logits.shape[-1]
     valid = (labels >= 0) & (labels < classes)

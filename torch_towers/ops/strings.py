@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import binascii
+import itertools
 import math
+import operator
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from itertools import chain, pairwise, repeat
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,16 +23,24 @@ from torch_towers.kernels import native
 from torch_towers.ops.sizes import as_sizes
 from torch_towers.ops.unicode import lower_utf8, upper_utf8
 
+Unit = Literal["BYTE", "UTF8_CHAR"]
+"""What positions and lengths in a string count."""
 _SAME = elementwise("string")
 
 
-def each(function: Callable[[bytes], bytes], x: Strings) -> Strings:
-    """`function` of every element: `[...] -> [...]`."""
-    return strings(list(map(function, x.ravel().tolist())), x.shape)
+def each(function: Callable[[bytes], bytes], x: Strings, ascii: Callable[[bytes], bytes] | None = None) -> Strings:
+    """`function` applied to every element: `[...] -> [...]`. `ascii` is the same for texts of ASCII alone, in C."""
+    texts: list[bytes] = x.ravel().tolist()
+    if ascii is None:
+        return strings(list(map(function, texts)), x.shape)
+    found = list(map(ascii, texts))
+    for i in itertools.compress(itertools.count(), map(operator.not_, map(bytes.isascii, texts))):
+        found[i] = function(texts[i])
+    return strings(found, x.shape)
 
 
 def items_of(x: Tensor | Strings) -> list[Any]:
-    """The elements of a tensor of any shape, one after another."""
+    """The elements of a tensor of any shape as a flat list."""
     return x.reshape(-1).tolist() if isinstance(x, Tensor) else x.ravel().tolist()  # type: ignore[reportUnknownMemberType]
 
 
@@ -38,8 +48,8 @@ def items_of(x: Tensor | Strings) -> list[Any]:
 
 
 @op(stage="host", infer=_SAME)
-def lower(x: Strings, *, encoding: str = "") -> Strings:
-    """Lower case: `[...] -> [...]`. Without an encoding only the letters A to Z change; "utf-8" is Unicode's full mapping.
+def lower(x: Strings, *, encoding: Literal["", "utf-8"] = "") -> Strings:
+    """Lower case: `[...] -> [...]`. Without an encoding only A to Z change; "utf-8" uses Unicode's full mapping.
 
     Source: tf.raw_ops.StringLower.
     """
@@ -47,13 +57,13 @@ def lower(x: Strings, *, encoding: str = "") -> Strings:
 
 
 @op(stage="host", infer=_SAME)
-def upper(x: Strings, *, encoding: str = "") -> Strings:
-    """Upper case: `[...] -> [...]`, with encodings as in `lower`. Source: tf.raw_ops.StringUpper."""
+def upper(x: Strings, *, encoding: Literal["", "utf-8"] = "") -> Strings:
+    """Upper case: `[...] -> [...]`, encodings as in `lower`. Source: tf.raw_ops.StringUpper."""
     return _cased(upper_utf8, x, upper=True) if encoding else each(bytes.upper, x)
 
 
 def _cased(case: Callable[[bytes], bytes], x: Strings, *, upper: bool) -> Strings:
-    """`case` of every element; that of ASCII by the native core."""
+    """`case` applied to every element; ASCII texts by the native core."""
     if native.core is None:
         return each(case, x)
     cased = native.core.ascii_case(np.ascontiguousarray(x), upper)
@@ -64,7 +74,7 @@ def _cased(case: Callable[[bytes], bytes], x: Strings, *, upper: bool) -> String
 
 @op(stage="host", infer=_SAME)
 def strip(x: Strings) -> Strings:
-    """Without the ASCII white space at both ends: `[...] -> [...]`. Source: tf.raw_ops.StringStrip."""
+    """Strips ASCII white space at both ends: `[...] -> [...]`. Source: tf.raw_ops.StringStrip."""
     return each(bytes.strip, x)
 
 
@@ -79,7 +89,7 @@ def _split_spec(x: Spec, **attrs: Any) -> list[Spec]:
 def split(x: Strings, *, sep: bytes = b"", maxsplit: int = -1) -> tuple[Tensor, Strings, Tensor]:
     """The parts of each string as a sparse matrix: `[n] -> indices [parts, 2], values [parts], shape [2]`.
 
-    `sep` empty splits at runs of ASCII white space. Source: tf.raw_ops.StringSplitV2.
+    An empty `sep` splits at runs of ASCII white space. Source: tf.raw_ops.StringSplitV2.
     """
     if maxsplit < 0 and (found := _split_natively(x, sep, _SEPARATOR if sep else _SPACES, not sep)) is not None:
         return found
@@ -95,7 +105,7 @@ def split(x: Strings, *, sep: bytes = b"", maxsplit: int = -1) -> tuple[Tensor, 
 
 
 _SPACES, _SEPARATOR, _ANY, _EACH = range(4)
-"""How the native core splits: at white space, at a text as a whole, at any byte of it, into bytes."""
+"""The native core's split modes: at white space, at a separator, at any of its bytes, into bytes."""
 
 
 def _split_natively(x: Strings, marks: bytes, how: int, skip_empty: bool) -> tuple[Tensor, Strings, Tensor] | None:
@@ -112,14 +122,15 @@ def _split_natively(x: Strings, marks: bytes, how: int, skip_empty: bool) -> tup
 
 
 def _split_white_space(text: bytes, maxsplit: int) -> list[bytes]:
-    """As `bytes.split`, but what remains after `maxsplit` splits is kept where it is empty too."""
+    """Like `bytes.split`, but keeps an empty remainder after `maxsplit` splits."""
     parts = text.split(None, maxsplit)
     return [*parts, b""] if len(parts) == maxsplit else parts
 
 
 @op(stage="host", infer=_split_spec)
 def split_at_any(x: Strings, *, delimiters: bytes, skip_empty: bool = True) -> tuple[Tensor, Strings, Tensor]:
-    """The parts of each string between any of the bytes in `delimiters` (none: every byte is a part), as `split` gives them.
+    """The parts of each string between any of the bytes in `delimiters` (none: every byte is a part), results as in
+    `split`.
 
     An empty string has no parts. Source: tf.raw_ops.StringSplit.
     """
@@ -149,13 +160,15 @@ def _sparse_rows(parts: list[list[bytes]], x: Strings) -> tuple[Tensor, Strings,
     return torch.as_tensor(indices), values, torch.tensor([len(parts), longest])
 
 
-_LONGEST = 64 << 20
+_MAX_BYTES = 64 << 20
+_MOST = 1 << 22
+"""Strings that a few bytes may ask for, empty as they are."""
 
 
 def _bounded(items: list[bytes]) -> list[bytes]:
-    """Joined strings, none of which has over 64 MB: a graph of a kilobyte can double one to gigabytes."""
-    if items and (longest := max(map(len, items))) > _LONGEST:
-        raise InputError(f"a joined string has {longest} bytes, more than the {_LONGEST} that one may have")
+    """Limits joined strings to 64 MB each: a graph of a kilobyte can double one to gigabytes."""
+    if items and (longest := max(map(len, items))) > _MAX_BYTES:
+        raise InputError(f"a joined string has {longest} bytes, more than the limit of {_MAX_BYTES}")
     return items
 
 
@@ -165,7 +178,7 @@ def _join_spec(*xs: Spec, **attrs: Any) -> list[Spec]:
 
 @op(stage="host", infer=_join_spec)
 def string_join(*xs: Strings, separator: bytes = b"") -> Strings:
-    """Strings joined element by element: `n times [...] -> [...]`. Scalars go with every element.
+    """Strings joined elementwise: `n times [...] -> [...]`. Scalars broadcast.
 
     Source: tf.raw_ops.StringJoin.
     """
@@ -190,7 +203,7 @@ def _reduced_spec(x: Spec, *, axes: tuple[int, ...], keep_dims: bool = False, **
 
 @op(stage="host", infer=_reduced_spec)
 def reduce_join(x: Strings, *, axes: tuple[int, ...], keep_dims: bool = False, separator: bytes = b"") -> Strings:
-    """Strings joined along `axes`, along the first of them first. Source: tf.raw_ops.ReduceJoin."""
+    """Strings joined along `axes`, in that order. Source: tf.raw_ops.ReduceJoin."""
     if not x.ndim:
         return x
     reduced = [axis % x.ndim for axis in axes]
@@ -210,21 +223,26 @@ def _segment_spec(x: Spec, ids: Spec, *sizes: Any, **attrs: Any) -> list[Spec]:
 
 @op(stage="host", infer=_segment_spec)
 def segment_join(x: Strings, segment_ids: Tensor, *num_segments: int, separator: bytes = b"") -> Strings:
-    """Strings joined by segment, in order: `[n, ...], [n] -> [num_segments, ...]`. Source: tf.raw_ops.UnsortedSegmentJoin."""
+    """Strings joined by segment, in order: `[n, ...], [n] -> [num_segments, ...]`. Source:
+    tf.raw_ops.UnsortedSegmentJoin."""
     (count,) = as_sizes([size.reshape(1) if isinstance(size, Tensor) else size for size in num_segments])
     if x.shape[: segment_ids.ndim] != tuple(segment_ids.shape):
         raise InputError(f"segment_join: the segment ids are {list(segment_ids.shape)}, the strings {list(x.shape)}")
     inner = x.shape[segment_ids.ndim :]
     width = math.prod(inner)
-    groups: list[list[bytes]] = [[] for _ in range(count * width)]
-    rows = x.reshape(segment_ids.numel(), width).tolist()
-    for segment, row in zip(items_of(segment_ids), rows, strict=True):
-        if not 0 <= segment < count:
-            raise InputError("segment_ids are not allowed to exceed num_segments or to have negative values.")
-        for column, item in enumerate(row, segment * width):
-            if item or groups[column]:  # TensorFlow writes no separator before there is something to separate
-                groups[column].append(item)
-    return strings(list(map(separator.join, groups)), (count, *inner))
+    if count * width > _MOST:
+        raise InputError(f"segment_join gives {count * width} strings, more than the {_MOST} that it may")
+    ids = segment_ids.reshape(-1).numpy()
+    if ids.size and (ids.min() < 0 or ids.max() >= count):
+        raise InputError("segment_ids are not allowed to exceed num_segments or to have negative values.")
+    places = (ids[:, None] * width + np.arange(width)).reshape(-1)
+    order = places.argsort(kind="stable")
+    items: list[bytes] = x.reshape(-1)[order].tolist()
+    ends: list[int] = np.bincount(places, minlength=count * width).cumsum().tolist()
+    groups = map(items.__getitem__, map(slice, [0, *ends], ends))
+    if not all(items):  # TensorFlow writes no separator before there is something to separate
+        groups = (itertools.dropwhile(operator.not_, group) for group in groups)
+    return strings(_bounded(list(map(separator.join, groups))), (count, *inner))
 
 
 def _ngram_spec(values: Spec, splits: Spec, **attrs: Any) -> list[Spec]:
@@ -243,7 +261,7 @@ def ngrams(
     pad_width: int = 0,
     preserve_short: bool = False,
 ) -> tuple[Strings, Tensor]:
-    """The n-grams of each row, width by width: `values [tokens], splits [rows + 1] -> values [ngrams], splits [rows + 1]`.
+    """The n-grams of each row, by width: `values [tokens], splits [rows + 1] -> values [ngrams], splits [rows + 1]`.
 
     Source: tf.raw_ops.StringNGrams.
     """
@@ -306,10 +324,10 @@ def _substr_spec(x: Spec, pos: Spec, length: Spec, **attrs: Any) -> list[Spec]:
 
 
 @op(stage="host", infer=_substr_spec)
-def substr(x: Strings, pos: Tensor, length: Tensor, *, unit: str = "BYTE") -> Strings:
-    """`length` bytes or characters from `pos` on, a negative `pos` counting from the end: `[...] -> [...]`, broadcasting.
+def substr(x: Strings, pos: Tensor, length: Tensor, *, unit: Unit = "BYTE") -> Strings:
+    """`length` bytes or characters from `pos` on; a negative `pos` counts from the end: `[...] -> [...]`, broadcasting.
 
-    Raises InputError where `pos` lies outside a string. Source: tf.raw_ops.Substr.
+    Raises InputError if `pos` is outside a string. Source: tf.raw_ops.Substr.
     """
     shape = x.shape if tuple(pos.shape) == x.shape or not pos.ndim else np.broadcast_shapes(x.shape, tuple(pos.shape))
     if native.core is not None:
@@ -339,7 +357,7 @@ def _cut_bytes(text: bytes, pos: int, length: int, index: int) -> bytes:
 
 
 def _cut_characters(text: bytes, pos: int, length: int, index: int) -> bytes:
-    """A character is a byte and the continuation bytes (10xxxxxx) behind it, valid UTF-8 or not."""
+    """A character is a byte and its continuation bytes (10xxxxxx), valid UTF-8 or not."""
     try:
         return _cut_text(text.decode(), pos, length, index).encode()
     except UnicodeDecodeError:
@@ -357,7 +375,7 @@ _CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 @op(stage="host", infer=elementwise("int32"))
-def string_length(x: Strings, *, unit: str = "BYTE") -> Tensor:
+def string_length(x: Strings, *, unit: Unit = "BYTE") -> Tensor:
     """The number of bytes, or of UTF-8 characters: `[...] -> [...]` int32. Source: tf.raw_ops.StringLength."""
     texts = x.ravel().tolist()
     if unit != "BYTE":
@@ -379,7 +397,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9_-]*")
 
 @op(stage="host", infer=_SAME)
 def decode_base64(x: Strings) -> Strings:
-    """What web-safe base64, padded or not, stands for: `[...] -> [...]`. Source: tf.raw_ops.DecodeBase64."""
+    """Decodes web-safe base64, padded or not: `[...] -> [...]`. Source: tf.raw_ops.DecodeBase64."""
     return each(_decode_base64, x)
 
 

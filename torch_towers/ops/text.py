@@ -1,6 +1,6 @@
-"""TensorFlow Text: normalizing text, and splitting it into tokens with their byte offsets.
+"""TensorFlow Text: normalization, and tokenization with byte offsets.
 
-Each splitter gives its tokens flat, row after row, with the row splits: `splits[i]` to `splits[i + 1]` are the tokens of text `i`.
+Each tokenizer returns flat tokens and row splits: `splits[i]` to `splits[i + 1]` are the tokens of text `i`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,13 +41,14 @@ def integers(x: Tensor) -> list[int]:
 @op(stage="host", infer=elementwise("string"))
 def case_fold_utf8(x: Strings) -> Strings:
     """Case folded by Unicode's NFKC_Casefold: `[...] -> [...]`. Source: tensorflow_text CaseFoldUTF8."""
-    return each(case_fold, x)
+    return each(case_fold, x, ascii=bytes.lower)
 
 
 @op(stage="host", infer=elementwise("string"))
-def normalize_utf8(x: Strings, *, form: str) -> Strings:
-    """In the normalization form "NFC", "NFD", "NFKC" or "NFKD": `[...] -> [...]`. Source: tensorflow_text NormalizeUTF8."""
-    return each(normalizer(form), x)
+def normalize_utf8(x: Strings, *, form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> Strings:
+    """The normalization form "NFC", "NFD", "NFKC" or "NFKD": `[...] -> [...]`. Source: tensorflow_text
+    NormalizeUTF8."""
+    return each(normalizer(form), x, ascii=bytes)
 
 
 # -- regular expressions --------------------------------------------------------------------------------------------------
@@ -55,10 +56,11 @@ def normalize_utf8(x: Strings, *, form: str) -> Strings:
 
 @op(stage="host", infer=TOKENS)
 def regex_split_with_offsets(x: Strings, *, delimiter: bytes, keep: bytes) -> tuple[Strings, Tensor, Tensor, Tensor]:
-    """Splits at the first group of the RE2 pattern `delimiter`; delimiters that match `keep` whole are tokens too.
+    """Splits at the first group of the RE2 pattern `delimiter`; delimiters that fully match `keep` are tokens too.
 
-    `[n] -> tokens [t], starts [t], limits [t], splits [n + 1]`. A text ends at its first NUL, as in TensorFlow. Raises InputError
-    where the pattern is invalid or matches nothing at all (TensorFlow would loop forever). Source: RegexSplitWithOffsets.
+    `[n] -> tokens [t], starts [t], limits [t], splits [n + 1]`. A text ends at its first NUL, as in TensorFlow. Raises
+    InputError if the pattern is invalid or matches the empty string (TensorFlow would loop forever). Source:
+    RegexSplitWithOffsets.
     """
     split = _regex_splitter(delimiter, keep)
     return _split_at_classes(x, delimiter, keep) or _split_one_by_one(x.ravel().tolist(), split)
@@ -80,7 +82,7 @@ def _split_one_by_one(texts: list[bytes], split: _Splitter) -> tuple[Strings, Te
 
 
 def _split_at_classes(x: Strings, delimiter: bytes, keep: bytes) -> tuple[Strings, Tensor, Tensor, Tensor] | None:
-    """The same by the native core; None where it does not know such patterns."""
+    """Fast path by the native core; None for unsupported patterns."""
     if native.core is None or without_group(delimiter) is None:
         return None
     classes, kept = classes_of(delimiter), classes_of(keep) if keep else None
@@ -95,7 +97,7 @@ def _split_at_classes(x: Strings, delimiter: bytes, keep: bytes) -> tuple[String
 def _with_rows(
     found: tuple[Strings, Tensor, Tensor, Tensor], rows: list[int], x: Strings, split: _Splitter
 ) -> tuple[Strings, Tensor, Tensor, Tensor]:
-    """What was found, and the tokens of `rows`, which have none in it."""
+    """Inserts the tokens of `rows`, which have none yet, into the result."""
     *columns, splits = found
     *new, bounds = _split_one_by_one(x.ravel()[rows].tolist(), split)
     counts = bounds.diff()
@@ -108,15 +110,15 @@ def _with_rows(
 
 
 _Splitter = Callable[[bytes], list[tuple[int, int]]]
-"""From a text to where its tokens begin and end."""
+"""Maps a text to the byte ranges of its tokens."""
 
 
 @lru_cache(maxsize=64)
 def _regex_splitter(delimiter: bytes, keep: bytes) -> _Splitter:
     find, kept = compiled(delimiter), compiled(keep, captures=False)
     check_groups(find)
-    grouped = find.groups > 0  # TensorFlow finds nothing with a pattern that has no group
-    # After each delimiter TensorFlow searches in the rest of the text alone, which only these operators can tell.
+    grouped = find.groups > 0  # without a group, TensorFlow finds nothing
+    # After each delimiter TensorFlow searches only the rest of the text; only these operators notice.
     alone = re.search(rb"\^|\\[AbB]", delimiter) is not None
 
     def split(text: bytes) -> list[tuple[int, int]]:
@@ -151,7 +153,7 @@ def _codepoint_spec(values: Spec, splits: Spec, **attrs: Any) -> list[Spec]:
 
 
 class _Tokens:
-    """Tokens of code points, as they are found: values, where each begins among them, and offsets in the text."""
+    """Collects tokens of code points: values, the start of each token, and offsets in the text."""
 
     def __init__(self) -> None:
         self.values: list[int] = []
@@ -168,9 +170,10 @@ class _Tokens:
 
 @op(stage="host", infer=_codepoint_spec)
 def whitespace_tokenize_codepoints(values: Tensor, splits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tokens between white space, of code points.
+    """Splits code points at white space.
 
-    `values [c], splits [n + 1] -> code points [k], their token splits [t + 1], starts [t], limits [t], token splits [n + 1]`.
+    `values [c], splits [n + 1] -> code points [k], their token splits [t + 1], starts [t], limits [t], token splits [n
+    + 1]`.
     Source: tensorflow_text WhitespaceTokenizeWithOffsets.
     """
     tokens = _Tokens()
@@ -197,7 +200,7 @@ def whitespace_tokenize_codepoints(values: Tensor, splits: Tensor) -> tuple[Tens
 def unicode_script_tokenize(
     values: Tensor, splits: Tensor, *, keep_whitespace: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tokens of one script each, of code points; results as in `whitespace_tokenize_codepoints`.
+    """Splits code points by script; results as in `whitespace_tokenize_codepoints`.
 
     Source: tensorflow_text UnicodeScriptTokenizeWithOffsets.
     """
@@ -228,10 +231,10 @@ def unicode_script_tokenize(
 
 @op(stage="host", infer=returns(FLAT["string"], FLAT["int64"], FLAT["int32"], FLAT["int32"]))
 def whitespace_tokenize(x: Strings, *, config: bytes) -> tuple[Strings, Tensor, Tensor, Tensor]:
-    """Tokens between white space: `[n] -> tokens [t], splits [n + 1], starts [t], limits [t]`.
+    """Splits at white space: `[n] -> tokens [t], splits [n + 1], starts [t], limits [t]`.
 
-    `config` has one bit per code point that is white space. A token that white space ends holds all but the last byte of that
-    white space, as in TensorFlow. Source: tensorflow_text TFText>WhitespaceTokenizeWithOffsetsV2.
+    `config` is a bitmap of white-space code points. A token followed by white space includes all but the last byte of
+    that white space, as in TensorFlow. Source: tensorflow_text TFText>WhitespaceTokenizeWithOffsetsV2.
     """
     tokens: list[bytes] = []
     starts: list[int] = []
@@ -259,7 +262,7 @@ def whitespace_tokenize(x: Strings, *, config: bytes) -> tuple[Strings, Tensor, 
     return strings(tokens, (len(tokens),)), int64(splits), *offsets
 
 
-# The maximal well-formed part of a sequence that is not UTF-8 is one character, as ICU's U8_NEXT walks.
+# In invalid UTF-8, the maximal well-formed part of a sequence is one character, like in ICU's U8_NEXT.
 _CHARACTER = re.compile(
     rb"[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]?|\xe0(?:[\xa0-\xbf][\x80-\xbf]?)?|\xed(?:[\x80-\x9f][\x80-\xbf]?)?"
     rb"|[\xe1-\xec\xee\xef](?:[\x80-\xbf][\x80-\xbf]?)?|\xf0(?:[\x90-\xbf](?:[\x80-\xbf][\x80-\xbf]?)?)?"
@@ -269,12 +272,12 @@ _CHARACTER = re.compile(
 
 
 def split_utf8(text: bytes) -> list[bytes]:
-    """The characters of UTF-8 text; where it is not UTF-8, the parts that ICU skips in one step."""
+    """The characters of UTF-8 text; for invalid UTF-8, the parts that ICU skips in one step."""
     return _CHARACTER.findall(text)
 
 
 def codepoint(character: bytes) -> int:
-    """The code point of one character; -1 where it is not UTF-8."""
+    """The code point of one character; -1 if it is invalid UTF-8."""
     if len(character) == 1 and character[0] < 128:
         return character[0]
     try:
@@ -290,9 +293,10 @@ def codepoint(character: bytes) -> int:
 def split_merge_tokenize(
     x: Strings, labels: Tensor, row_splits: Tensor, *, force_split_at_break_character: bool = True
 ) -> tuple[Strings, Tensor, Tensor, Tensor]:
-    """Tokens where label 0 begins one and any other label goes on: `[n] -> tokens [t], splits [n + 1], starts [t], limits [t]`.
+    """Tokens start at label 0 and continue at any other label: `[n] -> tokens [t], splits [n + 1], starts [t], limits
+    [t]`.
 
-    `labels [c], row_splits [n + 1]` has a label for each character. Raises InputError where they are too few.
+    `labels [c], row_splits [n + 1]` has one label per character. Raises InputError if there are too few.
     Source: tensorflow_text SplitMergeTokenizeWithOffsets.
     """
     bounds, values = integers(row_splits), integers(labels)
@@ -304,9 +308,10 @@ def split_merge_tokenize(
 
 @op(stage="host", infer=returns(FLAT["string"], FLAT["int64"], FLAT["int64"], FLAT["int64"]))
 def split_merge_from_logits(x: Strings, logits: Tensor, force_split: Number) -> tuple[Strings, Tensor, Tensor, Tensor]:
-    """Tokens where the logit for "split" is above the one for "merge": `[n] -> tokens [t], splits [n + 1], starts [t], limits [t]`.
+    """Tokens start where the "split" logit exceeds the "merge" logit: `[n] -> tokens [t], splits [n + 1], starts [t],
+    limits [t]`.
 
-    `logits [n, characters, 2]`. Raises InputError where they are too few. Source: tensorflow_text TokenizerFromLogits.
+    `logits [n, characters, 2]`. Raises InputError if there are too few. Source: tensorflow_text TokenizerFromLogits.
     """
     if logits.ndim != 3 or logits.shape[0] != x.size or logits.shape[2] != 2:
         raise InputError(f"split_merge: logits have shape {list(logits.shape)}, expected [{x.size}, characters, 2]")
@@ -342,8 +347,8 @@ def _split_merge(x: Strings, rows: Sequence[Sequence[bool]], force: bool) -> tup
 
 
 def _by_first_byte(text: bytes) -> list[bytes]:
-    """Characters as long as their first byte says. One cut off by the end of the text is filled with NUL bytes, where TensorFlow
-    reads on behind the text (which is a NUL at first)."""
+    """Splits by the length that each first byte implies. A truncated last character is padded with NUL bytes, where
+    TensorFlow reads past the end of the text (initially a NUL)."""
     characters: list[bytes] = []
     position = 0
     while position < len(text):

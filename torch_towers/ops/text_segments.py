@@ -1,4 +1,4 @@
-"""TensorFlow Text: trimming segments to a common length, n-grams, bytes."""
+"""TensorFlow Text: trimming segments to a common budget, n-grams, bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def _masks_spec(limit: Spec, *splits: Spec) -> list[Spec]:
 
 @op(stage="host", infer=_masks_spec)
 def round_robin_masks(limit: Number, *splits: Tensor) -> tuple[Tensor, ...]:
-    """Which tokens of each segment stay, where `limit` is dealt out one token at a time: `k of [n + 1] -> k of [tokens]` bool.
+    """A mask of the tokens to keep in each segment when `limit` is dealt out round-robin: `k of [n + 1] -> k of
+    [tokens]` bool.
 
     Source: tensorflow_text TFText>RoundRobinGenerateMasks, TFText>RoundRobinTrim.
     """
@@ -36,7 +37,8 @@ def round_robin_masks(limit: Number, *splits: Tensor) -> tuple[Tensor, ...]:
 
 
 def _dealt(sizes: list[int], limit: int) -> list[int]:
-    """How many tokens each segment keeps: short segments whole, the others an equal share, what is left over to the first ones."""
+    """The number of tokens that each segment keeps: short segments whole, the others equal shares, the remainder to the
+    first ones."""
     used = list(sizes)
     longest_last = sorted(range(len(sizes)), key=sizes.__getitem__)
     for place, index in enumerate(longest_last):
@@ -62,7 +64,7 @@ def _kept_spec(values: Spec, mask: Spec, splits: Spec) -> list[Spec]:
 
 @op(stage="host", infer=_kept_spec)
 def ragged_keep(values: Tensor | Strings, mask: Tensor, splits: Tensor) -> tuple[Tensor | Strings, Tensor]:
-    """The marked values of each row: `[t], [t], [n + 1] -> [kept], [n + 1]`."""
+    """The masked values of each row: `[t], [t], [n + 1] -> [kept], [n + 1]`."""
     before = torch.cat([torch.zeros(1, dtype=torch.int64), mask.to(torch.int64).cumsum(0)])
     kept = values[mask] if isinstance(values, Tensor) else values[mask.numpy()]
     return kept, before[splits.to(torch.int64)].to(splits.dtype)
@@ -74,14 +76,18 @@ def _ngrams_spec(values: Spec, *splits: Spec, **attrs: Any) -> list[Spec]:
 
 @op(stage="host", infer=_ngrams_spec)
 def ngrams_join(values: Strings, *splits: Tensor, width: int, separator: bytes) -> tuple[Strings | Tensor, ...]:
-    """Each `width` tokens in a row of the innermost dimension joined: `[t], splits -> [grams], splits`.
+    """Joins each `width` consecutive tokens of the innermost dimension: `[t], splits -> [grams], splits`.
 
-    Source: tensorflow_text TFText>NgramsStringJoin.
+    Errors: `InputError` for splits that do not match the tokens, where TensorFlow crashes. Source: tensorflow_text
+    TFText>NgramsStringJoin.
     """
     tokens: list[bytes] = values.tolist()
     grams: list[bytes] = []
     inner = [0]
-    for first, last in itertools.pairwise(integers(splits[-1])):
+    bounds = integers(splits[-1])
+    if bounds[:1] != [0] or bounds[-1] != len(tokens) or sorted(bounds) != bounds:
+        raise InputError(f"the splits of the tokens must rise from 0 to their number, {len(tokens)}")
+    for first, last in itertools.pairwise(bounds):
         grams += [separator.join(tokens[start : start + width]) for start in range(first, last - width + 1)]
         inner.append(len(grams))
     return strings(grams, (len(grams),)), *splits[:-1], int64(inner)
@@ -93,7 +99,7 @@ def _dense_spec(values: Spec, **attrs: Any) -> list[Spec]:
 
 @op(stage="host", infer=_dense_spec)
 def ngrams_join_dense(values: Strings, *, width: int, separator: bytes) -> Strings:
-    """Each `width` neighbours of the last axis joined: `[..., t] -> [..., max(t - width + 1, 0)]`."""
+    """Joins each `width` neighbours on the last axis: `[..., t] -> [..., max(t - width + 1, 0)]`."""
     count = max(values.shape[-1] - width + 1, 0)
     rows = values.reshape(-1, values.shape[-1]).tolist() if values.size else []
     grams = [separator.join(row[start : start + width]) for row in rows for start in range(count)]
@@ -102,18 +108,21 @@ def ngrams_join_dense(values: Strings, *, width: int, separator: bytes) -> Strin
 
 @op(stage="host", infer=returns(FLAT["uint8"], FLAT["int64"], FLAT["int32"], FLAT["int32"]))
 def byte_split(x: Strings) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The bytes of each text: `[n] -> bytes [b], splits [n + 1], starts [b], limits [b]`. Source: TFText>ByteSplitWithOffsets."""
+    """The bytes of each text: `[n] -> bytes [b], splits [n + 1], starts [b], limits [b]`. Source:
+    TFText>ByteSplitWithOffsets."""
     texts: list[bytes] = x.ravel().tolist()
-    lengths = [len(text) for text in texts]
-    starts = [position for length in lengths for position in range(length)]
-    offsets = torch.tensor(starts, dtype=torch.int32)
+    splits = np.zeros(len(texts) + 1, np.int64)
+    np.fromiter(map(len, texts), np.int64, len(texts)).cumsum(out=splits[1:])
+    first = np.repeat(splits[:-1], np.diff(splits))
+    offsets = torch.from_numpy((np.arange(len(first)) - first).astype(np.int32))  # type: ignore[reportUnknownMemberType]
     data = torch.from_numpy(np.frombuffer(b"".join(texts), np.uint8).copy())  # type: ignore[reportUnknownMemberType]
-    return data, int64(list(itertools.accumulate(lengths, initial=0))), offsets, offsets + 1
+    return data, torch.from_numpy(splits), offsets, offsets + 1  # type: ignore[reportUnknownMemberType]
 
 
 @op(stage="host", infer=returns(FLAT["string"], FLAT["int64"]))
 def byte_split_by_offsets(x: Strings, starts: Tensor, limits: Tensor, splits: Tensor) -> tuple[Strings, Tensor]:
-    """The parts of each text between byte offsets: `[n], [p], [p], [n + 1] -> [p], [n + 1]`. Raises InputError where they are outside.
+    """Slices of each text by byte offsets: `[n], [p], [p], [n + 1] -> [p], [n + 1]`. Raises InputError if they are out
+    of range.
 
     Source: tensorflow_text TFText>ByteSplitByOffsets.
     """
@@ -135,7 +144,8 @@ def _binary_spec(x: Spec, *, characters: int, bits: int, replacement: int) -> li
 
 @op(stage="host", infer=_binary_spec)
 def utf8_binarize(x: Strings, *, characters: int, bits: int, replacement: int) -> Tensor:
-    """The lowest bits of the first code points as 0 and 1: `[n] -> [n, characters * bits]`. Source: TFText>Utf8Binarize."""
+    """The lowest bits of the first code points as 0 and 1: `[n] -> [n, characters * bits]`. Source:
+    TFText>Utf8Binarize."""
     rows = np.zeros((x.size, characters, bits), np.float32)
     for row, text in enumerate(x.ravel().tolist()):
         for column, character in enumerate(split_utf8(text)[:characters]):

@@ -1,4 +1,4 @@
-"""TensorFlow Text: sentences, found by the marks that end them."""
+"""TensorFlow Text: sentence splitting by terminal punctuation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MORE_CLOSING = frozenset(["''", "]", "`", "\uff02", "\uff07"])
 
 
 def _among(ranges: list[tuple[int, int]]) -> Callable[[str], bool]:
-    """Whether a token is one character of `ranges`."""
+    """Tests whether a token is one character of `ranges`."""
     starts = [first for first, _ in ranges]
 
     def test(token: str) -> bool:
@@ -42,9 +42,10 @@ def _is_ellipsis(token: str) -> bool:
 def sentence_fragments(
     row_lengths: Tensor, words: Strings, properties: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Where sentences begin and end: `lengths [d], words [t], properties [t] -> starts, limits, properties, end marks [s], counts [d]`.
+    """Boundaries of sentences: `lengths [d], words [t], properties [t] -> starts, limits, properties, terminators [s],
+    counts [d]`.
 
-    Starts and limits are tokens of a document; the end mark is the token that ends the sentence, or -1.
+    Starts and limits are token indices in a document; the terminator is the token that ends the sentence, or -1.
     Source: tensorflow_text SentenceFragments.
     """
     lengths, flags = integers(row_lengths), integers(properties)
@@ -68,12 +69,12 @@ def sentence_fragments(
 
 
 class _Boundary:
-    """The end of a sentence as far as it has been read: marks that end it, then marks that close a parenthesis or a quotation."""
+    """State of a sentence's end: terminal punctuation, then closing brackets or quotes."""
 
     __slots__ = ("closing", "limit", "state", "terminal")
 
     def __init__(self) -> None:
-        self.state = 0  # 0: in the sentence, 1: among the marks that end it, 2: among those that close
+        self.state = 0  # 0: in the sentence, 1: in terminal punctuation, 2: in closing punctuation
         self.terminal = self.closing = self.limit = -1
 
     def copy(self) -> _Boundary:
@@ -85,7 +86,7 @@ class _Boundary:
 class _Document:
     def __init__(self, tokens: Sequence[str], flags: Sequence[int]) -> None:
         self.tokens, self.flags = tokens, flags
-        self.opened_sentence = False  # whether the last opening parenthesis begins a sentence
+        self.opened_sentence = False  # whether the last opening parenthesis starts a sentence
 
     def fragments(self) -> list[tuple[int, int, int, int]]:
         found: list[tuple[int, int, int, int]] = []
@@ -113,7 +114,7 @@ class _Document:
             elif before.terminal >= 0:
                 return before
             else:
-                current = _Boundary()  # this token again, as the first after a mark that ended nothing
+                current = _Boundary()  # process this token again: the punctuation before it ended nothing
         return current
 
     def _follows_space(self, index: int) -> bool:
@@ -152,7 +153,7 @@ class _Document:
         return start, end.limit, bits, self._first_mark(end)
 
     def _first_mark(self, end: _Boundary) -> int:
-        """The first mark of those behind the last ellipsis or emoticon; the first of all where that one is the last."""
+        """The first mark after the last ellipsis or emoticon; if that one is last, the first of all."""
         for index in range(end.closing, end.terminal, -1):
             if _is_ellipsis(self.tokens[index - 1]) or self.flags[index - 1] & _EMOTICON:
                 return end.terminal if index == end.closing else index

@@ -1,4 +1,4 @@
-"""TensorFlow Text: labels for sequences, spanning trees, and how much two texts have in common."""
+"""TensorFlow Text: constrained sequence labelling, spanning trees, and ROUGE-L."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.graph.dtypes import torch_dtype
+from torch_towers.graph.dtypes import Dtype, torch_dtype
 from torch_towers.graph.registry import Number, Spec, Strings, op
 from torch_towers.ops.text import integers
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 _LOWEST = np.float32(np.finfo(np.float32).min)
-_ERROR = -1  # the state where no transition is allowed
+_ERROR = -1  # the state if no transition is allowed
 
 
 def _states_spec(*operands: Spec, splits_dtype: str, **attrs: Any) -> list[Spec]:
@@ -27,12 +27,12 @@ def _states_spec(*operands: Spec, splits_dtype: str, **attrs: Any) -> list[Spec]
 @op(stage="host", infer=_states_spec)
 def constrained_sequence(
     scores: Tensor, lengths: Tensor, allowed: Tensor, weights: Tensor, *,
-    use_viterbi: bool, use_log_space: bool, use_start_and_end_states: bool, splits_dtype: str = "int64",
+    use_viterbi: bool, use_log_space: bool, use_start_and_end_states: bool, splits_dtype: Dtype = "int64",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The best sequence of states: `scores [n, steps, states], lengths [n] -> states [sum of lengths], splits [n + 1]`.
 
-    `allowed` and `weights` of transitions are `[states + 1, states + 1]` with a state for both ends, where there is one, or empty.
-    -1 stands where no sequence is allowed. Source: tensorflow_text ConstrainedSequence.
+    `allowed` and `weights` of transitions are `[states + 1, states + 1]` with an extra state for start and end, or
+    empty. States are -1 if no sequence is allowed. Source: tensorflow_text ConstrainedSequence.
     """
     rows: Any = scores.numpy() if scores.ndim == 3 else scores.numpy()[None]
     counts = integers(lengths.reshape(-1))
@@ -54,7 +54,7 @@ def constrained_sequence(
 
 
 class _Transitions:
-    """What a step from state to state adds to a score (or multiplies it by), and where it may go."""
+    """Transition scores, which add to (or multiply) a score, and allowed transitions."""
 
     def __init__(self, allowed: Any, weights: Any, log_space: bool, ends: bool) -> None:
         self.allowed = allowed if allowed.size else None
@@ -71,13 +71,13 @@ class _Transitions:
         return self.joined(score, self.weights[source, target])
 
     def joined(self, score: np.float32, other: Any) -> np.float32:
-        """Float32, however precise `other` is."""
+        """Combines in float32, whatever the precision of `other`."""
         with np.errstate(all="ignore"):
             return np.float32(score + other if self.log_space else score * other)
 
 
 def _scaled(scores: list[float], log_space: bool) -> list[float]:
-    """Outside of log space the scores of each step are divided by their maximum, in float64."""
+    """Outside log space, the scores of each step are divided by their maximum, in float64."""
     highest = max(scores)
     return scores if log_space or not highest > 0 else [score / highest for score in scores]
 
@@ -162,9 +162,9 @@ def _tree_spec(num_nodes: Spec, scores: Spec, **attrs: Any) -> list[Spec]:
 
 @op(stage="host", infer=_tree_spec)
 def max_spanning_tree(num_nodes: Tensor, scores: Tensor, *, forest: bool = False) -> tuple[Tensor, Tensor]:
-    """The directed spanning tree of the highest score: `num_nodes [n], scores [n, nodes, nodes] -> scores [n], sources [n, nodes]`.
+    """The maximum directed spanning tree: `num_nodes [n], scores [n, nodes, nodes] -> scores [n], sources [n, nodes]`.
 
-    `scores[i, target, source]`, on the diagonal that of a root; values that are not finite are no arcs. Raises InputError where
+    `scores[i, target, source]`, with root scores on the diagonal; non-finite scores mean no arc. Raises InputError if
     there is no tree. Source: tensorflow_text MaxSpanningTree (Chu-Liu, Edmonds, Tarjan).
     """
     if scores.ndim != 3 or scores.shape[1] != scores.shape[2] or num_nodes.shape != scores.shape[:1]:
@@ -188,7 +188,7 @@ Arc = tuple[Any, int, int]  # score, source, target; node 0 is the artificial ro
 
 
 class _Tree:
-    """Contracts cycles into new nodes until there is none, then opens them again. Node 0 is above every root."""
+    """Contracts cycles into new nodes until there are none, then expands them. Node 0 is the parent of every root."""
 
     def __init__(self, scores: Any, forest: bool) -> None:
         self.count = len(scores)
@@ -201,7 +201,7 @@ class _Tree:
                 self.arcs[target + 1][0 if source == target else source + 1] = (
                     score, 0 if source == target else source + 1, target + 1)  # fmt: skip
         self.best: list[Arc | None] = [None] * (2 * self.count)
-        self.into = [0] * (2 * self.count)  # the node into which a node was contracted; 0: none, -1: opened again
+        self.into = [0] * (2 * self.count)  # the node into which a node was contracted; 0: none, -1: expanded
         self.contracted = list(range(2 * self.count))
         self.weak = list(range(size))
         self.strong = list(range(size))
@@ -213,7 +213,7 @@ class _Tree:
         return self._expand()
 
     def _penalize_roots(self) -> None:
-        """Makes every tree with one root better than every one with two."""
+        """Makes every tree with one root better than any with two."""
         known: list[Any] = [arc[0] for row in self.arcs for arc in row if arc is not None]
         if not known:
             return
@@ -259,7 +259,7 @@ class _Tree:
             self._merge(member, chosen[0], new)
 
     def _merge(self, member: int, chosen: Any, new: int) -> None:
-        """The arcs into a node of the cycle, less what the cycle loses with its own arc, become arcs into the new node."""
+        """Turns arcs into a node of the cycle into arcs into the new node, minus the cost of the cycle's own arc."""
         for source, arc in enumerate(self.arcs[member]):
             if arc is None or _find(self.strong, arc[1]) == _find(self.strong, arc[2]):
                 continue
@@ -309,9 +309,9 @@ def rouge_l(
     reference_splits: Tensor,
     alpha: Number,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """How much of their longest common subsequence two token sequences share: `-> F, precision, recall`, `[n]` each.
+    """ROUGE-L, the longest common subsequence of two token sequences: `-> F, precision, recall`, `[n]` each.
 
-    Both are flat tokens with row splits. `alpha` < 0 takes the formula of tensor2tensor. Source: tensorflow_text RougeL.
+    Both are flat tokens with row splits. `alpha` < 0 selects tensor2tensor's formula. Source: tensorflow_text RougeL.
     """
     weight = np.float32(float(alpha))
     if weight > 1:
@@ -330,7 +330,7 @@ def rouge_l(
 
 
 def _measures(ours: list[Any], theirs: list[Any], alpha: np.float32) -> tuple[np.float32, np.float32, np.float32]:
-    """TensorFlow's mixture of float32 and float64: 1e-12 is a double, and so is what it is added to."""
+    """Uses TensorFlow's mix of float32 and float64: 1e-12 is a double, and so is its sum."""
     common = _common_length(ours, theirs)
     precision, recall = np.float32(common / (len(ours) + 1e-12)), np.float32(common / (len(theirs) + 1e-12))
     one, zero = np.float32(1), np.float32(0)

@@ -1,4 +1,4 @@
-"""Unicode as TensorFlow's ICU sees it: case, encodings, scripts."""
+"""Unicode as in TensorFlow's ICU: case, encodings, scripts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,10 +16,15 @@ from torch import Tensor
 
 from torch_towers.errors import InputError
 from torch_towers.formats.unicode_13 import SCRIPT_RUNS
+from torch_towers.graph.dtypes import Dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, op
 from torch_towers.kernels import native
 
-_UNKNOWN = 103  # ICU's number for code points that are unassigned, private or surrogates
+Errors = Literal["strict", "replace", "ignore"]
+"""What becomes of what is not valid."""
+Output = Literal["UTF-8", "UTF-16-BE", "UTF-32-BE"]
+"""The encodings that strings can be written in."""
+_UNKNOWN = 103  # ICU's script of unassigned, private and surrogate code points
 _REPLACEMENT = 0xFFFD
 _PAMUDPOD = "\u1734"
 
@@ -28,12 +33,13 @@ _PAMUDPOD = "\u1734"
 
 
 def lower_utf8(text: bytes) -> bytes:
-    """Unicode lower case, final sigma included. What is not UTF-8 becomes U+FFFD, and text ends at a NUL, as in TensorFlow."""
+    """Unicode lower case, including final sigma. Invalid UTF-8 becomes U+FFFD, and a NUL ends the text, as in
+    TensorFlow."""
     return _cased(text, bytes.lower, _lower)
 
 
 def upper_utf8(text: bytes) -> bytes:
-    """Unicode upper case ("ß" is "SS"), with U+FFFD and NUL as in `lower_utf8`."""
+    """Unicode upper case ("ß" becomes "SS"); U+FFFD and NUL as in `lower_utf8`."""
     return _cased(text, bytes.upper, _upper)
 
 
@@ -46,14 +52,15 @@ def _cased(text: bytes, ascii_case: Callable[[bytes], bytes], case: Callable[[st
     later = _later()
     if later.isdisjoint(known):
         return case(known).encode()
-    # What Unicode 13 does not know has no case, and parts words: this Python knows a later Unicode and would see letters there.
+    # Characters unassigned in Unicode 13 have no case and separate words, but this Python's Unicode is newer and may
+    # treat them as letters.
     parts = groupby(known, later.__contains__)
     return "".join("".join(part) if is_later else case("".join(part)) for is_later, part in parts).encode()
 
 
 def _lower(text: str) -> str:
     if _PAMUDPOD in text and "Σ" in text:
-        # A mark until Unicode 13, part of a letter since: for Python words end at it, so another mark stands in.
+        # A mark in Unicode 13 that later became part of a letter: Python ends words at it, so another mark replaces it.
         mark = next(mark for mark in map(chr, range(0x308, 0x370)) if mark not in text)
         return text.replace(_PAMUDPOD, mark).lower().replace(mark, _PAMUDPOD)
     return text.lower()
@@ -66,12 +73,12 @@ def _upper(text: str) -> str:
         return upper
     return "".join(
         char.upper() if later.isdisjoint(char.upper()) else char for char in text
-    )  # a capital newer than the letter
+    )  # an uppercase letter newer than its lowercase
 
 
 @lru_cache(maxsize=1)
 def _later() -> frozenset[str]:
-    """What has case, or hides between cased letters, in this Python's Unicode and is unassigned in Unicode 13."""
+    """Characters that affect case mapping in this Python's Unicode but are unassigned in Unicode 13."""
     starts, scripts = _scripts()
     runs = zip(starts.tolist(), [*starts[1:].tolist(), 0x110000], scripts.tolist())
     unknown = (chr(code) for start, stop, script in runs if script == _UNKNOWN for code in range(start, stop))
@@ -81,7 +88,7 @@ def _later() -> frozenset[str]:
 
 
 def _matters(char: str) -> bool:
-    """Whether case mapping sees more than a caseless letter in `char`: it has case, or a sigma's word goes on across it."""
+    """Whether `char` affects case mapping: it is cased, or a word continues across it for the final sigma."""
     has_case = char.lower() != char or char.upper() != char or f"{char}Σ".lower()[-1] == "ς"
     return has_case or f"AΣ{char}A".lower()[1] != "ς"
 
@@ -89,7 +96,7 @@ def _matters(char: str) -> bool:
 # -- encodings ----------------------------------------------------------------------------------------------------------
 
 Decoder = Callable[[bytes], Iterator[tuple[int, int]]]
-"""The code points of a string with the number of bytes that each takes; -1 is a stretch that is not valid."""
+"""The code points of a string with their sizes in bytes; -1 is an invalid sequence."""
 
 
 def _decode_utf8(text: bytes) -> Iterator[tuple[int, int]]:
@@ -155,7 +162,7 @@ def _code(byte: int, codec: str) -> int:
     try:
         return ord(bytes([byte]).decode(codec))
     except UnicodeDecodeError:
-        return byte if codec.startswith("cp125") else -1  # ICU reads the holes of windows-125x as control characters
+        return byte if codec.startswith("cp125") else -1  # ICU maps the holes of windows-125x to control characters
 
 
 _MULTIBYTE: dict[str, Decoder] = {
@@ -175,17 +182,21 @@ _CODECS = {
     "koi8u": "koi8-u",
     "macintosh": "mac-roman",
 }
-"""Python's names of the encodings that take one byte for each character."""
+"""Python's names of single-byte encodings."""
 _OUTPUTS = {"UTF-8": "utf-8", "UTF-16-BE": "utf-16-be", "UTF-32-BE": "utf-32-be"}
 
 
 def is_known(encoding: str) -> bool:
-    """Whether strings in `encoding`, as ICU names it, can be read."""
+    """Whether `encoding`, named as in ICU, is supported."""
     key = _key(encoding)
     return key in _MULTIBYTE or key in _CODECS
 
 
-@cache  # not made on import: twenty-eight codecs take 7 ms
+Encoding = Annotated[str, is_known]
+"""An encoding, as ICU names it, that strings can be read in."""
+
+
+@cache  # lazy: creating twenty-eight codecs takes 7 ms
 def _decoder(encoding: str) -> Decoder:
     key = _key(encoding)
     return _MULTIBYTE.get(key) or _decode_bytes(_CODECS[key])
@@ -198,7 +209,7 @@ def _key(encoding: str) -> str:
 def _characters(
     text: bytes, decoder: Decoder, errors: str, replacement: int, control: bool
 ) -> Iterator[tuple[int, int, int]]:
-    """(code point, offset in bytes, size in bytes) of each character, errors replaced, left out or raised."""
+    """(code point, byte offset, bytes) of each character, with errors replaced, skipped or raised."""
     offset = 0
     for code, size in decoder(text):
         if code < 0 or (control and code <= 0x1F):
@@ -216,18 +227,21 @@ def _characters(
 def transcode(
     x: Strings,
     *,
-    input_encoding: str,
-    output_encoding: str,
-    errors: str = "replace",
+    input_encoding: Encoding,
+    output_encoding: Output,
+    errors: Errors = "replace",
     replacement: int = _REPLACEMENT,
     replace_control: bool = False,
 ) -> Strings:
-    """Strings in another encoding: `[...] -> [...]`. Raises InputError for what is not valid where `errors` is "strict".
+    """Strings in another encoding: `[...] -> [...]`. Raises InputError for invalid text if `errors` is "strict".
 
     Source: tf.raw_ops.UnicodeTranscode.
     """
     decoder = _decoder(input_encoding)
-    same = output_encoding == "UTF-8" and decoder is _decode_utf8 and not replace_control
+    plain = decoder is _decode_utf8 and not replace_control
+    if plain and (valid := _recoded(x, output_encoding)) is not None:
+        return valid
+    same = output_encoding == "UTF-8" and plain
     array: Strings = np.empty(x.size, object)
     for i, text in enumerate(x.ravel().tolist()):
         if same and _is_utf8(text):
@@ -235,6 +249,17 @@ def transcode(
         else:
             found = _characters(text, decoder, errors, replacement, replace_control)
             array[i] = _encode([code for code, _, _ in found], output_encoding)
+    return array.reshape(x.shape)
+
+
+def _recoded(x: Strings, encoding: str) -> Strings | None:
+    """UTF-8 in another encoding; None where a text is not valid."""
+    array: Strings = np.empty(x.size, object)
+    try:
+        texts = map(bytes.decode, x.ravel().tolist())
+        array[:] = list(map(str.encode, texts, itertools.repeat(_OUTPUTS.get(encoding, encoding))))
+    except UnicodeDecodeError:
+        return None
     return array.reshape(x.shape)
 
 
@@ -264,14 +289,15 @@ def _decode_spec(x: Spec, *, splits_dtype: str = "int64", offsets: bool = False,
 def unicode_decode(
     x: Strings,
     *,
-    input_encoding: str,
-    errors: str = "replace",
+    input_encoding: Encoding,
+    errors: Errors = "replace",
     replacement: int = _REPLACEMENT,
     replace_control: bool = False,
-    splits_dtype: str = "int64",
+    splits_dtype: Dtype = "int64",
     offsets: bool = False,
 ) -> tuple[Tensor, ...]:
-    """The code points of each string: `[n strings] -> splits [n + 1], codes [characters]`, and their `offsets` in bytes if asked.
+    """The code points of each string: `[n strings] -> splits [n + 1], codes [characters]`, and their `offsets` in bytes
+    if asked.
 
     Source: tf.raw_ops.UnicodeDecode, tf.raw_ops.UnicodeDecodeWithOffsets.
     """
@@ -294,7 +320,7 @@ def _numbers(part: bytearray, dtype: type[np.generic]) -> Tensor:
 def _decoded(
     x: Strings, decoder: Decoder, errors: str, replacement: int, control: bool, kind: torch.dtype, offsets: bool
 ) -> tuple[Tensor, ...]:
-    """What `unicode_decode` gives, character by character."""
+    """`unicode_decode`, character by character."""
     codes: list[int] = []
     starts: list[int] = []
     splits = [0]
@@ -313,11 +339,16 @@ def _encode_spec(codes: Spec, splits: Spec, **attrs: Any) -> list[Spec]:
 
 @op(stage="host", infer=_encode_spec)
 def unicode_encode(
-    codes: Tensor, splits: Tensor, *, output_encoding: str, errors: str = "replace", replacement: int = _REPLACEMENT
+    codes: Tensor,
+    splits: Tensor,
+    *,
+    output_encoding: Output,
+    errors: Errors = "replace",
+    replacement: int = _REPLACEMENT,
 ) -> Strings:
     """Strings of code points: `codes [characters], splits [n + 1] -> [n]`.
 
-    Raises InputError for what is no code point where `errors` is "strict". Source: tf.raw_ops.UnicodeEncode.
+    Raises InputError for an invalid code point if `errors` is "strict". Source: tf.raw_ops.UnicodeEncode.
     """
     if native.core is not None and output_encoding == "UTF-8" and codes.dtype == torch.int32:
         texts = native.core.encode_codes(codes.contiguous().numpy(), splits.to(torch.int64).contiguous().numpy())
@@ -350,14 +381,14 @@ def _valid(codes: list[int], errors: str, replacement: int) -> Iterator[int]:
 
 @lru_cache(maxsize=1)
 def _scripts() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The first code point of each run, and its script."""
+    """The first code point of each run of one script, and the script."""
     runs = [run.split(":") for run in SCRIPT_RUNS.split()]
     return np.array([int(start, 16) for start, _ in runs]), np.array([int(script, 16) for _, script in runs], np.int32)
 
 
 @op(stage="host", infer=elementwise("int32"))
 def unicode_script(x: Tensor) -> Tensor:
-    """ICU's number of each code point's script, -1 for what is no code point: `[...] -> [...]` int32.
+    """ICU's script number of each code point, -1 for an invalid one: `[...] -> [...]` int32.
 
     Source: tf.raw_ops.UnicodeScript.
     """

@@ -1,4 +1,4 @@
-"""Answers: what a tower makes of a batch, as numpy and by the names of TensorFlow's outputs, or the message of its refusal."""
+"""A tower's outputs for a batch as numpy, by the names of TensorFlow's outputs, or the message of its refusal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A retrieval index behind a query tower: its candidates, and the names of the outputs that it has in the tower's place."""
+    """A retrieval index on top of a query tower: its candidates, and the names of its outputs."""
 
     candidates: Candidates
     scores: str | None
@@ -28,9 +28,9 @@ class Ranking:
 
 
 def answer(tower: Tower, batch: Arrays, ranking: Ranking | None = None) -> dict[str, np.ndarray[Any, Any]] | str:
-    """Every output of the tower for one batch; the message where it refuses the batch.
+    """Every output of the tower for one batch, or the message if it refuses the batch.
 
-    With a ranking, what that answers for the tower's embedding.
+    With a ranking, the index's outputs for the tower's embedding.
     """
     try:
         with torch.inference_mode():
@@ -43,7 +43,7 @@ def answer(tower: Tower, batch: Arrays, ranking: Ranking | None = None) -> dict[
 
 
 def _ranked(embedding: Any, ranking: Ranking) -> dict[str, np.ndarray[Any, Any]]:
-    """Scores and identifiers of the best candidates, as the index gives them."""
+    """Scores and identifiers of the best candidates, as the index returns them."""
     held = ranking.candidates
     scores, rows = top_k(embedding, held.embeddings.to(embedding), held.k)
     ids = rows.to(torch.int32) if held.ids is None else held.ids[to_numpy(rows)]

@@ -1,7 +1,7 @@
-"""Recorded: the samples on which a port was compared, with TensorFlow's answers, so that they can be asked again anywhere.
+"""The samples on which a port was compared, recorded with TensorFlow's answers, to repeat the comparison anywhere.
 
-In a `.npz` file the arrays of one batch are named `<tower>|<number>|in|<input>`, `...|out|<output>` and `...|ids|<value>`;
-`...|kind` is text, and `...|refusal` what TensorFlow said where it refused the batch.
+In a `.npz` file the arrays of one batch are named `<tower>|<number>|in|<input>`, `...|out|<output>` and
+`...|ids|<value>`; `...|kind` is text, and `...|refusal` is TensorFlow's message if it refused the batch.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch_towers.formats.byte_strings import string
 from torch_towers.formats.npz import load_arrays, pack_arrays
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-KEPT = 1 << 20  # bytes of all recorded batches before compression
+KEPT = 1 << 20  # maximum bytes of all recorded batches before compression
 _PARTS = ("in", "out", "ids")
 _NAME = re.compile(r"(?P<tower>.+?)\|(?P<number>\d{1,9})\|(?P<rest>(?:in|out|ids)\|.*|kind|refusal)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One batch: its inputs, and what TensorFlow made of them.
+    """One batch: its inputs and TensorFlow's answer.
 
-    `outputs` is TensorFlow's answer by output name, or its message where it refused the batch. `ids` are the ids, masks and
-    strings inside the tower by the names that `preprocess` gives them. `kind` is "domain" for inputs like those that the tower
-    was made for, "edge" for those at its limits.
+    `outputs` are TensorFlow's outputs by name, or its message if it refused the batch. `ids` are the ids, masks and
+    strings inside the tower, by their names in `preprocess`. `kind` is "domain" for typical inputs, "edge" for inputs
+    at the limits.
     """
 
     inputs: Arrays
@@ -40,7 +40,7 @@ class Recorded:
 
 
 def kept(batches: Sequence[Recorded], limit: int = KEPT) -> list[Recorded]:
-    """As many of the batches as have `limit` bytes together, the first of each kind before all others."""
+    """As many batches as fit in `limit` bytes, the first of each kind before all others."""
     firsts = [next(iter(_of_kind(batches, kind)), None) for kind in dict.fromkeys(batch.kind for batch in batches)]
     chosen: list[Recorded] = []
     free = limit
@@ -70,7 +70,7 @@ def _size(array: np.ndarray[Any, Any]) -> int:
 
 
 def pack(towers: Mapping[str, Iterable[Recorded]]) -> bytes:
-    """The content of a file of recorded batches, by tower (or by signature)."""
+    """A file of recorded batches, by tower (or by signature)."""
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for tower, batches in towers.items():
         for number, batch in enumerate(batches):
@@ -84,7 +84,7 @@ def pack(towers: Mapping[str, Iterable[Recorded]]) -> bytes:
 
 
 def unpack(path: Path, data: bytes | None = None) -> dict[str, list[Recorded]]:
-    """The recorded batches of the file `path` (whose content is `data`, where it was read already), by tower.
+    """The recorded batches of the file `path` (with content `data`, if already read), by tower.
 
     Errors: `CheckpointError`.
     """
@@ -101,7 +101,7 @@ def batches_of(arrays: Arrays, path: Path) -> dict[str, list[Recorded]]:
 
 
 def _parts(path: Path, name: str) -> tuple[str, int, str]:
-    """Tower, number and the rest of an array's name."""
+    """Tower, number and remainder of an array's name."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise CheckpointError(f"{path}: {name!r} does not name an array of a recorded batch")
@@ -118,12 +118,12 @@ def _batch(path: Path, parts: Mapping[str, np.ndarray[Any, Any]]) -> Recorded:
         elif array.dtype == object and array.ndim == 0:
             words[part] = array.item().decode("utf-8", "replace")
         else:
-            raise CheckpointError(f"{path}: {name!r} must be one text")
+            raise CheckpointError(f"{path}: {name!r} must be a single text")
     return Recorded(named["in"], words.get("refusal", named["out"]), named["ids"], words.get("kind", "domain"))
 
 
 def is_recorded(arrays: Mapping[str, Any]) -> bool:
-    """Whether a file's arrays are recorded batches, rather than one batch of a signature by `of_reference`'s names."""
+    """Whether a file's arrays are recorded batches, not one batch of a signature in the format of `of_reference`."""
     return any(name.endswith("|kind") and _NAME.fullmatch(name) for name in arrays)
 
 
@@ -132,7 +132,7 @@ def of_reference(
 ) -> list[Recorded]:
     """The one batch of a signature in arrays named `<signature>|in|<input>` and `<signature>|out|<output>`.
 
-    A restored function is `root.<path>#<trace>`. Empty where nothing is recorded for it, or under other names.
+    A restored function is `root.<path>#<trace>`. Empty if nothing matching is recorded.
     """
     keys = (entry, f"root.{entry}", f"root.{entry}#0")
     found: dict[str, dict[str, Any]] = {"in": {}, "out": {}}
@@ -146,7 +146,8 @@ def of_reference(
 
 
 def _renamed(recorded: dict[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
-    """By our names: "x_indices" may be recorded for "x/indices", and a function's values are recorded by position."""
+    """Renames to our names: "x_indices" may be recorded for "x/indices", and a function's values are recorded by
+    position."""
     if recorded.keys() <= set(names):
         return recorded
     spelled = {re.sub(r"\W", "_", name): name for name in names}

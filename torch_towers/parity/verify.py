@@ -1,9 +1,9 @@
-"""Verify: a checkpoint is whole (every checksum, weights too), and still gives TensorFlow's answers on this machine.
+"""Verify: a checkpoint is intact (every checksum, weights too) and still gives TensorFlow's answers on this machine.
 
-The answers are those that the port recorded in the checkpoint (`samples.npz`), or a file of the user's: arrays named
-`<signature>|in|<input>` and `<signature>|out|<output>`, or what `port.py --record` wrote. TensorFlow is not needed. Integers and
-strings must be equal, ids inside the tower too; floats as near as parity.json says that the port was, with room for another
-order of summation, and at the precision that the tower runs in.
+The answers are those that the port recorded in the checkpoint (`samples.npz`), or a user's file: arrays named
+`<signature>|in|<input>` and `<signature>|out|<output>`, or the output of `port.py --record`. TensorFlow is not needed.
+Integers, strings and ids inside the tower must be equal. Floats must be as close as parity.json recorded for the port,
+with a margin for another summation order and for the precision of the tower.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ from torch_towers.two_tower import TwoTower, load
 Array = np.ndarray[Any, Any]
 
 INDEX_SCORES, INDEX_IDS = "index.scores", "index.ids"
-"""What the outputs of a retrieval index are called in samples.npz, since the tower that was cut from it has others."""
+"""Names of the outputs of a retrieval index in samples.npz, since the query tower has other outputs."""
 
-_ORDER = 4.0  # times the errors that the port measured: another machine, or a GPU, adds up in another order
-_WORST = 64  # no value further off than so many times the RMS that is allowed: a wrong row is millions of times off
+_ORDER = 4.0  # margin over the errors that the port measured: another machine or a GPU sums in another order
+_MAX_OVER_RMS = (
+    64  # maximum error of a single value, in multiples of the allowed RMS: a wrong row exceeds it a million times
+)
 
 
 @dataclass
 class Checked:
-    """One value of a tower, an output or an id inside it, compared with what was recorded."""
+    """One value of a tower (an output or an inner id) compared with the recorded one."""
 
     tower: str
     output: str
@@ -49,12 +51,12 @@ class Checked:
 
 @dataclass
 class VerifyReport:
-    """What was verified."""
+    """The result of a verification."""
 
     path: str
     bytes: int
-    recorded: dict[str, str]  # by tower: what was measured when it was ported
-    rows: dict[str, int] = field(default_factory=dict[str, int])  # by tower: rows that were compared now
+    recorded: dict[str, str]  # by tower: the result of the port's comparison
+    rows: dict[str, int] = field(default_factory=dict[str, int])  # by tower: rows compared now
     outputs: list[Checked] = field(default_factory=list[Checked])
 
     @property
@@ -65,13 +67,13 @@ class VerifyReport:
         return {**asdict(self), "passed": self.passed}
 
     def lines(self) -> list[str]:
-        """The report for people."""
-        lines = [f"{self.path}: whole: {self.bytes / 1e6:,.1f} MB, every sha256 is right"]
+        """The report as lines of text."""
+        lines = [f"{self.path}: intact: {self.bytes / 1e6:,.1f} MB, every sha256 matches"]
         lines += [f"{tower}: {said}" for tower, said in self.recorded.items()]
         lines += [f"{tower}: compared on {rows} rows here" for tower, rows in self.rows.items()]
         lines += [f"{'ok  ' if o.passed else 'FAIL'} {o.tower} {o.output}: {o.said}" for o in self.outputs]
         if not self.outputs:
-            lines.append("no answers are recorded in it: port it where TensorFlow is installed, or give --reference")
+            lines.append("it has no recorded answers: port it where TensorFlow is installed, or give --reference")
         return lines
 
 
@@ -85,8 +87,8 @@ def verify(
 ) -> VerifyReport:
     """Checks a checkpoint, and compares it with the answers recorded in it, or in the file `reference`.
 
-    `tower` ("query", "candidate") is the one that is compared, None: all. `device` and `dtype` are where and in which precision it
-    runs. Errors: `CheckpointError`, `InputError`.
+    `tower` ("query", "candidate") selects one tower; None compares all. `device` and `dtype` select where and in which
+    precision it runs. Errors: `CheckpointError`, `InputError`.
     """
     towers = load(path, verify=True, device=device, dtype=dtype)
     folder = Path(path)
@@ -99,24 +101,25 @@ def verify(
     report.outputs = compared(towers, batches, parity)
     if reference is not None and not report.outputs:
         held = ", ".join(sorted({name.partition("|")[0] for name in load_arrays(reference)})) or "nothing"
-        raise InputError(f"{reference}: holds nothing that fits a tower of {folder}; it has {held}")
+        raise InputError(f"{reference}: has nothing for a tower of {folder}; it has {held}")
     return report
 
 
 def sides(towers: TwoTower) -> dict[str, Tower]:
-    """The towers that are there, by name."""
+    """The existing towers by name."""
     both = {"query": towers.query, "candidate": towers.candidate}
     return {name: tower for name, tower in both.items() if tower is not None}
 
 
 def recorded_in(folder: Path) -> dict[str, list[Recorded]]:
-    """The batches recorded in a checkpoint, by tower; none where it has none. Errors: `CheckpointError`, `InputError`."""
+    """The batches recorded in a checkpoint, by tower; empty if there are none. Errors: `CheckpointError`,
+    `InputError`."""
     content = read_samples(folder)
     return {} if content is None else unpack(folder / SAMPLES, content)
 
 
 def compared(towers: TwoTower, batches: Mapping[str, Sequence[Recorded]], parity: Mapping[str, Any]) -> list[Checked]:
-    """The towers' answers for recorded batches against TensorFlow's. `parity` is what parity.json says of each tower."""
+    """Compares the towers' answers for recorded batches with TensorFlow's. `parity` is parity.json by tower."""
     found: list[Checked] = []
     for name, tower in sides(towers).items():
         recorded = batches.get(name, ())
@@ -126,7 +129,7 @@ def compared(towers: TwoTower, batches: Mapping[str, Sequence[Recorded]], parity
         ranking = _ranking(towers, answered)
         ours = [answer(tower, batch.inputs, ranking) for batch in answered]
         kept = [(batch, mine) for batch, mine in zip(answered, ours, strict=True) if not isinstance(mine, str)]
-        coarse = tower.dtype not in (torch.float32, torch.float64)  # extremes need not fit a half
+        coarse = tower.dtype not in (torch.float32, torch.float64)  # extreme values may overflow half precision
         refused = [
             mine for batch, mine in zip(answered, ours, strict=True)
             if isinstance(mine, str) and not (coarse and batch.kind == "edge")
@@ -153,7 +156,7 @@ def _rows(batch: Recorded) -> int:
 
 
 def _refusals(name: str, tower: Tower, recorded: Sequence[Recorded]) -> list[Checked]:
-    """What TensorFlow refused must be refused."""
+    """Batches that TensorFlow refused must be refused."""
     refused = [batch for batch in recorded if isinstance(batch.outputs, str)]
     if not refused:
         return []
@@ -163,7 +166,7 @@ def _refusals(name: str, tower: Tower, recorded: Sequence[Recorded]) -> list[Che
 
 
 def _ids(name: str, tower: Tower, batches: Sequence[Recorded]) -> list[Checked]:
-    """The ids, masks and strings inside the tower: equal to the bit."""
+    """The ids, masks and strings inside the tower: bit-exact."""
     found: list[Checked] = []
     for value in batches[0].ids if batches else ():
         ours = [to_numpy(tower.preprocess(dict(batch.inputs))[value]) for batch in batches]
@@ -186,13 +189,13 @@ def _checked(
 ) -> Checked:
     present = [(ours, theirs) for ours, theirs, _ in pairs if ours is not None]
     if len(present) < len(pairs):
-        return Checked(tower, name, 0, False, "the tower does not give it")
+        return Checked(tower, name, 0, False, "the tower does not return it")
     for ours, theirs in present:
         same_kind = ours.dtype == theirs.dtype or (
             ours.dtype.kind == theirs.dtype.kind == "f" and dtype != torch.float32
         )
         if ours.shape != theirs.shape or not same_kind:
-            said = f"{ours.dtype} {list(ours.shape)} for the recorded {theirs.dtype} {list(theirs.shape)}"
+            said = f"{ours.dtype} {list(ours.shape)} instead of the recorded {theirs.dtype} {list(theirs.shape)}"
             return Checked(tower, name, int(theirs.size), False, said)
     if present[0][1].dtype.kind not in "fc":
         return _equal(tower, name, present)
@@ -202,7 +205,7 @@ def _checked(
 
 
 def _near(result: Checked, ours: Array, theirs: Array, measured: Mapping[str, Any], dtype: torch.dtype) -> Checked:
-    """Whether floats are as near TensorFlow's as rounding leaves them."""
+    """Whether floats are as close to TensorFlow's as rounding allows."""
     finite = np.isfinite(theirs)
     if not same_specials(ours, theirs):
         result.said = OTHER_PLACES + "the recorded answers"
@@ -212,7 +215,7 @@ def _near(result: Checked, ours: Array, theirs: Array, measured: Mapping[str, An
     scale, ulp = rms(theirs[finite].astype(np.float64)), rms(np.spacing(np.abs(theirs[finite])).astype(np.float64))
     allowed = coarse * (_relative(measured) * scale + FLOOR_ULP * ulp)
     distance, worst = rms(apart), float(apart.max(initial=0.0))
-    result.passed = distance <= allowed and worst <= _WORST * allowed
+    result.passed = distance <= allowed and worst <= _MAX_OVER_RMS * allowed
     result.said = (
         f"apart {distance:.2e} (RMS; {allowed:.2e} is allowed), at most {worst:.2e}, of values around {scale:.2g}"
     )
@@ -220,7 +223,7 @@ def _near(result: Checked, ours: Array, theirs: Array, measured: Mapping[str, An
 
 
 def _relative(measured: Mapping[str, Any]) -> float:
-    """How far an output may be from TensorFlow's, relative to its RMS: by both errors that parity.json records."""
+    """The allowed distance of an output from TensorFlow's, relative to its RMS, from both errors in parity.json."""
     errors, size = [measured.get("error"), measured.get("tensorflow_error")], measured.get("scale")
     if isinstance(size, float) and size > 0 and all(isinstance(error, float) for error in errors):
         return min(ROUNDING["float32"], _ORDER * sum(cast("list[float]", errors)) / size)
@@ -228,7 +231,7 @@ def _relative(measured: Mapping[str, Any]) -> float:
 
 
 def _ranking(towers: TwoTower, recorded: Sequence[Recorded]) -> Ranking | None:
-    """The checkpoint's index, where its answers are what was recorded."""
+    """The checkpoint's index, if the recorded answers are its outputs."""
     names = {name for batch in recorded for name in cast("Mapping[str, Array]", batch.outputs)}
     if towers.candidates is None or not names & {INDEX_SCORES, INDEX_IDS}:
         return None
@@ -237,7 +240,7 @@ def _ranking(towers: TwoTower, recorded: Sequence[Recorded]) -> Ranking | None:
 
 
 def _in_file(path: Path, towers: TwoTower) -> dict[str, list[Recorded]]:
-    """The recorded batches of a user's file that belong to each tower."""
+    """The recorded batches of a user's file for each tower."""
     arrays = load_arrays(path)
     found: dict[str, list[Recorded]] = {}
     for name, tower in sides(towers).items():

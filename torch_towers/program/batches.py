@@ -1,4 +1,4 @@
-"""Batches: many rows through a tower, a bounded number at a time."""
+"""Batched execution: many rows through a tower in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 from torch_towers.kernels.threads import on_one_thread
 
 Part = Callable[[int, int], Tensor]
-"""The embeddings of the rows from one number up to another: `[end - start, dim]`."""
+"""The embeddings of a range of rows: `[end - start, dim]`."""
 
 
 def run_batches(part: Part, rows: int, batch_size: int, *, device: torch.device, to_host: bool, bar: Any) -> Tensor:
-    """The embeddings of all rows, in order: `[rows, dim]`, on `device`, or on the CPU where `to_host`.
+    """The embeddings of all rows, in order: `[rows, dim]`, on `device`, or on the CPU if `to_host`.
 
-    A batch for which a CUDA device has too little memory is halved.
+    If a CUDA device runs out of memory, the batch is halved.
     """
     parts = _in_turn(part, rows, batch_size)
     if rows <= batch_size and bar is None:
@@ -51,7 +51,8 @@ def _in_turn(part: Part, rows: int, batch_size: int) -> Iterator[tuple[int, Tens
 
 
 def _to_host(parts: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
-    """Each part in the host's memory, when the next has been launched: the device computes while the host prepares."""
+    """Copies each part to the host once the next one is launched, so that the device computes while the host
+    prepares."""
     last: tuple[int, Tensor, Any] | None = None
     for start, found in parts:
         copied = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
@@ -68,7 +69,7 @@ def _to_host(parts: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]
 
 
 def _own(found: Tensor, to_host: bool) -> Tensor:
-    """A copy outside of inference mode, which shares no memory with what the tower was given."""
+    """A copy outside of inference mode that shares no memory with the tower's inputs."""
     return found.cpu() if to_host and not found.is_cpu else on_one_thread(found.clone)
 
 
@@ -84,7 +85,7 @@ def _watched(parts: Iterator[tuple[int, Tensor]], bar: Any) -> Iterator[tuple[in
 
 
 def _collected(parts: Iterator[tuple[int, Tensor]], rows: int, bar: Any) -> Tensor:
-    """The parts in one CPU tensor of its own."""
+    """Joins the parts into one CPU tensor."""
     whole: Tensor | None = None
     for start, found in _watched(parts, bar):
         if whole is None:
@@ -95,7 +96,7 @@ def _collected(parts: Iterator[tuple[int, Tensor]], rows: int, bar: Any) -> Tens
 
 
 def _empty(rows: int, like: Tensor) -> Tensor:
-    """Memory for `rows` rows such as these. numpy asks for huge pages: the first touch of 4 KB pages costs more than the copy."""
+    """Memory for `rows` rows like these. numpy asks for huge pages: faulting 4 KB pages costs more than the copy."""
     if like.dtype == torch.bfloat16:
         return torch.empty(rows, *like.shape[1:], dtype=like.dtype)
     made = np.empty((rows, *like.shape[1:]), str(like.dtype).removeprefix("torch."))

@@ -1,4 +1,4 @@
-"""Binding: the nodes of a graph as calls, each bound once to its function, its operands and its attributes."""
+"""Binding: turns each node of a graph into a call, with its function, operands and attributes looked up once."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch_towers.graph.graph import Graph, ModuleSpec, Node, Operand
 from torch_towers.graph.registry import MODULES, OPS, Op, Strings
 
 Store = Mapping[str, "Tensor | Strings"]
-"""What a graph names: weights, constants and vocabularies, by their names in the checkpoint."""
+"""Weights, constants and vocabularies by name."""
 
 Env = dict[str, Any]
-"""The values of a run so far, by the names of their nodes."""
+"""The values of a run so far, by node name."""
 
 Run = Callable[[nn.Module, Env], Any]
-"""Computes one value from the module that holds the weights and the values so far."""
+"""Computes one value, given the module that holds the weights and the values so far."""
 
 Step = tuple[str, Run]
 
 
 class Host(dict[str, Any]):
-    """What steps hold themselves: vocabularies by their names, and host modules by theirs (after "module:").
+    """State of the steps: vocabularies by name, and host modules by "module:" plus name.
 
-    Nothing in it changes: a copy is the same object, and a pickle holds only what it was made from.
+    It is immutable: a copy is the same object, and a pickle holds only the constructor's arguments.
     """
 
     def __init__(self, modules: Mapping[str, ModuleSpec], texts: Mapping[str, Strings], store: Store) -> None:
@@ -38,7 +38,7 @@ class Host(dict[str, Any]):
 
     @classmethod
     def of(cls, nodes: list[Node], modules: Mapping[str, ModuleSpec], store: Store) -> Host:
-        """The vocabularies that `nodes` read and those of `modules` that have no weights, built."""
+        """Builds it for `nodes`: the vocabularies that they read, and those of `modules` that have no weights."""
         names = [str(node.attrs["tensor"]) for node in nodes if node.op in ("parameter", "constant")]
         texts = {name: value for name in names if not isinstance(value := store[name], Tensor)}
         hosted = {name: spec for name, spec in modules.items() if not is_layer(MODULES[spec.type])}
@@ -58,12 +58,12 @@ class Host(dict[str, Any]):
 
 
 def steps_of(graph: Graph, host: Host) -> tuple[Step, ...]:
-    """One step for each node, in order."""
+    """One step per node, in order."""
     return tuple((node.name, _step(node, host)) for node in graph.nodes)
 
 
 def getter(operand: Operand) -> Callable[[Env], Any]:
-    """The function that finds an operand among the values: a reference, a literal, or a tuple of operands."""
+    """A function that looks up an operand: a reference, a literal, or a tuple of operands."""
     if isinstance(operand, str):
         name, _, index = operand.partition(":")
         if index:
@@ -77,32 +77,36 @@ def getter(operand: Operand) -> Callable[[Env], Any]:
 
 
 def is_layer(entry: Op) -> bool:
-    """True for modules with weights; the others are tables and tokenizers, which stay on the host."""
+    """True for modules with weights; the others are tables and tokenizers and stay on the host."""
     return isinstance(entry.function, type) and issubclass(entry.function, nn.Module)
 
 
 def is_stored(entry: Op, key: str, value: Any) -> bool:
-    """Whether an argument of a module is the name of a tensor or vocabulary, as the annotations of `entry` tell."""
-    hint = entry.hints.get(key)
-    is_text = hint is str or str in get_args(hint) or get_origin(hint) is Literal
-    return isinstance(value, str) and not is_text
+    """Whether a module's argument is the name of a tensor or vocabulary, by the annotations of `entry`."""
+    return isinstance(value, str) and not _is_text(entry.hints.get(key))
+
+
+def _is_text(hint: Any) -> bool:
+    """Whether an annotation, or one alternative of a union, is a text: `str` or a `Literal`."""
+    return hint is str or get_origin(hint) is Literal or any(map(_is_text, get_args(hint)))
 
 
 def resolve(entry: Op, args: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """`args` with the names of tensors and vocabularies replaced by themselves."""
+    """`args` with names of tensors and vocabularies replaced by the values."""
     return {key: store[value] if is_stored(entry, key, value) else value for key, value in args.items()}
 
 
 _TAKEN = frozenset((*dir(nn.Module()), "device", "dtype", "graph", "run", "tensors"))
 _TAKEN_AT_ROOT = _TAKEN | {"steps", "values", "outputs_of", "_anchor", "_bind", "_host", "_named", "_outputs", "_own", "_plan",
                            "_rewrite", "_written"}  # fmt: skip
-"""Attributes of every module, and those of a `Program`, which is the root (`tests/torch_towers/program/test_binding.py` compares)."""
+"""Attributes of every module, and of a `Program`, the root module (compared by
+`tests/torch_towers/program/test_binding.py`)."""
 
 
 def path(name: str) -> list[str]:
-    """Where `name` lies in the tree of modules: `"query.type.weight"` -> `["query", "type_", "weight"]`.
+    """The path of `name` in the module tree: `"query.type.weight"` -> `["query", "type_", "weight"]`.
 
-    A part that the module itself uses as an attribute gets an underscore.
+    Parts that clash with an attribute of the module get an underscore.
     """
     first, *rest = name.split(".")
     return [
@@ -112,7 +116,7 @@ def path(name: str) -> list[str]:
 
 
 def descend(root: nn.Module, parts: list[str]) -> nn.Module:
-    """The submodule at `parts`, as it is now: a user may have swapped it."""
+    """The current submodule at `parts`: a user may have swapped it."""
     for part in parts:
         root = root._modules[part]  # type: ignore[assignment]
     return root
@@ -140,7 +144,7 @@ def _step(node: Node, host: Host) -> Run:
 
 
 def call(function: Callable[..., Any], inputs: tuple[Operand, ...]) -> Run:
-    """The call of a function on operands; the usual ones, one or two whole values, without a call to find them."""
+    """Calls a function on operands. The common cases, one or two whole values, are inlined."""
     if all(isinstance(operand, str) and ":" not in operand for operand in inputs):
         if len(inputs) == 1:
             (only,) = inputs
@@ -169,7 +173,7 @@ def _module_step(name: str, host: Host, inputs: tuple[Operand, ...]) -> Run:
 
 
 def _body(graph: Graph, host: Host) -> Callable[[nn.Module], Callable[..., tuple[Any, ...]]]:
-    """A graph among the attributes of a node: a function from positional operands to a tuple of results."""
+    """A graph in a node's attributes, as a function from positional operands to a tuple of results."""
     steps = steps_of(graph, host)
     outputs = tuple(getter(reference) for reference in graph.outputs.values())
     names = tuple(spec.name for spec in graph.inputs)

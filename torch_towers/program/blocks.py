@@ -1,8 +1,10 @@
-"""Blocks: parts of a graph that are the same layers over and over, each on the result of the one before, as in a transformer."""
+"""Finds repeated blocks of a graph, such as the layers of a transformer, each applied to the result of the previous
+one."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +16,17 @@ from torch_towers.graph.registry import MODULES
 from torch_towers.program.binding import is_layer
 
 _SOURCES = ("parameter", "constant")
-_LONGEST = 500  # nodes of a block
+_MAX_NODES = 500  # maximum nodes per block
 _NUMBER = re.compile(r"_?\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Equal blocks, one behind the other.
+    """A sequence of equal blocks.
 
-    `blocks[k][i]` is the name of the i-th node of the k-th block, in an order in which they can run; parameters and constants are
-    not among them. `carries` are pairs (what the first block takes, what a block gives to the next); `shared` are the
-    values from elsewhere that every block takes.
+    `blocks[k][i]` is the name of the i-th node of the k-th block, in an executable order, without parameters and
+    constants. `carries` are pairs (input of the first block, result that a block passes to the next); `shared` are the
+    other values that every block takes.
     """
 
     blocks: tuple[tuple[str, ...], ...]
@@ -32,7 +34,7 @@ class Repeat:
     shared: tuple[str, ...]
 
     def layers(self, graph: Graph) -> tuple[tuple[str, ...], ...]:
-        """The names of the layers of each block, in the order in which they are called; `layers[k][i]` are equal for every k."""
+        """The layers of each block in call order; `layers[k][i]` are equal for every k."""
         nodes = {node.name: node for node in graph.nodes}
         return tuple(
             tuple(dict.fromkeys(_called(nodes[name]) for name in block if _called(nodes[name])))
@@ -41,7 +43,7 @@ class Repeat:
 
 
 def repeats(graph: Graph) -> tuple[Repeat, ...]:
-    """The repeated blocks of `graph` that hold two layers or more, the largest first."""
+    """The repeated blocks of `graph` with two or more layers, largest first."""
     order = in_order(graph)
     if sum(_is_call_of_layer(node, graph) for node in order) < 4:
         return ()
@@ -51,14 +53,16 @@ def repeats(graph: Graph) -> tuple[Repeat, ...]:
     while best := _largest(line, tokens, graph):
         repeat, start, stop = best
         found.append(repeat)
-        tokens[start:stop] = -1 - np.arange(start, stop)  # equal to nothing from now on
+        tokens[start:stop] = -1 - np.arange(start, stop)  # unique: matches nothing from now on
     return tuple(found)
 
 
 def in_order(graph: Graph) -> list[Node]:
-    """The nodes but parameters and constants, in an order that can run: what depends on no weight first, then as results need them.
+    """The nodes except parameters and constants in a topological order: weight-independent ones first, then those that
+    make the masks of attention, then depth-first.
 
-    So what belongs to one block stands together, wherever the graph has it.
+    So the nodes of one block are adjacent, in whatever order the graph lists them, and a mask that all layers share (with
+    T5's numbers for each distance) is not among the nodes of the first.
     """
     nodes = {node.name: node for node in graph.nodes}
     weighted: set[str] = set()
@@ -69,7 +73,9 @@ def in_order(graph: Graph) -> list[Node]:
     early = [node for node in graph.nodes if node.name not in weighted and node.op not in _SOURCES]
     done = {node.name for node in early}
     late: list[Node] = []
-    stack = [(node_of(ref), False) for ref in reversed(list(graph.outputs.values()))]
+    masks = [str(node.inputs[3]) for node in graph.nodes if _attends(node, graph) and len(node.inputs) > 3]
+    shared = [mask for mask, times in Counter(masks).items() if times > 1]
+    stack = [(node_of(ref), False) for ref in reversed([*shared, *graph.outputs.values()])]
     while stack:
         name, ready = stack.pop()
         node = nodes.get(name)
@@ -84,6 +90,11 @@ def in_order(graph: Graph) -> list[Node]:
     return early + late
 
 
+def _attends(node: Node, graph: Graph) -> bool:
+    kind = graph.modules[_called(node)].type if node.op == "module" else node.op
+    return kind in ("attention", "MultiHeadAttention")
+
+
 def _called(node: Node) -> str:
     return str(node.attrs["module"]) if node.op == "module" else ""
 
@@ -93,7 +104,7 @@ def _is_call_of_layer(node: Node, graph: Graph) -> bool:
 
 
 def _tokens(order: Sequence[Node], graph: Graph) -> list[int]:
-    """A number for each node; equal ones do the same with their operands."""
+    """A number per node, equal for nodes that do the same with their operands."""
     numbers: dict[Any, int] = {}
     return [numbers.setdefault(_law(node, graph), len(numbers)) for node in order]
 
@@ -106,14 +117,14 @@ def _law(node: Node, graph: Graph) -> Any:
 
 
 def _without_names(operands: Any) -> Any:
-    """Operands with each reference replaced by which result of its node it is."""
+    """Operands with each reference replaced by its result index."""
     if isinstance(operands, tuple):
         return tuple(map(_without_names, operands))  # type: ignore[reportUnknownArgumentType]
     return "@" + operands.partition(":")[2] if isinstance(operands, str) else operands
 
 
 class _Line:
-    """Nodes in a row, with the place of each operand in it; -1 where it is an input, a weight or a constant."""
+    """A sequence of nodes, with the position of each operand; -1 for an input, weight or constant."""
 
     def __init__(self, order: Sequence[Node], nodes: dict[str, Node]) -> None:
         self.order = order
@@ -122,7 +133,8 @@ class _Line:
         self.operands = [[(ref, at.get(node_of(ref), -1)) for ref in references(node.inputs)] for node in order]
 
     def joined(self, start: int, period: int, most: int) -> Repeat | None:
-        """As many blocks of `period` nodes from `start` on, `most` at most, as take from the one before what that takes from its own."""
+        """Up to `most` consecutive blocks of `period` nodes from `start` on, each wired to the previous one in the same
+        way."""
         carries: dict[str, str] = {}
         shared: dict[str, None] = {}
         count = 1
@@ -135,7 +147,7 @@ class _Line:
         return Repeat(blocks, tuple((first, given) for given, first in carries.items()), tuple(shared))
 
     def _follows(self, start: int, period: int, k: int, carries: dict[str, str], shared: dict[str, None]) -> bool:
-        """Whether the k-th block is like the one before it, with what it takes from there."""
+        """Whether the k-th block equals the previous one, including what it takes from it."""
         for i in range(start + k * period, start + (k + 1) * period):
             for (before, a), (ref, b) in zip(self.operands[i - period], self.operands[i], strict=True):
                 if node_of(before) in self.sources and node_of(ref) in self.sources:
@@ -151,7 +163,7 @@ class _Line:
 
 
 def _largest(line: _Line, tokens: np.ndarray[Any, Any], graph: Graph) -> tuple[Repeat, int, int] | None:
-    """The blocks that cover most nodes, with where they begin and end; of places to begin, the one with least to carry over."""
+    """The blocks that cover most nodes, with their start and end; ties go to the start that carries fewest values."""
     calls = np.cumsum([0, *(_is_call_of_layer(node, graph) for node in line.order)])
     for _, period, start, length in sorted(_runs(tokens)):
         best: tuple[tuple[int, int, int, int], Repeat] | None = None
@@ -174,7 +186,7 @@ def _largest(line: _Line, tokens: np.ndarray[Any, Any], graph: Graph) -> tuple[R
 
 
 def _irregular(repeat: Repeat, graph: Graph) -> int:
-    """0 where layers are called alike in every block and those of a block have one number; else how many there are too many."""
+    """0 if layers have the same names in every block and one block number each; else the number of surplus names."""
     alike = numbers = 0
     first: set[str] = set()
     for names in zip(*repeat.layers(graph), strict=True):
@@ -186,8 +198,8 @@ def _irregular(repeat: Repeat, graph: Graph) -> int:
 
 
 def _runs(tokens: np.ndarray[Any, Any]) -> Iterator[tuple[int, int, int, int]]:
-    """Where a part of the line is itself again behind a period: (minus what it covers, period, start, length)."""
-    for period in range(2, min(len(tokens) // 2, _LONGEST) + 1):
+    """Ranges in which the sequence repeats with a period: (negative coverage, period, start, length)."""
+    for period in range(2, min(len(tokens) // 2, _MAX_NODES) + 1):
         same = np.concatenate([[False], tokens[:-period] == tokens[period:], [False]])
         edges = np.flatnonzero(same[1:] != same[:-1]).reshape(-1, 2)
         for start, stop in edges.tolist():

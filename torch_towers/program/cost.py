@@ -1,4 +1,4 @@
-"""Cost: how much a tower computes for a row, which decides whether several threads are worth waking."""
+"""Cost: how much a tower computes per row, to decide whether waking several threads pays off."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from torch_towers.program.binding import descend, path
 from torch_towers.program.program import Program
 
 SMALL = 1e8
-"""Multiplications that one core does in about a millisecond; to wake a thread takes some hundredths of it, for each op again."""
+"""Multiplications that take one core about a millisecond; waking a thread costs some hundredths of that, for each
+op."""
 
-_ELEMENT = 8  # multiplications that take as long as reading or writing a number
+_ELEMENT = 8  # multiplications that cost as much as reading or writing a number
 
 
 def work_of(program: Program, inputs: dict[str, Any]) -> float:
-    """Multiplications of a run over `inputs`, counted by running it; infinite where it is more than `SMALL`, or not to be told."""
+    """Multiplications of a run over `inputs`, counted by running it; infinite above `SMALL`, or if unknown."""
     total = 0.0
     for node, env in each(program, inputs):
         total += _work(program, node, env)
@@ -31,7 +32,7 @@ def work_of(program: Program, inputs: dict[str, Any]) -> float:
 
 
 def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[str, Any]]]:
-    """The nodes of a run over `inputs`, one call each, with all values up to each of them."""
+    """Runs the nodes over `inputs` one by one; yields each with all values before it."""
     env = dict(inputs)
     for node, (name, run) in zip(program.graph.nodes, program.steps, strict=True):
         env[name] = run(program, env)
@@ -39,7 +40,7 @@ def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[
 
 
 def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
-    """Those of a node that multiplies matrices, 0 for others; infinite where they are not to be told."""
+    """The multiplications of a node that multiplies matrices, 0 for others; infinite if unknown."""
     if node.op.startswith("conv") or node.op == "einsum" or any(isinstance(v, Graph) for v in node.attrs.values()):
         return math.inf
     result = env[node.name]

@@ -1,7 +1,8 @@
-"""Fusion: nodes that run as one call where that gives the same numbers in less time.
+"""Fusion: runs several nodes as one call if that is faster and gives the same numbers.
 
-A graph stays as it is written; only its plan, the calls that a run makes, has one step in the place of several. A step that
-cannot be fast this time (a gradient is asked for, a layer was swapped, the graph is being compiled) makes the single calls.
+The graph does not change; only its plan, the list of steps, has one step instead of several. If a fused step does not
+apply at run time (gradients are needed, a layer was swapped, the graph is being compiled), it falls back to the single
+calls.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torch_towers.graph.dtypes import torch_dtype
 from torch_towers.graph.graph import Graph, Node, node_of, references
@@ -21,22 +22,23 @@ from torch_towers.kernels.top_k import top_k_of_products
 from torch_towers.layers.conv import convolved
 from torch_towers.layers.embedding import Embedding
 from torch_towers.layers.linear import linear, linear_relu
+from torch_towers.layers.pools import MaskedAverage
 from torch_towers.layers.text_pipeline import pipeline_of
 from torch_towers.program.binding import Env, Host, Run, Step, call, descend, getter, path
 
 
 class Fused(NamedTuple):
-    """One call for several nodes: `absorbed` come before the node that the call computes, and nothing else reads them."""
+    """One call for several nodes: `absorbed` precede the computed node, and nothing else reads them."""
 
     absorbed: tuple[str, ...]
-    run: Run  # gives `NotImplemented` where the single calls have to do it
+    run: Run  # returns `NotImplemented` to fall back to the single calls
 
 
 class Readers:
-    """The nodes of a graph by their names, and who reads them: what a pattern here asks of a node.
+    """A graph's nodes by name, and their readers, for the patterns in this file.
 
-    `porting/lifting/patterns.py` has a matcher of formulas. It stays there: a runtime without the porter fuses too, and the
-    patterns below ask what no formula says (a literal k, one reader, a constant text).
+    The matcher of formulas in `porting/lifting/patterns.py` is not used here: the runtime works without the porter, and
+    the patterns here depend on what a formula does not say (a literal k, a single reader, a constant text).
     """
 
     def __init__(self, graph: Graph, host: Host) -> None:
@@ -46,30 +48,30 @@ class Readers:
         self._readers.update(map(node_of, graph.outputs.values()))
 
     def only(self, reference: Any) -> Node | None:
-        """The node behind a reference to a whole value that nothing else reads."""
+        """The node of a reference to its only result, if it has no other reader."""
         node = self.nodes.get(reference) if isinstance(reference, str) else None
         return node if node is not None and self._readers[node.name] == 1 else None
 
     def scalar(self, reference: Any) -> bytes | None:
-        """The constant string of rank 0 behind a reference."""
+        """The constant string scalar that a reference names."""
         node = self.nodes.get(reference) if isinstance(reference, str) else None
         value = self.host.get(str(node.attrs["tensor"])) if node is not None and node.op == "constant" else None
         return None if value is None or value.ndim else value.item()
 
     def module_type(self, node: Node) -> str:
-        """The type of the module that a node calls, or nothing."""
+        """The type of the module that a node calls, or an empty string."""
         return self.graph.modules[str(node.attrs["module"])].type if node.op == "module" else ""
 
 
 def plan_of(graph: Graph, host: Host, steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The steps of a run: of `steps`, one for each node, or one for several that are fused."""
+    """The plan of a run: `steps`, one per node, with fused steps in place of several."""
     single = dict(steps)
     view = Readers(graph, host)
     fused = {node.name: found for node in graph.nodes for pattern in _PATTERNS if (found := pattern(view, node))}
     absorbed = {name for found in fused.values() for name in found.absorbed}
 
     def before(name: str) -> list[Step]:
-        """The single calls that a fused one stands for, but the last."""
+        """The single calls that a fused step replaces, except the last."""
         parts = fused[name].absorbed if name in fused else ()
         return [step for part in parts for step in (*before(part), (part, single[part]))]
 
@@ -92,12 +94,13 @@ def _with_single_calls(fast: Run, parts: Sequence[Step], last: Run) -> Run:
     return run
 
 
-_MANY = 256  # ids from which one pass over the table's rows is faster than gathering them first
+_MIN_IDS = 256  # number of ids above which embedding_bag is faster than gather and sum
 
 
 def _weighted_embedding(view: Readers, node: Node) -> Fused | None:
-    """`weighted_sum(embedding(ids), weights)`: the rows are added as they are read, and never stand in memory."""
-    rows = view.only(node.inputs[0]) if node.op == "weighted_sum" else None
+    """A weighted sum or masked average of `embedding(ids)`: sums rows as they are read, without materializing them."""
+    average = path(str(node.attrs["module"])) if view.module_type(node) == "MaskedAverage" else None
+    rows = view.only(node.inputs[0]) if node.op == "weighted_sum" or average is not None else None
     if rows is None or view.module_type(rows) != "Embedding":
         return None
     parts, ids, weights = path(str(rows.attrs["module"])), rows.inputs[0], node.inputs[1]
@@ -111,16 +114,22 @@ def _weighted_embedding(view: Readers, node: Node) -> Fused | None:
             or x.ndim != 2
             or x.device.type != "cpu"
             or not plain(x, env[weights], layer.weight)  # type: ignore[reportArgumentType]
-            or x.numel() < _MANY  # asked last: while a graph is captured, its sizes are not compared
+            or x.numel() < _MIN_IDS  # last: a captured graph must not compare its sizes
         ):
             return NotImplemented
-        return layer.weighted_sum(x, env[weights])  # type: ignore[operator]
+        total = cast(Tensor, layer.weighted_sum(x, env[weights]))  # type: ignore[operator]
+        if average is None:
+            return total
+        pool = descend(root, average)
+        if not isinstance(pool, MaskedAverage) or not untouched(pool, MaskedAverage) or not pool.finite:
+            return NotImplemented
+        return pool.divided(total, env[weights])
 
     return Fused((rows.name,), run)
 
 
 def _dense(view: Readers, node: Node) -> Fused | None:
-    """A dense layer, with the relu behind it."""
+    """A dense layer and the relu after it."""
     layer = node if node.op == "module" else view.only(node.inputs[0]) if node.op == "relu" else None
     if layer is None or view.module_type(layer) != "Linear":
         return None
@@ -134,7 +143,7 @@ def _dense(view: Readers, node: Node) -> Fused | None:
 
 
 def _convolution(view: Readers, node: Node) -> Fused | None:
-    """A convolution with its normalization and relu: one pass over an image in the place of five."""
+    """A convolution with its normalization and relu: one pass over the image instead of five."""
     activation = node if node.op in ("relu", "relu6") else None
     below = view.only(node.inputs[0]) if activation is not None else node
     norm = below if below is not None and view.module_type(below) == "BatchNorm" else None
@@ -152,7 +161,7 @@ def _convolution(view: Readers, node: Node) -> Fused | None:
 
 
 def _best_of_products(view: Readers, node: Node) -> Fused | None:
-    """`top_k(matmul(queries, matrix_transpose(candidates)), k)`: block by block, never the full matrix of scores."""
+    """`top_k(matmul(queries, matrix_transpose(candidates)), k)`: block by block, without the full score matrix."""
     product = view.only(node.inputs[0]) if node.op == "top_k" else None
     turned = view.only(product.inputs[1]) if product is not None and product.op == "matmul" else None
     if product is None or turned is None or turned.op != "matrix_transpose" or not isinstance(node.inputs[1], int):
@@ -171,7 +180,7 @@ def _best_of_products(view: Readers, node: Node) -> Fused | None:
 
 
 def _counted_mask(view: Readers, node: Node) -> Fused | None:
-    """`reduce_sum(cast(unsqueeze(mask, 2)), axis 1)`: how many of each row a mask lets through, as a column of floats."""
+    """`reduce_sum(cast(unsqueeze(mask, 2)), axis 1)`: the number of unmasked positions per row, as a float column."""
     if node.op != "reduce_sum" or node.attrs.get("axes") != (1,) or node.attrs.get("keepdim"):
         return None
     floats = view.only(node.inputs[0])
@@ -190,7 +199,7 @@ def _counted_mask(view: Readers, node: Node) -> Fused | None:
 
 
 def _text_pipeline(view: Readers, node: Node) -> Fused | None:
-    """Changes of a text, one after another, before it is split and looked up: one pass over each text."""
+    """String ops before split and lookup, in one pass over each text."""
     if view.module_type(node) != "TextVectorization":
         return None
     chain: list[_Change] = []
@@ -209,7 +218,7 @@ def _text_pipeline(view: Readers, node: Node) -> Fused | None:
 
 
 class _Change(NamedTuple):
-    """A node that makes one text of another: `attrs` as `pipeline_of` takes them."""
+    """A node that maps a text to a text: `attrs` as `pipeline_of` takes them."""
 
     text: Any
     op: str

@@ -1,4 +1,4 @@
-"""Listing: a tower as text for people, with the shape of every value."""
+"""A tower as a readable listing, with the shape of every value."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch_towers.program import sketch
 from torch_towers.program.blocks import Repeat, in_order, repeats
 from torch_towers.program.program import Program
 
-_SIZES = (2, 3)  # rows of the two sketches: a size that is 2 in one and 3 in the other is the batch
+_SIZES = (2, 3)  # batch sizes of two sketches: a dimension that is 2 in one and 3 in the other is the batch
 WIDTH = 76
-_SHOWN = 1000  # numbers of an example: a larger one is left to the reader
+_SHOWN = 1000  # maximum numbers of an example input
 
 
 class Parts(Protocol):
-    """What a listing shows of a `Tower`: its signature, and its programs in the order in which they run."""
+    """What a listing needs of a `Tower`: its signature, and its stages in execution order."""
 
     spec: TowerSpec
 
@@ -30,7 +30,7 @@ class Parts(Protocol):
 
 
 def listing(tower: Parts) -> str:
-    """The tower line by line: its inputs, each step with operands and the shape of its result, its outputs."""
+    """The tower line by line: inputs, steps with operands and result shapes, outputs."""
     shapes = shapes_of(tower)
     spec = tower.spec
     lines = [f"inputs   {_specs(spec.inputs)}", f"outputs  {_specs(spec.outputs)}"]
@@ -45,7 +45,7 @@ def listing(tower: Parts) -> str:
 
 
 def model_card(towers: Mapping[str, Parts], similarity: str) -> str:
-    """MODEL.md: what the checkpoint is, its inputs with an example, and its towers line by line."""
+    """MODEL.md: what the checkpoint is, its inputs with an example, and the listing of its towers."""
     parts = ["# A two-tower model\n", f"Similarity: {similarity}. Read by `torch_towers.load`.\n"]
     for name, tower in towers.items():
         example = {spec.name: _example(spec) for spec in tower.spec.inputs}
@@ -72,7 +72,8 @@ def _graph(graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
 def _in_blocks(
     graph: Graph, inside: Mapping[str, Repeat], found: tuple[Repeat, ...]
 ) -> Iterator[tuple[Node, Repeat | None]]:
-    """The nodes with the first block of each repeat whole and without the others, parameters and constants where they are read first."""
+    """The nodes, with only the first block of each repeat; parameters and constants come right before their first
+    reader."""
     sources = {node.name: node for node in graph.nodes if node.op in ("parameter", "constant")}
     others = {name for repeat in found for block in repeat.blocks[1:] for name in block}
     for node in in_order(graph):
@@ -83,18 +84,20 @@ def _in_blocks(
 
 
 def _head(repeat: Repeat, indent: str) -> list[str]:
-    """The line above a block that stands for all of them."""
+    """The heading of a block that represents all its repeats."""
     taken, given = (", ".join(dict.fromkeys(pair[at] for pair in repeat.carries)) for at in (0, 1))
     last = dict(zip(repeat.blocks[0], repeat.blocks[-1], strict=True))
     end = ", ".join(dict.fromkeys(last[node_of(ref)] for _, ref in repeat.carries))
     behind = (
-        f"each on {given} of the one before, at first on {taken}; the last one gives {end}" if given else "side by side"
+        f"each on {given} of the previous one, the first on {taken}; the last one gives {end}"
+        if given
+        else "side by side"
     )
     return [f"{indent}x {len(repeat.blocks)}, {behind}:"]
 
 
 def _line(node: Node, graph: Graph, shapes: Mapping[str, str], indent: str) -> list[str]:
-    """A node with the shape of its result, and the graphs among its attributes."""
+    """A node with its result shape, and the graphs in its attributes."""
     if node.op in ("parameter", "constant"):
         line = f"{indent}{node.name} = {node.op}"
         if node.attrs["tensor"] != node.name:
@@ -142,15 +145,16 @@ def _specs(specs: tuple[TensorSpec, ...]) -> str:
 
 
 def shown_sizes(shape: tuple[Any, ...] | None) -> str:
-    """A shape for people; free sizes are "?"."""
+    """A readable shape; dynamic sizes are "?"."""
     return "[...]" if shape is None else "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
-# -- shapes, found without running anything -------------------------------------------------------------------------------
+# -- shape inference
+# ------------------------------------------------------------------------------------------------------
 
 
 def shapes_of(tower: Parts) -> dict[str, dict[str, str]]:
-    """The dtype and shape of each value of each part, as far as they can be known beforehand."""
+    """The dtype and shape of each value of each stage, as far as they can be inferred."""
     first, second = (_sketched(tower, rows) for rows in _SIZES)
     return {
         part: {name: _shape(first[part][name], second[part].get(name)) for name in first[part]}

@@ -1,4 +1,4 @@
-"""Padding: the encoder runs on rows as long as they are, not as long as the longest text that it was trained on."""
+"""Padding: runs the encoder on rows truncated to their real length, instead of the trained length."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch_towers.graph.spec import Padding
 Ends = np.ndarray[Any, np.dtype[np.int64]]
 
 Run = Callable[[dict[str, Any], float], dict[str, Any]]
-"""The encoder on some rows: its inputs, and how many places they are, to its outputs."""
+"""The encoder on some rows: maps inputs and their number of positions to outputs."""
 
 
 def lengths(x: Tensor, value: float) -> Ends:
-    """How many places of each row come before its end: `[rows, length] -> [rows]`.
+    """The number of positions of each row before its padding: `[rows, length] -> [rows]`.
 
-    A row of nothing else, or with `value` among its places, has no end: all of it counts.
+    A row of padding only, or with `value` between other values, counts with its full length.
     """
     real = x.numpy() != value
     counts = np.count_nonzero(real, axis=1)
@@ -31,10 +31,10 @@ def lengths(x: Tensor, value: float) -> Ends:
 def run_cut(
     run: Run, inputs: Mapping[str, Any], padding: Sequence[Padding], *, budget: float, splittable: bool
 ) -> dict[str, Any]:
-    """What `run` gives for `inputs`, each row cut at its end.
+    """Runs `run` on `inputs` with each row truncated to its length.
 
-    Where `splittable`, rows of like lengths run together, at most `budget` places at a time (one row at least), and are put back
-    in their order; else all rows run together, as long as the longest.
+    If `splittable`, rows of similar length run together, at most `budget` positions at a time (at least one row), and
+    their order is restored; otherwise all rows run together, at the length of the longest.
     """
     ends = [lengths(inputs[each.input], each.value) for each in padding]
     rows = len(ends[0])
@@ -57,7 +57,7 @@ def run_cut(
 
 
 def _of_rows(values: Mapping[str, Any], rows: int) -> bool:
-    """Whether all values are tensors with an element for each row."""
+    """Whether all values are tensors with one element per row."""
     return all(isinstance(x, Tensor) and x.ndim > 0 and len(x) == rows for x in values.values())
 
 
@@ -70,7 +70,8 @@ def _cut(inputs: Mapping[str, Any], padding: Sequence[Padding], longest: Sequenc
 
 
 def _batches(ends: Sequence[int], budget: float) -> list[tuple[int, int]]:
-    """Where rows, from the shortest to the longest, are parted so that a part has at most `budget` places, or is one row."""
+    """Where rows, from the shortest to the longest, are parted so that a part has at most `budget` places, or is one
+    row."""
     parts: list[tuple[int, int]] = []
     start = 0
     for stop, end in enumerate(ends):

@@ -14,7 +14,7 @@ from torch_towers.graph.graph import Graph, ModuleSpec, Node
 
 @contextmanager
 def full_precision() -> Generator[None]:
-    """Convolutions on CUDA as exact as products of matrices: TF32 where it was asked for there (torch's default for them alone is on)."""
+    """Disables TF32 for CUDA convolutions, where torch enables it by default, to match the precision of matmuls."""
     convolutions: Any = torch.backends.cudnn
     before = convolutions.allow_tf32
     convolutions.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
@@ -25,7 +25,7 @@ def full_precision() -> Generator[None]:
 
 
 def float_graph(graph: Graph, dtype: str, of: Collection[str] = ("float32",)) -> Graph:
-    """`graph` with `dtype` wherever it says one `of` these: in its inputs, attributes, modules, and the graphs inside it."""
+    """`graph` with `dtype` instead of the dtypes `of`: in inputs, attributes, modules, and nested graphs."""
     return Graph(
         tuple(replace(spec, dtype=dtype) if spec.dtype in of else spec for spec in graph.inputs),
         tuple(_node(node, dtype, of) for node in graph.nodes),

@@ -25,9 +25,9 @@ from torch_towers.program.shown import shown
 
 
 class _Forward:
-    """`program.forward`, its operands by the names of the program's own graph: `torch.export` ties free sizes to them.
+    """`program.forward`, with operands named like the graph's inputs, which `torch.export` needs for dynamic sizes.
 
-    A partial, since `torch.compile` does not trace how a bound method is made.
+    It is a partial because `torch.compile` does not trace the creation of bound methods.
     """
 
     def __get__(self, program: Program | None, kind: type[Program]) -> Callable[..., dict[str, Any]]:
@@ -35,20 +35,20 @@ class _Forward:
 
 
 class Program(nn.Module):
-    """A graph that runs: `program(**inputs) -> {output: value}`.
+    """An executable graph: `program(**inputs) -> {output: value}`.
 
-    Weights are parameters under their TensorFlow-derived names and lifted layers are submodules, so `state_dict()` reads
-    like the model's own source. Constants are buffers that `state_dict()` leaves out. `frozen` names the weights that are
-    buffers rather than parameters (integers always are). A copy shares the vocabularies; a pickle holds them.
+    Weights are parameters with their TensorFlow-derived names, and lifted layers are submodules, so `state_dict()`
+    reads like the model's own source. Constants are non-persistent buffers. `frozen` names weights that are buffers
+    instead of parameters (integers always are). A copy shares the vocabularies; a pickle contains them.
     """
 
     forward = _Forward()  # type: ignore[reportAssignmentType]
 
     def __init__(self, graph: Graph, store: Store, *, frozen: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        anchor = torch.empty(0, dtype=torch.float32, device="cpu")  # knows device and dtype of a tower without weights
+        anchor = torch.empty(0, dtype=torch.float32, device="cpu")  # tracks device and dtype of a tower without weights
         self.register_buffer("_anchor", anchor, persistent=False)
-        for name, spec in sorted(modules(graph).items()):  # "block" before "block.dense", which goes into it
+        for name, spec in sorted(modules(graph).items()):  # "block" before "block.dense", its submodule
             _add_module(self, name, MODULES[spec.type], spec.args, store, frozen)
         _add_tensors(self, graph, store, frozen)
         self._host = Host.of(walk(graph), modules(graph), store)
@@ -58,21 +58,21 @@ class Program(nn.Module):
         self.eval()
 
     def _bind(self) -> None:
-        """Makes the calls of a run from the graph."""
+        """Binds the graph's nodes to calls."""
         self.steps = steps_of(self.graph, self._host)
         self._plan = plan_of(self.graph, self._host, self.steps)
         self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
         self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))
 
     def values(self, **inputs: Any) -> Env:
-        """The value of every node by its name, inputs among them: what a run passes through, step by step."""
+        """The value of every node by name, including inputs, for inspecting a run step by step."""
         env: Env = dict(inputs)
         for name, step in self.steps:
             env[name] = step(self, env)
         return env
 
     def outputs_of(self, env: Env) -> dict[str, Any]:
-        """The graph's outputs among the values of its nodes."""
+        """The graph's outputs, taken from the values of its nodes."""
         return {name: get(env) for name, get in self._outputs}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,18 +84,19 @@ class Program(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are and the graph runs."""
+        """The device of the weights, on which the graph runs."""
         return self._buffers["_anchor"].device  # type: ignore[union-attr]
 
     @property
     def dtype(self) -> torch.dtype:
-        """What stands for float32 in the graph."""
+        """The dtype that replaces float32 in the graph."""
         return self._buffers["_anchor"].dtype  # type: ignore[union-attr]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `to`, `half`, `cuda`, ... do: the dtype that they give stands for float32, and the graph follows it.
+        """The hook of `to`, `half`, `cuda`, ...: the given dtype replaces float32, and the graph follows it.
 
-        Other floats that TensorFlow's graph asks for by name stay as they are. Errors: `ValueError` for a dtype that no tower has.
+        Other float dtypes that TensorFlow's graph names explicitly do not change. Errors: `ValueError` for an
+        unsupported dtype.
         """
         before, after = self.dtype, fn(self._buffers["_anchor"]).dtype  # type: ignore[arg-type]
         if DTYPE_NAMES.get(after) not in FLOATS:
@@ -112,11 +113,11 @@ class Program(nn.Module):
         return self
 
     def _rewrite(self, graph: Graph) -> None:
-        """Puts the same graph at another precision over the weights and constants that are here."""
+        """Replaces the graph by one at another precision and keeps the current weights and constants."""
         before = modules(self.graph)
         for name, spec in modules(graph).items():
             entry = MODULES[spec.type]
-            if before[name] != spec and is_layer(entry):  # a layer that knows its dtype
+            if before[name] != spec and is_layer(entry):  # a layer with a dtype argument
                 layer = descend(self, path(name))
                 if type(layer) is entry.function:
                     weights = layer.state_dict(prefix=f"{name}.", keep_vars=True)
@@ -126,9 +127,10 @@ class Program(nn.Module):
         self._bind()
 
     def tensors(self, *, lenient: bool = False) -> dict[str, Tensor]:
-        """The weights and constants as they are now, by the names that the graph and the checkpoint give them.
+        """The current weights and constants by their names in the graph and the checkpoint.
 
-        Raises `LookupError`, naming it, where a layer was replaced by one with other weights; `lenient` leaves its weights out.
+        Raises `LookupError` with the name of a layer that was replaced by one with other weights; `lenient` omits its
+        weights.
         """
         found: dict[str, Tensor] = {}
         for name, spec in modules(self.graph).items():
@@ -154,22 +156,22 @@ class Program(nn.Module):
         return shown(self, self.graph)
 
     def run(self, **inputs: Any) -> dict[str, Any]:
-        """Every output of the graph by its name. Operands are keyed by the graph's input names."""
+        """Every output of the graph by name. Operands are keyed by the graph's input names."""
         env: Env = dict(inputs)
         for name, run in self._plan:
             env[name] = run(self, env)
         return {name: get(env) for name, get in self._outputs}
 
 
-_BOUND = frozenset({"steps", "_plan", "_outputs", "_named"})  # made from the graph: neither copied nor pickled
+_BOUND = frozenset({"steps", "_plan", "_outputs", "_named"})  # derived from the graph: neither copied nor pickled
 
 
 @functools.cache
 def _with_signature(names: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
-    """`Program.run` with a signature that names its operands, where Python can."""
+    """`Program.run` with a signature that names its operands, if they are valid Python names."""
     if not all(name.isidentifier() and not iskeyword(name) and name != "self" for name in names):
         return Program.run
-    run: Any = FunctionType(Program.run.__code__, Program.run.__globals__, "forward")  # without one more call
+    run: Any = FunctionType(Program.run.__code__, Program.run.__globals__, "forward")  # avoids a wrapper call
     keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     run.__signature__ = inspect.Signature([this, *keywords])
@@ -178,12 +180,13 @@ def _with_signature(names: tuple[str, ...]) -> Callable[..., dict[str, Any]]:
 
 
 def layer_weights(spec: ModuleSpec) -> set[str]:
-    """The names of a layer's weights, found by building it without memory."""
+    """The names of a layer's weights, found by building it on the meta device."""
     return set(empty_layer(MODULES[spec.type], spec.args).state_dict())
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves new weights as they are. To fill a meta tensor with random numbers would import torch's compiler: seconds."""
+    """Skips weight initialization: filling a meta tensor with random numbers would import torch's compiler, which takes
+    seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ in _FILLERS:
@@ -195,19 +198,20 @@ _FILLERS = frozenset(name for name in dir(nn.init) if name.endswith("_"))
 
 
 def empty_layer(entry: Op, args: Mapping[str, Any]) -> nn.Module:
-    """A layer whose weights have shapes and no memory."""
+    """A layer on the meta device: its weights have shapes and no memory."""
     with torch.device("meta"), _Unfilled():
         return entry.function(**args)
 
 
 def used_names(graph: Graph) -> set[str]:
-    """Every weight, constant and vocabulary that `graph` names."""
+    """The names of all weights, constants and vocabularies in `graph`."""
     used = {str(node.attrs["tensor"]) for node in walk(graph) if node.op in ("parameter", "constant")}
     return used.union(*(stored_names(name, spec) for name, spec in modules(graph).items()))
 
 
 def stored_names(name: str, spec: ModuleSpec) -> list[str]:
-    """The names in the store that the module `name` takes: its weights, or the arguments that name tensors and vocabularies."""
+    """The names in the store that the module `name` uses: its weights, or arguments that name tensors and
+    vocabularies."""
     entry = MODULES[spec.type]
     if is_layer(entry):
         return [f"{name}.{key}" for key in empty_layer(entry, spec.args).state_dict()]
@@ -217,20 +221,20 @@ def stored_names(name: str, spec: ModuleSpec) -> list[str]:
 def _add_module(
     root: nn.Module, name: str, entry: Op, args: Mapping[str, Any], store: Store, frozen: frozenset[str]
 ) -> None:
-    """Layers with weights become submodules, their weights mapped in without a copy."""
+    """Adds a layer with weights as a submodule, its weights memory-mapped."""
     if not is_layer(entry):
-        return  # a host module: its step holds it
+        return  # a host module: its step owns it
     built = empty_layer(entry, args)
     parameters = dict(built.named_parameters())
     for key, slot in built.state_dict().items():
         value = store[f"{name}.{key}"]
         if not isinstance(value, Tensor) or value.shape != slot.shape:
             found = list(value.shape)
-            raise ValueError(f"'{name}.{key}' is {found}, but the layer {entry.name} wants {list(slot.shape)}")
+            raise ValueError(f"'{name}.{key}' is {found}, but the layer {entry.name} needs {list(slot.shape)}")
         owner, last = built.get_submodule(key.rpartition(".")[0]), key.rpartition(".")[2]
         if key not in parameters:
             owner._buffers[last] = value.detach()
-        elif isinstance(value, nn.Parameter):  # the other tower has it too: one parameter, trained from both
+        elif isinstance(value, nn.Parameter):  # shared with the other tower: one parameter, trained through both
             owner._parameters[last] = value
         else:
             trainable = f"{name}.{key}" not in frozen and value.is_floating_point()
@@ -255,7 +259,7 @@ def _add_tensors(root: nn.Module, graph: Graph, store: Store, frozen: frozenset[
 
 
 def graphs(graph: Graph) -> list[Graph]:
-    """`graph` and every graph among the attributes of its nodes (the bodies of loops and branches)."""
+    """`graph` and all nested graphs (bodies of loops and branches)."""
     found = [graph]
     for one in found:
         found += [value for node in one.nodes for value in node.attrs.values() if isinstance(value, Graph)]
@@ -263,17 +267,17 @@ def graphs(graph: Graph) -> list[Graph]:
 
 
 def walk(graph: Graph) -> list[Node]:
-    """The nodes of `graph` and of the graphs inside it."""
+    """The nodes of `graph` and of nested graphs."""
     return [node for one in graphs(graph) for node in one.nodes]
 
 
 def modules(graph: Graph) -> dict[str, ModuleSpec]:
-    """The modules of `graph` and of the graphs inside it."""
+    """The modules of `graph` and of nested graphs."""
     return {name: spec for one in graphs(graph) for name, spec in one.modules.items()}
 
 
 def _owner(root: nn.Module, parts: list[str]) -> tuple[nn.Module, str]:
-    """The (sub)module that holds the last of `parts`, made where it is missing, and the name that it has there."""
+    """The submodule that holds the last of `parts`, created if missing, and its attribute name there."""
     for part in parts[:-1]:
         if part not in root._modules:
             root.add_module(part, nn.Module())

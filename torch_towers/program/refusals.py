@@ -1,4 +1,4 @@
-"""Refusals: what a kernel of torch or numpy could not compute, as TensorFlow's sentence or ours, with the node that it is about."""
+"""Errors of torch's and numpy's kernels in TensorFlow's words or ours, with the node that failed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from torch_towers.program.program import Program
 KERNEL_ERRORS = (
     LookupError, ValueError, RuntimeError, ArithmeticError, MemoryError, TypeError, AttributeError, AssertionError,
 )  # fmt: skip
-"""What kernels raise on operands that do not fit. `InputError`, of checks that have their own sentence, is a `ValueError`."""
+"""What kernels raise for invalid operands. `InputError`, from checks with their own message, is a `ValueError`."""
 
 
 def refusal(program: Program, inputs: Mapping[str, Any], error: Exception) -> str:
-    """Why `program` could not be run on `inputs`, where it ended in `error`.
+    """Explains why `program` raised `error` on `inputs`.
 
-    A check's own sentence stays. For a kernel's error the nodes are run one by one up to the one that fails, which is named by its
-    TensorFlow op: "MatMul 'dense.matmul': Matrix size-incompatible: In[0]: [2,3], In[1]: [4,5]".
+    The message of a check stays. After a kernel error, the nodes run one by one until one fails; the message names it
+    by its TensorFlow op: "MatMul 'dense.matmul': Matrix size-incompatible: In[0]: [2,3], In[1]: [4,5]".
     """
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, MemoryError) or "allocate memory" in str(error):
-        return "there is not enough memory for them"
+        return "there is not enough memory"
     env: Env = dict(inputs)
     for node, (name, run) in zip(program.graph.nodes, program.steps, strict=True):
         try:
@@ -45,11 +45,11 @@ def refusal(program: Program, inputs: Mapping[str, Any], error: Exception) -> st
         except KERNEL_ERRORS:
             operands = [getter(operand)(env) for operand in node.inputs]
             return f"{_source(program, node)} {node.name!r}: {_sentence(node, operands)}"
-    return "its results do not fit together"
+    return "its results have different lengths"
 
 
 def _source(program: Program, node: Node) -> str:
-    """The TensorFlow op or layer that a node stands for."""
+    """The TensorFlow op or layer of a node."""
     if node.op == "module":
         entry = MODULES[program.graph.modules[str(node.attrs["module"])].type]
         return entry.name
@@ -58,15 +58,23 @@ def _source(program: Program, node: Node) -> str:
 
 
 def _sentence(node: Node, operands: Sequence[Any]) -> str:
-    """TensorFlow's sentence where this is one of the usual kinds, else what the operands are."""
-    if node.op in _SENTENCES and isinstance(operands[0], (Tensor, np.ndarray)):
-        if said := _SENTENCES[node.op](node, operands):
-            return said
-    elif node.op in OPS and OPS[node.op].function.__module__.endswith(".ops.math") and len(operands) == 2:
+    """TensorFlow's message for common errors, else a description of the operands."""
+    try:
+        said = _usual(node, operands)
+    except KERNEL_ERRORS:  # operands that no such sentence is about
+        said = ""
+    return said or f"its operands do not match: {', '.join(map(_described, operands)) or 'it has none'}"
+
+
+def _usual(node: Node, operands: Sequence[Any]) -> str:
+    """TensorFlow's sentence; empty where this is none of the usual kinds."""
+    if node.op in _SENTENCES:
+        return _SENTENCES[node.op](node, operands) if isinstance(operands[0], (Tensor, np.ndarray)) else ""
+    if node.op in OPS and OPS[node.op].function.__module__.endswith(".ops.math") and len(operands) == 2:
         first, second = map(_shape, operands)
         if first is not None and second is not None and not _broadcast(first, second):
             return f"Incompatible shapes: {_listed(first)} vs. {_listed(second)}"
-    return f"its operands do not fit: {', '.join(map(_described, operands)) or 'it has none'}"
+    return ""
 
 
 def _broadcast_to(node: Node, operands: Sequence[Any]) -> str:
@@ -155,7 +163,7 @@ def _shape(value: Any) -> list[int] | None:
 
 
 def _listed(shape: Sequence[int]) -> str:
-    """As TensorFlow prints shapes."""
+    """A shape in TensorFlow's format."""
     return f"[{','.join(map(str, shape))}]"
 
 

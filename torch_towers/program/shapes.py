@@ -1,7 +1,7 @@
-"""Shapes: what torch's functions give for tensors on the meta device, found without torch's compiler.
+"""Shape inference with torch's functions on the meta device, without importing torch's compiler.
 
-torch answers most of them by a Python reference of its own, and the first of these imports `torch._dynamo`: about two seconds of
-every port. Where a result's shape depends on no value, stand-ins on the CPU give the same answer.
+torch implements most meta functions by Python references, and the first one imports `torch._dynamo`: about two seconds
+per port. If a result's shape does not depend on values, a run on dummy CPU tensors gives the same shape.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_LARGE = 1 << 22  # elements from which a function is left to the meta device, which computes nothing
+_LARGE = 1 << 22  # elements above which the meta device is used, which computes nothing
 
 _ELEMENTWISE = frozenset((
     "abs", "absolute", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
@@ -28,7 +28,7 @@ _ELEMENTWISE = frozenset((
     "rtruediv", "selu", "sigmoid", "sign", "silu", "sin", "sinh", "softplus", "softsign", "sqrt", "square", "sub",
     "tan", "tanh", "true_divide", "truediv", "trunc", "where", "xlogy",
 ))  # fmt: skip
-"""Functions whose result has the shape that their operands have together. Methods and operators go by these names too."""
+"""Functions whose result has the broadcast shape of the operands, including methods and operators of the same names."""
 
 _OF_SHAPES = frozenset((
     "all", "amax", "amin", "any", "batch_norm", "bmm", "cat", "cummax", "cumprod", "cumsum", "dot", "embedding_bag",
@@ -36,16 +36,17 @@ _OF_SHAPES = frozenset((
     "roll", "scaled_dot_product_attention", "softmax", "stack", "std", "sum", "tril", "triu", "var", "var_mean",
     "vector_norm", "matmul", "mm", "rmatmul",
 ))  # fmt: skip
-"""Other functions whose result's shape depends on the shapes of their operands alone."""
+"""Other functions whose result's shape depends only on the operands' shapes."""
 
 
 class WithoutCompiler(TorchFunctionMode):
-    """While it is on, functions of meta tensors give meta tensors without importing `torch._dynamo`, but for large ones."""
+    """While active, functions of meta tensors return meta tensors without importing `torch._dynamo`, except for large
+    ones."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.__name__.strip("_")
-        if func is torch.embedding and args[0].is_meta:  # its table may be of any size
+        if func is torch.embedding and args[0].is_meta:  # the table may be huge
             return torch.empty((*args[1].shape, args[0].shape[1]), dtype=args[0].dtype, device="meta")
         known = name in _ELEMENTWISE or name in _OF_SHAPES
         operands: list[Tensor] = []
@@ -57,7 +58,7 @@ class WithoutCompiler(TorchFunctionMode):
             shape = np.broadcast_shapes(*[tuple(item.shape) for item in operands])
             found = _on_cpu(func, args, kwargs, one=True)
             if func.__name__.endswith("_") and not func.__name__.startswith("_"):
-                return args[0]  # in place
+                return args[0]  # in-place
             return torch.empty(shape, dtype=found.dtype, device="meta")
         if max(item.numel() for item in operands) > _LARGE:
             return _joined(func, name, *args, **kwargs) if name in ("cat", "stack") else func(*args, **kwargs)
@@ -65,12 +66,12 @@ class WithoutCompiler(TorchFunctionMode):
 
 
 def _joined(func: Any, name: str, tensors: Any, dim: int = 0) -> Tensor:
-    """`cat` or `stack` of large tensors: stand-ins of the same size along `dim`, and of size 1 along all other axes."""
+    """`cat` or `stack` of large tensors: dummies of the same size along `dim`, and of size 1 along other axes."""
     ndim = tensors[0].ndim
     axis = dim % ndim if name == "cat" and ndim else None
     others = [[size for i, size in enumerate(item.shape) if i != axis] for item in tensors]
     if any(sizes != others[0] for sizes in others):
-        return func(tensors, dim)  # which refuses them
+        return func(tensors, dim)  # raises the error
     thin = [
         torch.empty([size if i == axis else 1 for i, size in enumerate(item.shape)], dtype=item.dtype)
         for item in tensors
@@ -83,19 +84,19 @@ def _joined(func: Any, name: str, tensors: Any, dim: int = 0) -> Tensor:
 
 
 def _on_cpu(func: Any, args: Any, kwargs: Any, *, one: bool = False) -> Any:
-    """What the function gives for numbers on the CPU that take no memory; `one`: with sizes of 1."""
+    """Runs the function on CPU tensors that are expanded from one element; `one`: with all sizes 1."""
 
     def stand_in(item: Tensor) -> Tensor:
         if one:
-            return torch.ones((1,) * item.ndim, dtype=item.dtype)  # a divisor too
-        return torch.zeros((), dtype=item.dtype).expand(item.shape)  # an index too
+            return torch.ones((1,) * item.ndim, dtype=item.dtype)  # a valid divisor
+        return torch.zeros((), dtype=item.dtype).expand(item.shape)  # a valid index
 
     args, kwargs = _mapped(stand_in, (args, kwargs))
     return func(*args, **kwargs)
 
 
 def _mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
-    """`value` with every tensor in its tuples, lists and dicts changed."""
+    """`value` with `change` applied to every tensor in its tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, (tuple, list)):

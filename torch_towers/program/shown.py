@@ -1,4 +1,4 @@
-"""A program as `print` shows it: `nn.Module`'s own text, in which equal blocks stand once, with how many there are."""
+"""`print` of a program: like `nn.Module`'s, with repeated blocks shown once, with their count."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch_towers.program.blocks import repeats
 
 
 def shown(root: nn.Module, graph: Graph) -> str:
-    """The layers of `root`, which runs `graph`: what repeats as `(block_0 ... block_11): 12 x ...`."""
+    """The layers of `root`, which runs `graph`; repeated blocks as `(block_0 ... block_11): 12 x ...`."""
     labels: dict[str, tuple[str, int]] = {}
     hidden: set[str] = set()
     for repeat in repeats(graph):
         for names in zip(*repeat.layers(graph), strict=True):
             places = [path(name) for name in names]
-            equal = len({_text(root, place) for place in places}) == 1  # one may have been swapped since
+            equal = len({_text(root, place) for place in places}) == 1  # a user may have swapped one
             if not equal or len(set(names)) != len(names) or len({len(place) for place in places}) != 1:
                 continue
             depth = next(at for at in range(len(places[0])) if len({place[at] for place in places}) > 1)
@@ -49,7 +49,7 @@ def _tree(module: nn.Module, prefix: str, labels: Mapping[str, tuple[str, int]],
 
 
 def _is_hidden(module: nn.Module, place: str, hidden: set[str]) -> bool:
-    """Whether nothing of it is to be seen: another block stands for it, or it is a scope that holds constants alone."""
+    """Whether a module is not printed: another block represents it, or it is a scope with constants only."""
     if place in hidden:
         return True
     if type(module) is not nn.Module or module._parameters or set(module._buffers) - module._non_persistent_buffers_set:

@@ -1,4 +1,5 @@
-"""Sketch: what is known of every value of a tower for a number of rows, without running it: meta tensors, and what ops say of themselves."""
+"""Infers dtype and shape of every value of a tower for a number of rows, with meta tensors and the `infer` functions of
+ops."""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ from torch_towers.program.binding import descend, path
 from torch_towers.program.program import Program
 from torch_towers.program.shapes import WithoutCompiler
 
-_STRING = torch.int8  # what strings are on the meta device: an op that moves strings gives this dtype back
+_STRING = torch.int8  # represents strings on the meta device: ops that move strings return this dtype
 
 
 class Told(NamedTuple):
-    """What is known of a value that no meta tensor stands for: strings, unknown sizes (None), or nothing."""
+    """Inferred dtype and shape of a value without a meta tensor: strings, unknown sizes (None), or unknown."""
 
     dtype: str | None
     shape: tuple[int | None, ...] | None
@@ -30,15 +31,18 @@ UNKNOWN = Told(None, None)
 
 
 def made_up(spec: TensorSpec, rows: int) -> Any:
-    """An input of `rows` rows; sizes that are free beside them are other numbers."""
+    """A dummy input of `rows` rows; its other dynamic sizes are distinct numbers."""
     shape = [rows if isinstance(n, str) else n if isinstance(n, int) else 6 * rows - 5 for n in spec.shape or ()]
     if spec.dtype == "string" or spec.dtype not in TORCH_DTYPES:
         return Told(spec.dtype, tuple(shape))
-    return torch.empty(shape, dtype=TORCH_DTYPES[spec.dtype], device="meta")
+    try:
+        return torch.empty(shape, dtype=TORCH_DTYPES[spec.dtype], device="meta")
+    except (RuntimeError, OverflowError):  # no tensor is as large as that
+        return Told(spec.dtype, tuple(shape))
 
 
 def sketch(program: Program, env: dict[str, Any]) -> dict[str, Any]:
-    """The values of all nodes of a program by name, from those of its inputs. A value is a meta tensor, a size, or `Told`."""
+    """The values of all nodes of a program by name, given those of its inputs: meta tensors, sizes, or `Told`."""
     steps = dict(program.steps)
     for node in program.graph.nodes:
         operands = [_found(operand, env) for operand in node.inputs]
@@ -47,7 +51,7 @@ def sketch(program: Program, env: dict[str, Any]) -> dict[str, Any]:
                 env[node.name] = _on_meta(steps[node.name](program, {}))
             else:
                 env[node.name] = _value(program, node, operands)
-        except Exception:  # a value that nobody can foresee, or that is none
+        except Exception:  # not inferable
             env[node.name] = UNKNOWN
     return env
 
@@ -58,7 +62,7 @@ def outputs(program: Program, env: dict[str, Any]) -> dict[str, Any]:
 
 
 def _found(operand: Any, env: dict[str, Any]) -> Any:
-    """An operand among the values: one result of a node of which nothing is known is unknown too."""
+    """Looks up an operand: each result of a node of unknown value is unknown."""
     if isinstance(operand, tuple):
         return tuple(_found(item, env) for item in operand)  # type: ignore[reportUnknownVariableType]
     if not isinstance(operand, str):
@@ -93,7 +97,7 @@ def _value(program: Program, node: Node, operands: list[Any]) -> Any:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether every size of a value is known."""
+    """Whether all sizes of a value are known."""
     if type(value) is tuple:
         return all(map(_is_whole, value))  # type: ignore[reportUnknownArgumentType]
     return value.shape is not None and None not in value.shape

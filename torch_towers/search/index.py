@@ -1,4 +1,4 @@
-"""Index: candidates, their ids, and the search for those that fit a query best; exact, or by FAISS where there are too many."""
+"""Index: candidates, their ids, and search for the best ones; exact, or with FAISS for large sets."""
 
 from __future__ import annotations
 
@@ -28,26 +28,28 @@ from torch_towers.graph.similarity import Similarity, check_similarity
 from torch_towers.search.similarity import as_embeddings, top_k
 
 Engine = Literal["exact", "flat", "ivf", "hnsw"]
-"""exact: every candidate is scored, blockwise. The others are FAISS's: flat is exact too, ivf and hnsw are approximate."""
+"""exact: scores every candidate, blockwise. The others are FAISS's: flat is exact too, ivf and hnsw are approximate."""
 
 FORMAT, VERSION = "torch_towers index", 1
 META, WEIGHTS, IDS, ATTRIBUTES, FAISS = "index.json", "index.safetensors", "ids.txt", "attributes.json", "index.faiss"
 _FILES = {META, WEIGHTS, IDS, ATTRIBUTES, FAISS}
-_MOST_BYTES = 4 << 30  # of ids, and of attributes
+_MAX_BYTES = 4 << 30  # of ids, and of attributes
+_FREE_VALUES, _MOST_VALUES = 1 << 20, 4096  # of attributes: of all, and of each candidate
 _RECALL_QUERIES, _RECALL_K = 1000, 10
 _log = logging.getLogger(__name__)
 
 
 class EncodesQueries(Protocol):
-    """What an index takes from a model, a `TwoTower` for one: `n inputs of the query tower -> [n, dim]`."""
+    """What an index needs of a model such as `TwoTower`: `n inputs of the query tower -> [n, dim]`."""
 
     def encode_query(self, inputs: Any, /) -> Tensor: ...
 
 
 class Found(NamedTuple):
-    """What a search gives: `scores` `[n, k]` float, best first, and `ids` `[n, k]`, a numpy array of int64 or of objects.
+    """The result of a search: `scores` `[n, k]` float, best first, and `ids` `[n, k]`, a numpy array of int64 or of
+    objects.
 
-    Where fewer than k are left, the score is -inf and the id None (-1 where ids are numbers).
+    If fewer than k candidates are left, the score is -inf and the id None (-1 if ids are integers).
     """
 
     scores: Tensor
@@ -57,10 +59,10 @@ class Found(NamedTuple):
 class Index:
     """Candidates `[m, dim]` with ids, searched by embeddings or by the inputs of the query tower.
 
-    `ids` are integers, or texts (str or bytes); their positions where not given. `attributes` are further columns, a value (str,
-    number, bool, None or a list) for each candidate. With "cosine" the candidates are held at length 1. FAISS's own options are
-    `lists` and `probes` (ivf), `links` and `effort` (hnsw); its recall is measured where the log takes INFO, and logged. Errors:
-    `ValueError`.
+    `ids` are integers, or texts (str or bytes); by default positions. `attributes` are further columns, one value (str,
+    number, bool, None or a list) per candidate. With "cosine" the candidates are stored normalized. FAISS's options are
+    `lists` and `probes` (ivf), `links` and `effort` (hnsw); recall is measured and logged if the logger is enabled for
+    INFO. Errors: `ValueError`.
     """
 
     def __init__(
@@ -104,9 +106,9 @@ class Index:
     def search(self, queries: Any, k: int = 10, exclude: Any = None) -> Found:
         """The best candidates of each query: `n queries -> scores [n, min(k, m)], ids [n, min(k, m)]`.
 
-        `queries`: embeddings (a tensor, or a numpy array of floats, `[n, dim]` or `[dim]`), or inputs of the query tower.
-        `exclude`: for each query, the ids that it must not get (TFRS's `query_with_exclusions`); ids that no candidate has are
-        ignored. Exact engines give of equal scores the lower position first. Errors: `ValueError`, `InputError`.
+        `queries`: embeddings (a tensor, or a numpy array of floats, `[n, dim]` or `[dim]`), or inputs of the query
+        tower. `exclude`: per query, ids to leave out (TFRS's `query_with_exclusions`); unknown ids are ignored. In
+        exact engines, ties go to the lower position. Errors: `ValueError`, `InputError`.
         """
         vectors = self._vectors(queries)
         places = None if exclude is None else self._places(exclude, len(vectors))
@@ -117,7 +119,7 @@ class Index:
         return Found(scores, self._named(positions.cpu().numpy()))
 
     def rows(self, ids: Any) -> dict[str, list[Any]]:
-        """The attributes of candidates, by their ids: `[k] -> {name: [k]}`; None for an id that is not here."""
+        """The attributes of candidates by id: `[k] -> {name: [k]}`; None for an unknown id."""
         known = self._by_id()
         places = [known.get(_key(name), [None])[0] for name in np.asarray(ids, dtype=object).reshape(-1).tolist()]
         return {
@@ -136,7 +138,7 @@ class Index:
             vectors = self._encode_query(queries)
         if vectors.shape[1] != self.dim:
             raise ValueError(
-                f"queries have {vectors.shape[1]} dimensions and candidates {self.dim}: they are not of one model"
+                f"queries have {vectors.shape[1]} dimensions and candidates {self.dim}: they come from different models"
             )
         vectors = vectors.detach()
         if vectors.dtype != self.embeddings.dtype or vectors.device != self.embeddings.device:
@@ -172,7 +174,7 @@ class Index:
 
     def _approximate(self, vectors: Tensor, k: int, places: list[list[int]] | None) -> tuple[Tensor, Tensor]:
         if type(k) is not int or k < 0:
-            raise ValueError(f"k must be an integer that is not negative, not {k!r}")
+            raise ValueError(f"k must be a nonnegative integer, not {k!r}")
         k = min(k, len(self))
         extra = max(map(len, places), default=0) if places else 0
         wanted = min(k + extra, len(self))
@@ -182,13 +184,14 @@ class Index:
         out = where < 0
         for row, named in enumerate(places or ()):
             out[row] |= np.isin(where[row], named)
-        order = np.argsort(out, axis=1, kind="stable")[:, :k]  # those that may stay first, in their order
+        order = np.argsort(out, axis=1, kind="stable")[:, :k]  # kept candidates first, in order
         out = np.take_along_axis(out, order, 1)
         scores = np.where(out, -np.inf, np.take_along_axis(found, order, 1)).astype(np.float32)
         return torch.as_tensor(scores), torch.as_tensor(np.where(out, -1, np.take_along_axis(where, order, 1)))
 
     def recall(self, queries: Any = None, k: int = _RECALL_K) -> float:
-        """The share of the exact best k that the engine finds, over `queries` (by default some candidates stand for them)."""
+        """The recall: the share of the exact top k that the engine finds, over `queries` (by default a sample of
+        candidates)."""
         if queries is None:
             step = max(1, len(self) // _RECALL_QUERIES)
             vectors = self.embeddings[::step][:_RECALL_QUERIES]
@@ -210,7 +213,8 @@ class Index:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a folder that `Index.load` reads: safetensors, ids, attributes as JSON, FAISS's own file. No pickle.
 
-        Errors: `CheckpointError` for a folder that holds something else, a full disk; `ValueError` for attributes that are not JSON.
+        Errors: `CheckpointError` for a folder with other contents or a full disk; `ValueError` for attributes that are
+        not JSON.
         """
         kind = _ids_kind(self.ids)
         tensors = {"embeddings": self.embeddings.cpu().contiguous()}
@@ -243,7 +247,8 @@ class Index:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], towers: EncodesQueries | None = None) -> Index:
-        """The index that `save` wrote; with `towers` it takes inputs of their query tower. All checksums are verified.
+        """Loads an index written by `save`; with `towers` it takes inputs of their query tower. All checksums are
+        verified.
 
         Errors: `CheckpointError`.
         """
@@ -259,9 +264,9 @@ class Index:
         said = mapping(meta["weights"], META, {"size", "sha256", "header_sha256"})
         with folder.open(WEIGHTS) as file:
             tensors = read_weights(file, str(folder.path / WEIGHTS), table, Digest(**said), True)
-        most = {FAISS: _MOST_BYTES + 4 * said["size"]}  # links of its own beside the vectors
+        most = {FAISS: _MAX_BYTES + 4 * said["size"]}  # the graph's links, plus the vectors
         files = {
-            name: _verified(folder, name, digest, most.get(name, _MOST_BYTES))
+            name: _verified(folder, name, digest, most.get(name, _MAX_BYTES))
             for name, digest in mapping(meta["files"], META).items()
         }
         index = cls.__new__(cls)
@@ -285,7 +290,7 @@ class Index:
 
 
 def is_embeddings(value: Any) -> bool:
-    """True for a float tensor, or a numpy array of floats: everything else is taken as inputs of a tower."""
+    """True for a float tensor or numpy array of floats; everything else counts as inputs of a tower."""
     if isinstance(value, Tensor):
         return value.is_floating_point()
     return isinstance(value, np.ndarray) and cast("np.ndarray[Any, Any]", value).dtype.kind == "f"
@@ -296,7 +301,7 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _key(name: Any) -> Any:
-    """`"a"` and `b"a"` are one id."""
+    """Makes `"a"` and `b"a"` the same id."""
     return name.encode() if isinstance(name, str) else name
 
 
@@ -323,7 +328,7 @@ def _ids_kind(ids: np.ndarray[Any, Any]) -> str:
 
 
 def own_files(path: Path) -> set[str]:
-    """The files of the index in a folder; none where it is no index of ours."""
+    """The files of the index in a folder; empty if it is not an index."""
     try:
         with Folder(path) as folder:
             meta = parse_json(folder.read(META, 1 << 20), META)
@@ -365,7 +370,7 @@ def _meta(folder: Folder) -> dict[str, Any]:
 def _verified(folder: Folder, name: str, digest: Any, limit: int) -> bytes:
     data = folder.read(name, limit)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise CheckpointError(f"{folder.path / name}: its sha256 is not the one in {META}: it was changed or damaged")
+        raise CheckpointError(f"{folder.path / name}: its sha256 differs from {META}: the file was changed or damaged")
     return data
 
 
@@ -374,13 +379,13 @@ def _ids_of(files: Mapping[str, bytes], kind: str, count: int) -> np.ndarray[Any
     if len(names) != count:
         raise CheckpointError(f"{IDS} has {len(names)} ids for {count} candidates")
     try:
-        return strings([name.decode() for name in names] if kind == "str" else names)
+        return strings([name.decode() for name in names.tolist()]) if kind == "str" else names
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{IDS}: an id is not UTF-8") from error
 
 
 def _attributes(data: bytes, count: int) -> dict[str, list[Any]]:
-    found = mapping(parse_json(data, ATTRIBUTES), ATTRIBUTES)
+    found = mapping(parse_json(data, ATTRIBUTES, _FREE_VALUES + _MOST_VALUES * count), ATTRIBUTES)
     columns = {name: list(sequence(column, ATTRIBUTES)) for name, column in found.items()}
     for name, column in columns.items():
         if len(column) != count:
@@ -389,7 +394,7 @@ def _attributes(data: bytes, count: int) -> dict[str, list[Any]]:
 
 
 def _build(engine: Engine, vectors: np.ndarray[Any, Any], options: Mapping[str, int]) -> Any:
-    """FAISS's index. Its searches are by inner product: with "cosine" the vectors are of length 1."""
+    """FAISS's index. It searches by inner product: with "cosine" the vectors are normalized."""
     faiss = need("faiss", "faiss")
     count, dim = vectors.shape
     known = {"flat": set[str](), "ivf": {"lists", "probes"}, "hnsw": {"links", "effort"}}[engine]
@@ -398,7 +403,7 @@ def _build(engine: Engine, vectors: np.ndarray[Any, Any], options: Mapping[str, 
     if engine == "ivf" and count:
         lists = options.get(
             "lists", max(1, min(count // 39, int(4 * math.sqrt(count))))
-        )  # FAISS wants 39 points a list
+        )  # FAISS recommends 39 points per list
         made = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
         made.nprobe = options.get("probes", max(1, lists // 16))
         made.train(vectors)
@@ -429,7 +434,7 @@ def _read_faiss(data: bytes, engine: str, embeddings: Tensor) -> Any:
 
 
 class _limited:  # noqa: N801  (a context manager)
-    """FAISS's own limits while it reads: no vector longer than the file."""
+    """FAISS's own limits while it reads: no vector larger than the file."""
 
     def __init__(self, faiss: Any, size: int) -> None:
         self._faiss, self._size, self._before = faiss, size, 0

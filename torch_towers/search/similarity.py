@@ -1,4 +1,4 @@
-"""Similarity of embeddings, and the exact best candidates of each query without the full matrix of scores."""
+"""Similarity of embeddings, and exact top-k of candidates without the full score matrix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch_towers.kernels.top_k import top_k_of_products
 Array = np.ndarray[Any, Any]
 
 COMPARISONS = 1 << 22
-"""Of indices with excluded ones, each with each, up to which that takes less time than sorting them."""
+"""Pairwise comparisons with excluded indices up to which comparing is faster than sorting."""
 
 
 def as_embeddings(value: Any, what: str) -> Tensor:
@@ -49,17 +49,17 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """The best candidates of each query: `[n, dim], [m, dim] -> scores [n, min(k, m)], indices [n, min(k, m)]` int64.
 
-    Exact, best first; of equal scores the lower index comes first. NaN ranks below every number, as -inf does, and is given as
-    -inf. `exclude` lists, for each query, indices of candidates that it must not get: an integer tensor `[n, e]` (negative: none)
-    or lists of different lengths. Where fewer than k are left, the rest is score -inf, index -1. The full matrix of scores is
-    never held. Errors: `ValueError`.
+    Exact, best first; ties go to the lower index. NaN ranks last, like -inf, and is returned as -inf. `exclude` lists,
+    per query, indices of candidates to leave out: an integer tensor `[n, e]` (negative: none) or lists of different
+    lengths. If fewer than k are left, the rest has score -inf and index -1. The full score matrix is never stored.
+    Errors: `ValueError`.
     """
     return without_waiting(_top_k, queries, candidates, k, kind, exclude)
 
 
 def _top_k(queries: Any, candidates: Any, k: int, kind: Similarity, exclude: Any) -> tuple[Tensor, Tensor]:
     if type(k) is not int or k < 0:
-        raise ValueError(f"k must be an integer that is not negative, not {k!r}")
+        raise ValueError(f"k must be a nonnegative integer, not {k!r}")
     q, c = (x.detach() for x in _pair(queries, candidates, kind))
     k = min(k, len(c))
     excluded = None if exclude is None else _excluded(exclude, len(q))
@@ -72,7 +72,9 @@ def _pair(queries: Any, candidates: Any, kind: Similarity) -> tuple[Tensor, Tens
     check_similarity(kind)
     q, c = as_embeddings(queries, "queries"), as_embeddings(candidates, "candidates")
     if q.shape[1] != c.shape[1]:
-        raise ValueError(f"queries have {q.shape[1]} dimensions and candidates {c.shape[1]}: they are not of one model")
+        raise ValueError(
+            f"queries have {q.shape[1]} dimensions and candidates {c.shape[1]}: they come from different models"
+        )
     if q.dtype != c.dtype or q.device != c.device:
         dtype = torch.promote_types(q.dtype, c.dtype)
         q, c = q.to(dtype), c.to(q.device, dtype)
@@ -82,7 +84,7 @@ def _pair(queries: Any, candidates: Any, kind: Similarity) -> tuple[Tensor, Tens
 
 
 def _excluded(exclude: Any, rows: int) -> Array:
-    """What each query must not get as `[n, e]`, padded with -1."""
+    """The excluded indices per query as `[n, e]`, padded with -1."""
     if not isinstance(exclude, Tensor):
         lists: list[list[int]] = [row.tolist() if hasattr(row, "tolist") else list(row) for row in exclude]
         lengths = np.array([len(row) for row in lists], np.int64)
@@ -97,12 +99,12 @@ def _excluded(exclude: Any, rows: int) -> Array:
 
 
 def _without(scores: Tensor, indices: Tensor, excluded: Array, k: int, count: int) -> tuple[Tensor, Tensor]:
-    """The first k that are not excluded; the places that stay empty are -inf and -1."""
+    """The first k that are not excluded, padded with -inf and -1."""
     found = indices.cpu().numpy()
     if found.size * excluded.shape[1] <= COMPARISONS:
         out = (found[..., None] == excluded[:, None]).any(-1)
     else:
-        row = np.arange(len(found))[:, None] * count  # a number of its own for each query and candidate
+        row = np.arange(len(found))[:, None] * count  # a unique key per query and candidate
         out = np.isin(found + row, np.where((excluded >= 0) & (excluded < count), excluded + row, -1))
     order = out.argsort(axis=1, kind="stable")[:, :k]
     rows = np.arange(len(order))[:, None]
@@ -114,7 +116,7 @@ def _without(scores: Tensor, indices: Tensor, excluded: Array, k: int, count: in
 
 Distance = Literal["SQUARED_L2_DISTANCE", "L1_DISTANCE", "COSINE_DISTANCE", "DOT_PRODUCT_DISTANCE"]
 DISTANCES = get_args(Distance)
-"""The measures of Vertex AI Vector Search. All are distances: the smaller, the nearer."""
+"""The measures of Vertex AI Vector Search. All are distances: smaller is closer."""
 
 
 def distance(queries: Any, candidates: Any, name: Distance = "DOT_PRODUCT_DISTANCE") -> Tensor:
@@ -124,7 +126,7 @@ def distance(queries: Any, candidates: Any, name: Distance = "DOT_PRODUCT_DISTAN
     """
     if name not in DISTANCES:
         hint = suggestion(str(name).upper(), DISTANCES)
-        raise ValueError(f"{name!r} is not a distance of Vertex's{hint}: those are {', '.join(DISTANCES)}")
+        raise ValueError(f"{name!r} is not a distance of Vertex's{hint}: choose one of {', '.join(DISTANCES)}")
     if name == "DOT_PRODUCT_DISTANCE":
         return -similarity(queries, candidates, "dot")
     if name == "COSINE_DISTANCE":
@@ -132,6 +134,6 @@ def distance(queries: Any, candidates: Any, name: Distance = "DOT_PRODUCT_DISTAN
     q, c = _pair(queries, candidates, "dot")
     if name == "L1_DISTANCE":
         return torch.cdist(q, c, p=1)
-    # From the differences, not as |q|^2 - 2qc + |c|^2, which cancels where the two are near.
+    # Computed from differences: |q|^2 - 2qc + |c|^2 cancels for close vectors.
     rows = [(c - row).square().sum(-1) for row in q]
     return torch.stack(rows) if rows else q.new_empty(0, len(c))

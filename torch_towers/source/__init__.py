@@ -1,1 +1,1 @@
-"""Source: a checkpoint as the PyTorch file that one would have written by hand."""
+"""A checkpoint as readable PyTorch source."""

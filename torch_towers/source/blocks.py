@@ -1,4 +1,4 @@
-"""Blocks: the repeated parts of a graph, each run of them as one node: a loop over blocks of one class."""
+"""Replaces each run of repeated blocks of a graph by one node: a loop over blocks of one class."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ from torch_towers.program.blocks import Repeat, repeats
 from torch_towers.source.simplify import ordered
 
 BLOCKS = "blocks"
-"""The op of a node that stands for a loop over blocks: `Node(name, BLOCKS, (first, *others), {"blocks": Blocks(...)})`."""
+"""The op of a node that represents a loop over blocks: `Node(name, BLOCKS, (first, *others), {"blocks":
+Blocks(...)})`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """`times` equal blocks. `graph` is the first of them: its first input is what goes through, the others are the same for all.
+    """`times` equal blocks. `graph` is the first: its first input is the carried value, the others are shared by all
+    blocks.
 
-    `slots` are the weights and layers that `graph` names, each with the names that it has in block after block.
+    `slots` maps each weight and layer of `graph` to its names in all blocks: the same ones if the blocks are `shared`,
+    which is one block that runs several times.
     """
 
     graph: Graph
     times: int
     slots: Mapping[str, tuple[str, ...]]
 
+    @property
+    def shared(self) -> bool:
+        """Whether all blocks have the same layers."""
+        return all(len(set(names)) == 1 for names in self.slots.values())
+
 
 def with_blocks(graph: Graph, tensors: Mapping[str, Tensor]) -> Graph:
-    """The graph with a node for each run of equal blocks that hand one value on."""
+    """The graph with one node for each run of equal blocks that pass on a single value."""
     for repeat in repeats(graph):
         node = _loop(graph, repeat, tensors)
         if node is not None:
@@ -39,7 +47,7 @@ def with_blocks(graph: Graph, tensors: Mapping[str, Tensor]) -> Graph:
 
 
 def _loop(graph: Graph, repeat: Repeat, tensors: Mapping[str, Tensor]) -> Node | None:
-    """The node that stands for the blocks, named after what the last of them gives; None where a loop would not say it."""
+    """The loop node, named after the last block's result; None if a loop cannot express the blocks."""
     if len(repeat.carries) != 1:
         return None
     ((given, handed),) = repeat.carries
@@ -62,8 +70,8 @@ def _loop(graph: Graph, repeat: Repeat, tensors: Mapping[str, Tensor]) -> Node |
             return None
         else:
             slots[str(said[0])] = tuple(map(str, said))
-    if any(len(set(slot)) < len(repeat.blocks) for slot in slots.values()):
-        return None
+    if {len(set(slot)) for slot in slots.values()} not in ({1}, {len(repeat.blocks)}):
+        return None  # some layers are shared by some blocks
     outside = (given, *repeat.shared)
     specs = {spec.name: spec for spec in graph.inputs}
     inner = Graph(
@@ -72,30 +80,30 @@ def _loop(graph: Graph, repeat: Repeat, tensors: Mapping[str, Tensor]) -> Node |
         {"x": handed},
         {name: graph.modules[name] for name in slots if name in graph.modules},
     )
-    held = tuple(name for slot in slots.values() for name in slot if name in graph.modules)
+    held = tuple(dict.fromkeys(name for slot in slots.values() for name in slot if name in graph.modules))
     return Node(last, BLOCKS, outside, {"blocks": Blocks(inner, len(repeat.blocks), slots), "holds": held})
 
 
 def _sources(block: tuple[str, ...], nodes: Mapping[str, Node]) -> list[str]:
-    """The weights and constants that a block reads, in the order in which it does."""
+    """The weights and constants that a block reads, in that order."""
     found = (node_of(ref) for name in block for ref in references(nodes[name].inputs))
     return list(dict.fromkeys(name for name in found if name in nodes and nodes[name].op in ("parameter", "constant")))
 
 
 def _in_order(graph: Graph, block: tuple[str, ...], names: list[str]) -> list[Node]:
-    """The nodes of a block in an order that can run: its weights, then the rest."""
+    """The nodes of a block in topological order, weights first."""
     nodes = {node.name: node for node in graph.nodes}
     return [nodes[name] for name in (*names[len(block) :], *block)]
 
 
 def _read_outside(graph: Graph, inside: set[str]) -> set[str]:
-    """The nodes among `inside` that others, or the outputs, read."""
+    """The nodes among `inside` that other nodes, or the outputs, read."""
     read = {node_of(ref) for node in graph.nodes if node.name not in inside for ref in references(node.inputs)}
     return (read | {node_of(ref) for ref in graph.outputs.values()}) & inside
 
 
 def _alike(*nodes: Node, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether weights are of one shape and dtype, and constants of one value."""
+    """Whether weights agree in shape and dtype, and constants in value."""
     first, *others = (tensors[str(node.attrs["tensor"])] for node in nodes)
     if any(node.op != nodes[0].op for node in nodes):
         return False

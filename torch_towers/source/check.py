@@ -1,6 +1,6 @@
-"""Check: a generated file, run in a process of its own, beside the checkpoint that it was made from, on the recorded samples.
+"""Runs a generated file in a separate process and compares it with its checkpoint on the recorded samples.
 
-`python -m torch_towers.source.check FILE CHECKPOINT` prints what was found as JSON.
+`python -m torch_towers.source.check FILE CHECKPOINT` prints the result as JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_towers.errors import InputError, TorchTowersError
 from torch_towers.formats.npz import to_numpy
@@ -29,15 +29,15 @@ from torch_towers.two_tower import load
 TIMEOUT = 900  # seconds
 
 Batch = tuple[dict[str, Any], Mapping[str, Any], bool]
-"""What the encoder took, what it gave, and whether that decides: inputs in its domain."""
+"""The encoder's inputs, its outputs, and whether the batch is decisive: its inputs are in the domain."""
 
 Runner = Callable[[dict[str, Any]], Mapping[str, Any]]
-"""Something that stands for an encoder: its inputs to its outputs, by name."""
+"""Any implementation of an encoder: maps inputs to outputs, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One output of one tower: `apart` is the RMS of the differences relative to that of the values, 0.0 where all bits are equal."""
+    """One output of one tower: `apart` is the RMS difference relative to the RMS of the values, 0.0 if bit-exact."""
 
     tower: str
     output: str
@@ -50,36 +50,41 @@ class Compared:
         return not self.said and self.apart <= ROUNDING["float32"]
 
     def line(self) -> str:
-        """The same for people."""
-        said = "equal to the bit" if not self.apart else f"apart {self.apart:.1e} of its size (RMS)"
+        """The result as a line of text."""
+        said = "bit for bit equal" if not self.apart else f"relative difference {self.apart:.1e} (RMS)"
         return f"{self.tower} {self.output}: {said}, on {self.rows} rows"
 
 
 def check(text: str, checkpoint: Path, scratch: Path) -> list[Compared]:
-    """Runs the file with this text in a child process; what it found. Errors: `TorchTowersError` where it does not run."""
+    """Runs the file with this text in a child process and returns the result. Errors: `TorchTowersError` if it does not
+    run."""
     file = scratch / "tower_source.py"
     file.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "torch_towers.source.check", str(file), str(checkpoint.resolve())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it exited without a message"])[-1]
         raise TorchTowersError(f"the source of this checkpoint does not run, and was not written: {last}")
     return [Compared(**item) for item in json.loads(done.stdout.splitlines()[-1])]
 
 
-def compared(module: Any, checkpoint: Path) -> list[Compared]:
-    """The towers of an imported file against those of the checkpoint, on its recorded samples."""
+def compared(module: Any, checkpoint: Path, *, edges: bool = False) -> list[Compared]:
+    """Compares the towers of an imported file with those of the checkpoint, on its recorded samples.
+
+    `edges`: the floats of samples at the edges of a domain count too.
+    """
     towers, written = load(checkpoint), module.load(checkpoint)
     batches = recorded_in(checkpoint)
     found: list[Compared] = []
     for name, tower in sides(towers).items():
-        known = answered(tower, batches.get(name, ()))
-        found += compare(name, _runner(getattr(written, name), list(tower.encoder.graph.outputs)), known)
+        known = [(given, theirs, domain or edges) for given, theirs, domain in answered(tower, batches.get(name, ()))]
+        found += compare(name, runner(getattr(written, name), list(tower.encoder.graph.outputs)), known)
     return found
 
 
-def _runner(written: nn.Module, outputs: Sequence[str]) -> Runner:
-    """A tower of the file: it takes the encoder's inputs in their order, and gives one tensor where there is one output."""
+def runner(written: Callable[..., Any], outputs: Sequence[str]) -> Runner:
+    """Wraps a tower of the file, which takes the encoder's inputs in order and returns a bare tensor if it has one
+    output."""
 
     def run(given: dict[str, Any]) -> Mapping[str, Any]:
         with torch.inference_mode():
@@ -90,7 +95,7 @@ def _runner(written: nn.Module, outputs: Sequence[str]) -> Runner:
 
 
 def answered(tower: Tower, recorded: Sequence[Recorded]) -> list[Batch]:
-    """What the encoder takes and gives for each sample that the tower does not refuse."""
+    """The encoder's inputs and outputs for each sample that the tower accepts."""
     found: list[Batch] = []
     for batch in recorded:
         try:
@@ -104,7 +109,7 @@ def answered(tower: Tower, recorded: Sequence[Recorded]) -> list[Batch]:
 
 
 def compare(name: str, run: Runner, batches: Sequence[Batch]) -> list[Compared]:
-    """What `run` makes of the encoder's inputs, against what the encoder of the tower `name` gave for them."""
+    """Compares the outputs of `run` with the recorded ones of the tower `name`'s encoder."""
     pairs: dict[str, list[tuple[Any, Any, bool]]] = {}
     for given, theirs, domain in batches:
         ours = run(given)
@@ -114,21 +119,21 @@ def compare(name: str, run: Runner, batches: Sequence[Batch]) -> list[Compared]:
 
 
 def require(found: Sequence[Compared], what: str) -> None:
-    """Errors: `TorchTowersError` that names the first output that is not equal; `what` ("the source") gave it."""
+    """Raises `TorchTowersError` for the first output that is not equal; `what` ("the source") produced it."""
     for item in found:
         if not item.passed:
-            said = item.said or f"apart by {item.apart:.1e} of its size"
+            said = item.said or f"a relative difference of {item.apart:.1e}"
             raise TorchTowersError(f"{item.tower} {item.output}: {what} gives {said}: nothing was written")
 
 
 def require_new(target: Path) -> None:
-    """Errors: `TorchTowersError` where something is at `target`: what is somebody's own is not replaced."""
+    """Raises `TorchTowersError` if `target` exists: user files are not replaced."""
     if target.exists():
-        raise TorchTowersError(f"{target} is there already: remove it, or give another name")
+        raise TorchTowersError(f"{target} already exists: remove it, or choose another name")
 
 
 def compared_output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, bool]]) -> Compared:
-    """One output in batch after batch: (ours, theirs, whether the batch decides about floats)."""
+    """Compares one output over all batches: (ours, theirs, whether the batch decides about floats)."""
     rows, apart, scale, said = 0, 0.0, 0.0, ""
     decisive = any(domain for _, _, domain in pairs)
     for ours, theirs, domain in pairs:
@@ -138,7 +143,7 @@ def compared_output(tower: str, output: str, pairs: Sequence[tuple[Any, Any, boo
             said = f"{mine.dtype} {list(mine.shape)} where the checkpoint gives {other.dtype} {list(other.shape)}"
         elif other.dtype.kind not in "fc":
             said = said if np.array_equal(mine, other) else "other values"
-        elif domain or not decisive:  # at the edges of a float another order of summation is another number
+        elif domain or not decisive:  # at the limits of a float, the summation order changes the result
             finite = np.isfinite(other)
             if not same_specials(mine, other):
                 said = OTHER_PLACES + "the checkpoint's"
@@ -152,11 +157,12 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
 
 
 def imported(file: Path) -> Any:
-    """The module in a file of the user's own."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    """Imports a user's own file as a module, under a name that no library has: a file may be called `keras.py`."""
+    name = f"torch_towers_source_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[file.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

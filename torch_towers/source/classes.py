@@ -1,4 +1,4 @@
-"""Classes: a graph as the text of an `nn.Module`: its layers in the constructor, its formula in `forward`."""
+"""Writes a graph as the source of an `nn.Module`: layers in the constructor, the formula in `forward`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from torch_towers.errors import TorchTowersError
-from torch_towers.graph.dtypes import dtype_name
+from torch_towers.graph.dtypes import FLOATS, dtype_name
 from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of, references
+from torch_towers.graph.names import numbered
 from torch_towers.graph.registry import MODULES, OPS
 from torch_towers.program.binding import is_stored
+from torch_towers.source.attributes import attribute_names
 from torch_towers.source.blocks import BLOCKS, Blocks
 from torch_towers.source.expression import ATOM, Expression, literal
-from torch_towers.source.layers import layer_source
+from torch_towers.source.layers import layer_source, shortest
 from torch_towers.source.layout import UNKNOWN, Known
 from torch_towers.source.names import class_name, identifier, plain, variable
 from torch_towers.source.spelling import SPELLINGS, Call
 
-_INLINE = 56  # characters of a formula that stands inside another
+_INLINE = 56  # maximum length of an expression inlined into another
 _NUMBERS = {
     **dict.fromkeys(
         ("add", "sub", "mul", "div", "less", "less_equal", "greater", "greater_equal", "equal", "not_equal"), (0, 1)
@@ -32,25 +32,38 @@ _NUMBERS = {
     **dict.fromkeys(("maximum", "minimum"), (0, 1)),
     "where": (1, 2),
 }
-"""Which operands of an op may be numbers, one of them at a time."""
-_LINE = 84  # characters of a formula on its line
+"""Operands of ops that may be numbers, at most one per call."""
+_AFTER_LAYER = frozenset((
+    "relu", "relu6", "gelu", "elu", "selu", "silu", "tanh", "sigmoid", "softplus", "softsign", "softmax", "leaky_relu", "hard_sigmoid",
+    "hard_silu", "mish", "log_sigmoid", "scaled_elu", "log_softmax",
+    "flatten", "join_last", "split_last", "expand", "squeeze", "unsqueeze", "reshape", "transpose", "broadcast_to",
+))  # fmt: skip
+"""Ops whose result has the name of the layer, or the weight, before them: activations and other shapes."""
+_PLAIN = {
+    "truediv": "average", "add": "total", "sub": "difference", "mul": "product", "concat": "features", "cast": "weights", "stack": "stacked",
+    "strided_slice": "part", "reshape": "flat", "expand_dims": "column", "squeeze": "flat", "transpose": "transposed", "pow": "power",
+}  # fmt: skip
+"""Names of values of which TensorFlow says only the op."""
+_LINE = 84  # maximum length of an expression on one line
+_WIDTH = 112  # maximum length of a line inside a method
 
 
 @dataclass
 class Unit:
-    """What the classes of one file share: imports, helpers, classes by their text, and every tensor of the checkpoint."""
+    """State shared by the classes of one file: imports, helpers, classes by their text, and all tensors of the
+    checkpoint."""
 
     tensors: Mapping[str, Tensor]
     frozen: frozenset[str]
     imports: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     ops: bool = False
-    helpers: dict[str, None] = field(default_factory=dict[str, None])
+    helpers: dict[str, str] = field(default_factory=dict[str, str])  # name -> source
     taken: set[str] = field(default_factory=set[str])
     classes: dict[str, str] = field(default_factory=dict[str, str])  # text without its name -> name
     written: list[str] = field(default_factory=list[str])
 
     def add(self, name: str, text: str) -> str:
-        """The name of the class whose text (with `{name}` for its name) is this, written where there is none yet."""
+        """The name of the class with this text (`{name}` in place of its name); the class is added if new."""
         if text not in self.classes:
             self.classes[text] = class_name(name, self.taken)
             self.written.append(text.replace("\0", self.classes[text]))
@@ -59,7 +72,7 @@ class Unit:
 
 @dataclass
 class Written:
-    """A class: its name, and for each of its attributes with weights the name in the checkpoint, or in block after block."""
+    """A class: its name, and for each attribute with weights its name in the checkpoint, or its names in each block."""
 
     name: str
     attributes: dict[str, str]
@@ -67,7 +80,7 @@ class Written:
 
 
 def write_class(unit: Unit, name: str, doc: Sequence[str], graph: Graph, known: Mapping[str, Known]) -> Written:
-    """Writes the class of a graph into the unit, the classes of its blocks before it."""
+    """Writes the class of a graph into the unit, after the classes of its blocks."""
     return _Class(unit, graph, known).write(name, doc)
 
 
@@ -76,9 +89,10 @@ class _Class:
         self, unit: Unit, graph: Graph, known: Mapping[str, Known], names: Mapping[str, str] | None = None
     ) -> None:
         self.unit, self.graph, self.known = unit, graph, known
-        self.short = names or {}  # of layers and weights, inside a block
-        self.numbered = _numbers(names or {})  # what tells one block from the next, as a pattern
+        self.short = names or {}  # short names of layers and weights inside a block
+        self.numbered = _numbers(names or {})  # pattern of the block number in names
         self.layers = {str(n.attrs["module"]) for n in graph.nodes if n.op == "module"}
+        self.wanted = attribute_names(graph, self.short)
         self.attributes: dict[str, str] = {}  # by the checkpoint's name
         self.lists: dict[str, tuple[Blocks, dict[str, str]]] = {}
         self.taken: set[str] = set()
@@ -113,25 +127,30 @@ class _Class:
     # -- attributes ---------------------------------------------------------------------------------------------------
 
     def attribute(self, name: str, line: str, *, comment: str = "") -> str:
-        """The attribute of a layer or weight, made at its first use."""
+        """The attribute of a layer or weight, created on first use."""
         if name not in self.attributes:
-            made = identifier(self.short.get(name, name), self.taken, attribute=True)
+            made = identifier(self.wanted[name], self.taken, attribute=True)
             self.attributes[name] = made
             self.made.append(line.replace("\0", made) + (f"  # {comment}" if comment else ""))
         return self.attributes[name]
 
-    def layer(self, graph: Graph, name: str, args: list[Expression]) -> Expression:
-        """A call of a layer."""
+    def layer(self, graph: Graph, name: str, args: list[Expression], known: list[Known], result: Known) -> Expression:
+        """A call of a layer; `known` and `result` say what is known of its operands and its result."""
         spec = graph.modules[name]
         entry = MODULES[spec.type]
         if any(is_stored(entry, key, value) for key, value in spec.args.items()):
-            raise TorchTowersError(f"{name!r} is a table inside the encoder, which has no source: {spec.type}")
+            raise TorchTowersError(
+                f"{name!r} is a table inside the encoder, which cannot be exported as source: {spec.type}"
+            )
         weights = [t for n, t in self.unit.tensors.items() if n.rpartition(".")[0] == name]
-        floats = {dtype_name(t) for t in weights if t.is_floating_point()}
-        source = layer_source(spec.type, spec.args, floats.pop() if len(floats) == 1 else None)
+        floats = {dtype_name(t) for t in weights if t.is_floating_point()} or {result.dtype}
+        source = layer_source(
+            spec.type, spec.args, floats.pop() if len(floats) == 1 else None, args, [one.dtype for one in known]
+        )
         self.unit.imports |= {*source.imports}
-        if source.helper:
-            self.unit.helpers[source.helper] = None
+        if source.helper and self.unit.helpers.setdefault(*source.helper) != source.helper[1]:
+            source = layer_source(spec.type, spec.args)  # not by operands: two attentions with masks of two kinds
+            self.unit.helpers.update([source.helper] if source.helper else [])
         if source.made is None:
             return source.call("", args)
         held = [
@@ -141,12 +160,13 @@ class _Class:
         return source.call(self.attribute(name, f"self.\0 = {source.made}{still}"), args)
 
     def tensor(self, name: str, constant: bool) -> tuple[Expression, Known]:
-        """A weight, or a constant: a number, or a buffer that is loaded as weights are."""
+        """A weight or a constant: a number, or a buffer that is loaded like weights."""
         value = self.unit.tensors[name]
         dtype = dtype_name(value)
         known = Known(dtype, tuple(value.shape))
         if constant and value.ndim == 0 and dtype in ("float32", "float64", "int32", "int64", "bool"):
-            return literal(_shortest(value)), Known("number")
+            number = value.item()
+            return (shortest(number, dtype) if isinstance(number, float) else literal(number)), Known("number")
         shape = ", ".join(map(str, value.shape)) or "()"
         other = "" if dtype == "float32" else f", dtype=torch.{dtype}"
         if isinstance(value, nn.Parameter) and not constant:
@@ -160,26 +180,20 @@ class _Class:
         return Expression(f"self.{self.attributes[name]}"), known
 
     def blocks(self, name: str, blocks: Blocks) -> str:
-        """The attribute of a list of blocks, whose class is written first."""
+        """The attribute of a list of blocks; writes their class first."""
         short = _short_names(blocks)
         inner = _Class(self.unit, blocks.graph, self.known, short)
         shape = str(self.known.get(node_of(blocks.graph.outputs["x"]), UNKNOWN))
-        kind, plural = ("TransformerLayer", "layers") if _attends(blocks.graph) else ("Block", "blocks")
-        written = inner.write(
-            kind, [f"One of {blocks.times} equal blocks" + (f": {shape} -> {shape}." if shape else ".")], block=True
+        kind, one = ("TransformerLayer", "layer") if _attends(blocks.graph) else ("Block", "block")
+        said = f"A {one} that runs {blocks.times} times" if blocks.shared else f"One of {blocks.times} equal {one}s"
+        written = inner.write(kind, [said + (f": {shape} -> {shape}." if shape else ".")], block=True)
+        attribute = identifier(one if blocks.shared else f"{one}s", self.taken, attribute=True)
+        all_ = (
+            f"{written.name}()" if blocks.shared else f"nn.ModuleList({written.name}() for _ in range({blocks.times}))"
         )
-        attribute = identifier(plural, self.taken, attribute=True)
-        self.made.append(f"self.{attribute} = nn.ModuleList({written.name}() for _ in range({blocks.times}))")
+        self.made.append(f"self.{attribute} = {all_}")
         self.lists[attribute] = (blocks, written.attributes)
         return attribute
-
-
-def _shortest(value: Tensor) -> float | int | bool:
-    """A number with as few digits as give the same float32."""
-    if value.dtype != torch.float32:
-        return value.item()
-    short = float(str(np.float32(value.item())))
-    return short if np.float32(short) == np.float32(value.item()) else value.item()
 
 
 def _attends(graph: Graph) -> bool:
@@ -189,8 +203,14 @@ def _attends(graph: Graph) -> bool:
 
 
 def _short_names(blocks: Blocks) -> dict[str, str]:
-    """The names of a block's layers without what tells one block from the next."""
+    """The names of a block's layers without the block number."""
     found: dict[str, str] = {}
+    if blocks.shared:
+        first, *others = blocks.slots
+        scope = first.split(".")[:-1]
+        while scope and not all(name.startswith(f"{'.'.join(scope)}.") for name in others):
+            scope.pop()
+        return {name: name.removeprefix(f"{'.'.join(scope)}.") for name in blocks.slots}
     for name, (first, second, *_) in blocks.slots.items():
         start = next(
             (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
@@ -201,11 +221,11 @@ def _short_names(blocks: Blocks) -> dict[str, str]:
 
 
 def _numbers(names: Mapping[str, str]) -> re.Pattern[str] | None:
-    """A pattern of what stands before the short names: "layer_0_" of "layer_0_attention"."""
+    """A pattern of the prefix before the short names: "layer_0_" of "layer_0_attention"."""
     starts = {name.removesuffix(short) for name, short in names.items() if name.endswith(short) and name != short}
-    heads = {re.sub(r"\d+[._]*$", "", start) for start in starts if re.search(r"\d[._]*$", start)}
+    heads = {re.sub(r"\d+[._]*$", "", start).rpartition(".")[2] for start in starts if re.search(r"\d[._]*$", start)}
     return (
-        re.compile("|".join(rf"^{re.escape(head)}\d+_" for head in sorted(heads)))
+        re.compile("|".join(rf"^{re.escape(head)}\d+(_|$)" for head in sorted(heads)))
         if heads and "" not in heads
         else None
     )
@@ -222,14 +242,16 @@ def _docstring(lines: Sequence[str]) -> list[str]:
 
 
 class _Scope:
-    """The statements of `forward`, or of a function inside it."""
+    """The statements of `forward`, or of a nested function."""
 
     def __init__(self, owner: _Class, graph: Graph, known: Mapping[str, Known], *, reuse_inputs: bool = False) -> None:
         self.owner, self.graph, self.known = owner, graph, known
         self.names: dict[str, str] = {}
         self.taken = {"self", "torch", "nn", "F", "ops", "Tensor"}
         for i, spec in enumerate(graph.inputs):
-            wanted = ("x" if i == 0 else variable(spec.name, owner.layers)) if reuse_inputs else spec.name
+            wanted = spec.name
+            if reuse_inputs:
+                wanted = "x" if i == 0 else _value_name(spec.name, graph) or variable(spec.name, owner.layers)
             self.names[spec.name] = identifier(wanted, self.taken)
         self.fixed = {self.names[spec.name] for spec in graph.inputs[1 if reuse_inputs else 0 :]}
         self.left = Counter(node_of(ref) for node in graph.nodes for ref in references(node.inputs))
@@ -259,12 +281,12 @@ class _Scope:
         return "{" + ", ".join(f"{literal(name)}: {text}" for name, text in found.items()) + "}"
 
     def tuple_returned(self) -> str:
-        """What a function inside gives: a tuple of results."""
+        """The return value of a nested function: a tuple of results."""
         found = [str(self._operand(ref)[0]) for ref in self.graph.outputs.values()]
         return f"({', '.join(found)},)"
 
     def _operand(self, operand: Any) -> tuple[Expression, Known, Counter[str]]:
-        """An operand as text, what is known of it, and the values that its text reads."""
+        """An operand as source, what is known of it, and the variables that it reads."""
         if isinstance(operand, tuple):
             parts = [self._operand(item) for item in operand]  # type: ignore[reportUnknownVariableType]
             reads: Counter[str] = Counter()
@@ -306,7 +328,7 @@ class _Scope:
         self._assign(node, text, reads, known)
 
     def _longest(self, node: Node) -> str | None:
-        """The longest formula that stands inside the one of a node and is more than a name."""
+        """The longest inlined sub-expression of a node that is more than a name."""
         inside = [name for ref in references(node.inputs) if (name := node_of(ref)) in self.inlined]
         inside = [name for name in inside if self.nodes[name].op not in ("parameter", "constant")]
         return max(inside, key=lambda name: len(self.inlined[name][0].text), default=None)
@@ -316,33 +338,48 @@ class _Scope:
         name = self._variable(node)
         self.names[node.name] = name
         self.owners[name] = node.name
-        shape = str(known)
-        self.lines.append(f"{name} = {text}" + (f"  # {shape}" if shape else ""))
+        line, shape = f"{name} = {text}", f"  # {known}" if str(known) else ""
+        self.lines.append(
+            line + (shape if len(line) + len(shape) <= _WIDTH else "")
+        )  # or the formula has two lines more
 
     def _variable(self, node: Node) -> str:
-        wanted = "mask" if node.op == "not_equal" and "." not in node.name else variable(node.name, self.owner.layers)
-        if node.op == "module":
-            wanted = self.owner.short.get(str(node.attrs["module"]), str(node.attrs["module"])).rpartition(".")[2]
-        elif self.owner.numbered:
-            wanted = self.owner.numbered.sub("", wanted) or wanted
-        return self._free(identifier(wanted, set()))
+        return self._free(identifier(self._wanted(node), set()))
+
+    def _wanted(self, node: Node) -> str:
+        """What a value is called: by its use where that says more than its layer, else by its layer, else by its op."""
+        reader = self.readers.get(node.name)
+        if reader is not None and reader.op == BLOCKS and self.uses[node.name] == 1 and reader.inputs[0] == node.name:
+            return "x"
+        if (name := _value_name(node.name, self.graph)) or node.op == "size":
+            return name or node.name
+        if self.known.get(node.name, UNKNOWN).dtype == "bool":
+            return "mask"
+        layer: Node | None = node
+        while layer is not None and layer.op in _AFTER_LAYER:
+            layer = self.nodes.get(node_of(str(layer.inputs[0])))
+        if layer is not None and layer.op in ("module", "parameter", "constant"):
+            name = str(layer.attrs["module" if layer.op == "module" else "tensor"])
+            return self.owner.attributes.get(name) or (name if layer.op == "module" else "x").rpartition(".")[2]
+        wanted = variable(node.name, self.owner.layers)
+        if self.owner.numbered and (wanted := self.owner.numbered.sub("", wanted)) == "":
+            return "hidden"  # what a block of no other name gives: the sum after its attention
+        return _PLAIN.get(wanted, wanted)
 
     def _free(self, clean: str) -> str:
         """A variable of this name that nothing needs any more, or a new one."""
-        count = 1
-        name = clean
-        while name in self.taken:
-            owner = self.owners.get(name)
-            if owner is not None and name not in self.fixed and self.left[owner] <= 0:
-                return name
-            count += 1
-            name = f"{clean}_{count}"
+        name = numbered(clean, self._is_needed)
         self.taken.add(name)
         return name
 
+    def _is_needed(self, name: str) -> bool:
+        """Whether a variable of this name holds a value that is still to be read."""
+        owner = self.owners.get(name)
+        return name in self.taken and (owner is None or name in self.fixed or self.left[owner] > 0)
+
     def _called(self, node: Node, args: list[Expression], known: list[Known], result: Known) -> Expression:
         if node.op == "module":
-            return self.owner.layer(self.graph, str(node.attrs["module"]), args)
+            return self.owner.layer(self.graph, str(node.attrs["module"]), args, known, result)
         takes = _NUMBERS.get(node.op, ())
         made = [
             (arg, one)
@@ -351,6 +388,11 @@ class _Scope:
             for i, (operand, arg, one) in enumerate(zip(node.inputs, args, known, strict=True))
         ]
         args, known = [arg for arg, _ in made], [one for _, one in made]
+        floats = {one.dtype for one in (*known, result) if one.dtype in FLOATS}
+        args = [
+            shortest(ref, next(iter(floats))) if isinstance(ref, float) and len(floats) == 1 else arg
+            for ref, arg in zip(node.inputs, args, strict=True)
+        ]
         spelling = SPELLINGS.get(node.op)
         if spelling is not None:
             found = spelling(Call(tuple(args), tuple(known), node.attrs, result))
@@ -366,7 +408,7 @@ class _Scope:
         return Expression(f"ops.{node.op}({', '.join(given)})", ATOM)
 
     def _as_tensor(self, operand: Any, arg: Expression, known: Known) -> tuple[Expression, Known]:
-        """A constant that became a number is a tensor again where no number is taken."""
+        """Turns a constant that became a number back into a tensor if the op takes no number."""
         if not isinstance(operand, str) or known.dtype != "number":
             return arg, known
         dtype = dtype_name(self.owner.unit.tensors[self._constant(operand)])
@@ -382,7 +424,7 @@ class _Scope:
         return "next(self.parameters()).device"
 
     def _function(self, key: str, graph: Graph) -> str:
-        """The name of a function inside `forward` that computes a graph."""
+        """The name of a nested function in `forward` that computes a graph."""
         scope = _Scope(self.owner, graph, {})
         name = self._free(identifier(key, set()))
         body = scope.statements()
@@ -405,13 +447,28 @@ class _Scope:
         for other in others:
             self.left.subtract(other[2])
         shape = str(self.known.get(node.name, UNKNOWN))
-        one = self._free("layer" if attribute.startswith("layers") else "block")
-        self.lines += [
-            f"for {one} in self.{attribute}:",
-            f"    {name} = {one}({name}{rest})" + (f"  # {shape}" if shape else ""),
-        ]
+        comment = f"  # {shape}" if shape else ""
+        if blocks.shared:
+            self.lines += [f"for _ in range({blocks.times}):", f"    {name} = self.{attribute}({name}{rest}){comment}"]
+        else:
+            one = self._free("layer" if attribute.startswith("layers") else "block")
+            self.lines += [f"for {one} in self.{attribute}:", f"    {name} = {one}({name}{rest}){comment}"]
         self.names[node.name] = name
         self.owners[name] = node.name
+
+
+def _value_name(name: str, graph: Graph) -> str:
+    """What a value is called by what it is for, where that says more than its layer: what attention may take."""
+    readers = [node for node in graph.nodes if name in node.inputs]
+    return "attention_mask" if readers and all(_masks(name, node, graph) for node in readers) else ""
+
+
+def _masks(name: str, node: Node, graph: Graph) -> bool:
+    """Whether a node has a value for the mask of its attention alone."""
+    if node.op == BLOCKS:
+        return bool(_value_name(name, node.attrs["blocks"].graph)) and name != node.inputs[0]
+    kind = graph.modules[str(node.attrs["module"])].type if node.op == "module" else node.op
+    return kind in ("MultiHeadAttention", "attention") and node.inputs.index(name) == 3
 
 
 def _has_bodies(node: Node) -> bool:

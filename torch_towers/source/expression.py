@@ -1,4 +1,4 @@
-"""Expression: a piece of Python text that knows how tightly it binds, so that parentheses stand only where they must."""
+"""Python source expressions with operator precedence, so that parentheses appear only where needed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _LEVELS = {"<": COMPARED, "|": OR, "^": XOR, "&": AND, "+": SUM, "*": PRODUCT, "
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """`text` of Python; `level` is that of its loosest operator."""
+    """Source `text`; `level` is the precedence of its outermost operator."""
 
     text: str
     level: int = ATOM
 
     def __format__(self, spec: str) -> str:
-        """In a template: `{0:+}` where a sum may stand, `{0:*}` a factor, `{0:.}` what has a method; `{0}` anywhere."""
+        """In a template, `{0:+}` is an operand of a sum, `{0:*}` a factor, `{0:.}` an object with a method; `{0}` fits
+        anywhere."""
         level = _LEVELS[spec.rstrip("r")] + spec.endswith("r") if spec else COMPARED
         return self.text if self.level >= level else f"({self.text})"
 
@@ -27,7 +28,8 @@ class Expression:
 
 
 def literal(value: Any) -> Expression:
-    """A constant of a graph: numbers, text, bytes, and tuples of these. Only what it says is in its text, whatever it says."""
+    """A constant of a graph as a literal: numbers, text, bytes, and tuples of these. Untrusted text is always
+    escaped."""
     if isinstance(value, bool) or value is None:
         return Expression(repr(value))
     if isinstance(value, float):

@@ -1,9 +1,10 @@
-"""Layout: the dtype and the shape of every value of an encoder, free sizes by name, found without running it."""
+"""Infers dtype and shape of every value of an encoder, with named dynamic sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -16,19 +17,21 @@ from torch_towers.program import sketch
 from torch_towers.tower import Tower
 
 Dim = int | str | None
-_ROWS, _LENGTHS = (2, 3, 5), (4, 7, 11)  # three sketches: a size is what fits in all of them
-_APART = (1, 5, 3)  # by how much the lengths of different inputs differ, so that they are told apart
+_ROWS, _LENGTHS = (2, 3, 5), (4, 7, 11)  # three sketches: a size is the formula that fits all of them
+_MAX_PAIRS = 64
+_APART = (1, 5, 3)  # offsets that distinguish the lengths of different inputs
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a value. `dtype` is "size" for a Python integer, whose value is then the only one of `dims`."""
+    """The inferred dtype and shape of a value. `dtype` is "size" for a Python integer, whose value is the only one of
+    `dims`."""
 
     dtype: str | None = None
     dims: tuple[Dim, ...] | None = None
 
     def __str__(self) -> str:
-        """The shape for a comment; nothing where it is not known."""
+        """The shape for a comment; empty if unknown."""
         if self.dims is None or self.dtype == "size":
             return ""
         return f"[{', '.join('?' if dim is None else str(dim) for dim in self.dims)}]"
@@ -36,12 +39,12 @@ class Known:
 
 UNKNOWN = Known()
 Layout = Mapping[str, Known]
-"""By reference: "dense_1", and "top_k:1" for one of several results."""
+"""By reference: "dense_1", and "top_k:1" for a second result."""
 
 
 @dataclass(frozen=True, slots=True)
 class FreeSize:
-    """A size that a run decides: the input of the encoder that has it, and where (None: the input is the size)."""
+    """A dynamic size: the encoder input and axis that has it (None: the input is the size itself)."""
 
     name: str
     input: str
@@ -49,32 +52,78 @@ class FreeSize:
 
 
 def layout(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
-    """All values of the encoder by reference, and its free sizes; of each the first input that shows it.
+    """All values of the encoder by reference, and its dynamic sizes, each with the first input that has it.
 
-    Free sizes of different inputs are different ones, but where the encoder takes them only as one.
+    Free sizes of different inputs are different ones, but where the encoder takes them only as one: rows of two inputs, or
+    lengths of texts.
     """
-    sizes: dict[str, tuple[int, ...]] = {BATCH: _ROWS}
-    found, free = _layout(tower, sizes)
-    of_rows = all(name.isidentifier() or name.endswith(", 1") for name in sizes)  # as lengths of texts are
-    if of_rows and any(found.get(ref, UNKNOWN).dims is None for ref in tower.encoder.graph.outputs.values()):
-        together, fewer = _layout(tower, _One({BATCH: _ROWS}))
-        if sum(known.dims is not None for known in together.values()) > sum(k.dims is not None for k in found.values()):
-            return together, fewer
-    return found, free
+    sizes = _Sizes()
+    best, free = _layout(tower, sizes)
+    while not _is_complete(tower, best):
+        trials = [_Sizes({**sizes.same, other: one}) for one, other in _pairs(sizes)]
+        tried = [(*_layout(tower, trial), trial) for trial in trials]
+        found, fewer, trial = max(tried, key=lambda each: _shapes(each[0]), default=(best, free, sizes))
+        if _shapes(found) <= _shapes(best):
+            return _all_together(tower, best, free)
+        best, free, sizes = found, fewer, trial
+    return best, free
 
 
-class _One(dict[str, tuple[int, ...]]):
-    """Sizes of which all without a name are one and the same."""
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        return super().setdefault(key if key.isidentifier() else "the only, one", default)
+def _is_complete(tower: Tower, found: Layout) -> bool:
+    """Whether the outputs have shapes."""
+    return all(found.get(ref, UNKNOWN).dims is not None for ref in tower.encoder.graph.outputs.values())
 
 
-def _layout(tower: Tower, sizes: dict[str, tuple[int, ...]]) -> tuple[dict[str, Known], list[FreeSize]]:
-    made = [_given(tower, sizes, trial) for trial in range(len(_ROWS))]
-    named = [name for name in sizes if not name.isidentifier()]
+def _pairs(sizes: _Sizes) -> list[tuple[str, str]]:
+    """Free sizes that may be one, since they are of the same axis; none where they are too many to try."""
+    free = [name for name in sizes if not name.isidentifier()]
+    found = [(one, other) for one, other in combinations(free, 2) if _axis(one) == _axis(other)]
+    found += [(BATCH, name) for name in free if _axis(name) == "0"]
+    return found if len(found) <= _MAX_PAIRS else []
+
+
+def _axis(name: str) -> str:
+    return name.rpartition(", ")[2]
+
+
+def _all_together(
+    tower: Tower, best: dict[str, Known], free: list[FreeSize]
+) -> tuple[dict[str, Known], list[FreeSize]]:
+    """The layout if all rows, or all lengths, are one, where that gives more shapes."""
+    for together in ("0", "1", "01"):
+        found, fewer = _layout(tower, _Sizes(together=together))
+        if _shapes(found) > _shapes(best):
+            best, free = found, fewer
+    return best, free
+
+
+def _shapes(found: Layout) -> int:
+    """How many values have a shape."""
+    return sum(known.dims is not None for known in found.values())
+
+
+class _Sizes(dict[str, tuple[int, ...]]):
+    """Sizes by name, or by input and axis: "words, 1". `same`: a size -> another one that it equals. Those of the axes
+    `together` are one: the rows, and one length."""
+
+    def __init__(self, same: Mapping[str, str] | None = None, together: str = "") -> None:
+        super().__init__({BATCH: _ROWS})
+        self.same, self.together = same or {}, together
+
+    def key(self, name: str) -> str:
+        """What a size is called here."""
+        while name in self.same:
+            name = self.same[name]
+        if name.isidentifier() or _axis(name) not in self.together:
+            return name
+        return BATCH if _axis(name) == "0" else "the only, one"
+
+
+def _layout(tower: Tower, given: _Sizes) -> tuple[dict[str, Known], list[FreeSize]]:
+    made = [_given(tower, given, trial) for trial in range(len(_ROWS))]
+    named = [name for name in given if not name.isidentifier()]
     short = {name: "length" if len(named) == 1 else f"n{i}" for i, name in enumerate(named, 1)}
-    sizes = {short.get(name, name): values for name, values in sizes.items()}
+    sizes = {short.get(name, name): values for name, values in given.items()}
     free: list[FreeSize] = []
     for spec in tower.encoder.graph.inputs:
         known = _known([trial[spec.name] for trial in made], sizes)
@@ -93,7 +142,7 @@ def _layout(tower: Tower, sizes: dict[str, tuple[int, ...]]) -> tuple[dict[str, 
     return found, free
 
 
-def _given(tower: Tower, sizes: dict[str, tuple[int, ...]], trial: int) -> dict[str, Any]:
+def _given(tower: Tower, sizes: _Sizes, trial: int) -> dict[str, Any]:
     """The inputs of the encoder as meta tensors, from those of the tower through its preprocessing."""
     given: dict[str, Any] = {}
     renamed = tower.spec.renamed()
@@ -105,7 +154,7 @@ def _given(tower: Tower, sizes: dict[str, tuple[int, ...]], trial: int) -> dict[
     return {spec.name: _made(spec, found.get(spec.name), sizes, trial) for spec in tower.encoder.graph.inputs}
 
 
-def _made(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, ...]], trial: int) -> Any:
+def _made(spec: TensorSpec, value: Any, sizes: _Sizes, trial: int) -> Any:
     """An input; sizes of which nothing is known are free ones of its own."""
     if isinstance(value, (int, Tensor)):
         return value
@@ -120,16 +169,17 @@ def _made(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, ...]], trial
     return torch.empty(dims, dtype=TORCH_DTYPES[spec.dtype], device="meta")
 
 
-def _dim(size: int | str | None, place: str, sizes: dict[str, tuple[int, ...]], trial: int) -> int:
+def _dim(size: int | str | None, place: str, sizes: _Sizes, trial: int) -> int:
     if isinstance(size, int):
         return size
     return _ROWS[trial] if size == BATCH else _size(size if isinstance(size, str) else place, sizes)[trial]
 
 
-def _size(name: str, sizes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+def _size(name: str, sizes: _Sizes) -> tuple[int, ...]:
     """The three values of a free size, other than those of the ones before."""
-    count = 0 if isinstance(sizes, _One) else len(sizes) - 1
-    return sizes.setdefault(name, tuple(n + count * step for n, step in zip(_LENGTHS, _APART, strict=True)))
+    count = len(sizes) - 1
+    made = tuple(n + count * step for n, step in zip(_LENGTHS, _APART, strict=True))
+    return sizes.setdefault(sizes.key(name), made)
 
 
 def _known(values: Sequence[Any], sizes: Mapping[str, tuple[int, ...]]) -> Known:

@@ -1,11 +1,11 @@
-"""Module: the towers of a checkpoint as one Python file."""
+"""Writes the towers of a checkpoint as one Python file."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,20 @@ from torch_towers.checkpoint.weights import parse_json
 from torch_towers.graph.registry import MODULES
 from torch_towers.source.blocks import Blocks, with_blocks
 from torch_towers.source.classes import Unit, Written, write_class
-from torch_towers.source.layers import own_class
+from torch_towers.source.idioms import idiomatic
 from torch_towers.source.names import plain
 from torch_towers.source.simplify import simplified
+from torch_towers.source.spelling import FUNCTIONS
 from torch_towers.tower import Tower
 from torch_towers.two_tower import TwoTower, load
 
 LINE = 120
-_SHORT = 88  # what ruff takes for a long line where nothing else is said
+_SHORT = 88  # ruff's default line length
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The text of the file, and where the weights of its towers are in the checkpoint: `names` by the file's own names."""
+    """The text of the file; `names` maps its weight names to the checkpoint's."""
 
     text: str
     names: Mapping[str, str]
@@ -44,7 +45,8 @@ def source_of(path: str | Path) -> Source:
 
 
 def written(towers: TwoTower, shared: Mapping[str, Mapping[str, str]], name: str) -> Source:
-    """Towers as a Python file. `shared` says of each tower which tensors are stored under another's name; `name` is the checkpoint's."""
+    """Towers as a Python file. `shared` lists per tower the tensors stored under another's name; `name` is the
+    checkpoint's."""
     return _File(towers, shared, name).source()
 
 
@@ -52,11 +54,11 @@ class _File:
     def __init__(self, towers: TwoTower, shared: Mapping[str, Mapping[str, str]], name: str) -> None:
         self.towers, self.shared, self.name = towers, shared, plain(name, 60)
         self.sides = {side: tower for side in ("query", "candidate") if (tower := getattr(towers, side)) is not None}
-        self.taken = {"TwoTower", "NAMES", "F", *MODULES}
+        self.taken = {"TwoTower", "NAMES", "F", "SelfAttention", *MODULES}
 
     def source(self) -> Source:
         parts: list[str] = []
-        helpers: dict[str, None] = {}
+        helpers: dict[str, str] = {}
         imports: set[tuple[str, str]] = set()
         written: dict[str, Written] = {}
         entries: list[str] = []
@@ -68,18 +70,21 @@ class _File:
             known, aliases = found.known, found.aliases
             tensors = tower.encoder.tensors()
             tensors |= {name: tensors[theirs] for name, theirs in aliases.items()}
-            unit = Unit(tensors, tower.frozen, taken=self.taken, classes=classes)
+            graph = idiomatic(found.graph, known, tensors, tower)
+            unit = Unit(tensors, tower.frozen, taken=self.taken, classes=classes, helpers=helpers)
             written[side] = write_class(
-                unit, f"{side} tower", _doc(side, tower, known), with_blocks(found.graph, tensors), known
+                unit, f"{side} tower", _doc(side, tower, known), with_blocks(graph, tensors), known
             )
             parts += unit.written
-            helpers |= unit.helpers
             imports |= unit.imports
             ops |= unit.ops
             renamed, lines = _names(side, written[side], aliases, self.shared[side])
             names |= renamed
             entries += lines
-        body = [str(own_class(name)) for name in helpers] + parts + [self._both(written)]
+        body = [*helpers.values(), *parts, self._both(written)]
+        body = [
+            text for name, text in FUNCTIONS.items() if any(re.search(rf"(?<![.\w]){name}\(", part) for part in body)
+        ] + body
         text = "\n\n".join([*body, _loading(entries)])
         text = f"{self._head(imports, ops, text)}\n\n{text}"
         return Source(formatted(text), names)
@@ -92,7 +97,7 @@ class _File:
         lines = [
             f'"""The towers of {self.name} as PyTorch modules, written by `torch-towers source`. This file is yours.',
             "",
-            "Weights are those of the checkpoint; rows become tensors by torch_towers' preprocessing:",
+            "The weights come from the checkpoint; torch_towers' preprocessing turns rows into tensors:",
             "",
             f'    towers = load("{self.name}")',
             f'    tensors = torch_towers.load("{self.name}").{side}.preprocess({{{example}}})',
@@ -115,11 +120,7 @@ class _File:
 
     def _both(self, written: Mapping[str, Written]) -> str:
         cosine = self.towers.similarity_function == "cosine"
-        doc = (
-            "Both towers, and the similarity that they were trained for."
-            if len(written) == 2
-            else "The tower of the checkpoint."
-        )
+        doc = "Both towers, and the similarity of the model." if len(written) == 2 else "The tower of the checkpoint."
         lines = [
             "class TwoTower(nn.Module):",
             f'    """{doc}"""',
@@ -144,13 +145,13 @@ class _File:
 
 
 def _import(module: str, names: list[str]) -> str:
-    """An import as ruff sorts and lays it out, at its own length of a line and at ours."""
+    """An import as ruff sorts and formats it, at its default line length and at ours."""
     line = f"from {module} import {', '.join(names)}"
     return line if len(line) <= _SHORT else "\n".join([f"from {module} import (", *(f"    {n}," for n in names), ")"])
 
 
 def _ties(written: Mapping[str, Written], shared: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Weights that both towers have are one object."""
+    """Assignments that make weights of both towers one object."""
     if len(written) < 2:
         return []
     first = {theirs: ours for ours, theirs in written["query"].attributes.items()}
@@ -166,7 +167,7 @@ def _ties(written: Mapping[str, Written], shared: Mapping[str, Mapping[str, str]
 
 def _doc(side: str, tower: Tower, known: Mapping[str, Any]) -> list[str]:
     """The docstring of a tower's class."""
-    entry = f"The {side} tower, behind its preprocessing."
+    entry = f"The {side} tower, after its preprocessing."
     lines = [entry, ""]
     for spec in tower.encoder.graph.inputs:
         said = known.get(spec.name)
@@ -174,20 +175,18 @@ def _doc(side: str, tower: Tower, known: Mapping[str, Any]) -> list[str]:
     outputs = tower.encoder.graph.outputs
     for name, ref in outputs.items():
         lines.append(f"    -> {plain(name, 60)}: {known.get(ref, '')}".rstrip(": "))
-    if any(node.attrs.get("no_nan") for node in tower.encoder.graph.nodes):
-        lines += ["", "    The relu of NaN, the average of nothing, is 0 as in TensorFlow with oneDNN."]
     return lines
 
 
 def _names(
     side: str, written: Written, aliases: Mapping[str, str], shared: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """Where weights have other names in the checkpoint: prefix by prefix, and as lines of a dict."""
+    """Names of weights that differ in the checkpoint: by prefix, and as lines of a dict."""
     found: dict[str, str] = {}
     lines: list[str] = []
 
     def add(ours: str, theirs: str) -> None:
-        """One attribute of the file: a layer or a weight."""
+        """Adds one attribute of the file: a layer or weight."""
         for layer, tensor in aliases.items():
             if layer.rpartition(".")[0] == theirs:
                 name = f"{ours}.{layer.rpartition('.')[2]}"
@@ -203,10 +202,19 @@ def _names(
         add(f"{side}.{ours}", theirs)
     lines += [f'"{ours}": "{theirs}",' for ours, theirs in found.items()]
     for attribute, (blocks, attributes) in written.lists.items():
-        if (scopes := _scopes(blocks, attributes)) and not aliases and not shared:
+        moved = blocks.shared or [
+            name for slot in blocks.slots.values() for name in slot if _is_moved(name, (*aliases, *shared))
+        ]
+        if not moved and (scopes := _scopes(blocks, attributes)):
             pairs = [(f"{side}.{attribute}.{i}", f"{side}.{scope}") for i, scope in enumerate(scopes)]
             found |= {ours: theirs for ours, theirs in pairs if ours != theirs}
             lines += _numbered(pairs, f"{side}.{attribute}.", blocks.times) if found.keys() & dict(pairs).keys() else []
+            continue
+        if blocks.shared:
+            before = dict(found)
+            for ours, theirs in attributes.items():
+                add(f"{side}.{attribute}.{ours}", theirs)
+            lines += [f'"{key}": "{value}",' for key, value in found.items() if key not in before]
             continue
         for ours, theirs in attributes.items():
             before = dict(found)
@@ -217,8 +225,13 @@ def _names(
     return found, lines
 
 
+def _is_moved(name: str, elsewhere: Collection[str]) -> bool:
+    """Whether a weight, or one of a layer, is among those that the checkpoint has under another name."""
+    return any(other == name or other.startswith(f"{name}.") for other in elsewhere)
+
+
 def _scopes(blocks: Blocks, attributes: Mapping[str, str]) -> list[str]:
-    """The name of each block, where its weights have the names of the file behind it; else nothing."""
+    """The name of each block if the rest of its weights' names agree with the file's; else empty."""
     found: list[set[str]] = [set() for _ in range(blocks.times)]
     for ours, theirs in attributes.items():
         for scope, name in zip(found, blocks.slots[theirs], strict=True):
@@ -227,7 +240,7 @@ def _scopes(blocks: Blocks, attributes: Mapping[str, str]) -> list[str]:
 
 
 def _numbered(pairs: list[tuple[str, str]], prefix: str, times: int) -> list[str]:
-    """Lines of a dict for the names of blocks: one for all of them, where their numbers run."""
+    """Lines of a dict for the names of blocks: a single one if their numbers are consecutive."""
     by_end: dict[str, list[str]] = {}
     for ours, theirs in pairs:
         end = ours.removeprefix(prefix).lstrip("0123456789")
@@ -246,7 +259,7 @@ def _numbered(pairs: list[tuple[str, str]], prefix: str, times: int) -> list[str
 
 
 def _pattern(names: list[str]) -> tuple[str, int] | None:
-    """What the names are with `{i}` for the number of the block, from which block on."""
+    """The names with `{i}` for the block number, and the first number."""
     for start in (0, 1):
         if len(names) - start < 2:
             return None
@@ -271,7 +284,7 @@ def _pattern(names: list[str]) -> tuple[str, int] | None:
 
 
 def _loading(entries: list[str]) -> str:
-    """The functions that read and write the weights."""
+    """The functions that load and save the weights."""
     lines: list[str] = []
     key = "name"
     if entries:
@@ -279,7 +292,7 @@ def _loading(entries: list[str]) -> str:
             "NAMES = {",
             *(f"    {entry}" for entry in entries),
             "}",
-            '"""What has another name in the checkpoint: layers, or weights."""',
+            '"""Layers and weights whose names differ in the checkpoint."""',
             "",
             "",
         ]
@@ -311,7 +324,7 @@ def _loading(entries: list[str]) -> str:
 
 
 def formatted(text: str) -> str:
-    """`text` as `ruff format` lays it out, where ruff is installed; it is Python without, too."""
+    """`text` formatted by `ruff format` if ruff is installed, else unchanged."""
     command = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", str(LINE), "-"]
     try:
         done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""Names: identifiers for a generated file, and text for its comments, from names that somebody else's file gave."""
+"""Safe identifiers and comments for a generated file, from untrusted names."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import re
 
 from torch import nn
 
+from torch_towers.graph.names import numbered
+
 _RESERVED = frozenset((
     *dir(builtins), *keyword.kwlist, *keyword.softkwlist, "self", "torch", "nn", "F", "Tensor", "ops", "Path", "load_file", "save_file",
-    "load", "save", "device",
+    "load", "save", "device", "relu", "relu6",
 ))  # fmt: skip
 _ATTRIBUTES = frozenset(dir(nn.Module()))
 
 
 def identifier(text: str, taken: set[str], *, attribute: bool = False) -> str:
-    """A Python name like `text` that is not among `taken`, to which it is added."""
+    """A Python identifier like `text` that is not in `taken`, and adds it there."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_") or "x"
     if name[0].isdigit():
         name = f"x{name}"
     if keyword.iskeyword(name) or (name in _ATTRIBUTES if attribute else name in _RESERVED):
         name += "_"
-    made, count = name, 1
-    while made in taken:
-        count += 1
-        made = f"{name}_{count}"
+    made = numbered(name, taken.__contains__)
     taken.add(made)
     return made
 
@@ -42,7 +41,7 @@ _OP = re.compile(
 
 
 def variable(node: str, layers: set[str]) -> str:
-    """What a value is called in `forward`: after the layer whose formula it belongs to, else after its op."""
+    """The name of a value in `forward`: that of the layer whose formula it belongs to, else of its op."""
     *scopes, last = node.split(".")
     while scopes and _OP.fullmatch(last):
         last = scopes.pop()
@@ -52,6 +51,6 @@ def variable(node: str, layers: set[str]) -> str:
 
 
 def plain(text: str, limit: int = 120) -> str:
-    """`text` for a comment or a docstring: what could end either is left out."""
+    """`text` for a comment or docstring, without characters that could end it."""
     shown = re.sub(r"[^ -~]|[\\\"]", "?", text)
     return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."

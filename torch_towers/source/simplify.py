@@ -1,6 +1,7 @@
-"""Simplify: an encoder's graph as one would have written it: nothing twice, nothing unused, no detour through sizes.
+"""Simplifies an encoder's graph to the form that one would write by hand: no duplicates, no dead code, no shape
+arithmetic.
 
-Every change keeps the numbers: a formula is replaced by one that computes the same.
+Every rewrite preserves the numbers.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, node_of, references
+from torch_towers.graph.names import numbered
 from torch_towers.source.layout import FreeSize, Known, Layout, layout
 from torch_towers.tower import Tower
 
 _IDEMPOTENT = frozenset(("logical_or", "logical_and", "maximum", "minimum", "bitwise_and", "bitwise_or"))
+_SHAPED = frozenset(("reshape", "slice", "broadcast_to"))  # what gives its operand where it gives its shape
 _SIZES = frozenset(("size_add", "size_sub", "size_mul", "size_floordiv", "size_mod", "size_max", "size_min"))
 
 
 @dataclass(frozen=True, slots=True)
 class Simplified:
-    """The graph, its layout with that of new nodes, and weights of layers that the checkpoint has under other names."""
+    """The graph, the layout including new nodes, and weights that the checkpoint has under other names."""
 
     graph: Graph
     known: dict[str, Known]
@@ -28,7 +31,7 @@ class Simplified:
 
 
 def simplified(tower: Tower) -> Simplified:
-    """The encoder without detours, in an order in which each value stands before its first use."""
+    """The simplified encoder, in topological order."""
     known, free = layout(tower)
     graph = _with_sizes_of_inputs(tower.encoder.graph, known, free)
     graph = _without_flattening(graph, known)
@@ -38,7 +41,7 @@ def simplified(tower: Tower) -> Simplified:
 
 
 def ordered(graph: Graph) -> Graph:
-    """The nodes that the outputs need, each as late as it can be in a walk from the outputs back."""
+    """The live nodes, each as late as possible, in a walk backwards from the outputs."""
     nodes = {node.name: node for node in graph.nodes}
     found: dict[str, Node] = {}
     stack = [(name, False) for name in reversed([node_of(ref) for ref in graph.outputs.values()])]
@@ -58,7 +61,7 @@ def ordered(graph: Graph) -> Graph:
 
 
 def renamed(operands: tuple[Any, ...], names: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Operands with the values that stand for others in their place: `names` is by reference, or by node."""
+    """Operands with replaced values: `names` maps a reference, or a node, to its replacement."""
     return tuple(_renamed(operand, names) for operand in operands)
 
 
@@ -79,7 +82,7 @@ def _rewritten(graph: Graph, nodes: list[Node], names: Mapping[str, Any]) -> Gra
 
 
 def _with_sizes_of_inputs(graph: Graph, layout: dict[str, Known], free: Sequence[FreeSize]) -> Graph:
-    """Every size that is one of an input's is taken from it there; one that is always the same is that number."""
+    """Replaces sizes that equal an input's size by that, and fixed sizes by their number."""
     taken = {node.name for node in graph.nodes} | {spec.name for spec in graph.inputs}
     names: dict[str, Any] = {}
     nodes: list[Node] = []
@@ -88,9 +91,7 @@ def _with_sizes_of_inputs(graph: Graph, layout: dict[str, Known], free: Sequence
         if size.axis is None:
             symbols[size.name] = size.input
             continue
-        name = size.name
-        while name in taken:
-            name += "_"
+        name = numbered(size.name, taken.__contains__)
         symbols[size.name] = name
         nodes.append(Node(name, "size", (size.input,), {"axis": size.axis}))
         layout[name] = Known("size", (size.name,))
@@ -111,7 +112,7 @@ def _with_sizes_of_inputs(graph: Graph, layout: dict[str, Known], free: Sequence
 
 
 def _without_flattening(graph: Graph, layout: Layout) -> Graph:
-    """Keras lays the leading axes flat before a product and takes them apart behind it: torch's Linear takes them as they are."""
+    """Removes the reshapes around Keras's products of higher rank: torch's Linear takes leading axes."""
     nodes = {node.name: node for node in graph.nodes}
     names: dict[str, Any] = {}
     made: list[Node] = []
@@ -122,11 +123,16 @@ def _without_flattening(graph: Graph, layout: Layout) -> Graph:
 
     for node in graph.nodes:
         node = replace(node, inputs=renamed(node.inputs, names))
+        after = dims(node.name)
+        if (
+            node.op in _SHAPED
+            and after is not None
+            and after == dims(node.inputs[0])
+            and node.attrs.get("step", 1) == 1
+        ):
+            names[node.name] = node.inputs[0]
+            continue
         if node.op == "reshape" and isinstance(node.inputs[0], str):
-            after = dims(node.name)
-            if after is not None and after == dims(node.inputs[0]):
-                names[node.name] = node.inputs[0]
-                continue
             linear = nodes.get(node.inputs[0])
             flat = nodes.get(str(linear.inputs[0])) if linear is not None and _is_linear(graph, linear) else None
             if linear is not None and flat is not None and flat.op == "reshape" and after is not None:
@@ -151,7 +157,7 @@ def _is_linear(graph: Graph, node: Node) -> bool:
 
 
 def _without_repetition(graph: Graph) -> Graph:
-    """Equal nodes once; `x or x` is `x`."""
+    """Merges equal nodes; `x or x` becomes `x`."""
     names: dict[str, Any] = {}
     seen: dict[Any, str] = {}
     nodes: list[Node] = []
@@ -175,7 +181,7 @@ def _without_repetition(graph: Graph) -> Graph:
 
 
 def _with_biases(graph: Graph, layout: Layout) -> tuple[Graph, dict[str, str]]:
-    """A product and the bias behind it are one Linear, whose weights keep their names in the checkpoint."""
+    """Merges a product and its bias into one Linear, whose weights keep their names in the checkpoint."""
     nodes = {node.name: node for node in graph.nodes}
     uses = Counter(node_of(ref) for node in graph.nodes for ref in references(node.inputs))
     calls = Counter(str(node.attrs["module"]) for node in graph.nodes if node.op == "module")

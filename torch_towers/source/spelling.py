@@ -1,7 +1,7 @@
-"""Spelling: how each op of `torch_towers.ops` is written in torch, where it is a plain call; every other op is called by its name.
+"""How each op of `torch_towers.ops` is written in torch, if it is a plain call; other ops are called by name.
 
-A spelling computes what the op computes for every operand that an encoder can give it. Ops whose law has no plain call (a sign that
-keeps NaN, the first of equal maxima, TensorFlow's softplus) have none.
+A spelling computes the op for every operand that an encoder can pass. Ops whose semantics differ from torch's (a sign
+that keeps NaN, the first of equal maxima, TensorFlow's softplus) have none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of an op: its operands as text, and what is known of them; its attributes; its result."""
+    """A call of an op: operands as source, what is known of them, attributes and result."""
 
     args: tuple[Expression, ...]
     known: tuple[Known, ...]
@@ -27,7 +27,7 @@ class Call:
     result: Known = UNKNOWN
 
     def floats(self, index: int = 0) -> bool:
-        """Whether an operand is known to be floats."""
+        """Whether an operand is known to be float."""
         return self.known[index].dtype in _FLOATS
 
     def tensors(self) -> bool:
@@ -36,13 +36,13 @@ class Call:
 
 
 Spelling = Callable[[Call], "Expression | None"]
-"""The op in torch's words, or None where these operands or attributes have no plain call."""
+"""Returns the op as a torch expression, or None if it has none for these operands or attributes."""
 
 SPELLINGS: dict[str, Spelling] = {}
 
 
 def spelled(*names: str) -> Callable[[Spelling], Spelling]:
-    """Registers how ops are written."""
+    """Registers the spelling of ops."""
 
     def add(spelling: Spelling) -> Spelling:
         SPELLINGS.update(dict.fromkeys(names, spelling))
@@ -115,7 +115,7 @@ SPELLINGS["equal"], SPELLINGS["not_equal"] = _compared("=="), _compared("!=")
 @spelled("div")
 def _div(call: Call) -> Expression | None:
     if call.known[0].dtype == "number":
-        return None  # one rounding: torch computes `number / tensor` as `number * (1 / tensor)`
+        return None  # rounds once: torch computes `number / tensor` as `number * (1 / tensor)`
     return Expression(f"{call.args[0]:*} / {call.args[1]:*r}", PRODUCT)
 
 
@@ -160,11 +160,24 @@ def _where(call: Call) -> Expression | None:
     return Expression(f"torch.where({call.args[0]}, {call.args[1]}, {call.args[2]})")
 
 
+FUNCTIONS = {
+    "relu": '''\
+def relu(x: Tensor) -> Tensor:
+    """ReLU, but NaN (the average of nothing) becomes 0, as in TensorFlow with oneDNN."""
+    return torch.where(x > 0, x, 0.0)
+''',
+    "relu6": '''\
+def relu6(x: Tensor) -> Tensor:
+    """ReLU6, but NaN (the average of nothing) becomes 0, as in TensorFlow with oneDNN."""
+    return torch.where(x > 0, x, 0.0).clamp(max=6.0)
+''',
+}
+"""Functions that a file defines where it calls them."""
+
+
 def _relu_of(function: str) -> Spelling:
     def spell(call: Call) -> Expression | None:
-        if call.attrs.get("no_nan"):  # an average of nothing is NaN, and oneDNN's relu makes 0 of it
-            return Expression(f"F.{function}(torch.nan_to_num({call.args[0]}, posinf=torch.inf))")
-        return Expression(f"F.{function}({call.args[0]})")
+        return Expression(f"{'' if call.attrs.get('no_nan') else 'F.'}{function}({call.args[0]})")
 
     return spell
 
@@ -198,7 +211,7 @@ def _is_size(known: Known) -> bool:
 
 
 def _sizes(call: Call, first: int = 1) -> str | None:
-    """The operands from `first` on, where each of them is an integer."""
+    """The operands from `first` on, if all of them are integers."""
     if not all(map(_is_size, call.known[first:])):
         return None
     return ", ".join(map(str, call.args[first:]))
@@ -217,6 +230,7 @@ def _with_sizes(method: str, empty: str = "") -> Spelling:
 SPELLINGS["reshape"] = _with_sizes("reshape", "()")
 SPELLINGS["broadcast_to"] = _with_sizes("expand", "()")
 SPELLINGS["tile"] = _with_sizes("repeat", "()")
+SPELLINGS["expand"] = _with_sizes("expand")
 
 
 @spelled("transpose")
@@ -233,9 +247,16 @@ def _split_last(call: Call) -> Expression | None:
     return Expression(f"{call.args[0]:.}.unflatten(-1, {literal(tuple(call.attrs['sizes']))})")
 
 
+@spelled("flatten")
+def _flatten(call: Call) -> Expression | None:
+    start, stop = int(call.attrs["start"]), int(call.attrs["stop"])
+    return Expression(f"{call.args[0]:.}.flatten({start if stop == -1 else f'{start}, {stop}'})")
+
+
 @spelled("join_last")
 def _join_last(call: Call) -> Expression | None:
-    return Expression(f"{call.args[0]:.}.flatten(-{int(call.attrs['count'])})")
+    first, dims = -int(call.attrs["count"]), call.known[0].dims
+    return Expression(f"{call.args[0]:.}.flatten({first if dims is None else len(dims) + first})")
 
 
 @spelled("squeeze")
@@ -262,6 +283,7 @@ def _slice(call: Call) -> Expression | None:
     if step < 1 or axis < 0 or call.known[0].dtype in (None, "string"):
         return None
     start, stop = ("" if str(bound) == "None" else str(bound) for bound in call.args[1:3])
+    start = "" if start == "0" else start
     text = f"{start}:{stop}" + (f":{step}" if step != 1 else "")
     return Expression(f"{call.args[0]:.}[{':, ' * axis}{text}]")
 
@@ -320,7 +342,7 @@ def _extreme(method: str) -> Spelling:
         dims = call.known[0].dims
         axes: tuple[int, ...] = tuple(map(int, call.attrs["axes"]))
         if dims is None or not axes or not all(isinstance(dims[axis], int) and dims[axis] for axis in axes):
-            return None  # of nothing, the op gives the lowest there is, and torch refuses
+            return None  # of an empty axis, the op returns the lowest value, and torch raises
         return Expression(f"{call.args[0]:.}.{method}({_over(call)})")
 
     return spell
@@ -349,7 +371,7 @@ def _attention(call: Call) -> Expression | None:
     mask_text = "".join(map(str, call.args[3:]))
     masked = mask_text not in ("", "None")
     if masked and call.known[3].dtype == "bool":
-        return None  # a place that may take nothing takes the average of all
+        return None  # a fully masked position takes the average of all
     query, key, value = (f"{x:.}.transpose(1, 2)" if call.attrs.get("heads_last") else str(x) for x in call.args[:3])
     mask = f"attn_mask={mask_text}, " if masked else ""
     text = f"F.scaled_dot_product_attention({query}, {key}, {value}, {mask}scale={literal(call.attrs['scale'])})"

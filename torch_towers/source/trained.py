@@ -1,4 +1,4 @@
-"""Trained: weights that were trained in a file of the user's own, put into the checkpoint by name."""
+"""Imports trained weights from a user's own file into the checkpoint, by name."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from torch_towers.two_tower import TwoTower, load
 
 
 def import_weights(checkpoint: Path, file: Path) -> tuple[int, list[str]]:
-    """Puts the tensors of a safetensors file into the checkpoint: how many changed, and the weights that the file does not hold.
+    """Imports the tensors of a safetensors file into the checkpoint. Returns how many changed, and the weights missing
+    in the file.
 
-    Names are the checkpoint's ("query.dense.weight"), or those of the file that `torch-towers source` writes. The checkpoint is
-    written beside and put in place whole. Errors: `InputError` for a name, shape or dtype that is not the checkpoint's, and for
-    another value of a constant; `CheckpointError`. Nothing is written then.
+    Names are the checkpoint's ("query.dense.weight"), or those of the file that `torch-towers source` writes. The
+    checkpoint is replaced atomically. Errors: `InputError` for a name, shape or dtype that does not match the
+    checkpoint, and for a changed constant; `CheckpointError`. Nothing is written then.
     """
     towers = load(checkpoint)
     held, constants = _held(checkpoint, towers)
@@ -41,7 +42,7 @@ def import_weights(checkpoint: Path, file: Path) -> tuple[int, list[str]]:
         if name not in held:
             near = difflib.get_close_matches(name, held, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise InputError(f"{file}: {name!r} is no weight of {checkpoint}{hint}")
+            raise InputError(f"{file}: {name!r} is not a weight of {checkpoint}{hint}")
         old = held[name]
         if value.shape != old.shape or value.dtype != old.dtype:
             raise InputError(
@@ -49,7 +50,7 @@ def import_weights(checkpoint: Path, file: Path) -> tuple[int, list[str]]:
             )
         equal = torch.equal(value, old)
         if name in constants and not equal:
-            raise InputError(f"{file}: {name!r} is a constant of the graph, which cannot have other values")
+            raise InputError(f"{file}: {name!r} is a constant of the graph, which must not change")
         changed += not equal
     with torch.no_grad():
         for name, value in given.items():
@@ -59,7 +60,7 @@ def import_weights(checkpoint: Path, file: Path) -> tuple[int, list[str]]:
 
 
 def _held(checkpoint: Path, towers: TwoTower) -> tuple[dict[str, Tensor], set[str]]:
-    """The tensors of the encoders by their names in the checkpoint, and which of them are constants."""
+    """The tensors of the encoders by their names in the checkpoint, and the names of constants among them."""
     config = parse_json(opened(checkpoint, lambda one: one.read(CONFIG, MAX_CONFIG)), CONFIG)
     held: dict[str, Tensor] = {}
     constants: set[str] = set()
@@ -72,7 +73,7 @@ def _held(checkpoint: Path, towers: TwoTower) -> tuple[dict[str, Tensor], set[st
 
 
 def _stored(name: str, names: Mapping[str, str]) -> str:
-    """The checkpoint's name of a weight, from that of the written file."""
+    """The checkpoint's name of a weight of the generated file."""
     for ours, theirs in names.items():
         if name == ours or name.startswith(f"{ours}."):
             return theirs + name.removeprefix(ours)

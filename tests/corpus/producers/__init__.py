@@ -1,4 +1,4 @@
-"""Towers as their producers write them: each function writes one SavedModel into the folder that it is given."""
+"""Towers written by their real producers: each function writes one SavedModel into a folder."""
 
 import pytest
 

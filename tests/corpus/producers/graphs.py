@@ -23,7 +23,7 @@ def _draw(*shape: int) -> np.ndarray[Any, Any]:
 
 @contextmanager
 def _session(*, v2_control_flow: bool = False) -> Iterator[Any]:
-    """A graph of its own and a session on it."""
+    """A new graph and a session."""
     before = tf1.control_flow_v2_enabled()
     (tf1.enable_control_flow_v2 if v2_control_flow else tf1.disable_control_flow_v2)()
     try:
@@ -45,7 +45,7 @@ def _words(path: Path) -> str:
 
 
 def variables(path: Path) -> None:
-    """Reference and resource variables, one in parts ("mod" and "div"), a table from a file with hashed others."""
+    """Reference and resource variables, one in parts ("mod" and "div"), a table from a file with hash buckets for OOV."""
     with _session() as session:
         words = tf1.placeholder(tf1.string, [None], "words")
         ids = tf1.placeholder(tf1.int64, [None, 3], "ids")

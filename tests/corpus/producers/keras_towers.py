@@ -1,6 +1,6 @@
 """Keras 3 (`model.export`) and tf_keras (`model.save`, `tf.saved_model.save`): the layers of feature towers, many in each model.
 
-Every model has the tower's embedding and, beside it, what its layers give on their way, so that nothing is compared only through
+Every model outputs the tower's embedding and the results of its layers, so that nothing is compared only through
 a sum.
 """
 
@@ -29,7 +29,7 @@ ACTIVATIONS = [
 
 
 def draw_weights(model: Any, seed: int = 0) -> None:
-    """Random weights instead of zeros and ones; what a layer computed for itself stays."""
+    """Random weights instead of zeros and ones; statistics that a layer computed stay."""
     rng = np.random.default_rng(seed)
     for weight in model.trainable_variables:
         weight.assign(rng.normal(0, 0.4, weight.shape).astype(np.float32))
@@ -85,7 +85,7 @@ def lookups(k: Any) -> Any:
 @tf_keras.saving.register_keras_serializable("corpus")
 @keras.saving.register_keras_serializable("corpus")
 def own_standardize(text: Any) -> Any:
-    """What a user writes for himself."""
+    """A user's own layers."""
     return tf.strings.regex_replace(tf.strings.strip(tf.strings.lower(text, encoding="utf-8")), r"[\d_]+", "#")
 
 
@@ -152,6 +152,9 @@ def numbers(k: Any) -> Any:
     out["relu_layer"] = layers.ReLU(max_value=2.0, negative_slope=0.1, threshold=0.2)(x)
     out["batch_norm"] = layers.BatchNormalization(name="batch_norm")(x)
     out["layer_norm"] = layers.LayerNormalization(name="layer_norm")(y)
+    out["group_norm"] = layers.GroupNormalization(2, name="group_norm")(steps)
+    out["instance_norm"] = layers.GroupNormalization(-1, center=False, name="instance_norm")(steps)
+    out["groups_of_features"] = layers.GroupNormalization(4, name="groups_of_features")(x)
     out["unit_norm"] = layers.UnitNormalization()(x)
     out["l2"] = layers.Lambda(lambda t: tf.math.l2_normalize(t, axis=1), name="l2")(y)
     out["l2_epsilon"] = layers.Lambda(lambda t: tf.nn.l2_normalize(t, -1, epsilon=1e-3), name="l2_epsilon")(y)
@@ -171,6 +174,32 @@ def numbers(k: Any) -> Any:
     model = k.Model([x, y, steps, ids], out)
     draw_weights(model)
     return model
+
+
+def encoder(path: Path) -> None:
+    """Twelve layers of attention in plain Keras 3 over words and their positions, under Keras's own names."""
+    layers = keras.layers
+
+    class Positions(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.table = self.add_weight(shape=(32, 8), name="table")
+
+        def call(self, x: Any) -> Any:
+            return x + self.table[: keras.ops.shape(x)[1]]
+
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    mask = keras.ops.not_equal(ids, 0)
+    x = layers.LayerNormalization(epsilon=1e-12)(Positions()(layers.Embedding(60, 8)(ids)))
+    for _ in range(12):
+        attended = layers.MultiHeadAttention(2, 4)(x, x, attention_mask=mask[:, None, :])
+        x = layers.LayerNormalization(epsilon=1e-12)(x + layers.Dropout(0.1)(attended))
+        inner = layers.Dense(8)(layers.Dense(16, activation="gelu")(x))
+        x = layers.LayerNormalization(epsilon=1e-12)(x + inner)
+    model = keras.Model(ids, layers.UnitNormalization()(layers.GlobalAveragePooling1D()(x, mask=mask)))
+    rng = np.random.default_rng(5)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(float(weight.path.endswith("gamma")), 0.2, weight.shape).astype(np.float32))
+    model.export(str(path), verbose=False)
 
 
 def export(make: Callable[[Any], Any]) -> Writer:

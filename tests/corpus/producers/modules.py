@@ -32,7 +32,7 @@ class Tower(tf.Module):
 
 
 class Words(tf.Module):
-    """A table of words from a file, with hashed words for all others."""
+    """A table of words from a file, with hash buckets for OOV."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(name="words")
@@ -148,7 +148,7 @@ def examples(path: Path) -> None:
 
 
 class Images(tf.Module):
-    """Bytes of JPEG images in, as a serving signature has them."""
+    """A serving signature that takes JPEG bytes."""
 
     def __init__(self) -> None:
         super().__init__(name="images")
@@ -180,3 +180,47 @@ def jpegs(count: int) -> np.ndarray[Any, Any]:
         pixels = np.clip(ramp + rng.normal(0, 40, ramp.shape), 0, 255).astype(np.uint8)
         found[i] = tf.io.encode_jpeg(pixels if i % 3 else pixels[..., :1], quality=60 + 5 * i).numpy()
     return found
+
+
+def ragged_rows(path: Path) -> None:
+    """A history as TensorFlow flattens a RaggedTensor: "history" its values, "history_1" the row splits."""
+    model = tf.Module()
+    model.items = weight("items", 30, 4)
+
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.int64), tf.TensorSpec([None], tf.int64, "user")])
+    def serve(history: Any, user: Any) -> Any:
+        rows = tf.gather(model.items, history)
+        mean = tf.math.divide_no_nan(tf.reduce_sum(rows, 1), tf.cast(history.row_lengths(), tf.float32)[:, None])
+        return {"embedding": tf.concat([mean, tf.gather(model.items, user)], -1)}
+
+    tf.saved_model.save(model, str(path), signatures=serve.get_concrete_function())
+
+
+def sparse_rows(path: Path) -> None:
+    """A sparse matrix as three inputs, and what it multiplies."""
+    model = tf.Module()
+    model.kernel = weight("kernel", 9, 5)
+    specs = [tf.TensorSpec([None, 2], tf.int64, "where"), tf.TensorSpec([None], tf.float32, "weights"), tf.TensorSpec([2], tf.int64, "size")]  # fmt: skip
+
+    @tf.function(input_signature=specs)
+    def serve(where: Any, weights: Any, size: Any) -> Any:
+        sparse = tf.SparseTensor(where, tf.math.log1p(tf.abs(weights)), tf.stack([size[0], 9]))
+        return {"embedding": tf.nn.elu(tf.sparse.sparse_dense_matmul(sparse, model.kernel))}
+
+    tf.saved_model.save(model, str(path), signatures=serve.get_concrete_function())
+
+
+def sounds(path: Path) -> None:
+    """A spectrogram on the mel scale under a convolution, in which most values are near zero."""
+    model = tf.Module()
+    model.kernel = weight("kernel", 3, 3, 1, 4)
+    mel = tf.signal.linear_to_mel_weight_matrix(12, 65, 8000)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 800], tf.float32, "sound")])
+    def serve(sound: Any) -> Any:
+        loudness = tf.math.log(tf.matmul(tf.abs(tf.signal.stft(sound, 128, 64)), mel) + 1e-6)
+        return {
+            "embedding": tf.reduce_mean(tf.nn.relu6(tf.nn.conv2d(loudness[..., None], model.kernel, 2, "SAME")), [1, 2])
+        }
+
+    tf.saved_model.save(model, str(path), signatures=serve.get_concrete_function())

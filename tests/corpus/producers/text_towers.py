@@ -56,7 +56,7 @@ def _save(path: Path, module: Any, embed: Any) -> None:
 
 
 def wordpiece(path: Path) -> None:
-    """BertTokenizer: normalized, split and cut into pieces by three ops."""
+    """BertTokenizer: normalization, splitting and WordPiece as three ops."""
     table = tf.lookup.StaticVocabularyTable(
         tf.lookup.KeyValueTensorInitializer(PIECES, tf.range(len(PIECES), dtype=tf.int64)), 1
     )
@@ -77,6 +77,22 @@ def _pieces(path: Path, tokenizer: Any) -> None:
         mask = tf.cast(ids != 63, tf.float32)[:, :, None]
         rows = tf.reduce_sum(tf.gather(module.table, ids) * mask, 1) / (tf.reduce_sum(mask, 1) + 1.0)
         return {"embedding": tf.math.l2_normalize(rows @ module.kernel, 1)}
+
+    _save(path, module, embed)
+
+
+def script_words(path: Path) -> None:
+    """Words split where the script changes, and the average of those that are known."""
+    module = tf.Module()
+    words = tf.lookup.KeyValueTensorInitializer(
+        [b"red", b"green", b"blue", "über".encode(), b"!"], tf.range(5, dtype=tf.int64)
+    )
+    module.words, module.table = tf.lookup.StaticVocabularyTable(words, 3), _weight("table", 8, 16)
+    tokenizer = text.UnicodeScriptTokenizer()
+
+    def embed(text: Any) -> dict[str, Any]:
+        ids = module.words.lookup(tokenizer.tokenize(tf.strings.lower(text, encoding="utf-8")))
+        return {"embedding": tf.math.l2_normalize(tf.reduce_mean(tf.gather(module.table, ids), 1), 1)}
 
     _save(path, module, embed)
 

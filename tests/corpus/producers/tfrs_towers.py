@@ -138,7 +138,7 @@ def brute_force_without_identifiers(path: Path) -> None:
 
 
 def streaming(path: Path) -> None:
-    """The candidates come out of a tf.data pipeline inside of the graph."""
+    """The candidates come from a tf.data pipeline in the graph."""
     user = User()
     user(tf.constant(["42"]))
     index = tfrs.layers.factorized_top_k.Streaming(user, k=3)
@@ -164,6 +164,7 @@ class Playlist(tf_keras.Model):
         self.duration = tf_keras.Sequential(
             [layers.Discretization(np.linspace(0, 5e5, 20).tolist()), layers.Embedding(21, 8)]
         )
+        self.dots = tfrs.layers.feature_interaction.DotInteraction()
         self.cross = tfrs.layers.dcn.Cross(projection_dim=5)
         self.dense = tf_keras.Sequential(
             [layers.Dense(16, activation="relu"), layers.Dropout(0.2), layers.Dense(8), layers.LayerNormalization()]
@@ -176,7 +177,7 @@ class Playlist(tf_keras.Model):
             self.name_words(inputs["name"]),
             self.duration(inputs["duration"]),
         ]
-        return self.dense(self.cross(tf.concat(parts, axis=1)))
+        return self.dense(self.cross(tf.concat([*parts, self.dots(parts)], axis=1)))
 
 
 def vertex_tower(path: Path) -> None:

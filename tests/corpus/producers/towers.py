@@ -1,4 +1,4 @@
-"""Every tower that the producers write here: what the tests compare with TensorFlow, and what `make bench` measures."""
+"""Every tower of the producers: compared with TensorFlow by the tests, and measured by `make bench`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Built:
-    """One entry of one SavedModel: who writes it, what must be lifted of it, and batches beside those made from its graph."""
+    """One entry of one SavedModel: its producer, the layers that must be lifted, and batches besides those generated from its graph."""
 
     write: Callable[[Path], None]
     entry: str | None = None
@@ -45,9 +45,13 @@ TOWERS = [
     Built(keras_towers.export(keras_towers.texts), lifted={"TextVectorization": 12, "Embedding": 3}),
     Built(keras_towers.save(keras_towers.texts), lifted={"TextVectorization": 12, "Embedding": 3}),
     Built(
-        keras_towers.export(keras_towers.numbers), lifted={"Linear": 17, "BatchNorm": 1, "LayerNorm": 1, "Embedding": 1}
+        keras_towers.export(keras_towers.numbers),
+        lifted={"Linear": 17, "BatchNorm": 1, "LayerNorm": 1, "GroupNorm": 3, "Embedding": 1},
     ),
-    Built(keras_towers.save_plain(keras_towers.numbers), lifted={"Linear": 17, "BatchNorm": 1, "LayerNorm": 1}),
+    Built(
+        keras_towers.save_plain(keras_towers.numbers),
+        lifted={"Linear": 17, "BatchNorm": 1, "LayerNorm": 1, "GroupNorm": 3},
+    ),
     Built(tfrs_towers.query_tower, lifted={"Linear": 5, "Embedding": 2, "Discretization": 1, "Normalization": 1}),
     Built(tfrs_towers.query_tower_saved, lifted={"Linear": 5, "Embedding": 2, "Discretization": 1}),
     Built(tfrs_towers.candidate_tower, lifted={"Linear": 5, "Embedding": 2, "TextVectorization": 1}),
@@ -55,7 +59,10 @@ TOWERS = [
     Built(tfrs_towers.brute_force_numbers, batches=TIES),
     Built(tfrs_towers.brute_force_without_identifiers, batches=TIES),
     Built(tfrs_towers.streaming, lifted={"StringLookup": 1, "Embedding": 1}, batches=TIES),
-    Built(tfrs_towers.vertex_tower, lifted={"LayerNorm": 1, "TextVectorization": 1, "Hashing": 2, "Linear": 4}),
+    Built(
+        tfrs_towers.vertex_tower,
+        lifted={"LayerNorm": 1, "DotInteraction": 1, "TextVectorization": 1, "Hashing": 2, "Linear": 4},
+    ),
     Built(tfrs_towers.ranking, lifted={"Linear": 3, "Embedding": 3}),
     Built(tfrs_towers.two_signatures, "user_tower", lifted={"StringLookup": 1, "Embedding": 1}),
     Built(tfrs_towers.two_signatures, "movie_tower", lifted={"L2Normalize": 1, "TextVectorization": 1}),
@@ -65,7 +72,7 @@ TOWERS = [
     Built(modules.module, "score#1"),
     Built(
         graphs.variables,
-        lifted={"Linear": 1, "Embedding": 6, "StringLookup": 1, "L2Normalize": 1},
+        lifted={"Linear": 1, "Embedding": 5, "StringLookup": 1, "L2Normalize": 1},
         batches=[
             {"words": ["cat", "\tfish ", "unknown", ""], "ids": np.int64([[0, 3, 10], [4, 5, 6], [7, 8, 9], [1, 2, 0]])}
         ],
@@ -87,12 +94,16 @@ TOWERS = [
     Built(graphs.several_graphs, tags=("serve",), lifted={"Linear": 1}),
     Built(graphs.several_graphs, tags=("serve", "half")),
     Built(graphs.hub_1, lifted={"StringLookup": 1}, batches=[{"default": ["cat dog", "", "CAT  mouse cat", "big!"]}]),
-    Built(graphs.feature_columns, lifted={"Embedding": 8, "StringLookup": 4, "Hashing": 5, "Discretization": 1}),
-    Built(graphs.dense_features, lifted={"Embedding": 1, "StringLookup": 1, "Hashing": 1, "Discretization": 1}),
-    Built(modules.merlin, lifted={"Linear": 1, "Embedding": 3}, batches=LISTS),
+    Built(graphs.feature_columns, lifted={"EmbeddingBag": 8, "StringLookup": 4, "Hashing": 5, "Discretization": 1}),
+    Built(graphs.dense_features, lifted={"EmbeddingBag": 1, "StringLookup": 1, "Hashing": 1, "Discretization": 1}),
+    Built(modules.merlin, lifted={"Linear": 1, "EmbeddingBag": 3}, batches=LISTS),
     Built(modules.examples, lifted={"Linear": 1, "StringLookup": 1}),
     Built(text_towers.wordpiece),
     Built(text_towers.fast_bert),
+    Built(text_towers.script_words, lifted={"StringLookup": 1}),
     Built(text_towers.hashed_ngrams),
+    Built(modules.ragged_rows, lifted={"Embedding": 1}),
+    Built(modules.sparse_rows),
+    Built(modules.sounds),
     Built(modules.images, batches=[{"bytes": modules.jpegs(5)}, {"bytes": modules.jpegs(1)}]),
 ]

@@ -1,4 +1,4 @@
-"""Which inputs are columns of one batch, and what `encode` gives of them."""
+"""Which inputs are columns of one batch, and what `encode` returns for them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_flat_values_have_rows_of_their_own(tmp_path: Path) -> None:
         ("starts_rows",),
     ]
     expected = answer(ids=tf.constant(ids), starts=tf.constant(starts))["y"].numpy()
-    for size in (3, 1024):  # rows that cannot be told apart are never cut
+    for size in (3, 1024):  # dependent rows are never split into batches
         found = towers.encode_query({"ids": ids, "starts": starts}, batch_size=size).numpy()
         assert np.allclose(found, expected, rtol=1e-6, atol=1e-6)  # sums of at most 6 float32
 
@@ -62,7 +62,7 @@ def joined(model: Any, ids: Any, weights: Any, text: Any) -> Any:
 
 
 def test_columns_of_one_batch_need_the_same_number(tmp_path: Path) -> None:
-    """Found by the dataflow, or by asking the tower; whoever passes a short column gets the sentence that names it."""
+    """Found by dataflow, or by running the tower; a short column raises an error that names it."""
     answer = saved(tmp_path / "m", joined, ids=(INT,), weights=(FLOAT,), text=(TEXT,))
     tower = port_tower(read(tmp_path / "m")).tower()
     assert [spec.shape for spec in tower.inputs] == [("batch",)] * 3
@@ -79,7 +79,7 @@ def test_columns_of_one_batch_need_the_same_number(tmp_path: Path) -> None:
 
 
 def beside(model: Any, key: Any, text: Any) -> Any:
-    """A key that is handed through, and never meets the text."""
+    """A key that is passed through, independent of the text."""
     return {"key": key, "y": tf.gather(model.table, tf.strings.to_hash_bucket_fast(text, 50))}
 
 

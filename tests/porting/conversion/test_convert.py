@@ -1,4 +1,4 @@
-"""Converting a graph: what is refused, with which words, and graphs of many nodes."""
+"""Converting a graph: refusals and their messages, and large graphs."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_an_op_has_one_converter() -> None:
 
 
 def test_twenty_thousand_nodes_in_one_chain() -> None:
-    """Neither recursion nor a cost that grows with the square: 20,000 nodes are seconds, or hours."""
+    """No recursion and no quadratic cost: 20,000 nodes take seconds instead of hours."""
     nodes = [const("c0", np.float32(1)), Node("n0", "AddV2", ("x", "c0"))]
     for i in range(1, 10_000):
         nodes += [const(f"c{i}", np.float32(1)), Node(f"n{i}", "AddV2", (f"n{i - 1}", f"c{i}"))]

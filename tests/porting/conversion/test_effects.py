@@ -1,4 +1,4 @@
-"""Which nodes of ours stay although nothing uses their results."""
+"""Which of our nodes are live without a reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emitter: what is known at port time is computed at port time, equal nodes are one, shapes carry the names of free sizes."""
+"""The emitter: constant folding, deduplication, and shapes with named dynamic sizes."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_size_of_a_product_is_computed() -> None:
 
 
 def test_long_and_shared_size_arithmetic() -> None:
-    """5,000 steps are no recursion, and `n + n` thirty times over is not counted a billion times."""
+    """5,000 steps do not recurse, and `n + n` thirty times over is not counted a billion times."""
     t, x = emitter(x=(None,))
     (n,) = t.sizes(x)
     for _ in range(30):

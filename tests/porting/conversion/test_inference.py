@@ -1,4 +1,4 @@
-"""What is known of results before anything runs: the op itself on meta tensors, at two sets of sizes."""
+"""Inference of specs: the op itself on meta tensors, at two sets of sizes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def value(name: str, *shape: int | str, dtype: str = "float32") -> Value:
         ("transpose", [value("x", "a", "b", 3)], {"perm": (2, 0, 1)}, [("float32", (3, "a", "b"))]),
         ("concat", [value("x", "a"), value("y", "b")], {"axis": 0}, [("float32", (None,))]),  # a + b has no name
         ("equal", [value("x", "a", dtype="int64"), 1], {}, [("bool", ("a",))]),
+        (
+            "resize_nearest",
+            [value("x", "a", 4, 4, 3), 6, 8],
+            {"align_corners": False, "half_pixel_centers": True},
+            [("float32", ("a", 6, 8, 3))],
+        ),
+        ("concat", [value("x", "a", "h", 3), value("y", "a", 5, 2)], {"axis": 2}, [("float32", ("a", 5, 5))]),
+        ("add", [value("x", "a", "h", 3), value("y", 7, 1)], {}, [("float32", ("a", 7, 3))]),
     ],
 )
 def test_a_size_that_follows_a_free_one_carries_its_name(op: str, operands: list, attrs: dict, expected: list) -> None:

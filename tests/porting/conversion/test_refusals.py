@@ -1,4 +1,4 @@
-"""The table of what is not ported, held against TensorFlow's own list of ops."""
+"""The table of refused ops, compared with TensorFlow's own list of ops."""
 
 from __future__ import annotations
 

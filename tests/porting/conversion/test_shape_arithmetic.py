@@ -1,4 +1,4 @@
-"""Shape arithmetic disappears at port time where ranks are known, and runs as TensorFlow's does where they are not."""
+"""Shape arithmetic folds at port time if ranks are known, and otherwise runs like TensorFlow's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows between converters."""
+"""The values that converters exchange."""
 
 from __future__ import annotations
 

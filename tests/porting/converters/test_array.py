@@ -1,4 +1,4 @@
-"""Shapes, slices, joins, gathers and scatters against TensorFlow, of numbers and of strings: to the bit."""
+"""Shapes, slices, joins, gathers and scatters against TensorFlow, of numbers and strings: bit-exact."""
 
 from __future__ import annotations
 
@@ -416,7 +416,7 @@ def test_a_free_squeeze_drops_a_batch_of_one_as_tensorflow_does() -> None:
 
 
 def test_float_ranges_of_run_time_bounds_are_refused() -> None:
-    with pytest.raises(PortingError, match="only known at run time"):
+    with pytest.raises(PortingError, match="known only at run time"):
         check_function(lambda n: tf.range(0.0, n, 1.0), [{"n": np.float32(3)}])
 
 

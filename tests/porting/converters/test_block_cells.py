@@ -58,7 +58,7 @@ def test_conformance(row: Case) -> None:
 
 
 def test_steps_after_the_longest() -> None:
-    """Cells and outputs are zeros there; of the gates TensorFlow leaves what happened to be in memory."""
+    """Cells and outputs are zeros there; for the gates TensorFlow leaves uninitialized memory."""
 
     def build(steps: Any, x: Any) -> Any:
         operands = {name: tf.constant(value) for name, value in held.items()}

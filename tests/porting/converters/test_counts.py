@@ -86,6 +86,30 @@ def test_what_tensorflow_does_not_count() -> None:
         run(program, {"x": VALUES[:0]})
 
 
+@pytest.mark.parametrize("op", ["RaggedCountSparseOutput", "RaggedBincount"])
+@pytest.mark.parametrize(
+    "splits", [[0, 2], [0, 0, 1, 1, 2], [0, 3, 2], [0, 0, 2, 1, 2], [0, 1 << 40], [1, 2], [0, 1], [0], []]
+)
+def test_row_splits(op: str, splits: list[int]) -> None:
+    """Also those that go down; refused are those with other ends, whatever they promise."""
+    size = {"size": 3} if op == "RaggedBincount" else {}
+
+    def build(x: Any, splits: Any) -> list[Any]:
+        found = getattr(tf.raw_ops, op)(splits=splits, values=x, weights=NONE, binary_output=False, **size)
+        return [found] if op == "RaggedBincount" else list(found)
+
+    program = check_function(build, [{"x": np.int32([1, 2]), "splits": np.int64([0, 1, 2])}])
+    given = {"x": np.int32([1, 2]), "splits": np.int64(splits)}
+    try:
+        expected = build(**{name: tf.constant(value) for name, value in given.items()})
+    except tf.errors.InvalidArgumentError:
+        with pytest.raises(InputError, match="splits"):
+            run(program, given)
+    else:
+        for found, value in zip(run(program, given).values(), expected, strict=True):
+            np.testing.assert_array_equal(found.numpy(), value.numpy())
+
+
 def test_sparse_bincount() -> None:
     """What Keras writes for `sparse=True`."""
 

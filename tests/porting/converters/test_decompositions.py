@@ -1,4 +1,4 @@
-"""Matrices solved and taken apart, against TensorFlow."""
+"""Matrix decompositions and solvers against TensorFlow."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_conformance(row: Case) -> None:
 
 
 def test_the_root_of_what_is_not_positive_definite() -> None:
-    """Not a number; above the diagonal TensorFlow leaves what happened to be in memory."""
+    """Not a number; above the diagonal TensorFlow leaves uninitialized memory."""
     x = np.array([[[4, 2], [2, -1]], [[4, 2], [2, 3.0]]])
     check_function(lambda x: tf.linalg.band_part(tf.raw_ops.Cholesky(input=x), -1, 0), [{"x": x}], absolute=1e-15)
 

@@ -1,8 +1,10 @@
-"""Images against TensorFlow: decoded files to the bit, resized and recoloured pixels within stated bounds."""
+"""Images against TensorFlow: decoding is bit-exact, resizing and colours within stated bounds."""
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from porting.errors import PortingError
 from tests.witness import Case, case, check_case, check_function, port, run, tf, trace
 from torch_towers.errors import InputError
+from torch_towers.ops.images import decode_image
 
 simplejpeg: Any = pytest.importorskip("simplejpeg", reason="the extra [images]")
 Image: Any = pytest.importorskip("PIL.Image", reason="the extra [images]")
@@ -123,6 +126,44 @@ def test_png(channels: int) -> None:
             run(program, {"file": np.array(PNGS["16 bits, 3 channels"], object)})
 
 
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+
+
+def black_png(width: int, height: int, kind: int, depth: int, interlaced: int, left_out: int) -> bytes:
+    """A PNG whose samples are all 0, without the last bytes of its rows."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    bits, size = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind] * depth, 0
+    for top, left, down, right in _PASSES if interlaced else ((0, 0, 1, 1),):
+        rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        size += rows * (1 + -(-columns * bits // 8)) if columns else 0
+    packed = zlib.compress(bytes(size - min(left_out, size)))
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)
+    palette = chunk(b"PLTE", bytes(range(6))) if kind == 3 else b""
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + chunk(b"IDAT", packed[:5]) + chunk(b"IDAT", packed[5:]) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind, depth", [(0, 8), (0, 1), (0, 4), (0, 16), (2, 8), (3, 8), (3, 2), (4, 8), (6, 8)])
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_png_of_fewer_rows_than_its_header_says(kind: int, depth: int, interlaced: int) -> None:
+    for width, height in ((1, 1), (3, 2), (5, 5), (9, 17), (2, 9), (1, 6)):
+        for left_out in (0, 1, width + 1, -3):
+            data = black_png(width, height, kind, depth, interlaced, left_out)
+            found = np.array(data, object)
+            if left_out > 0:
+                with pytest.raises(tf.errors.InvalidArgumentError):
+                    tf.io.decode_png(data)
+                with pytest.raises(InputError, match=r"is truncated: its header says|cannot be read"):
+                    decode_image(found, channels=0, frames="one")
+            else:
+                expected = tf.io.decode_png(data).numpy()
+                assert (decode_image(found, channels=0, frames="one").numpy() == expected).all()
+
+
 def test_any_format() -> None:
     files = {"jpeg": JPEGS["420 37x53"], "png": PNGS["color"], "bmp": bmp(picture(5, 7, 3)), "gif": gif(FRAMES[0])}
     for expand in (False, True):
@@ -151,7 +192,7 @@ def test_bmp(channels: int) -> None:
     "broken", [b"", b"hello", JPEGS["420 37x53"][:300], JPEGS["420 37x53"][:-2], PNGS["color"][:50], b"BM123", b"GIF8"]
 )
 def test_broken_files_are_refused(broken: bytes) -> None:
-    """Where TensorFlow refuses a file, so does the port, with its own error."""
+    """The port refuses a file that TensorFlow refuses, with its own error."""
     function = trace(lambda file: tf.io.decode_image(file, channels=3), {"file": np.array(b"", object)})
     with pytest.raises(tf.errors.InvalidArgumentError):
         function(file=tf.constant(broken))

@@ -1,4 +1,4 @@
-"""Lookup tables of every kind against TensorFlow: saved as a SavedModel, read without TensorFlow, to the bit."""
+"""Lookup tables of every kind against TensorFlow: saved as a SavedModel, read without TensorFlow, bit-exact."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from porting.errors import PortingError
 from porting.flat_graph.flatten import flatten
 from porting.saved_model import read
 from tests.witness import as_array, assert_equal, run, tf, to_numpy
+from torch_towers.errors import InputError
 from torch_towers.program.program import Program
 
 COVERED = {
@@ -160,6 +161,22 @@ def test_mutable_tables(
     check_table(tmp_path, make, lambda table, x: table.lookup(x), query, query[:0])
 
 
+@pytest.mark.parametrize(("key", "empty", "deleted"), [("string", "", "\0"), ("int64", -1, -2)])
+def test_dense_tables_refuse_the_keys_of_unused_buckets(tmp_path: Path, key: str, empty: Any, deleted: Any) -> None:
+    special = {"empty_key": empty, "deleted_key": deleted}
+    make = filled("DenseHashTable", key_dtype=tf.as_dtype(key), value_dtype=tf.int64, default_value=-1, **special)
+    query = as_array(["a", "c"]) if key == "string" else np.array([4, 6])
+    program = check_table(tmp_path, make, lambda table, x: table.lookup(x), query, query[:0])
+    for name, value in (("empty_key", empty), ("deleted_key", deleted)):
+        wrong = query.copy()
+        wrong[1] = value.encode() if isinstance(value, str) else value
+        said = f"Using the {name} as a table key is not allowed"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+            make().lookup(tf.constant(wrong))
+        with pytest.raises(InputError, match=said):
+            run(program, {"x": wrong})
+
+
 def test_anonymous_static_table(tmp_path: Path) -> None:
     def make() -> Any:
         initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(WORDS), tf.range(6, dtype=tf.int64))
@@ -225,3 +242,16 @@ def test_default_for_each_key(tmp_path: Path) -> None:
     check_table(tmp_path / "mutable", make, use, WORDS)
     with pytest.raises(PortingError, match="a static table takes one default for all keys"):
         check_table(tmp_path / "static", static(WORDS, np.arange(6), -1), use, WORDS)
+
+
+def test_tensorflow_refuses_keys_values_and_reads_of_another_dtype() -> None:
+    """As the port does at once: tests/budgets/test_models.py."""
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], tf.constant([1], tf.int64)), -1)
+    for keys, default in (
+        (tf.constant([1], tf.int64), tf.constant(-1, tf.int64)),
+        (tf.constant(["a"]), tf.constant(-1.0)),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="Signature mismatch"):
+            tf.raw_ops.LookupTableFindV2(table_handle=table.resource_handle, keys=keys, default_value=default)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Trying to read variable with wrong dtype"):
+        tf.raw_ops.ReadVariableOp(resource=tf.Variable([1.0]).handle, dtype=tf.int32)

@@ -1,4 +1,4 @@
-"""Rounding to quanta, and its gradient, against TensorFlow: to the bit."""
+"""Fake quantization and its gradient against TensorFlow, bit-exact."""
 
 from __future__ import annotations
 

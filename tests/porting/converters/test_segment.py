@@ -319,7 +319,7 @@ def test_sparse_segments_of_any_length(reduction: str, lengths: list[int], seed:
 def test_sums_without_a_copy_of_the_rows(
     reduction: str, lengths: list[int], width: int, zeros: bool, seed: int
 ) -> None:
-    """They are, to the bit, those that are made step by step where somebody follows the computation."""
+    """The fast path is bit-exact with the step-by-step path, which is used when gradients are tracked."""
     rng = np.random.default_rng(seed)
     data = rng.normal(size=(20, width)).astype(np.float32)
     if zeros:
@@ -333,7 +333,7 @@ def test_sums_without_a_copy_of_the_rows(
 
 
 def test_rows_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch_towers.ops.segments._reduce", None)  # the way over copied rows would fail
+    monkeypatch.setattr("torch_towers.ops.segments._reduce", None)  # makes the slow path fail
     rows, segments = torch.tensor([1, 0, 1]), torch.tensor([0, 0, 2])
     plan = segment_chunks(rows, segments)
     found = sparse_segment_reduce(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), rows, *plan, reduction="mean")

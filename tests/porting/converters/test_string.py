@@ -1,4 +1,4 @@
-"""Every string op against TensorFlow, to the bit."""
+"""Every string op against TensorFlow, bit-exact."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def of(x: Any) -> Any:
 
 
 def written(x: Any) -> list[Any]:
-    """What was not written is zeros, or empty strings."""
+    """Unwritten elements are zeros, or empty strings."""
     items = raw.TensorListSetItem(input_handle=reserve(x), index=2, item=x[0])
     return [stack(items, x), get(items, 0, x), get(items, 2, x), raw.TensorListLength(input_handle=items)]
 

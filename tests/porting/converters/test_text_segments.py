@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.porting.converters.test_text import TEXTS, kernels, text
 from tests.saved import check_saved
 from tests.witness import as_array, assert_equal, check_function, port, tf, to_numpy, trace
 from torch_towers.errors import InputError
+from torch_towers.graph.registry import OPS
 
 COVERED = {
     "TFText>RoundRobinGenerateMasks", "TFText>RoundRobinTrim", "TFText>NgramsStringJoin", "TFText>ByteSplitWithOffsets",
@@ -56,6 +58,11 @@ def test_ngrams(width: int) -> None:
         lambda x, inner, outer: join(x, [outer, inner], **attrs), [{"x": TEXTS, "inner": inner, "outer": outer}]
     )
     check_function(lambda x, inner: join(x, [inner], **attrs), [{"x": TEXTS, "inner": inner}])
+
+
+def test_ngrams_that_make_tensorflow_crash() -> None:
+    with pytest.raises(InputError, match="must rise from 0 to their number, 2"):
+        OPS["ngrams_join"].function(TEXTS[:2], torch.tensor([-(1 << 31), 100]), width=1, separator=b"")
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])

@@ -1,4 +1,4 @@
-"""WordPiece and SentencePiece against TensorFlow: saved as SavedModels, read without TensorFlow, to the bit."""
+"""WordPiece and SentencePiece against TensorFlow: saved as SavedModels, read without TensorFlow, bit-exact."""
 
 from __future__ import annotations
 

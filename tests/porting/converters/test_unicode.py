@@ -1,4 +1,4 @@
-"""Every Unicode op against TensorFlow, to the bit."""
+"""Every Unicode op against TensorFlow, bit-exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dropout that was left on: named with what to do, and taken out in the port and in TensorFlow alike."""
+"""Dropout that was left on: reported with the remedy, and removed in the port and in TensorFlow alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an entry does beside its outputs: dropped where no output can tell, refused where one reads what it changes."""
+"""Side effects of an entry: dropped if no output observes them, refused if one does."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_what_an_output_reads_is_refused(tmp_path: Path, serve: Any) -> None:
 
 
 def test_a_table_that_grows_is_refused(tmp_path: Path) -> None:
-    """`LookupTableInsertV2` hangs on the lookup by a control input alone."""
+    """`LookupTableInsertV2` is connected to the lookup only by a control input."""
 
     def serve(model: Any, x: Any) -> dict[str, Any]:
         model.words.insert(["b"], [2])

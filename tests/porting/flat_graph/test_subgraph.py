@@ -1,4 +1,4 @@
-"""The part of a flat TF graph between the tensors that are fed and the outputs: what stays, and what goes with the rest."""
+"""The subgraph between fed tensors and outputs: what stays, and what is dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON documents, parsed in the graph by an op that nobody has: cut behind it, with TensorFlow as the witness for the rest."""
+"""JSON documents, parsed in the graph by a private op: the graph is cut after it, and TensorFlow runs the rest."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Towers(tf.Module):
 
 
 def export(folder: Path, names: str) -> Towers:
-    """Saves the tower and puts a foreign op where the parser stands. `names`: what tells the features' names."""
+    """Saves the tower and replaces the parser by a foreign op. `names`: the source of the features' names."""
     towers = Towers()
     tf.saved_model.save(towers, str(folder), signatures=towers.serve)
     path = folder / "saved_model.pb"
@@ -85,7 +85,7 @@ def export(folder: Path, names: str) -> Towers:
 
 @pytest.mark.parametrize("names", ["attribute", "operand", "schema"])
 def test_cut_behind_the_parser(tmp_path: Path, names: str, capsys: Any) -> None:
-    """The command cuts by itself, TensorFlow runs what stands behind, and the port reads the documents."""
+    """The command detects the cut, TensorFlow runs the rest, and the port reads the documents."""
     towers = export(tmp_path / "query_model", names)
     with pytest.raises(Exception, match="TwoTower>ParseDocuments"):
         tf.saved_model.load(str(tmp_path / "query_model"))
@@ -93,7 +93,7 @@ def test_cut_behind_the_parser(tmp_path: Path, names: str, capsys: Any) -> None:
     schema = ["--input-schema", str(tmp_path / "input_schema.json")] if names == "schema" else []
     assert port.main(["--query", str(tmp_path / "query_model"), "-o", str(tmp_path / "out"), *schema]) == 0
     said = capsys.readouterr().out
-    assert f"cut behind {OP}" in said and "'user_id' (string)" in said and "ok   encoding" in said
+    assert f"cut after {OP}" in said and "'user_id' (string)" in said and "ok   encoding" in said
     ported = torch_towers.load(tmp_path / "out")
     assert ported.query is not None
     assert {spec.name for spec in ported.query.inputs} == {"key", "user_id", "genres", "ratings"}

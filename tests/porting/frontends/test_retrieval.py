@@ -34,7 +34,7 @@ NAMES = np.array([f"movie {i}" for i in range(40)])
 
 
 def query_model() -> Any:
-    """Users to small integers: equal scores are equal to the bit."""
+    """Small integers as embeddings, so that equal scores are bit-exact."""
     layers = tf.keras.layers
     vectors = tf.keras.initializers.Constant(np.random.default_rng(1).integers(-3, 4, (13, 4)))
     return tf.keras.Sequential(
@@ -338,7 +338,7 @@ def test_scann_without_candidates(tmp_path: Path, capsys: Any, options: dict[str
 def test_scann_whole_is_refused(tmp_path: Path) -> None:
     scann(tmp_path)
     with pytest.raises(
-        PortingError, match=r"Scann>ScannSearchBatched.*runs in ScaNN's own library only.*without --whole"
+        PortingError, match=r"Scann>ScannSearchBatched.*runs only in ScaNN's own library.*without --whole"
     ):
         port_tower(read(tmp_path))
 
@@ -351,8 +351,8 @@ def test_attacks_on_the_index(tmp_path: Path) -> None:
     ids = before["index"]["ids"]
     attacks: list[tuple[dict[str, Any], str]] = [
         ({"candidates": ids}, "does not hold"), ({"candidates": "index.nothing"}, "does not hold"), ({"ids": "index.nothing"}, "does not hold"),
-        ({"ids": None}, "belongs to no tower"), ({"k": 0}, "k must be"), ({"k": True}, "k must be"), ({"more": 1}, "unknown key"),
-        ({"ids": "index.candidates"}, "belongs to no tower|do not fit"),
+        ({"ids": None}, "no tower uses"), ({"k": 0}, "k must be"), ({"k": True}, "k must be"), ({"more": 1}, "unknown key"),
+        ({"ids": "index.candidates"}, "no tower uses|do not fit"),
     ]  # fmt: skip
     for change, message in attacks:
         config = {**before, "index": {**before["index"], **change}}

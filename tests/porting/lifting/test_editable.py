@@ -1,4 +1,4 @@
-"""Edits of a graph: a node keeps its name and place, its users follow, and what nothing uses goes."""
+"""Edits of a graph: a node keeps its name and position, its users follow, and dead nodes are removed."""
 
 from __future__ import annotations
 
@@ -93,5 +93,15 @@ def test_a_size_that_settles_is_called_the_same_downstream() -> None:
     assert view.shape("a.square") == view.shape("a.neg") == ("n", 4)
     view.know(view.nodes["a.neg"], "float64", (1,))
     assert view.dtype("a.neg") == "float32"  # what was known stays
+    view.known["a.square"] = view.known["a.neg"] = Value("a.neg", "float32", None)
+    view.know(view.nodes["a.square"], "float32", (3, 4))
+    assert view.shape("a.neg") == (3, 4), "what follows is known too"
     view.learn(view.nodes["a.neg"], {"a.neg": ("float64", (1,))})
     assert (view.dtype("a.neg"), view.rank("a.neg")) == ("float64", 1)
+
+
+def test_sorting_moves_a_node_behind_its_operands() -> None:
+    view = chain()
+    view.rewrite(view.nodes["a.neg"], "neg", "b")
+    view.sort()
+    assert list(view.nodes) == ["a.square", "b", "a.neg", "a.out"]

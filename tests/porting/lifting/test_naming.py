@@ -1,4 +1,4 @@
-"""Names of modules: a place in the tree that no other module and nobody else's weight has."""
+"""Names of modules: unique positions in the module tree."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def test_a_module_without_weights_is_called_after_the_layer_around_it() -> None:
     graph.modules["tower.norm"] = ModuleSpec("StringLookup", LOOKUP)
     assert graph.scope(root, "norm", suffix="_scale") == "tower.norm_scale"
     assert layer_scope(["a", "string_lookup", "None_Lookup"]) == ["a"]
+
+
+def test_the_number_of_a_layer_is_not_that_of_its_call() -> None:
+    def names(*scopes: str) -> list[str]:
+        pools = [Node(f"{scope}.MaxPool", "max_pool", ("x",), {}) for scope in scopes]
+        graph = View(Graph((X,), tuple(pools), {}, {}), {}, {})
+        return [graph.scope(pool, "max_pool") for pool in pools]
+
+    assert names("pool", "pool_1", "pool_2") == ["pool", "pool_1", "pool_2"], "as tf_keras calls them"
+    assert names("pool_1", "pool_1_2", "pool_2_1") == ["pool", "pool_1", "pool_2"], "as Keras 3 calls the same"
+    assert names("tower.pool_1", "pool.inner") == ["tower.pool", "pool.inner"]
 
 
 def test_a_layer_beside_others_in_its_scope_is_named_by_its_kind() -> None:

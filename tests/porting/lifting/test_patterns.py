@@ -1,4 +1,4 @@
-"""One formula finds every way of writing it down."""
+"""One formula matches all its spellings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that layers take over: whose they are, what they are called, and what is refused."""
+"""Weights owned by layers: owners, names, and refusals."""
 
 from __future__ import annotations
 

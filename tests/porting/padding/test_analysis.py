@@ -1,4 +1,4 @@
-"""Dataflow says which encoders may have their rows cut, and what it says so is run both ways; what is not so is named."""
+"""Dataflow decides which encoders may truncate rows; accepted ones run both ways, refused ones give a reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def number(value: float) -> Any:
 
 
 def rows(seed: int = 0, count: int = 9) -> dict[str, torch.Tensor]:
-    """Rows of every length, one of nothing, one with a gap; behind their ends stand numbers too."""
+    """Rows of every length, an empty one, one with a gap; padding positions have random numbers."""
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, 5, (count, LENGTH), generator=draw)
     ids *= torch.arange(LENGTH) < (torch.arange(count) % (LENGTH + 1)).unsqueeze(1)
@@ -47,7 +47,7 @@ def rows(seed: int = 0, count: int = 9) -> dict[str, torch.Tensor]:
 
 
 def apart(graph: Graph, found: Found, store: dict[str, Any], seed: int = 0) -> float:
-    """How far the outputs of the two ways are apart."""
+    """The maximum difference between the two ways."""
     given = rows(seed)
     whole = Program(graph, store)(**given)["out"]
     assert torch.equal(Program(found.encoder, store)(**given)["out"].isnan(), whole.isnan())
@@ -87,7 +87,7 @@ STEPS: dict[str, Write] = {
     "sums": lambda t, ids, x: t.cumsum(x, axis=1),
     "wide": lambda t, ids, x: t.concat(x, x, axis=2),
     "narrow": lambda t, ids, x: t.slice(x, 0, DIM, axis=2, step=1),
-    # what mixes places with those behind the end
+    # mixes positions with padding
     "open": lambda t, ids, x: attended(t, ids, x, None),
     "later": lambda t, ids, x: attended(t, ids, x, t.unsqueeze(t.equal(ids, 0), axis=1)),
     "own mask": lambda t, ids, x: attended(
@@ -110,7 +110,7 @@ ENDS: dict[str, Write] = {
     "weighted": lambda t, ids, x: t.weighted_sum(x, mask(t, ids)),
     "first": lambda t, ids, x: t.select(x, 0, axis=1),
     "largest": lambda t, ids, x: t.reduce_max(t.where(t.unsqueeze(mask(t, ids), axis=2), x, number(-1e9)), axes=(1,)),
-    # what counts what stands behind the end
+    # lets padding contribute
     "mean": lambda t, ids, x: t.reduce_mean(x, axes=(1,)),
     "sum": lambda t, ids, x: t.reduce_sum(x, axes=(1,)),
     "last": lambda t, ids, x: t.select(x, -1, axis=1),
@@ -128,7 +128,7 @@ def chain(steps: list[str], end: str) -> Callable[[Emitter, Any, Any], Any]:
 
 
 def beside_a_mask(steps: list[str], end: str) -> Callable[[Emitter, Any, Any], Any]:
-    """The chain, and beside it a sum that a mask is over and that has nothing of padding."""
+    """The chain, and next to it a masked sum that is independent of padding."""
     return lambda t, ids, x: t.add(chain(steps, end)(t, ids, x), chain(["mixed"], "weighted")(t, ids, x))
 
 
@@ -139,28 +139,28 @@ GOOD = ("attention", "both", "by hand", "positions", "places", "bent", "mixed", 
 @pytest.mark.parametrize("step", GOOD)
 def test_padding_is_left_out(step: str, end: str) -> None:
     graph, store = encoder(beside_a_mask([step, "mixed"], end))
-    found = find(graph, store)
+    found = find(graph, store, {})
     assert [each.along for each in found.padding] == [("ids", "x")], found.refused
     assert apart(graph, found, store) < 1e-12  # rounding of float64, of values below 10
 
 
 @pytest.mark.parametrize(("steps", "end", "sentence"), [
     (["open"], "average", "it has no mask"),
-    (["later"], "average", "does not leave out what stands behind"),
-    (["own mask"], "average", "may leave a place nothing to take from"),
-    (["low mask"], "average", "may have none to take from"),
-    (["from the end"], "average", "from the last to the first"),
-    (["back"], "average", "come from the end of the row"),
-    (["centred"], "average", "counts in it"),
-    (["rows"], "average", "joins places with other axes"),
-    (["rolled"], "average", "counted from elsewhere than the first"),
-    ([], "mean", "counts in it"),
+    (["later"], "average", "does not exclude padding"),
+    (["own mask"], "average", "may exclude everything"),
+    (["low mask"], "average", "may be fully masked"),
+    (["from the end"], "average", "its positions are reversed"),
+    (["back"], "average", "start at the end of the row"),
+    (["centred"], "average", "padding contributes to it"),
+    (["rows"], "average", "merges positions with other axes"),
+    (["rolled"], "average", "not counted from the first"),
+    ([], "mean", "padding contributes to it"),
     ([], "last", "other than the first"),
-    ([], "top", "counts in it"),
+    ([], "top", "padding contributes to it"),
 ])  # fmt: skip
 def test_what_may_depend_on_padding_is_named(steps: list[str], end: str, sentence: str) -> None:
     graph, store = encoder(beside_a_mask(steps, end))
-    found = find(graph, store)
+    found = find(graph, store, {})
     assert found.padding == ()
     assert any(sentence in line for line in found.refused), found.refused
 
@@ -172,7 +172,7 @@ def test_what_may_depend_on_padding_is_named(steps: list[str], end: str, sentenc
 def test_what_is_left_out_changes_nothing(steps: list[str], end: str, seed: int) -> None:
     steps = [part for name in steps for part in (["wide", "narrow"] if name == "wide" else [name])]
     graph, store = encoder(chain(steps, end))
-    found = find(graph, store)
+    found = find(graph, store, {})
     if found.padding:
         assert apart(graph, found, store, seed) < 1e-9 * 4**4  # four products of numbers up to 4
 
@@ -194,14 +194,14 @@ def test_recurrent_layers(kind: str) -> None:
             layer(t, "last", x, mask(t, ids)), layer(t, "first", x, mask(t, ids), go_backwards=True), axis=-1))  # fmt: skip
 
     graph, store = encoder(write)
-    found = find(graph, store)
+    found = find(graph, store, {})
     assert [each.along for each in found.padding] == [("ids", "x")], found.refused
     assert apart(graph, found, store) < 1e-12
 
     open_end, store = encoder(
         lambda t, ids, x: t.concat(layer(t, "open", x), chain(["mixed"], "weighted")(t, ids, x), axis=-1)
     )
-    assert any("it has no mask" in line for line in find(open_end, store).refused)
+    assert any("it has no mask" in line for line in find(open_end, store, {}).refused)
 
 
 def test_two_texts_end_where_each_of_them_ends() -> None:
@@ -210,7 +210,8 @@ def test_two_texts_end_where_each_of_them_ends() -> None:
     rows = [t.matmul(t.unsqueeze(t.cast(x, dtype="float64"), axis=2), tensor(1, DIM)) for x in ids]
     sums = [t.weighted_sum(row, mask(t, x)) for row, x in zip(rows, ids, strict=True)]
     graph = t.graph({"out": t.concat(*sums, axis=1)})
-    found = find(graph, t.store)
+    found = find(graph, t.store, t.known)
+    assert found == find(graph, t.store, {})  # what is known is what would be inferred
     assert [(each.input, each.along) for each in found.padding] == [("a", ("a",)), ("b", ("b",)), ("c", ("c",))]
     draw = torch.Generator().manual_seed(0)
     given = {

@@ -1,4 +1,4 @@
-"""A converter that is wrong on purpose: the comparison fails, and the first node that differs is named."""
+"""A deliberately wrong converter: the comparison fails and names the first node that differs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ WRONG = {
 def test_the_first_node_that_differs_is_named(broken: Any, oracle: Oracle, op: str) -> None:
     found = first_difference(broken(op, WRONG[op]), oracle, BATCH)
     assert found.found
-    assert found.said.startswith(f"the first node at which the two part is {op} '")
+    assert found.said.startswith(f"the first node that differs is {op} '")
 
 
 def test_what_differs_is_said(broken: Any, oracle: Oracle) -> None:
@@ -63,7 +63,7 @@ def test_what_differs_is_said(broken: Any, oracle: Oracle) -> None:
 def test_the_comparison_fails_and_says_where(broken: Any, oracle: Oracle) -> None:
     report = verify_with_tensorflow(broken("Tanh", WRONG["Tanh"]), oracle)
     assert not report.passed
-    assert any("the first node at which the two part is Tanh '" in failure for failure in report.failures)
+    assert any("the first node that differs is Tanh '" in failure for failure in report.failures)
 
 
 def test_both_values_and_the_inputs_are_told_without_numpy(broken: Any, oracle: Oracle) -> None:
@@ -116,7 +116,7 @@ def test_a_node_inside_of_a_branch_inside_of_a_loop_is_named(
 ) -> None:
     wrong(monkeypatch, op, lambda t, right: t.mul(right, 1.01))
     said = first_difference(port_tower(read(nested)), oracle, ROUNDS).said
-    assert re.search(f"the first node at which the two part is {op} '.*{where}", said), said
+    assert re.search(f"the first node that differs is {op} '.*{where}", said), said
 
 
 def test_only_the_rounds_that_there_are_count(nested: Path, oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:

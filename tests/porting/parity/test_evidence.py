@@ -1,4 +1,4 @@
-"""TensorFlow is asked until it has answered enough; where it never does, that is what is said."""
+"""TensorFlow is queried until it has answered enough rows; otherwise the report says so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRAPH = {"x": np.float32([0.0])}
 
 
 def asked(refuses: Callable[[np.ndarray], bool]) -> tuple[Evidence, int]:
-    """What is gathered where a batch with a row that `refuses` says yes to is refused, and how often was asked."""
+    """The evidence gathered when batches with a row for which `refuses` is true are refused, and the number of queries."""
     concrete = trace(lambda x: tf.sin(x), GRAPH)
     model = saved_model_of(concrete, ["x"])
     calls = 0

@@ -1,4 +1,4 @@
-"""TensorFlow in a process of its own: signatures, functions, refusals, and a process that dies."""
+"""TensorFlow in a separate process: signatures, functions, refusals, and a process that dies."""
 
 from __future__ import annotations
 

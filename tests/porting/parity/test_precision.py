@@ -1,4 +1,4 @@
-"""The precision of each output by dataflow: inputs and weights do not round, what is computed does, decisions end it."""
+"""The precision of each output by dataflow: inputs and weights do not round, computations do, decisions reset it."""
 
 from __future__ import annotations
 

@@ -145,9 +145,7 @@ def test_a_float64_run_that_refuses_is_a_sentence() -> None:
     batch = {"y": np.ones((2, 3), np.float32)}
     report = compare([batch, batch], [batch, batch], [batch, "index 9 is out of range"], compared_with="TensorFlow")
     assert not report.passed and report.batches == 1
-    assert report.failures == [
-        "the port answers, but its float64 run, which errors are measured from, refuses: index 9 is out of range"
-    ]
+    assert report.failures == ["the port answers, but its float64 reference run refuses: index 9 is out of range"]
 
 
 @pytest.mark.parametrize("precision, error, passed", [

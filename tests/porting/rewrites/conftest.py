@@ -37,7 +37,7 @@ class Exported:
         return {name: to_numpy(value) for name, value in found.items()}
 
     def check(self, batch: Mapping[str, np.ndarray], ulp: float = 64) -> dict[str, np.ndarray]:
-        """All three agree: ids, strings and shapes to the bit, floats within `ulp` of the largest value in an output."""
+        """All three agree: ids, strings and shapes exactly, floats within `ulp` of the largest value in an output."""
         expected, plain, found = self.tensorflow(batch), run(self.plain, batch), run(self.program, batch)
         for name, theirs in expected.items():
             for which, ours in (("op by op", plain[name]), ("lifted", found[name])):
@@ -73,6 +73,33 @@ class Exported:
             values, mine = _by_value(weight.detach().numpy(), weight.grad.numpy())
             gradient = next(theirs for found, theirs in expected if np.array_equal(found, values))
             np.testing.assert_allclose(mine, gradient, rtol=0, atol=bound, err_msg=name)
+
+    def check_gradients_of_ops(self, batch: Mapping[str, np.ndarray]) -> None:
+        """The gradients of all weights and float inputs are those of the ops, in float64; each weight's number by number,
+        since a layer may divide a weight, or join several. Those of the ops are TensorFlow's: the tests of each op compare
+        them.
+        """
+        found: list[list[Tensor]] = []
+        for program in (self.plain, self.program):
+            program.double().zero_grad()
+            try:
+                given = {name: to_runtime(value) for name, value in batch.items()}
+                floats = {
+                    name: value.double().requires_grad_() for name, value in given.items() if value.is_floating_point()
+                }
+                outputs = program(**{**given, **floats})
+                torch.stack([(value * value).sum() for value in outputs.values()]).sum().backward()
+                weights = list(program.parameters())
+                values = torch.cat([weight.detach().flatten() for weight in weights])
+                of_weights = torch.cat(
+                    [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]
+                )
+                of_inputs = [value.grad for value in floats.values() if value.grad is not None]
+                found.append([of_weights[values.argsort()], *of_inputs])
+            finally:
+                program.float()
+        for plain, lifted in zip(*found, strict=True):
+            torch.testing.assert_close(lifted, plain, rtol=1e-9, atol=1e-9)  # float64 in another order
 
     def kind(self, output: str) -> str:
         """The op, or the type of the module, that gives an output."""

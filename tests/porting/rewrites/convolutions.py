@@ -1,4 +1,4 @@
-"""The SavedModels that convolutions are tested on: every layer of Keras, and what almost is one."""
+"""SavedModels for the tests of convolutions: every Keras layer, and near misses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.witness import tf
 SHAPES = {"x": (9, 8, 4), "s": (10, 4), "v": (5, 6, 7, 2), "free": (None, None, 4), "line": (None, 4)}
 EXPECTED = {
     "conv": "Conv2d", "strided": "Conv2d", "dilated": "Conv2d", "dilated_free": "Conv2d", "grouped": "Conv2d",
-    "pointwise": "Conv2d", "line_strided": "Conv1d", "causal": "Conv1d", "line_dilated": "Conv1d", "volume": "Conv3d",
+    "pointwise": "Conv2d", "strided_free": "Conv2d", "line_strided": "Conv1d", "causal": "Conv1d", "line_dilated": "Conv1d", "volume": "Conv3d",
     "depthwise": "Conv2d", "depthwise_strided": "Conv2d", "depthwise_dilated": "Conv2d", "depthwise_line": "Conv1d",
     "separable": "Conv2d", "separable_line": "Conv1d", "back": "ConvTranspose2d", "back_valid": "ConvTranspose2d",
     "back_line": "ConvTranspose1d", "back_free": "ConvTranspose1d", "back_volume": "ConvTranspose3d",
@@ -32,6 +32,7 @@ def layers_of(keras: Any, is_3: bool) -> Any:
         "dilated_free": (partial(layers.Conv2D, 6, 3, dilation_rate=2, padding="same"), free),
         "grouped": (partial(layers.Conv2D, 6, 3, groups=2), x),
         "pointwise": (partial(layers.Conv2D, 3, 1, strides=2, padding="same"), free),
+        "strided_free": (partial(layers.Conv2D, 6, 3, strides=2, padding="same"), free),
         "line_strided": (partial(layers.Conv1D, 6, 3, strides=2, padding="same"), s),
         "causal": (partial(layers.Conv1D, 6, 3, padding="causal", dilation_rate=2), s),
         "line_dilated": (partial(layers.Conv1D, 6, 3, padding="same", dilation_rate=3), line),
@@ -65,7 +66,7 @@ def layers_of(keras: Any, is_3: bool) -> Any:
 
 
 def near_misses(path: Path) -> None:
-    """Formulas that almost are a convolution of torch: each output is one."""
+    """Near misses of torch's convolutions, one per output."""
     rng = np.random.default_rng(3)
 
     def weight(name: str, *shape: int) -> Any:

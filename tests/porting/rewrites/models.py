@@ -1,4 +1,4 @@
-"""The SavedModels that the rewrites are tested on: what Keras 3 and tf_keras themselves write, and what almost looks like it."""
+"""SavedModels for the tests of rewrites: the output of Keras 3 and tf_keras, and near misses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.porting.rewrites import convolutions, transformers
+from tests.porting.rewrites import cells, convolutions, images, stepwise, transformers, unrolled
 from tests.witness import tf
 
 TOKENS = ["a", "b", "c", "d e", "é"]
@@ -40,8 +40,20 @@ def build(name: str, folder: Path) -> Path:
     if name == "near_misses":
         _near_misses(path)
         return path
+    if name == "interactions":
+        _interactions(path)
+        return path
     if name.startswith("transformer "):
         transformers.write(name.split()[1], path)
+        return path
+    if name.startswith("unrolled "):
+        unrolled.write(name.split()[1], path)
+        return path
+    if name == "stepwise":
+        stepwise.write(path)
+        return path
+    if name == "cells":
+        cells.write(path)
         return path
     if name == "near_convolutions":
         convolutions.near_misses(path)
@@ -280,6 +292,68 @@ def _attentions(keras: Any, is_3: bool) -> Any:
     return model
 
 
+def _plain_attentions(keras: Any, is_3: bool) -> Any:
+    """Attention without projections, but with weights: over all places, under a mask, causal, and called twice."""
+    layers = keras.layers
+    s, v, ids = (
+        keras.Input((7, 6), name="s"),
+        keras.Input((5, 6), name="v"),
+        keras.Input((None,), name="ids", dtype="int32"),
+    )
+    embedded = layers.Embedding(20, 6, mask_zero=True, name="embed")(ids)
+    out: dict[str, Any] = {}
+    for name, options in {"scaled": {"use_scale": True}, "concat": {"score_mode": "concat"},
+                          "concat_scaled": {"score_mode": "concat", "use_scale": True}}.items():  # fmt: skip
+        out[name] = layers.Attention(name=name, **options)([s, v])
+        out[f"{name}_masked"] = layers.Attention(name=f"{name}_masked", **options)([embedded, embedded])
+    out["additive"] = layers.AdditiveAttention(name="additive")([s, v, v])
+    out["additive_masked"] = layers.AdditiveAttention(name="additive_masked")([embedded, embedded])
+    out["unscaled"] = layers.AdditiveAttention(use_scale=False, name="unscaled")([s, v])
+    out["unscaled_masked"] = layers.AdditiveAttention(use_scale=False, name="unscaled_masked")([embedded, embedded])
+    causal = layers.Attention(use_scale=True, name="causal")
+    out["causal"] = causal([s, s], use_causal_mask=True)
+    twice = layers.AdditiveAttention(name="twice")
+    out["twice"] = layers.Add(name="sum")([twice([s, v]), twice([s, -v])])
+    model = keras.Model({"s": s, "v": v, "ids": ids}, out)
+    _draw_weights(model, keep=())
+    return model
+
+
+def _group_norms(keras: Any, is_3: bool) -> Any:
+    """Groups of channels of images, sequences and vectors; of all channels, of one; scale and shift left out."""
+    layers = keras.layers
+    shapes = {"x": (None, None, 6), "f": (4, 5, 6), "s": (None, 8), "v": (8,), "first": (6, 4, 3), "clip": (3, 4, 2, 4)}
+    x, f, s, v, first, clip = (keras.Input(shape, name=name) for name, shape in shapes.items())
+    norm = layers.GroupNormalization
+    out: dict[str, Any] = {
+        "free": norm(3, name="free")(x),
+        "block": norm(2, name="behind", epsilon=1e-5)(layers.Conv2D(8, 2, name="conv")(x)),
+        "sequence": norm(2, name="sequence")(s),
+        "vector": norm(4, name="vector")(v),
+        "volume": norm(2, name="volume")(clip),
+        "channels_first": norm(3, axis=1, name="channels_first")(first),
+        "instance": norm(-1, name="instance")(f),
+        "single": norm(1, name="single")(f),
+        "no_shift": norm(2, center=False, name="no_shift")(f),
+        "no_scale": norm(2, scale=False, name="no_scale")(f),
+        "bare": norm(2, scale=False, center=False, name="bare")(f),
+    }
+    twice = norm(4, name="twice")
+    out["once"], out["again"] = twice(s), twice(-s)
+    model = keras.Model({"x": x, "f": f, "s": s, "v": v, "first": first, "clip": clip}, out)
+    _draw_weights(model, keep=[])
+    return model
+
+
+def _half_norms(keras: Any, is_3: bool) -> Any:
+    """Groups of halves, which Keras 3 normalizes in float32: squares of 300 are too large for float16."""
+    x = keras.Input((None, None, 6), dtype="float16", name="x")
+    norm = keras.layers.GroupNormalization(3, dtype="mixed_float16", name="half")
+    model = keras.Model({"x": x}, {"half": norm(x)})
+    _draw_weights(model, keep=[])
+    return model
+
+
 def _sequences(keras: Any, is_3: bool) -> Any:
     """Recurrent layers of every kind, over all steps (`s`) and under a mask (`ids` of 0)."""
     layers = keras.layers
@@ -298,14 +372,23 @@ def _sequences(keras: Any, is_3: bool) -> Any:
     ways = layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="ways")(embedded)
     out["ways"] = ways * 1.5
     out["stacked"] = layers.SimpleRNN(3, name="stacked")(ways)
-    # What almost is one of these layers.
-    out["other_activation"] = layers.GRU(5, activation="relu", name="other_activation")(s)
-    out["other_gates"] = layers.LSTM(5, recurrent_activation="hard_sigmoid", name="other_gates")(s)
+    out["gru_relu"] = layers.GRU(5, activation="relu", name="gru_relu")(s * 0.1)
+    out["gru_hard"] = layers.GRU(5, recurrent_activation="hard_sigmoid", reset_after=False, name="gru_hard")(s)
+    hard = {"activation": "softsign", "recurrent_activation": "hard_sigmoid"}
+    out["lstm_hard"] = layers.LSTM(5, **hard, name="lstm_hard")(embedded)
+    out["rnn_linear"] = layers.SimpleRNN(5, activation="linear", name="rnn_linear")(s * 0.1)
+    for kind in ("GRU", "LSTM"):
+        name = f"{kind.lower()}_dropout"
+        out[name] = getattr(layers, kind)(5, dropout=0.2, recurrent_dropout=0.1, name=name)(s)
+    start, h, c = layers.LSTM(5, return_state=True, name="lstm_start")(ways)
+    out["gru_masked_from"] = layers.GRU(5, name="gru_masked_from")(embedded, initial_state=start)
+    cell = layers.LSTM(5, return_sequences=True, return_state=True, name="lstm_cell_state")
+    out["lstm_cell_state"] = cell(embedded, initial_state=[h, c])[2]
+    out["rnn_state"] = layers.SimpleRNN(5, return_state=True, name="rnn_state")(embedded, initial_state=[start])[1]
+    # Near misses of these layers.
+    out["other_activation"] = layers.GRU(5, activation=tf.sin, name="other_activation")(s)
     twice = layers.SimpleRNN(5, name="twice")
     out["once"], out["twice"] = twice(s), twice(-s)
-    start = layers.GRU(5, name="masked_start")
-    out["masked_start"] = start(embedded, initial_state=out["gru"])
-    out["cell_state_masked"] = layers.LSTM(5, return_state=True, name="cell_state_masked")(embedded)[2]
     model = keras.Model({"s": s, "ids": ids}, out)
     _draw_weights(model, keep=[])
     return model
@@ -318,13 +401,41 @@ GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "towers": _towers,
     "einsums": _einsums,
     "attentions": _attentions,
+    "plain_attentions": _plain_attentions,
     "convolutions": convolutions.layers_of,
+    "images": images.layers_of,
+    "group_norms": _group_norms,
+    "half_norms": _half_norms,
     "sequences": _sequences,
 }
 
 
+def _interactions(path: Path) -> None:
+    """Cross and DotInteraction of TensorFlow Recommenders, with every option."""
+    import tensorflow_recommenders as tfrs
+    import tf_keras
+
+    cross = {"full": {}, "low": {"projection_dim": 4}, "scaled": {"diag_scale": 0.5}, "active": {"preactivation": "relu"},
+             "bare": {"use_bias": False}, "low_scaled": {"projection_dim": 3, "diag_scale": 0.1}}  # fmt: skip
+    dots = {"pairs": {}, "selves": {"self_interaction": True}, "matrix": {"skip_gather": True},
+            "matrix_selves": {"skip_gather": True, "self_interaction": True}}  # fmt: skip
+    x, ids = tf_keras.Input((8,), name="x"), tf_keras.Input((3,), name="ids", dtype="int32")
+    out = {name: tfrs.layers.dcn.Cross(name=name, **options)(x) for name, options in cross.items()}
+    out["second"] = tfrs.layers.dcn.Cross(name="second")(x, out["full"])
+    embedded = tf_keras.layers.Embedding(10, 8, name="embed")(ids)
+    bottom = tf_keras.layers.Dense(8, name="bottom")(x)
+    for place, (name, options) in enumerate(dots.items()):
+        features = [bottom * (place + 1.0), *tf.unstack(embedded, axis=1)]
+        out[name] = tfrs.layers.feature_interaction.DotInteraction(name=name, **options)(features)
+    top = tf_keras.layers.Dense(4, name="top")(tf.concat([bottom, out["pairs"]], 1))
+    out["unit"] = tf_keras.layers.UnitNormalization(name="unit")(top)
+    model = tf_keras.Model({"x": x, "ids": ids}, out)
+    _draw_weights(model, keep=[])
+    model.save(str(path))
+
+
 def _near_misses(path: Path) -> None:
-    """Formulas that almost are a layer: each output is one."""
+    """Near misses of layers, one per output."""
     rng = np.random.default_rng(2)
 
     def weight(name: str, *shape: int) -> Any:
@@ -374,7 +485,7 @@ def _near_misses(path: Path) -> None:
             out["logits"] = tf.matmul(x, self.table, transpose_b=True)
             out["shared_a"] = tf.matmul(x, self.shared) + self.shared_bias
             out["shared_b"] = tf.matmul(x + 1.0, self.shared) + self.shared_bias
-            mean, variance = tf.nn.moments(s, axes=[1], keepdims=True)
+            mean, variance = tf.nn.moments(s, axes=[0, 1], keepdims=True)
             out["other_axis"] = tf.nn.batch_normalization(s, mean, variance, self.beta, self.gamma, 1e-3)
             mean, variance = tf.nn.moments(s, axes=[-1], keepdims=True)
             out["norm"] = tf.nn.batch_normalization(s, mean, variance, self.beta, self.gamma, 1e-3)

@@ -1,4 +1,4 @@
-"""Attention as Keras writes it is one layer with its four projections; its numbers are TensorFlow's under every mask."""
+"""Keras's attention becomes one layer with its four projections, and matches TensorFlow under every mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRODUCERS = ("keras", "tf_keras")
 
 
 def batch(rows: int) -> dict[str, np.ndarray]:
-    """Texts of every length, the second of nothing, and masks of which some let a place take nothing."""
+    """Texts of every length, the second one empty, and masks of which some mask a position fully."""
     rng = np.random.default_rng(rows)
     ids = rng.integers(1, 30, (rows, 6)).astype(np.int32)
     ids[np.arange(6) >= rng.integers(1, 7, (rows, 1))] = 0
@@ -63,7 +63,7 @@ def test_gradients(exported: Get, producer: str) -> None:
 def test_near_misses(exported: Get) -> None:
     almost = exported("near_misses")
     assert almost.kind("soft_mask") == almost.kind("wide_bias") == "matmul"
-    assert "so that it may count from the end" in almost.refusal("PositionEmbedding")
+    assert "so it may be negative" in almost.refusal("PositionEmbedding")
     said = almost.refusal("attention")
-    assert "its mask puts -5.0 in the place of scores, which still counts" in said
-    assert "not known to have no more axes than they have" in said
+    assert "its mask sets scores to -5.0, which is too high to mask them" in said
+    assert "its mask may have more axes than its scores" in said

@@ -1,4 +1,4 @@
-"""Convolutions and their normalizations are layers, under their authors' names, with TensorFlow's numbers and gradients."""
+"""Convolutions and their normalizations become layers with their original names, and match TensorFlow's numbers and gradients."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ def test_near_misses(exported: Get) -> None:
     almost.check({"x": images(2)["x"]})
     said = almost.refusal("Conv")
     assert "its kernel 'tied' is also used by reduce_sum" in said
-    assert "its kernel 'twice' is also used by" in said and "with other steps or margins" in said
+    assert "its kernel 'twice' is also used by" in said and "with other strides or padding" in said
     assert "what is added has shape [1], expected [6]: it is not a bias" in said
     assert "what is added has shape [8, 1], expected [8]: it is not a bias" in said
-    assert "has steps or holes of its own" in almost.refusal("dilation")
+    assert "has strides or dilations of its own" in almost.refusal("dilation")
     assert {name: almost.kind(name) for name in ("tied", "twice", "number", "row", "holes", "norm")} == {
         "tied": "add", "twice": "conv", "number": "add", "row": "add", "holes": "batch_to_space", "norm": "batch_norm",
     }  # fmt: skip

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.porting.rewrites.conftest import Exported
-from tests.porting.rewrites.models import LOOKUPS, TEXTS
 from tests.witness import run
 
 PRODUCERS = ("keras", "tf_keras")
@@ -78,44 +75,6 @@ def categories(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("producer", PRODUCERS)
-def test_lookups(exported: Get, producer: str) -> None:
-    model = exported(f"{producer} lookups")
-    plain = ("plain", "oov_3", "masked", "masked_oov_2", "no_oov")
-    for name in LOOKUPS:
-        if name in plain:
-            assert model.kind(f"string_{name}") == "StringLookup"
-            assert model.kind(f"integer_{name}") == "IntegerLookup"
-        elif name != "one_hot":
-            assert model.kind(f"string_{name}") == model.kind(f"integer_{name}") == "CategoryEncoding"
-    assert model.lifted.counts["StringLookup"] == model.lifted.counts["IntegerLookup"] == len(LOOKUPS)
-    hashes = [name for name in model.lifted.graph.outputs if name.startswith("hash_") and "hot" not in name]
-    assert {model.kind(name) for name in hashes} == {"Hashing"}
-    assert model.kind("inverse") == "LookupTable" and "so it stays a table" in model.refusal("Lookup")
-    for rows in (1, 2, 17):
-        model.check(categories(rows))
-
-
-def test_a_token_without_a_bucket_is_refused(exported: Get) -> None:
-    batch = categories(2)
-    batch["known"][1, 2] = b"nowhere"
-    with pytest.raises(ValueError, match="When `num_oov_indices=0` all inputs should be in vocabulary"):
-        run(exported("keras lookups").program, batch)
-
-
-@settings(max_examples=25, deadline=None)
-@given(data=st.data())
-def test_lookups_equal_the_ops_on_any_input(exported: Get, data: Any) -> None:
-    model = exported("keras lookups")
-    texts = st.one_of(st.sampled_from(STRINGS.tolist()), st.binary(max_size=90))
-    integers = st.one_of(st.sampled_from(INTEGERS.tolist()), st.integers(-(2**63), 2**63 - 1))
-    batch = categories(2)
-    for name, strategy in (("t", texts), ("t3", texts), ("n", integers), ("n3", integers)):
-        drawn = data.draw(st.lists(strategy, min_size=batch[name].size, max_size=batch[name].size))
-        batch[name] = np.array(drawn, batch[name].dtype).reshape(batch[name].shape)
-    assert_same(model, batch)
-
-
 PIECES = [
     b"the",
     b"cat",
@@ -135,30 +94,6 @@ def texts(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     lines = [b" ".join(rng.choice(np.array(PIECES, object), rng.integers(0, 6))) for _ in range(rows)]
     return {"t": np.array(lines, object).reshape(rows, 1)}
-
-
-@pytest.mark.parametrize("producer", PRODUCERS)
-def test_texts(exported: Get, producer: str) -> None:
-    model = exported(f"{producer} texts")
-    whole = [name for name in TEXTS if name not in ("characters", "whole", "tf_idf")]
-    assert {name: model.kind(name) for name in whole} == dict.fromkeys(whole, "TextVectorization")
-    assert "its tokens come from 'unicode_encode'" in model.refusal("TextVectorization")
-    assert model.kind("whole") == "StringLookup"
-    for rows in (1, 2, 17):
-        model.check(texts(rows))
-    model.check({"t": np.array([[b""], [b" "]], object)})
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    lines=st.lists(
-        st.one_of(st.lists(st.sampled_from(PIECES)).map(b" ".join), st.binary(max_size=40)), min_size=1, max_size=4
-    )
-)
-def test_texts_equal_the_ops_on_any_input(exported: Get, lines: list[bytes]) -> None:
-    batch = np.empty((len(lines), 1), object)
-    batch[:, 0] = lines
-    assert_same(exported("keras texts"), {"t": batch})
 
 
 def assert_same(model: Exported, batch: dict[str, np.ndarray]) -> None:
@@ -182,17 +117,3 @@ def test_no_rows(exported: Get) -> None:
 def assert_shapes(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         assert (tuple(found[name].shape), found[name].dtype) == (tuple(value.shape), value.dtype), name
-
-
-def test_ids_that_cannot_leave_their_range_are_not_checked(exported: Get) -> None:
-    """Keras 3 wraps negative ids and TensorFlow checks all: neither is left where a lookup gives them."""
-    graph = exported("keras towers").lifted.graph
-    ops = [node.op for node in graph.nodes]
-    assert ops.count("in_range") == ops.count("wrap_negative") == 1, "only the ids that come from outside"
-    names = {name: spec.type for name, spec in graph.modules.items()}
-    assert names["words"] == "TextVectorization" and list(names.values()).count("TextVectorization") == 1
-    model = exported("keras towers")
-    ids = np.array([[-1], [9], [0], [-10], [3]], np.int32)
-    model.check({**texts(5), "t2": texts(5, seed=1)["t"], "ids": ids})
-    with pytest.raises(ValueError, match="is not in"):
-        run(model.program, {**texts(1), "t2": texts(1)["t"], "ids": np.array([[-11]], np.int32)})

@@ -147,7 +147,7 @@ def test_through_other_dtypes(tmp_path: Path, model: bytes, kind: str) -> None:
     assert not {"in_range", "to_integer"} & set(ops(tower)) and ops(tower).count("cast") == 1
 
 
-# -- the laws, on graphs of a few ops -----------------------------------------------------------------------------------
+# -- the rewrites, on graphs of a few ops -----------------------------------------------------------------------------------
 
 
 def back(bins: int, between: str, last: str, ending: Node) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What is inferred of inputs from a graph that TensorFlow has traced, and that TensorFlow answers what is made of it."""
+"""Inferred domains of traced graphs, and TensorFlow's acceptance of inputs generated from them."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def turns(x: Any, steps: Any) -> Any:
     ids=["loop", "range", "tile", "fill"],
 )
 def test_sizes_and_numbers_of_turns_are_small(function: Any) -> None:
-    """1e9 turns take for ever, and 1e9 elements all the memory."""
+    """1e9 iterations never finish, and 1e9 elements exhaust memory."""
     found = traced(function, x=FLOAT, steps=([], "int32"))
     assert found.drawn("steps") <= {1, 2, 3, 5}
     assert found.drawn("steps", "edge") <= {0, 1, 2, 3, 5}

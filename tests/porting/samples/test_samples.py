@@ -1,4 +1,4 @@
-"""Inputs made from the graph itself: they meet the tables, edges and id ranges that the graph has."""
+"""Inputs generated from the graph cover its tables, edges and id ranges."""
 
 from __future__ import annotations
 

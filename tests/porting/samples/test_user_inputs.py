@@ -36,6 +36,11 @@ def test_lines(tmp_path: Path) -> None:
     assert found["age"].tolist() == [[1.0], [2.5]]  # one value a row is a column of width one
 
 
+def test_texts_keep_their_last_bytes(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"word": "a\\u0000"}\n{"word": "b"}\n')
+    assert read_examples(path, [WORD])["word"].tolist() == [b"a\0", b"b"]
+
+
 def test_columns(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", word=np.array(["a", "b"]), age=np.array([[1], [2]]))
     found = read_examples(tmp_path / "a.npz", [TensorSpec("age", "int64", (None,)), WORD])
@@ -50,8 +55,9 @@ def test_columns(tmp_path: Path) -> None:
         ('{"word": "a"}\n[1]\n', [WORD], "line 2: expected an object with the same features"),
         ('{"word": "a"}\n{"wort": "a"}\n', [WORD], "line 2: expected an object with the same features"),
         ('{"word": "a"}\n', [AGE], "no column 'age', which the tower takes; it has word"),
-        ('{"age": "old"}\n', [AGE], "feature 'age' does not hold float32 values"),
-        ('{"age": [1]}\n{"age": [1, 2]}\n', [AGE], "feature 'age' does not hold float32 values in rows of equal length"),
+        ('{"age": "old"}\n', [AGE], "feature 'age', row 0: expected float32, found 'old'"),
+        ('{"age": [1]}\n{"age": [1, 2]}\n', [AGE], "feature 'age', row 1: .* rows must be equally long"),
+        ('{"age": 2.5}\n', [TensorSpec("age", "int64", (None,))], "feature 'age', row 0: 2.5 is not an integer"),
         ("", [WORD], "no column 'word'"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A writer of sorted tables: indexes of tensor bundles that TensorFlow would never write."""
+"""A writer of sorted tables, for tensor bundle indexes that TensorFlow would never write."""
 
 from __future__ import annotations
 

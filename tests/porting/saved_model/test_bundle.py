@@ -1,4 +1,4 @@
-"""The tensor bundle: what TensorFlow wrote is read to the bit, and what contradicts itself is refused."""
+"""The tensor bundle: TensorFlow's files are read bit-exactly, contradictory ones are refused."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_an_index_without_a_header_is_refused(tmp_path: Path) -> None:
 
 def test_a_longer_shard_is_a_warning(write: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     Bundle(write({b"a": message()}, bytes(20))).verify()
-    assert "4 bytes behind the last tensor" in caplog.text
+    assert "4 bytes after the last tensor" in caplog.text
 
 
 def test_special_files_are_refused(write: Callable[..., Path]) -> None:

@@ -1,4 +1,4 @@
-"""Real SavedModels, where TORCH_TOWERS_CORPUS says they are: all is read, and the signatures are those that TensorFlow recorded."""
+"""Real SavedModels, in TORCH_TOWERS_CORPUS: all are read, and the signatures match TensorFlow's record."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def equal(ours: Any, theirs: np.ndarray[Any, Any]) -> None:
     "values, shape", [([1, 2, 3], [3]), ([5], [2, 3]), ([1, 2], [2, 2]), ([], [3]), ([], [0, 2]), ([1], [])]
 )
 def test_values_in_fields(name: str, values: list[int], shape: list[int]) -> None:
-    """The last value stands for all that follow, no value for zeros."""
+    """The last value repeats; no values mean zeros."""
     tf = pytest.importorskip("tensorflow")
     dtype = tf.dtypes.as_dtype(name)
     array = (

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from porting.errors import CorruptModelError, PortingError
-from porting.saved_model import FunctionRef, SavedModel, protos, read
-from tests.porting.saved_model.conftest import WORDS, mutate
+from porting.saved_model import SavedModel, read
+from tests.porting.saved_model.conftest import mutate
 from torch_towers.graph.graph import Graph, TensorSpec, node_of, references
 
 
@@ -49,31 +49,6 @@ def check_whole_model(model: SavedModel) -> None:
             assert node.attrs.get("table") is None or node.attrs["table"] in model.tables
 
 
-def test_variables_of_a_module(module_path: Path) -> None:
-    tf = pytest.importorskip("tensorflow")
-    model = read(module_path)
-    loaded = tf.saved_model.load(str(module_path))
-    found = {variable.checkpoint_key.split("/.ATTRIBUTES")[0]: variable for variable in model.variables.values()}
-    expected = {f"dtypes/{name}": value for name, value in loaded.dtypes.items()}
-    expected |= {
-        name: getattr(loaded, name) for name in ("strings", "scalar", "empty", "unnamed", "unused", "twin_a", "twin_b")
-    }
-    assert set(found) == set(expected)
-    for name, theirs in expected.items():
-        ours = found[name]
-        assert (ours.dtype, ours.shape, ours.trainable) == (theirs.dtype.name, tuple(theirs.shape), theirs.trainable)
-        value = ours.numpy() if ours.dtype == "string" else ours.tensor()
-        assert bits(value) == bits(theirs.numpy())
-    names = {name: variable.name for name, variable in found.items()}
-    assert names["scalar"] == "scalar"
-    assert names["unnamed"] == "unnamed"  # TensorFlow calls it Variable, the object graph knows better
-    assert {model.variables["twin"].checkpoint_key[:6], model.variables["twin_1"].checkpoint_key[:6]} == {
-        "twin_a",
-        "twin_b",
-    }
-    assert model.variables["words"].numpy().tolist() == WORDS
-
-
 def test_tables_of_a_module(module_path: Path) -> None:
     model = read(module_path)
     contents = {
@@ -90,81 +65,6 @@ def test_tables_of_a_module(module_path: Path) -> None:
     }
     files = [table.file for table in model.tables.values() if table.file is not None]
     assert files == [module_path / "assets" / "vocabulary.txt"]
-
-
-def test_signature_of_a_module(module_path: Path) -> None:
-    model = read(module_path)
-    assert model.tags == ("serve",)
-    assert list(model.signatures) == ["serve"]
-    assert model.default_entry() == "serve"
-    signature = model.signatures["serve"]
-    assert signature.inputs == {"x": TensorSpec("x", "float32", (None, 2))}
-    assert signature.outputs == {
-        "total": TensorSpec("total", "complex64", ()), "words": TensorSpec("words", "string", (5,)), "y": TensorSpec("y", "float32", None)
-    }  # fmt: skip
-    graph = model.graph("serve")
-    check_graph(graph)
-    assert graph.inputs == (TensorSpec("x", "float32", (None, 2)),)
-    assert set(graph.outputs) == {"total", "words", "y"}
-    used = {node.attrs["variable"] for node in graph.nodes if "variable" in node.attrs}
-    assert used >= {"scalar", "words", "twin", "twin_1"}
-    assert "unused" not in used
-    assert not any(node.op == "Placeholder" for node in graph.nodes)
-    check_whole_model(model)
-
-
-def test_restored_functions_of_a_module(module_path: Path) -> None:
-    model = read(module_path)
-    entries = model.entries()
-    assert {"serve", "structured", "traced#0", "traced#1", "__call__"} <= set(entries)
-    assert not any("trace_" in entry or "_initialize" in entry for entry in entries)
-    graph = model.graph("structured")
-    assert graph.inputs == (
-        TensorSpec("a", "string", ()), TensorSpec("b", "int64", (None,)),
-        TensorSpec("ragged/values", "int64", (None,)), TensorSpec("ragged/splits0", "int64", (None,)),
-    )  # fmt: skip
-    assert list(graph.outputs) == [
-        "pair/output_0", "pair/output_1", "ragged/values", "ragged/splits0", "sparse/indices", "sparse/values", "sparse/dense_shape"
-    ]  # fmt: skip
-    assert any(node.op == "Const" and node.attrs["value"].tolist() == [1, 2, 3] for node in graph.nodes)
-    assert list(model.graph("__call__").outputs) == ["values", "splits0"]
-    assert {model.graph(f"traced#{i}").inputs[0].dtype for i in (0, 1)} == {"float32", "int64"}
-    assert model.graph("root.traced#1") == model.graph("traced#1")
-    assert list(model.graph("traced").outputs) == ["output"]
-    call = model.graph("__call__").nodes[-1]
-    assert call.op == "StatefulPartitionedCall"
-    assert isinstance(call.attrs["f"], FunctionRef)
-    assert call.attrs["f"].name in model.functions
-    assert [node.attrs.get("variable") for node in model.graph("__call__").nodes] == ["scalar", None]
-    for entry in ("traced#2", "traced#x", "nothing", "traced.x", "dtypes", "__call__#-1", ""):
-        with pytest.raises(PortingError):
-            model.graph(entry)
-
-
-def test_functions_of_a_module(module_path: Path) -> None:
-    tf = pytest.importorskip("tensorflow")
-    model = read(module_path)
-    library = {function.signature.name: function for function in proto_of(tf, module_path).graph_def.library.function}
-    assert set(model.functions) == set(library)
-    for name, theirs in library.items():
-        ours = model.functions[name]
-        assert [spec.name for spec in ours.inputs] == [arg.name for arg in theirs.signature.input_arg]
-        assert [spec.dtype for spec in ours.inputs] == [
-            tf.dtypes.as_dtype(arg.type).name for arg in theirs.signature.input_arg
-        ]
-        assert list(ours.outputs) == [(arg.name, theirs.ret[arg.name]) for arg in theirs.signature.output_arg]
-        assert [(node.name, node.op, list(node.inputs)) for node in ours.nodes] == [
-            (n.name, n.op, list(n.input)) for n in theirs.node_def
-        ]
-    with pytest.raises(KeyError):
-        model.functions["nothing"]
-
-
-def proto_of(tf: Any, path: Path) -> Any:
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    del tf
-    return saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs[0]
 
 
 def test_a_tf_keras_model(keras_path: Path) -> None:
@@ -220,15 +120,6 @@ def test_a_tf1_model(graph_path: Path) -> None:
         read(graph_path, tags=["gpu"])
 
 
-def test_partitioned_variables_hold_their_rows(graph_path: Path) -> None:
-    tf1 = pytest.importorskip("tensorflow").compat.v1
-    whole = tf1.train.load_checkpoint(str(graph_path / "variables" / "variables")).get_tensor("parts")
-    model = read(graph_path)
-    parts = [model.variables[f"parts/part_{i}"] for i in range(3)]
-    assert np.concatenate([part.numpy() for part in parts]).tobytes() == whole.tobytes()
-    assert torch.cat([part.tensor() for part in parts]).numpy().tobytes() == whole.tobytes()
-
-
 def test_text_form(module_path: Path, copy: Callable[[Path], Path]) -> None:
     from google.protobuf import text_format
 
@@ -272,37 +163,6 @@ def test_an_inner_tensor_may_be_fed(graph_path: Path, copy: Callable[[Path], Pat
     graph = read(path).graph("serving_default")
     check_graph(graph)
     assert not any(node.name == inner.name or node.attrs.get("variable") == "old" for node in graph.nodes)
-
-
-@pytest.mark.parametrize(
-    "names, chosen",
-    [
-        (["serving_default", "serve"], "serving_default"),
-        (["a", "serve"], "serve"),
-        (["only"], "only"),
-        (["a", "b"], None),
-        ([], "__call__"),
-    ],
-)
-def test_the_default_entry(
-    module_path: Path, copy: Callable[[Path], Path], names: list[str], chosen: str | None
-) -> None:
-    path = copy(module_path)
-
-    def sign(meta: Any) -> None:
-        good = protos.message_class("SignatureDef")()
-        good.CopyFrom(meta.signature_def["serve"])
-        del meta.signature_def["serve"]
-        for name in names:
-            meta.signature_def[name].CopyFrom(good)
-
-    mutate(path, sign)
-    model = read(path)
-    if chosen is not None:
-        assert model.default_entry() == chosen
-        return
-    with pytest.raises(PortingError, match="name one of: a, b, "):
-        model.default_entry()
 
 
 def test_reading_is_lazy_and_small(tmp_path: Path) -> None:

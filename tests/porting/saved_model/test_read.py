@@ -1,4 +1,4 @@
-"""The container: what is not a SavedModel, or only half of one, is named in a sentence."""
+"""Errors for folders that are not a SavedModel, or an incomplete one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def message(*tag_sets: list[str]) -> bytes:
         ({"saved_model.pbtxt": b""}, "no meta graph"),
         ({"saved_model.pb": message(["serve"], ["serve", "gpu"])}, "no default among its entries"),
         ({"saved_model.pb": message(["a"], ["b"])}, "2 meta graphs, name the tags of one: a; b"),
-        ({"saved_model.pb": message(["serve"])}, "nothing that can be called; save the model again with signatures"),
+        ({"saved_model.pb": message(["serve"])}, "without callable functions; save the model again with signatures"),
     ],
 )  # fmt: skip
 def test_incomplete_directories(tmp_path: Path, files: dict[str, bytes], error: str) -> None:
@@ -188,7 +188,7 @@ def test_every_cut_shard_is_refused(module_path: Path, copy: Callable[[Path], Pa
     size = shard.stat().st_size
     for length in {*range(0, size, 4096), size - 1}:
         os.truncate(shard, length)
-        with pytest.raises(CorruptModelError, match=r"shard|cut off"):
+        with pytest.raises(CorruptModelError, match=r"shard|truncated"):
             read(path)
     shard.unlink()
     with pytest.raises(CorruptModelError, match=r"variables\.data-00000-of-00001: missing"):

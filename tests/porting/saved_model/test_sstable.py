@@ -1,4 +1,4 @@
-"""The sorted table: nothing damaged is accepted, whatever its damage."""
+"""The sorted table: no damaged file is accepted."""
 
 from __future__ import annotations
 

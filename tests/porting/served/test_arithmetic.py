@@ -1,4 +1,4 @@
-"""Formulas with constants: the port computes what TensorFlow's graph optimizer makes of them, to the bit where both only add and multiply."""
+"""Formulas with constants: the port matches TensorFlow's graph optimizer, bit for bit where both only add and multiply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NaN behind a relu: 0 where TensorFlow with oneDNN computes the relu inside of a product, NaN elsewhere, as a saved signature gives it."""
+"""NaN before a relu: 0 if TensorFlow with oneDNN fuses the relu into a product, else NaN, as in a saved signature."""
 
 from __future__ import annotations
 

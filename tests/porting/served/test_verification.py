@@ -1,4 +1,4 @@
-"""A decision behind a formula that TensorFlow's optimizer rewrites: equal to the bit, or the verification says that it is not."""
+"""Decisions after a formula that TensorFlow's optimizer rewrites: bit-exact, or reported as unequal."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def test_different_as_written(prices: Path, oracle: Oracle) -> None:
     assert not report.passed
     assert not all(part.passed for part in report.ids.values())
     (said,) = report.failures
-    assert said.startswith("in the graph as TensorFlow serves it, the first node at which the two part is RealDiv '"), (
-        said
-    )
+    assert said.startswith("in the graph as TensorFlow serves it, the first node that differs is RealDiv '"), said
     assert "makes more of it" in said and said.endswith("the port was made with --optimizer off: leave that out"), said
 
 
@@ -100,7 +98,7 @@ def test_without_onednn_the_relu_is_named(tmp_path: Path, oracle: Oracle) -> Non
     batch = {"x": np.float32([[1, 2, 3, 4], [-1, 2, 3, 4]])}
     report = verify_with_tensorflow(port_tower(read(tmp_path / "model"), served=Served(onednn=False)), oracle, [batch])
     assert not report.passed
-    assert "the first node at which the two part is Relu '" in report.failures[-1], report.failures
+    assert "the first node that differs is Relu '" in report.failures[-1], report.failures
 
 
 REWRITTEN: dict[str, Any] = {

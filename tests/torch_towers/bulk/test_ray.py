@@ -50,7 +50,7 @@ def test_the_class_needs_no_ray() -> None:
 def test_ray_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
     pytest.importorskip("ray.data")
-    from tests.torch_towers.bulk.test_bulk import files_of, job, rows, write
+    from tests.torch_towers.bulk.jobs import files_of, job, rows, write
 
     ray.init(
         num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}

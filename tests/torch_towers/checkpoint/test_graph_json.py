@@ -1,11 +1,12 @@
-"""Graphs survive JSON exactly, and what does not fit the closed tables is refused."""
+"""Graphs round-trip through JSON exactly, and anything outside the closed tables is refused."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-from typing import Any
+import typing
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -80,6 +81,26 @@ def test_every_annotation_of_the_tables_is_understood() -> None:
                 fits(3, hint)
 
 
+FREE = {("einsum", "equation"), ("in_shape", "what"), ("ragged_cross", "order")}
+"""Texts that are a language of their own, or said in an error."""
+
+
+def test_every_text_of_an_op_or_layer_is_one_of_a_closed_set() -> None:
+    free = {
+        (entry.name, name)
+        for entry in (*OPS.values(), *MODULES.values())
+        for name, hint in entry.hints.items()
+        if name != "return" and _takes_any_text(hint)
+    }
+    assert free == FREE
+
+
+def _takes_any_text(hint: Any) -> bool:
+    if hint is str:
+        return True
+    return typing.get_origin(hint) is not Annotated and any(map(_takes_any_text, typing.get_args(hint)))
+
+
 GOOD = graph_to_json(word_spec().encoder)
 
 
@@ -106,6 +127,15 @@ ATTACKS = {
     "an attribute of another type": (lambda d: node(d, "joined")["attrs"].update(axis="1"), "cannot be '1'"),
     "a float for an int": (lambda d: node(d, "joined")["attrs"].update(axis=1.0), "cannot be 1.0"),
     "a bool for an int": (lambda d: node(d, "joined")["attrs"].update(axis=True), "cannot be True"),
+    "a dtype that there is not": (lambda d: node(d, "out").update(op="cast", inputs=["scaled"], attrs={"dtype": "float33"}), "the attribute `dtype` of cast cannot be 'float33'"),
+    "a dtype that no tensor has": (lambda d: node(d, "out").update(op="cast", inputs=["scaled"], attrs={"dtype": "string"}), "the attribute `dtype` of cast cannot be 'string'"),
+    "a word that is none of an op's": (lambda d: node(d, "out").update(op="gelu", inputs=["scaled"], attrs={"form": "sin"}), "the attribute `form` of gelu cannot be 'sin'"),
+    "an encoding that there is not": (lambda d: node(d, "out").update(op="transcode", inputs=["scaled"], attrs={"input_encoding": "x", "output_encoding": "UTF-8"}), "cannot be 'x'"),
+    "a dtype of a column": (lambda d: node(d, "out").update(op="parse_examples", inputs=["ids", "ids", []], attrs={"sparse": [[{"bytes": "k"}, "int128"]], "dense": [], "ragged": []}), "the attribute `sparse` of parse_examples"),
+    "a key of three integers": (lambda d: node(d, "out").update(op="hash_bucket_strong", inputs=["ids"], attrs={"num_buckets": 3, "key": [1, 2, 3]}), "the attribute `key`"),
+    "a word that is none of a layer's": (lambda d: d["modules"].update(c={"type": "CategoryEncoding", "args": {"num_tokens": 3, "output_mode": "int"}}), "`output_mode` of CategoryEncoding cannot be 'int'"),
+    "a dtype of a layer": (lambda d: d["modules"].update(c={"type": "CategoryEncoding", "args": {"num_tokens": 3, "output_mode": "count", "dtype": "int128"}}), "`dtype` of CategoryEncoding cannot be 'int128'"),
+    "a salt of three integers": (lambda d: d["modules"].update(c={"type": "Hashing", "args": {"num_bins": 3, "salt": [1, 2, 3]}}), "`salt` of Hashing cannot be"),
     "a huge integer": (lambda d: node(d, "joined")["attrs"].update(axis=1 << 70), "64 bits"),
     "a reference to a later node": (lambda d: node(d, "joined").update(inputs=["vectors", "out"]), "neither an input nor an earlier"),
     "a reference to itself": (lambda d: node(d, "out").update(inputs=["out", 1.0]), "neither an input nor an earlier"),

@@ -1,4 +1,4 @@
-"""What is not a checkpoint or an index is named, with what to do."""
+"""Other files and folders are identified, with advice."""
 
 from __future__ import annotations
 

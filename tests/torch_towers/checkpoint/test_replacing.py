@@ -1,4 +1,4 @@
-"""A folder is replaced only where all in it is ours; a save that was killed between its renames loses nothing."""
+"""A folder is replaced only if everything in it is ours; a save killed between its renames loses nothing."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_what_a_kill_left_aside_is_put_back(
     kill_between_the_renames(path, save)
     with caplog.at_level(logging.WARNING):
         (read if then == "load" else save)(path)
-    assert f"{path} was put back: a save that was killed had left it as" in caplog.text
+    assert f"{path} was restored: a killed save had left it as" in caplog.text
     assert contents(path) == before
 
 
@@ -171,7 +171,7 @@ def test_where_it_cannot_be_put_back_that_is_said(tmp_path: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "rename", refuse)
-    with pytest.raises(CheckpointError, match=r"a save was killed, and left the folder as .*\.old/old: rename that to"):
+    with pytest.raises(CheckpointError, match=r"a save was killed and left the folder as .*\.old/old: rename that to"):
         load(path)
 
 
@@ -188,8 +188,8 @@ def test_hidden_folders_of_the_users_are_not_taken_for_what_a_kill_left(tmp_path
 
 @WRITERS
 @pytest.mark.parametrize("path, message", [
-    ("gs://bucket/towers", "gs://bucket/towers: stores are not supported"),
-    (Path("s3://bucket/towers"), "s3://bucket/towers: stores are not supported"),
+    ("gs://bucket/towers", "gs://bucket/towers: object stores are not supported"),
+    (Path("s3://bucket/towers"), "s3://bucket/towers: object stores are not supported"),
     ("a\0b", "cannot hold a NUL character"),
 ])  # fmt: skip
 def test_what_is_no_path_is_refused(

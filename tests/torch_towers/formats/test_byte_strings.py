@@ -1,4 +1,4 @@
-"""Byte strings as object arrays: no byte is lost, and one element stays an array."""
+"""Byte strings as object arrays: no byte is lost, and a scalar stays an array."""
 
 from __future__ import annotations
 

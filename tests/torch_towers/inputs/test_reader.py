@@ -1,4 +1,4 @@
-"""What people hold becomes what a tower takes; what does not fit is one sentence with feature and row."""
+"""Users' inputs become a tower's inputs; invalid ones raise one sentence with feature and row."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ BAD: list[tuple[str, TensorSpec, Any, str]] = [
     ("ragged text", WORDS2, [["a", "b"], ["c"]], "'words', row 1: has the shape [1], but row 0 has [2]"),
     ("numbers for text", WORD, np.array([1, 2]), "'word' holds int64 values; the tower takes strings"),
     ("a tensor for text", WORD, torch.tensor([1]), "'word' is a tensor"),
-    ("one text", WORD, "edit photos", "'word' is a single str: put it into a list"),
-    ("one bytes", WORD, b"edit", "'word' is a single bytes: put it into a list"),
+    ("one text", WORD, "edit photos", "'word' is a single str: wrap it in a list"),
+    ("one bytes", WORD, b"edit", "'word' is a single bytes: wrap it in a list"),
     ("text for numbers", SIZE, [1.0, "2"], "'size', row 1: expected float32, found '2' (str)"),
     ("numbers as text", SIZE, np.array(["1", "2"]), "'size', row 0: expected float32, found '1' (str)"),
     ("None among numbers", SIZE, [1.0, None], "'size', row 1: the value is None"),
@@ -139,7 +139,7 @@ BAD: list[tuple[str, TensorSpec, Any, str]] = [
     ("None as a vector", VECTOR, [[1, 2, 3], None], "'vector', row 1: the value is None"),
     ("ragged vectors", VECTOR, [[1, 2, 3], [1, 2]], "'vector', row 1: has the shape [2], but row 0 has [3]"),
     ("short vectors", VECTOR, [[1, 2], [1, 2]], "'vector' has the shape [2, 2]; the tower takes [batch, 3]"),
-    ("one vector", VECTOR, [1.0, 2.0, 3.0], "'vector' has the shape [3]; the tower takes [batch, 3]: put the one row into a list"),
+    ("one vector", VECTOR, [1.0, 2.0, 3.0], "'vector' has the shape [3]; the tower takes [batch, 3]: wrap the row in a list"),
     ("too deep", SIZE, [[[1.0]]], "'size' has the shape [1, 1, 1]"),
     ("two columns for one", SIZE, [[1.0, 2.0]], "'size' has the shape [1, 2]; the tower takes [batch]"),
     ("a fraction for an int", IDS, [1, 2.5], "'id', row 1: 2.5 is not an integer; the tower takes int64"),

@@ -53,12 +53,13 @@ def test_columns_and_key() -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"user": [1]}, "row 0: feature 'user': expected strings, found 1"),
+        ({"user": [1]}, "row 0: feature 'user': 1 is not a string"),
         ({"user": []}, "row 0: feature 'user' has 0 values; the tower takes 1"),
         ({"vector": [1.0]}, "row 0: feature 'vector' has 1 values; the tower takes 2"),
         ({"ratings": ["many"]}, "'many' is not a number"),
-        ({"ratings": [True]}, "expected numbers, found true"),
-        ({"count": [None]}, "expected numbers, found null"),
+        ({"ratings": [True]}, "feature 'ratings': True is not a number"),
+        ({"count": ["1_000"]}, "'1_000' is not an integer"),
+        ({"count": [None]}, "feature 'count': the value is null"),
         ({"vector": ...}, "'vector' is missing"),
     ],
 )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Whatever follows torch's calls sees the same through a fused or native path as through torch's own calls.
+"""Anything that observes torch's calls sees the same through a fast path as through torch's own calls.
 
-Numbers are small integers, whose sums are exact in every order: results, gradients and tangents are equal to the bit.
+Numbers are small integers, whose sums are exact in every order: results, gradients and tangents are bit-exact.
 """
 
 from __future__ import annotations

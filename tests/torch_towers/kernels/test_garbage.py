@@ -1,4 +1,4 @@
-"""The collector is as it was, whatever happened meanwhile."""
+"""The garbage collector's state is always restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native core gives what the Python code beside it gives, to the bit, and leaves to it whatever is not plain."""
+"""The native core is bit-exact with its Python fallback, and leaves unusual values to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torch_towers.errors import CheckpointError, InputError
@@ -155,6 +155,17 @@ def test_reader(given: tuple[Any, Any, str]) -> None:
         assert all(type(value) is bytes for value in native_one[0]["x"].ravel().tolist())
 
 
+@settings(max_examples=400, deadline=None)
+@given(st.integers(0, 62), st.integers(0, 40), st.integers(-1, 1), st.sampled_from([1, -1]))
+@example(60, 36, 1, 1)
+def test_integers_are_rounded_to_float32_as_numpy_rounds_them(power: int, half: int, more: int, sign: int) -> None:
+    """Through float64: 2^60 + 2^36 + 1 is a tie there, which the one step to float32 does not see."""
+    values = [sign * ((1 << power) + (1 << half) + more)] * 2
+    out = np.empty(2, np.float32)
+    assert core.numbers(values, out)
+    np.testing.assert_array_equal(out, np.array(values, np.float32))
+
+
 def test_plain_columns_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch_towers.inputs.reader.read_column", None)
     specs = [
@@ -258,7 +269,7 @@ def test_uneven_examples(items: list[bytes]) -> None:
 
 
 def test_plain_uneven_examples_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # the Python way would fail
+    monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # makes the Python fallback fail
     rows = [
         {b"f": ("float32", [1.0, 2.0]), b"s": ("string", [b"x", b""]), b"i": ("int64", [-5])},
         {},
@@ -335,7 +346,7 @@ def test_ngrams(
 
 
 def test_ngrams_are_joined_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch_towers.ops.strings.pairwise", None)  # the Python way would fail
+    monkeypatch.setattr("torch_towers.ops.strings.pairwise", None)  # makes the Python fallback fail
     tokens = strings([b"a", b"b", b"c", b"d"], (4,))
     grams, splits = ngrams(
         tokens, torch.tensor([0, 3, 3, 4]), separator=b"-", widths=(1, 2), left_pad=b"<", pad_width=-1
@@ -345,7 +356,7 @@ def test_ngrams_are_joined_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plain_examples_are_read_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # the Python way would fail
+    monkeypatch.setattr("torch_towers.ops.parsing._read", None)  # makes the Python fallback fail
     entries = [(b"f", "float32", [1.0, 2.0]), (b"s", "string", [b"x"]), (b"i", "int64", [-5])]
     item = part(0x0A, b"".join(part(0x0A, part(0x0A, k) + part(0x12, feature(t, v, True))) for k, t, v in entries))
     empty: Any = (strings([], (0,)), torch.empty(0), torch.empty(0, dtype=torch.int64))
@@ -379,11 +390,41 @@ def test_wrong_arguments_are_refused() -> None:
         lambda: core.Words(1, 64).add(b"a", ["1"]),
         lambda: core.Words(1, 64).add("a", [1]),
         lambda: core.Words(1, 64).extend([b"a"], 1),
+        *(
+            lambda at=at: core.text_ids(
+                core.Words(1, 8),
+                b"\0" * (256 + at) + b"\3" + b"\0" * (255 - at),
+                b"",
+                b"",
+                0,
+                0,
+                strings([b"a"], (1,)),
+                out,
+            )
+            for at in (0, 97, 255)  # a byte that is white space and left out at once
+        ),
         lambda: core.text_ids(core.Words(1, 8), b"x" * 511, b"", b"", 0, 0, strings([b"a"], (1,)), out),
         lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, strings([b"a"] * 3, (3,)), out),
         lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, strings([], (0,)), out),
         lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", "1", 0, strings([b"a"], (1,)), out),
         lambda: core.text_ids(core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, [b"a"], out),
+        *(
+            lambda style=style: core.text_ids(
+                core.Words(1, 8), b"\0" * 512, style[0], b"", style[1], 0, strings([b"a"], (1,)), out, *style[2:]
+            )
+            for style in (
+                (b"", 0, (0,), b" ", 0, False),
+                (b"", 0, (1,) * 17, b" ", 0, False),
+                (b"", 0, ("1",), b" ", 0, False),
+                (b"", 0, [1], b" ", 0, False),
+                (b"", None, (1,), b" ", 0, False),
+                (b"\0" * 8, 0, (1,), b" ", 0, False),
+                (b"", 0, (), b" ", 3, False),
+            )
+        ),
+        lambda: core.text_ids(
+            core.Words(1, 8), b"\0" * 512, b"", b"", 0, 0, strings([], (0,)), None, (), b"", 8, False
+        ),
         lambda: core.encode([b"a"], out),
         lambda: core.numbers([1.0], out),
         lambda: core.numbers([1.0, 2.0], b"x" * 16),
@@ -425,3 +466,13 @@ def test_wrong_arguments_are_refused() -> None:
     assert core.ngrams(texts, np.array([0, 1]), (1,), b"", b"", b"", 0, False, out) is None
     assert core.ngrams(one, np.array([0, 2]), (1,), b"", b"", b"", 0, False, out) is None
     assert core.hashes(strings(["text"], (1,)), b"", np.empty(1, np.uint64)) is False  # type: ignore[list-item]
+
+
+@pytest.mark.skipif(native.core is None, reason="native code is off or not built")
+def test_a_module_of_other_sources_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a pull without a build: its functions may be others than the ones that Python calls."""
+    assert native.loaded("_native", "core/*.[ch]") is native.core
+    monkeypatch.setattr(native, "crc32", lambda data: 0)
+    with pytest.warns(UserWarning, match="was built from other sources, so slower Python code runs instead"):
+        assert native.loaded("_native", "core/*.[ch]") is None
+    assert native.loaded("_native", "no such folder/*.c") is native.core  # an installed package, without sources

@@ -1,4 +1,4 @@
-"""Many threads on one tower, and processes forked after it has run: the same bits as one thread alone, and torch's own numbers."""
+"""Many threads on one tower, and in processes forked after a run: bit-exact with one thread, and torch's thread counts are unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from tests.torch_towers.ports import candidates, checkpoint, queries
 from tests.torch_towers.towers import ROWS, word_tower
 from torch_towers import TwoTower, load
 from torch_towers.errors import InputError
-from torch_towers.kernels.threads import on_all_threads, on_one_thread, stay_on_one_thread, threads, without_waiting
+from torch_towers.kernels.threads import (
+    on_all_threads,
+    on_one_thread,
+    spread,
+    stay_on_one_thread,
+    threads,
+    without_waiting,
+)
 
 THREADS = 16
 
@@ -92,6 +99,27 @@ def test_training_beside_encoding() -> None:
         finally:
             stop.set()
         running.result()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_ranges_are_spread_over_threads_in_order(number: int, count: int) -> None:
+    """The caller's context and modes hold in the threads."""
+    seen_in: set[tuple[bool, int]] = set()
+
+    def run(part: range) -> list[int]:
+        seen_in.add((torch.is_inference_mode_enabled(), torch.get_num_threads() if number > 1 else 1))
+        if 5 in part:
+            raise InputError(f"{part.start}")
+        return [*part]
+
+    with torch.inference_mode():
+        if count > 5:
+            with pytest.raises(InputError):
+                spread(run, count)
+        else:
+            assert spread(run, count) == [*range(count)]
+    assert seen_in <= {(True, 1), (True, number)}
+    assert seen() == (number, number)
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")

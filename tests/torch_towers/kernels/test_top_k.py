@@ -1,4 +1,4 @@
-"""The best products in one native pass: what all products and a stable sort give, on every kind of processor that this one is."""
+"""Native top-k of products equals a stable sort of all products, for every instruction set of this processor."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def whole_numbers(*shape: int, seed: int = 0) -> Tensor:
-    """Few different values: many equal scores, and exact in every order of summation."""
+    """Few distinct values: many ties, and exact in every summation order."""
     return torch.randint(-2, 3, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 

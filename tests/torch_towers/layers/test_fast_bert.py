@@ -1,4 +1,4 @@
-"""Texts taken apart at spaces, each word matched once, and ASCII mapped at once: what matching and mapping whole texts gives."""
+"""Splitting at spaces with memoized words, and mapping ASCII at once, equals processing whole texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from tests.porting.converters.test_text import text
-from torch_towers.layers import fast_bert
 from torch_towers.layers.fast_bert import FastBertNormalizer, FastWordpieceTokenizer
 from torch_towers.ops.strings import strings
 from torch_towers.ops.text import integers
@@ -122,15 +121,6 @@ def test_which_bytes_a_trie_has() -> None:
     assert not any(made._trie.has(byte) for byte in b" zqXYZ")
 
 
-def test_words_are_forgotten_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = tokenizer("##", 100, False)
-    monkeypatch.setattr(fast_bert, "_REMEMBERED", 50)
-    for seed in range(5):
-        before = made._memo
-        check(made, texts(20, seed))
-        assert (made._memo is not before) == (seed > 0)
-
-
 @pytest.mark.parametrize("lower", [False, True])
 def test_ascii_at_once_is_character_by_character(lower: bool) -> None:
     made = FastBertNormalizer(model(text.FastBertNormalizer(lower_case_nfd_strip_accents=lower)))
@@ -141,3 +131,11 @@ def test_ascii_at_once_is_character_by_character(lower: bool) -> None:
     assert not len(offsets) and integers(splits) == [0] * (len(given) + 1)
     made._ascii = None
     assert made(strings(given, (-1,)))[0].tolist() == found.tolist()
+
+
+def test_images_that_are_not_utf8() -> None:
+    made = FastBertNormalizer(model(text.FastBertNormalizer()))
+    made._mapped["\u00e9".encode()] = b"\xff"
+    given = ["a\u00e9".encode(), "\u00e9\u65e5".encode(), b"\xc3", "\u65e5\u0130".encode()]
+    assert made(strings(given, (-1,)))[0].tolist() == [made._by_character(one) for one in given]
+    assert made(strings(given[:1], (1,)))[0].tolist() == [b"a\xff"]

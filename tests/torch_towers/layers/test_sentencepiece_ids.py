@@ -1,4 +1,4 @@
-"""The ids of all texts at once are those of each text by itself, with the marks and the order of TensorFlow."""
+"""Batched ids equal those of single texts, with TensorFlow's markers and order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lookup tables: what they give, and which ones are refused."""
+"""Lookup tables: results and refusals."""
 
 from __future__ import annotations
 

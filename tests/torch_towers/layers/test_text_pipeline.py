@@ -1,4 +1,4 @@
-"""Texts in one native pass give what the ops give one by one, to the bit, whatever bytes they are."""
+"""The fused native pass over texts is bit-exact with the single ops, for any bytes."""
 
 from __future__ import annotations
 
@@ -134,6 +134,48 @@ def test_equals_the_ops_one_by_one(
         assert pipeline(given_).numpy().tolist() == expected.tolist()
 
 
+GRAMS = strings([b"a", b"a a", b"ab a", b"a ab a", b"aa", b"a-ab", b"#", b"w w w", b"", b"a w"], (-1,))
+OTHER_LAYERS: list[dict[str, Any]] = [
+    {"output_mode": "count", "size": 9},
+    {"output_mode": "tf_idf", "size": 30, "dtype": "float32", "oov_buckets": 3},
+    {"output_mode": "multi_hot", "size": 7, "lowercase": "utf-8", "replace": ((PUNCTUATION, b""),)},
+    {"output_mode": "multi_hot", "size": 0, "dtype": "float32"},
+    {"ngrams": (1, 2)},
+    {"ngrams": (3, 1, 1), "lowercase": "ascii"},
+    {"ngrams": (2,), "ngram_separator": b"", "output_mode": "count", "size": 12, "dtype": "float32"},
+    {"ngrams": (1, 3), "ngram_separator": b" and ", "output_mode": "multi_hot", "size": 12},
+    {"ngrams": (40,), "replace": ((rb"[#1]", b"-"),)},
+]
+WORDS = st.lists(
+    st.sampled_from([b"a", b"ab", b"A", b"#", b"w", b"z" * 255, b"z" * 256, b"1!", "\u00e9".encode(), b"\xff"]),
+    max_size=9,
+)
+
+
+@pytest.mark.parametrize("args", OTHER_LAYERS)
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.one_of(WORDS.map(b" ".join), TEXTS), max_size=5), length=st.sampled_from([0, 1, 6]))
+def test_counts_and_ngrams_equal_the_ops(args: dict[str, Any], texts: list[bytes], length: int) -> None:
+    standard: dict[str, Any] = {"mask_token": b"", "mask_id": 0, "length": 0 if "output_mode" in args else length}
+    layer = TextVectorization(GRAMS, 2, 1, **{**standard, **args})
+    chains: list[list[Change]] = [[], [STRIP, replace(rb"[_.]", b"")]]
+    for changes in chains:
+        pipeline = pipeline_of(changes, layer)
+        assert pipeline is not None
+        expected = one_by_one(changes, layer, texts)
+        for _ in range(2):  # the second time the words are known
+            found = pipeline(strings(texts, (-1,))).numpy()
+            assert found.dtype == expected.dtype and found.shape == expected.shape
+            assert found.tolist() == expected.tolist()
+
+
+def test_negative_ids_are_not_counted() -> None:
+    layer = TextVectorization(GRAMS, -3, 5, output_mode="count", size=9)
+    assert layer(strings([b"w w", b"x"], (2,))).shape == (2, 9)
+    with pytest.raises(InputError, match="non-negative"):
+        layer(strings([b"x", b"a"], (2,)))
+
+
 @given(
     st.lists(
         st.one_of(st.binary(max_size=6), st.text(max_size=3).map(lambda text: text.encode("utf-8", "surrogatepass")))
@@ -160,7 +202,15 @@ def test_what_has_no_fast_way(changes: list[Change]) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [{"output_mode": "count"}, {"ngrams": (1, 2)}, {"separator": b","}, {"replace": ((b"a.", b""),)}],
+    [
+        {"output_mode": "count", "dtype": "int32"},
+        {"ngrams": (1, 2), "oov_buckets": 2},
+        {"ngrams": (0,)},
+        {"ngrams": (1,) * 17},
+        {"ngrams": (2,), "replace": ((SUFFIX, rb"\1"),)},
+        {"separator": b","},
+        {"replace": ((b"a.", b""),)},
+    ],
 )
 def test_layers_that_have_no_fast_way(args: dict[str, Any]) -> None:
     assert pipeline_of([LOWER], layer_of(**{"size": 30, **args})) is None

@@ -1,4 +1,4 @@
-"""attention, against the formula that it stands for, in the cases that torch's own kernels treat apart."""
+"""attention against its formula, in the special cases of torch's kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loops: as many steps as their condition says, or as the caller allows."""
+"""Loops run as long as their condition holds, or as the caller allows."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_sizes_are_int64() -> None:
     assert size_add(largest - 1, 1) == largest
     assert size_sub(-largest, 1) == -largest - 1
     for op, a, b in ((size_add, largest, 1), (size_sub, -largest, 2), (size_mul, 1 << 32, 1 << 31)):
-        with pytest.raises(InputError, match="beyond int64"):
+        with pytest.raises(InputError, match="overflows int64"):
             op(a, b)

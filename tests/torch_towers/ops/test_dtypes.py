@@ -1,4 +1,4 @@
-"""Every op that gives floats gives them at the precision of its operands: each op of the table, at each float dtype."""
+"""Every op returns floats at the precision of its operands: each op of the table, at each float dtype."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("adjust_contrast", (IMAGE, 0.5), {}), ("rgb_to_hsv", (IMAGE,), {}), ("hsv_to_rgb", (IMAGE,), {}), ("adjust_hue", (IMAGE, 0.25), {}),
     ("adjust_saturation", (IMAGE, 0.5), {}),
     ("cond", (True, X), {"then_branch": body, "else_branch": body}),
+    ("map_steps", (2, X), {"body": lambda step, x: (x[step] * 2,), "results": 1, "threads": False}),
     ("while_loop", (X,), {"cond": lambda x: (x.sum() < 20,), "body": body, "carried": 1}),
     ("list_from_tensor", (X,), {}), ("list_stack", (LIST,), {"dtype": "float32", "shape": (3, 4)}),
     ("list_stack", ([None, X],), {"dtype": "float32", "shape": (3, 4)}), ("list_get", ([None, X], 0), {"dtype": "float32", "shape": (3, 4)}),
@@ -155,7 +156,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 
 OTHERS = """size size_add size_sub size_mul size_floordiv size_mod size_max size_min size_less shape numel element item in_range in_shape branch_index
 invert_permutation wrap_negative stitch_sources logical_not logical_and logical_or reduce_all reduce_any bitwise_not bitwise_and bitwise_or
-bitwise_xor left_shift right_shift list_reserve list_resize list_length sparse_reshape sparse_split segment_chunks
+bitwise_xor left_shift right_shift list_reserve list_resize list_length sparse_reshape sparse_split segment_chunks sparse_bags
 sparse_segment_reduce list_scatter population_count rows_of rows_of_splits ragged_to_variant ragged_from_variant""".split()  # noqa: SIM905
 """Ops of integers, sizes and truth; and those that only move what they are given, or whose operands another op makes."""
 

@@ -1,4 +1,4 @@
-"""`in_range` lets exactly the indices through that are not below 0 and below the limit, whatever their dtype and layout."""
+"""`in_range` accepts exactly the indices in [0, limit), for any dtype and layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Padding plain rows of integers at once gives what the general way gives, errors included."""
+"""The fast path for padding integer rows equals the general path, including errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_towers.ops import ragged
 
 
 def _not_plain(*operands: Any) -> None:
-    """What is not plain takes the general way."""
+    """Other operands take the general path."""
 
 
 def _assert_fast_is_slow(operands: tuple[Any, ...], types: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Classes of characters are found by the native core as RE2 finds them, on any bytes."""
+"""The native core matches character classes like RE2, on any bytes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_other_patterns_are_left_to_re2(pattern: str) -> None:
 
 def test_classes_are_found_by_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = strings(["Ça va?  你好".encode(), b"", b"a-b", b"cut\0off!"] * 100, (400,))
-    monkeypatch.setattr("torch_towers.ops.regex.each", None)  # the Python way would fail
+    monkeypatch.setattr("torch_towers.ops.regex.each", None)  # makes the Python fallback fail
     monkeypatch.setattr("torch_towers.ops.text._split_one_by_one", None)
     replaced = regex_replace(texts.reshape(2, 200), pattern=rb"[^\w\s]", rewrite=b"")
     assert replaced.shape == (2, 200) and replaced[0, :4].tolist() == [b"a va  ", b"", b"ab", b"cutoff"]

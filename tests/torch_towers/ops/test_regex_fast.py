@@ -1,4 +1,4 @@
-"""The fast ways to replace give what RE2 gives, match by match, on any bytes."""
+"""Fast replacements equal RE2's, match by match, on any bytes."""
 
 from __future__ import annotations
 

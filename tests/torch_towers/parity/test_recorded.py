@@ -1,4 +1,4 @@
-"""Recorded batches: they come back as they were, and a file of them is not trusted."""
+"""Recorded batches round-trip, and their files are not trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches come in order and whole."""
+"""Batches are complete and in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What repeats is found whatever order its nodes have, shown once with its count, and only where it is the same."""
+"""Repeated blocks are found in any node order, and shown once with their count only if they are equal."""
 
 from __future__ import annotations
 
@@ -108,5 +108,7 @@ def test_listing_shows_a_block_once() -> None:
         Graph((X,), (), {"x": "x"}), graph, None, (X,), (TensorSpec("y", "float32", ("batch", 2)),), "y", {}
     )
     text = listing(Tower(spec, built.state_dict()))
-    assert "x 12, each on block_0.norm of the one before, at first on before; the last one gives block_11.norm:" in text
+    assert (
+        "x 12, each on block_0.norm of the previous one, the first on before; the last one gives block_11.norm:" in text
+    )
     assert text.count("LayerNorm(") == 1 and "block_5" not in text

@@ -1,4 +1,4 @@
-"""What a run costs: multiplications, counted by hand."""
+"""The cost of a run against hand-counted multiplications."""
 
 from __future__ import annotations
 

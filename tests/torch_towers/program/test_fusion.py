@@ -1,4 +1,4 @@
-"""What runs as one call gives what the single calls give, and steps aside where those have to run."""
+"""Fused calls equal the single calls, and fall back to them when necessary."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ def test_a_weighted_sum_of_embeddings_is_one_call(dtype: torch.dtype) -> None:
         found, slow = program(ids=ids(dtype))["sum"], one_by_one(program, ids=ids(dtype))["sum"]
     assert found.shape == slow.shape and found.dtype == slow.dtype
     torch.testing.assert_close(found, slow, rtol=0, atol=LENGTH * 2**-23)  # an ulp of each of the sum's terms
+
+
+def test_a_masked_average_of_embeddings_is_one_call() -> None:
+    average = Node("average", "module", ("rows", "mask"), {"module": "average"})
+    whole = mean_of_words().graph
+    nodes = (*whole.nodes[:2], average)
+    modules = {**whole.modules, "average": ModuleSpec("MaskedAverage", {})}
+    weight = torch.randn(WORDS, DIM, generator=torch.Generator().manual_seed(0))
+    program = Program(Graph(whole.inputs, nodes, {"average": "average"}, modules), {"table.weight": weight})
+    assert [name for name, _ in program._plan] == ["mask", "average"]
+    with torch.no_grad():
+        found, slow = program(ids=ids())["average"], one_by_one(program, ids=ids())["average"]
+    assert found.isnan().any()  # of the rows without a word
+    torch.testing.assert_close(found, slow, rtol=0, atol=2**-22, equal_nan=True)  # an average of sums in another order
 
 
 def test_not_finite_rows_are_added_under_a_mask_too() -> None:

@@ -1,10 +1,20 @@
-"""A listing runs nothing: what a tower would compute may be very large, or never end."""
+"""A listing runs nothing: a tower's computation may be very large, or never end."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.torch_towers.budget import within_budget
+from tests.torch_towers.towers import (
+    id_spec,
+    id_store,
+    id_tower,
+    two_towers,
+    word_tower,
+)
+from torch_towers import Tower, TowerSpec
+from torch_towers.graph.graph import Graph, Node
+from torch_towers.program.listing import listing
 
 SETUP = """
 from torch_towers.graph.graph import Graph, Node, TensorSpec
@@ -26,6 +36,8 @@ LARGE = {
     "broadcast_to": f'Node("z", "unsqueeze", ("x",), {{"axis": 0}}), Node("y", "broadcast_to", ("z", {HUGE}, 2, 4), {{}})',
     "resize_bicubic": f'Node("z", "reshape", ("x", -1, 2, 2, 1), {{}}), Node("y", "resize_bicubic", ("z", {HUGE}, 9), '
                       '{"align_corners": False, "half_pixel_centers": True})',
+    "gather": f'Node("i", "arange", (0, {HUGE}, 1), {{"dtype": "int64"}}), Node("y", "gather", ("x", "i"), {{"axis": 0}})',
+    "one_hot": f'Node("i", "cast", ("x",), {{"dtype": "int64"}}), Node("y", "one_hot", ("i", {HUGE}, 1.0, 0.0), {{"axis": -1}})',
     "while_loop": 'Node("y", "while_loop", ("x",), {"cond": Graph((TensorSpec("v", "float32", None),), (Node("a", "reduce_all", '
                   '(True,), {"axes": ()}),), {"output": "a"}), "body": Graph((TensorSpec("v", "float32", None),), (), {"o": "v"}), "carried": 1})',
 }  # fmt: skip
@@ -42,6 +54,32 @@ def test_an_input_that_no_machine_holds() -> None:
     assert "y = neg(x)" in said and f"float32 [batch, {HUGE}]" in said
 
 
+def test_an_input_of_more_sizes_than_a_tensor_has() -> None:
+    code = 'print(listing(shown([Node("y", "neg", ("x",), {})], ("batch", *[None] * 300))))'
+    assert "y = neg(x)" in within_budget(code, setup=SETUP)
+
+
 def test_sizes_that_no_batch_has_are_told_from_rows() -> None:
     code = 'print(listing(shown([Node("y", "neg", ("x",), {})], ("batch", None))))'
     assert "float32 [batch, ?]" in within_budget(code, setup=SETUP)
+
+
+def test_listing() -> None:
+    text = listing(word_tower())
+    assert text == repr(word_tower())
+    for part in ("inputs   word string [batch], size float32 [batch]", "outputs  embedding float32 [batch, 4]", "preprocess(word, size)",
+                 "dense_out = Linear(in_features=4, out_features=4)(joined)", "float32 [batch, 4]", "return embedding=out"):  # fmt: skip
+        assert part in text
+    steps = [line for line in text.splitlines() if " = " in line]
+    assert all("[batch" in line for line in steps if "parameter" not in line and "constant" not in line), text
+    assert "postprocess(best)" in listing(id_tower()) and "string [batch]" in listing(id_tower())
+    assert "TwoTower, similarity: dot" in repr(two_towers())
+
+
+def test_listing_of_a_tower_that_refuses_made_up_rows() -> None:
+    spec = id_spec()
+    never = Graph(spec.inputs, (Node("checked", "in_range", ("id", 0)),), {"row": "checked"})
+    text = listing(
+        Tower(TowerSpec(never, spec.encoder, spec.postprocess, spec.inputs, spec.outputs, "embedding"), id_store())
+    )
+    assert "checked = in_range(id, 0)" in text

@@ -1,4 +1,4 @@
-"""Rows are cut at their ends, run with rows of like lengths, and put back; the option computes them whole."""
+"""Rows are truncated, batched by length, and put back in order; the option computes them whole."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def spec_of() -> tuple[TowerSpec, dict[str, Any]]:
     mask = t.unsqueeze(t.not_equal(ids, 0), axis=2)
     sums = t.reduce_sum(t.where(mask, x, constant(torch.tensor(0.0))), axes=(1,))
     graph = t.graph({"out": t.div(sums, t.reduce_sum(t.cast(mask, dtype="float32"), axes=(1,)))})
-    found = find(graph, t.store)
+    found = find(graph, t.store, {})
     assert found.padding == (Padding("ids", 0, ("ids",), ("out",)),)
     outputs = (TensorSpec("out", "float32", ("batch", 4)),)
     spec = TowerSpec(Graph((IDS,), (), {"ids": "ids"}), found.encoder, None, (IDS,), outputs, padding=found.padding)
@@ -131,5 +131,5 @@ def test_gradients_and_compilers_see_whole_rows() -> None:
 def test_padding_of_what_is_not_there_is_refused(wrong: Padding) -> None:
     spec, store = spec_of()
     broken = TowerSpec(spec.preprocess, spec.encoder, None, spec.inputs, spec.outputs, padding=(wrong,))
-    with pytest.raises(CheckpointError, match="no rows to cut"):
+    with pytest.raises(CheckpointError, match="no rows to truncate"):
         Tower(broken, store)

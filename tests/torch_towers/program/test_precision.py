@@ -1,4 +1,4 @@
-"""TF32 is off unless it was asked for, in convolutions too, and afterwards torch is as it was."""
+"""TF32 is off unless requested, also in convolutions, and torch's settings are restored."""
 
 from __future__ import annotations
 

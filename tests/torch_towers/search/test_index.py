@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.torch_towers.budget import within_budget
 from tests.torch_towers.towers import DIM, ROWS, id_tower, two_towers, word_tower
 from torch_towers import CheckpointError, Index
 from torch_towers.search.similarity import DISTANCES, distance
@@ -121,7 +123,7 @@ def test_queries_that_do_not_fit() -> None:
         with pytest.raises(ValueError, match="a list of ids for each of the 7 queries"):
             index.search(QUERIES, 3, exclude=exclude)
     for k in (-1, 1.0, True):
-        with pytest.raises(ValueError, match="k must be an integer"):
+        with pytest.raises(ValueError, match="k must be a nonnegative integer"):
             index.search(QUERIES, k)  # type: ignore[arg-type]
 
 
@@ -211,7 +213,7 @@ def test_vertex_distances(n: int, m: int, dim: int, seed: int) -> None:
 
 
 def test_a_distance_of_another_name() -> None:
-    with pytest.raises(ValueError, match="'L2' is not a distance of Vertex's: those are SQUARED_L2"):
+    with pytest.raises(ValueError, match="'L2' is not a distance of Vertex's: choose one of SQUARED_L2"):
         distance(QUERIES, CANDIDATES, "L2")
 
 
@@ -220,8 +222,20 @@ def test_files_of_endless_size_are_not_read(tmp_path: Path, name: str) -> None:
     Index(torch.eye(3), ["a", "b", "c"], attributes={"size": [1, 2, 3]}).save(tmp_path / "i")
     with (tmp_path / "i" / name).open("r+b") as file:
         file.truncate(1 << 40)
-    with pytest.raises(CheckpointError, match=rf"{name} has 1099511627776 bytes, more than the 4294967296"):
+    with pytest.raises(CheckpointError, match=rf"{name} has 1099511627776 bytes, more than the limit of 4294967296"):
         Index.load(tmp_path / "i")
+
+
+def test_attributes_of_very_many_values_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "i"
+    Index(torch.eye(3), ["a", "b", "c"], attributes={"size": [1, 2, 3]}).save(folder)
+    data = b'{"size": [1, 2, [' + b"[]," * (16 << 20) + b"[]]]}"
+    (folder / "attributes.json").write_bytes(data)
+    meta = json.loads((folder / "index.json").read_text())
+    meta["files"]["attributes.json"] = hashlib.sha256(data).hexdigest()
+    (folder / "index.json").write_text(json.dumps(meta))
+    code = "try: index.Index.load(sys.argv[1])\nexcept CheckpointError as error: print(error)"
+    assert "more than the limit of 1060864" in within_budget(code, str(folder))
 
 
 @pytest.mark.parametrize("change", [

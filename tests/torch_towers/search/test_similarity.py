@@ -1,4 +1,4 @@
-"""Scores, and the exact best candidates: as a stable sort of the whole matrix gives them."""
+"""Scores, and exact top-k equal to a stable sort of the whole matrix."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check(q: Tensor, c: Tensor, k: int, exclude: Any = None) -> None:
 
 
 def whole_numbers(*shape: int, low: int = -2, high: int = 3, seed: int = 0) -> Tensor:
-    """Few different values: many equal scores, and exact in every order of summation."""
+    """Few distinct values: many ties, and exact in every summation order."""
     return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed)).float()
 
 

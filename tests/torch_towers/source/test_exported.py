@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tests.torch_towers.source.bert import PLACES, VOCAB, bert
 from torch_towers import load
+from torch_towers.checkpoint.checkpoint import Side, save_checkpoint
 from torch_towers.cli import main
 from torch_towers.errors import TorchTowersError
+from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.graph.spec import TowerSpec
+from torch_towers.parity.answers import answer
+from torch_towers.parity.recorded import Recorded, pack
 from torch_towers.source.exported import export
 
 PACKAGES = Path(__file__).parents[3] / "checkpoints" / "packages"
@@ -41,9 +50,69 @@ def test_onnx_with_a_free_batch(tmp_path: Path) -> None:
     assert not isinstance(session.get_inputs()[0].shape[0], int)
 
 
+def of_texts(folder: Path, sizes: Sequence[tuple[int, int]] = ((3, 7), (2, PLACES))) -> Path:
+    """A BERT with samples of these rows and lengths."""
+    tower = bert()
+    side = tower.side()
+    recorded: list[Recorded] = []
+    for rows, length in sizes:
+        mask = np.arange(length) < np.array([[length], [2], [3]])[:rows]
+        inputs = {"ids": np.arange(rows * length).reshape(rows, length) % VOCAB, "mask": mask}
+        recorded.append(Recorded(inputs, answer(tower, inputs)))
+    save_checkpoint(folder, query=side, samples=pack({"query": recorded}))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_lengths_other_than_those_of_the_example(kind: Any, tmp_path: Path) -> None:
+    """The example that is traced has 7 places; a sample has 16, and what comes later has others again."""
+    if kind == "onnx":
+        for package in ("onnxscript", "onnxruntime"):
+            pytest.importorskip(package, reason="runs and writes ONNX files: install the extra [onnx]")
+    folder = of_texts(tmp_path / "bert")
+    file = tmp_path / f"bert.{kind}"
+    found, behind = export(folder, file, kind)
+    assert found[0].passed and found[0].rows == 5 and not behind
+    tower = load(folder).query
+    for rows, length in ((1, 11), (5, 3), (1, 1)):
+        ids, mask = (
+            torch.arange(rows * length).reshape(rows, length) % VOCAB,
+            torch.ones(rows, length, dtype=torch.bool),
+        )
+        expected = tower.encoder(ids=ids, mask=mask)["y"].detach()
+        if kind == "pt2":
+            ours = torch.export.load(file).module()(ids=ids, mask=mask)["y"]
+        else:
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(str(file))
+            ours = torch.from_numpy(session.run(None, {"ids": ids.numpy(), "mask": mask.numpy()})[0])
+        torch.testing.assert_close(ours, expected)
+
+
+def test_onnx_inputs_have_the_names_of_the_encoders(tmp_path: Path) -> None:
+    """torch.export writes names in lower case."""
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="runs and writes ONNX files: install the extra [onnx]")
+    spec = TensorSpec("userId_x", "float32", ("batch", 2))
+    graph = Graph((spec,), (Node("y", "tanh", ("userId_x",)),), {"Y": "y"})
+    same = Graph((spec,), (), {"userId_x": "userId_x"})
+    tower = TowerSpec(same, graph, None, (spec,), (TensorSpec("Y", "float32", ("batch", 2)),))
+    recorded = [Recorded({"userId_x": np.ones((3, 2), np.float32)}, {}, {}, "domain")]
+    save_checkpoint(tmp_path / "made", query=Side(tower, {}, frozenset()), samples=pack({"query": recorded}))
+    found, _ = export(tmp_path / "made", tmp_path / "made.onnx", "onnx")
+    assert found[0].passed and found[0].rows == 3
+
+
+def test_a_length_that_the_example_fixes_is_said(tmp_path: Path) -> None:
+    """Torch takes a size of 1 for one that is always 1."""
+    _, behind = export(of_texts(tmp_path / "bert", [(3, 1)]), tmp_path / "bert.pt2", "pt2")
+    assert "axis 1 of ids is always 1" in behind
+
+
 def test_one_of_two_towers_must_be_named_and_files_stay(tmp_path: Path) -> None:
     with pytest.raises(TorchTowersError, match="--tower"):
         export(PACKAGES, tmp_path / "a.pt2", "pt2")
     (tmp_path / "b.pt2").write_text("mine")
-    with pytest.raises(TorchTowersError, match="is there already"):
+    with pytest.raises(TorchTowersError, match="already exists"):
         export(PACKAGES, tmp_path / "b.pt2", "pt2", "query")

@@ -24,12 +24,16 @@ ROOT = Path(__file__).parents[3]
 PACKAGES = ROOT / "checkpoints" / "packages"
 
 
-def made(graph: Graph, store: dict[str, Tensor], name: str = "made") -> Source:
+def tower_of(graph: Graph, store: dict[str, Tensor]) -> Tower:
+    """A tower whose encoder is this graph, without preprocessing."""
     inputs = graph.inputs
     preprocess = Graph(inputs, (), {spec.name: spec.name for spec in inputs})
     outputs = tuple(TensorSpec(name, "float32", None) for name in graph.outputs)
-    tower = Tower(TowerSpec(preprocess, graph, None, inputs, outputs), store)
-    return written(TwoTower(query=tower), {"query": {}}, name)
+    return Tower(TowerSpec(preprocess, graph, None, inputs, outputs), store)
+
+
+def made(graph: Graph, store: dict[str, Tensor], name: str = "made") -> Source:
+    return written(TwoTower(query=tower_of(graph, store)), {"query": {}}, name)
 
 
 def test_the_example_is_what_the_command_prints() -> None:
