@@ -1,4 +1,4 @@
-"""One TensorFlow process for the whole test run: it takes seconds to start."""
+"""What all tests share: one TensorFlow process, which takes seconds to start, and the settings of hypothesis."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from porting.parity.oracle import Oracle
 from porting.parity.process import tensorflow_installed
+
+# Machines are shared: how long an example took says nothing about the code.
+settings.register_profile("shared machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machines")
 
 
 @pytest.fixture(scope="session")

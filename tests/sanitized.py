@@ -3,14 +3,7 @@
 import importlib
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
-
 import torch_towers.kernels
-
-settings.register_profile(
-    "sanitized", suppress_health_check=[HealthCheck.too_slow], deadline=None
-)  # all is slower here
-settings.load_profile("sanitized")
 
 BUILT = Path(__file__).parents[1] / "build" / "sanitized" / "torch_towers" / "kernels"
 torch_towers.kernels.__path__.insert(0, str(BUILT))

@@ -1,4 +1,4 @@
-"""Files that cost more than they weigh, each within five seconds of the processor and 300 MB: read as their fuzzers read them."""
+"""Files that cost more than they weigh, each within 20 seconds of the processor and 300 MB: read as their fuzzers read them."""
 
 from __future__ import annotations
 

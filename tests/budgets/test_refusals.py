@@ -1,4 +1,4 @@
-"""What TensorFlow refuses, each within five seconds of the processor and 300 MB: through the port and a call, in one process."""
+"""What TensorFlow refuses, each within 20 seconds of the processor and 300 MB: through the port and a call, in one process."""
 
 from __future__ import annotations
 

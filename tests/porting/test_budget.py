@@ -27,7 +27,7 @@ except PortingError as error:
 
 
 def ported(folder: Path, **limits: int) -> str:
-    """The result of a port in a separate process, within five seconds and 300 MB."""
+    """The result of a port in a separate process, within the limits of `within_budget`."""
     return within_budget(_PORT, str(folder), setup="from porting.tower import port_tower", **limits)
 
 

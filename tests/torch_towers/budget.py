@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 
-def within_budget(code: str, *arguments: str, above: int = 300 << 20, seconds: int = 5, setup: str = "") -> str:
-    """What Python code prints in a process that may take `above` bytes more than its imports, and some seconds of the processor.
+def within_budget(code: str, *arguments: str, above: int = 300 << 20, seconds: int = 20, setup: str = "") -> str:
+    """What Python code prints in a process that may take `above` bytes more than its imports, and `seconds` of the processor.
 
-    `setup` is code that runs before the limits are set: what else is imported.
+    The seconds are four times what users are promised, for slow and busy machines. `setup` is code that runs before the limits are set: what else is imported.
     """
     head = (
         "import resource, sys; import torch_towers, torch_towers.bulk, torch; torch_towers.load; torch_towers.Index\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,12 +144,10 @@ def test_loops_of_tensorflow_1_are_no_cycles() -> None:
 
 
 def test_deep_graphs() -> None:
-    """50,000 nodes in a row, in a second or two and without recursion."""
+    """50,000 nodes in a row, without recursion."""
     lines = ["x Placeholder", "n0 Neg x", *(f"n{i} Neg n{i - 1}" for i in range(1, 50_000)), "y Neg n49999"]
     model = build("\n".join(lines))
-    start = time.monotonic()
     assert len(model.graph("s").nodes) == 50_001
-    assert time.monotonic() - start < 20
 
 
 def objects(model: Path, change: Callable[[Any], None]) -> Path:
@@ -264,10 +261,8 @@ def test_calls_that_double_are_refused() -> None:
     meta.graph_def.library.MergeFrom(protos.parse_text("FunctionDefLibrary", functions, "test"))
     meta.graph_def.node.add(name="start", op="f0")
     meta.collection_def["saved_model_main_op"].node_list.value.append("start")
-    start = time.monotonic()
     with pytest.raises(PortingError, match="calls"):
         SavedModel(Path("memory"), meta, [()], None)
-    assert time.monotonic() - start < 5
 
 
 def test_deep_and_repetitive_object_graphs() -> None:
@@ -275,9 +270,7 @@ def test_deep_and_repetitive_object_graphs() -> None:
     graph = meta.object_graph_def
     for i in range(100_000):
         graph.nodes.add(user_object={"identifier": "x"}).children.add(node_id=(i + 1) % 100_000, local_name="next")
-    start = time.monotonic()
     assert SavedModel(Path("memory"), meta, [()], None).entries() == []
-    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("seed", range(8))
