@@ -237,9 +237,17 @@ class Layer:
         names, values = _weights(nodes, found, kind, features, units)
         return Layer(kind, found, features, units, names, values, _scope(nodes, names))
 
-    def check_other_uses(self, view: View, root: Node, results: Collection[str], operands: Sequence[Any]) -> set[str]:
-        """The weights change their layout, so no remaining node may use them once the nodes `results` read `operands`;
-        nodes that only prepare those are removed with them. Returns the nodes that remain."""
+    def is_like(self, other: Layer) -> bool:
+        """Whether the other one is the same layer, with the same weights."""
+        mine, theirs = ((each.kind, each.features, each.units, _activations(each.found)) for each in (self, other))
+        return mine == theirs and self.names == other.names
+
+    def check_other_uses(
+        self, view: View, roots: Collection[str], results: Collection[str], operands: Sequence[Any]
+    ) -> set[str]:
+        """The weights change their layout, so no remaining node may use them once the nodes `results` read `operands`,
+        and `roots` are calls of the layer; nodes that only prepare those are removed with them. Returns the nodes that
+        remain."""
         live: set[str] = set()
         pending = [node_of(ref) for ref in view.outputs.values()]
         pending += [node.name for node in view.nodes.values() if has_effect(node)]
@@ -251,15 +259,24 @@ class Layer:
             live.add(name)
             pending += map(node_of, references(tuple(operands) if name in results else node.inputs))
         tensors = set(self.names.values())
-        view.weights.check_free(root, tensors, tensors)
+        view.weights.check_free(roots, tensors, tensors)
         for name in sorted(live):
             node = view.nodes[name]
             if node.op == "parameter" and node.attrs["tensor"] in tensors:
                 raise Refusal(f"its weight {node.attrs['tensor']!r} is also used outside of it")
         return live
 
-    def write(self, view: View, root: Node, *operands: Any, **flags: bool) -> None:
-        """Makes the node `root` a call of the layer."""
+    def write(
+        self,
+        view: View,
+        root: Node,
+        *operands: Any,
+        made: Node | None = None,
+        loops: Collection[str] = (),
+        **flags: bool,
+    ) -> None:
+        """Makes the node `root` a call of the layer, which the call `made` has made, if there is one; `loops`: other nodes
+        that are going to call it."""
         args = {
             "input_size": self.features,
             "hidden_size": self.units,
@@ -268,9 +285,15 @@ class Layer:
             **_activations(self.found),
             **({"reset_after": self.kind.reset_after} if self.kind.reset_after is not None else {}),
         }
-        refs = _outside(view, self.names)
-        view.layer(root, self.kind.layer, args, *operands, weights=refs, values=self.values, called=self.called)
         view.lifted[root.name] = self.kind.layer
+        if made is not None:
+            view.module(root, self.kind.layer, str(made.attrs["module"]), args, *operands)
+            view.sweep()
+            return
+        refs = _outside(view, self.names)
+        view.layer(
+            root, self.kind.layer, args, *operands, weights=refs, values=self.values, called=self.called, users=loops
+        )
         view.sweep()
         for name in refs.values():
             if not view.users.get(name):

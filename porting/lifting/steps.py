@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from porting.lifting.view import View
 from torch_towers.graph.graph import Node
@@ -28,6 +29,26 @@ def sequence_of(view: View, items: Sequence[str]) -> tuple[str, bool] | None:
             return None
         source = turned.inputs[0]
     return source, places != steps
+
+
+def is_mask_of(view: View, mask: str, x: str) -> bool:
+    """Whether `mask` has the rows and steps of `x [n, length, ...]`, which may both be merged from the same axes."""
+    rows, shape = _rows(view, mask, 1), view.shape(x)
+    return (
+        rows is not None
+        and shape is not None
+        and None not in shape[:2]
+        and (view.shape(mask) == shape[:2] or rows == _rows(view, x, len(shape) - 1))
+    )
+
+
+def _rows(view: View, ref: str, kept: int) -> tuple[Any, ...] | None:
+    """The axes before the `kept` last ones, also those that a reshape has merged; None if they are not known."""
+    node, shape = view.node(ref), view.shape(ref)
+    if node is not None and node.op == "reshape" and node.inputs[1] == -1:
+        before = view.shape(node.inputs[0]) or ()
+        shape = before if node.inputs[2:] == before[-kept:] else None
+    return None if shape is None or None in shape else shape[:-kept]
 
 
 def _from_start(place: object, length: int) -> object:

@@ -11,7 +11,7 @@ position, so its users now use the layer, and the next `sweep` removes the dead 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from porting.conversion.values import Value
@@ -116,11 +116,12 @@ class View(EditableGraph):
         weights: Mapping[str, str],
         values: Mapping[str, Any] | None = None,
         called: str = "",
+        users: Collection[str] = (),
     ) -> None:
         """Makes the node `root` a call of a layer of type `kind`, which takes over `weights`: its own names -> weights
         or constants.
 
-        The layer is named after its first weight, or `called`. If a weight changes its layout, `values` has its new
+        The layer is named after its first weight, or `called`. `users`: other nodes that are going to call it. If a weight changes its layout, `values` has its new
         value; the rewrite must check the weight's other users. Layers with equal weights and arguments are one module.
         """
         key = (kind, tuple(sorted(weights.items())), repr(sorted(args.items())))
@@ -128,7 +129,7 @@ class View(EditableGraph):
         if name is None:
             own = {part: self.tensor_name(ref) for part, ref in weights.items()}
             name = self.name(called or self.names.of_layer(kind, own, self.weights.owners.values()), own)
-            self.weights.take(root, name, weights, values or {})
+            self.weights.take([root.name, *users], name, weights, values or {})
             self.layers[key] = name
         self.module(root, kind, name, args, *inputs)
 

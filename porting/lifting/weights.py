@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,15 +24,15 @@ class Weights:
         self.owners: dict[str, str] = {}  # a weight -> its layer
         self.origins: dict[str, str] = {}  # a layer's weight -> its previous name
 
-    def take(self, root: Node, layer: str, weights: Mapping[str, str], values: Mapping[str, Any]) -> None:
-        """`layer`, called at `root`, takes over `weights`: its own names -> references, with new `values` if they
-        change.
+    def take(self, users: Collection[str], layer: str, weights: Mapping[str, str], values: Mapping[str, Any]) -> None:
+        """`layer`, called at the nodes `users`, takes over `weights`: its own names -> references, with new `values` if
+        they change.
 
         Errors: `Refusal`, before anything is written.
         """
         tensors = {part: str(self._graph.nodes[node_of(ref)].attrs["tensor"]) for part, ref in weights.items()}
         moved = {tensor for part, tensor in tensors.items() if f"{layer}.{part}" != tensor or part in values}
-        self.check_free(root, tensors.values(), moved)
+        self.check_free(users, tensors.values(), moved)
         old = {tensor: self._store.pop(tensor) for tensor in set(tensors.values())}
         for part, tensor in tensors.items():
             name, value = f"{layer}.{part}", values.get(part)
@@ -50,19 +50,20 @@ class Weights:
         Errors: `Refusal`, before anything is written.
         """
         tensors = [str(self._graph.nodes[node_of(ref)].attrs["tensor"]) for ref in parts]
-        self.check_free(root, tensors, set(tensors))
+        self.check_free([root.name], tensors, set(tensors))
         name = numbered(name, lambda taken: taken in self._store)
         self._store[name], self.origins[name] = value, self.origins.get(tensors[0], tensors[0])
         spec = self._graph.dtype(parts[0]), tuple(value.shape)
         return self._graph.before(root, "parameter", known=spec, tensor=name)
 
-    def check_free(self, root: Node, tensors: Iterable[str], moved: set[str]) -> None:
-        """Refuses weights that a layer cannot own. `moved`: those that get another name or value."""
+    def check_free(self, users: Collection[str], tensors: Iterable[str], moved: set[str]) -> None:
+        """Refuses weights that a layer, called at the nodes `users`, cannot own. `moved`: those that get another name or
+        value."""
         for tensor in tensors:
             if tensor in self.owners:
                 raise Refusal(f"its weight {tensor!r} already belongs to the layer {self.owners[tensor]!r}")
-        others = (node for node in self._graph.nodes.values() if node.name != root.name)
-        for tensor in sorted(moved & {tensor for node in others for tensor in _in_bodies(node)}):
+        others = (node for node in self._graph.nodes.values() if node.name not in users)
+        for tensor in sorted(moved & {tensor for node in others for tensor in in_bodies(node)}):
             raise Refusal(f"its weight {tensor!r} is also used inside a loop or a branch")
 
 
@@ -72,7 +73,7 @@ def used(graph: Graph, store: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in store.items() if name in names}
 
 
-def _in_bodies(node: Node) -> set[str]:
+def in_bodies(node: Node) -> set[str]:
     """The weights and constants used inside a loop or branch."""
     bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
     return {str(inner.attrs["tensor"]) for body in bodies for inner in walk(body) if inner.op in SOURCES}

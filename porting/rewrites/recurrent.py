@@ -10,55 +10,142 @@ from porting.lifting.cells import KINDS, Kind, Layer
 from porting.lifting.loops import Loop, loop_of
 from porting.lifting.patterns import Apply, Match, Refusal
 from porting.lifting.registry import rewrite
+from porting.lifting.steps import is_mask_of
 from porting.lifting.view import View
+from porting.lifting.weights import in_bodies
 from torch_towers.graph.graph import Node, node_of, references
+
+_PARTS = frozenset({"chunk", "slice", "split_sizes", "squeeze", "unstack"})
+"""Ops that take parts of weights."""
 
 
 @rewrite("Recurrent", Apply("while_loop"), forward=True)
 def recurrent(view: View, root: Node, match: Match) -> str:
-    """A loop over a sequence: determines its layer, or those of several cells that follow one another, its mask, and
-    which of its results are used."""
-    loop = loop_of(view, root)
-    step = _Step.of(loop)
-    cells = _cells(loop, step)
-    x, backwards = loop.read(cells[0].found["x"])
-    loop.check_length(x, step.lengths if step.zero_output else None)
-    shape = view.shape(x)
-    if shape is None or len(shape) != 3 or not isinstance(shape[2], int) or shape[0] is None:
-        raise Refusal("its sequence is not known to be [n, length, features]")
-    mask = _mask(loop, step, x, backwards)
-    masked = mask is not None or step.lengths is not None
-    states = [_first_states(loop, cell, shape[0]) for cell in cells]
-    results = _Results.of(loop, step, cells, x, apart=masked and bool(states[-1]))
-    features = [shape[2], *(cell.units for cell in cells)]
-    layers = [
-        Layer.of(loop, cell.kind, cell.found, size, cell.units) for size, cell in zip(features, cells, strict=False)
-    ]
+    """A loop over a sequence, or several with the same weights: determines its layer, or those of several cells that follow
+    one another, its mask, and which of its results are used."""
+    reading = _Reading.of(view, root)
+    layers = reading.layers()
+    readings = [reading, *(_Reading.of(view, loop) for loop in _with_weights(view, root, layers))]
+    loops = [each.loop.root.name for each in readings]
+    flags = _Flags.of(readings, layers)
+    operands = [ref for each in readings for ref in each.operands()]
     for layer in layers:
-        layer.check_other_uses(
-            view, root, {root.name}, (x, mask, step.lengths, *(ref for refs in states for ref in refs))
-        )
-    if step.lengths is not None:
-        mask = _mask_of_lengths(view, root, x, step.lengths)
-    masks = [mask] * len(cells)
-    if mask is not None and backwards and len(cells) > 1:  # the first layer turns the steps around
-        turned = view.before(root, "flip", mask, axes=(1,), known=("bool", shape[:2]))
-        masks[1:] = [turned] * (len(cells) - 1)
-    calls = [*(view.before(root, "stack", x, axis=0, known=(None, None)) for _ in cells[1:]), root.name]
-    outputs = [f"{call}:0" if results.several(i) else call for i, call in enumerate(calls)]
-    read = [x, *outputs]
-    for i in reversed(range(len(cells))):  # the loop first, which has all weights
-        layers[i].write(
-            view,
-            view.nodes[calls[i]],
-            *((read[i], masks[i], *states[i]) if masked or states[i] else (read[i],)),
-            return_sequences=results.is_sequence(i),
-            return_state=results.several(i),
-            go_backwards=backwards and i == 0,
-            zero_output=step.zero_output and i == len(cells) - 1,
-        )
-    _connect(view, root, calls, cells, results, shape[:2], view.dtype(x))
-    return cells[-1].kind.layer
+        layer.check_other_uses(view, loops, loops, operands)
+    calls: list[str] = []
+    for name in loops:  # read again, since it may take what the one before gives
+        again = _Reading.of(view, view.nodes[name]) if calls else reading
+        calls = again.write(layers, flags, loops, calls)
+    return layers[-1].kind.layer
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A loop over the sequence `x`: its cells, first to last, their first states, and which of its results are used."""
+
+    loop: Loop
+    step: _Step
+    cells: list[_Cell]
+    x: str
+    backwards: bool
+    mask: str | None
+    states: list[list[Any]]
+    results: _Results
+
+    @staticmethod
+    def of(view: View, root: Node) -> _Reading:
+        loop = loop_of(view, root)
+        step = _Step.of(loop)
+        cells = _cells(loop, step)
+        x, backwards = loop.read(cells[0].found["x"])
+        loop.check_length(x, step.lengths if step.zero_output else None)
+        shape = view.shape(x)
+        if shape is None or len(shape) != 3 or not isinstance(shape[2], int) or shape[0] is None:
+            raise Refusal("its sequence is not known to be [n, length, features]")
+        mask = _mask(loop, step, x, backwards)
+        states = [_first_states(loop, cell, shape[0]) for cell in cells]
+        apart = (mask is not None or step.lengths is not None) and bool(states[-1])
+        results = _Results.of(loop, step, cells, x, apart=apart)
+        return _Reading(loop, step, cells, x, backwards, mask, states, results)
+
+    @property
+    def masked(self) -> bool:
+        return self.mask is not None or self.step.lengths is not None
+
+    def operands(self) -> tuple[Any, ...]:
+        return (self.x, self.mask, self.step.lengths, *(ref for refs in self.states for ref in refs))
+
+    def layers(self) -> list[Layer]:
+        features = [(self.loop.view.shape(self.x) or (None, None, 0))[2], *(cell.units for cell in self.cells)]
+        return [
+            Layer.of(self.loop, cell.kind, cell.found, size, cell.units)
+            for size, cell in zip(features, self.cells, strict=False)
+        ]
+
+    def write(self, layers: Sequence[Layer], flags: _Flags, loops: Sequence[str], made: Sequence[str]) -> list[str]:
+        """Makes the loop, one of `loops` with the same weights, calls of the layers, and returns those; `made`: the calls
+        that have made the layers, if there are any."""
+        view, root, cells, x = self.loop.view, self.loop.root, self.cells, self.x
+        shape, mask = view.shape(x) or (), self.mask
+        if self.step.lengths is not None:
+            mask = _mask_of_lengths(view, root, x, self.step.lengths)
+        masks = [mask] * len(cells)
+        if mask is not None and self.backwards and len(cells) > 1:  # the first layer turns the steps around
+            turned = view.before(root, "flip", mask, axes=(1,), known=("bool", shape[:2]))
+            masks[1:] = [turned] * (len(cells) - 1)
+        calls = [*(view.before(root, "stack", x, axis=0, known=(None, None)) for _ in cells[1:]), root.name]
+        read = [x, *(f"{call}:0" if flags.several[i] else call for i, call in enumerate(calls))]
+        for i in reversed(range(len(cells))):  # the loop first, which has all weights
+            states = self.states[i]
+            layers[i].write(
+                view,
+                view.nodes[calls[i]],
+                *((read[i], masks[i], *states) if self.masked or states else (read[i],)),
+                made=view.nodes[made[i]] if made else None,
+                loops=loops,
+                return_sequences=self.results.is_sequence(i),
+                return_state=flags.several[i],
+                go_backwards=self.backwards and i == 0,
+                zero_output=flags.zero_output and i == len(cells) - 1,
+            )
+        for size in self.results.sizes:  # those of steps and rows
+            view.rewrite(size, "size", x, axis=1 - size.attrs["axis"])
+        _connect(view, root, calls, cells, self.results, flags.several, shape[:2], view.dtype(x))
+        return calls
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """What all calls of the layers share: which layers return several results, and whether masked outputs are zero."""
+
+    several: list[bool]
+    zero_output: bool
+
+    @staticmethod
+    def of(readings: Sequence[_Reading], layers: Sequence[Layer]) -> _Flags:
+        """Errors: `Refusal` if the loops are not the same layers."""
+        first, *others = readings
+        zero = {each.step.zero_output for each in readings if each.masked}
+        for each in others:
+            same = [layer.is_like(other) for layer, other in zip(layers, each.layers(), strict=False)]
+            ways = (first.backwards, bool(first.results.sequence)) == (each.backwards, bool(each.results.sequence))
+            if len(first.cells) != len(each.cells) or not all(same) or not ways or len(zero) > 1:
+                raise Refusal(f"the loop {each.loop.root.name!r} has its weights, and is another layer")
+        cells = range(len(layers))
+        return _Flags([any(each.results.several(cell) for each in readings) for cell in cells], zero == {True})
+
+
+def _with_weights(view: View, root: Node, layers: Sequence[Layer]) -> list[Node]:
+    """The other loops that use the weights of the layers: in their bodies, or as operands."""
+    tensors = {tensor for layer in layers for tensor in layer.names.values()}
+    found = {node.name for node in view.nodes.values() if node.op == "while_loop" and tensors & in_bodies(node)}
+    pending = [node for node in view.nodes.values() if node.op == "parameter" and node.attrs["tensor"] in tensors]
+    while pending:
+        for user in view.consumers(pending.pop().name):
+            if user.op == "while_loop":
+                found.add(user.name)
+            elif user.op in _PARTS:
+                pending.append(user)
+    return [view.nodes[name] for name in view.nodes if name in found - {root.name}]
 
 
 @dataclass(frozen=True)
@@ -108,7 +195,7 @@ def _mask(loop: Loop, step: _Step, x: str, backwards: bool) -> str | None:
     if not found:
         return None
     mask, reverse = found.pop()
-    if found or reverse != backwards or loop.view.shape(mask) != (loop.view.shape(x) or ())[:2]:
+    if found or reverse != backwards or not is_mask_of(loop.view, mask, x):
         raise Refusal("its mask does not belong to its sequence")
     return mask
 
@@ -189,14 +276,15 @@ def _chosen(node: Node, lengths: str | None) -> tuple[Any, Any, Any]:
 
 @dataclass(frozen=True)
 class _Results:
-    """The used results of a loop: nodes of all outputs, or of the last; references to a state -> its cell, and its place
-    among the cell's states. `cells`: how many there are.
+    """The used results of a loop: nodes of all outputs, or of the last; the sizes of all outputs; references to a state ->
+    its cell, and its place among the cell's states. `cells`: how many there are.
 
     `apart`: the last output may not be the first state: no step may be unmasked, and the initial state is not zero.
     """
 
     sequence: tuple[Node, ...]
     last: tuple[Node, ...]
+    sizes: tuple[Node, ...]
     states: Mapping[str, tuple[int, int]]
     cells: int
     apart: bool
@@ -214,15 +302,18 @@ class _Results:
 
     @staticmethod
     def of(loop: Loop, step: _Step, cells: Sequence[_Cell], x: str, *, apart: bool) -> _Results:
-        view, root = loop.view, loop.root
+        view, root, keeps_all = loop.view, loop.root, loop.keeps_all(x)
         stacks = [user for user in view.consumers(root.name) if loop.place(loop.list_of) in user.inputs]
         odd = next((user for user in stacks if user.op != "list_stack" or view.is_output(user.name)), None)
         users = [user for stack in stacks for user in view.consumers(stack.name)]
-        odd = odd or next((user for user in users if not _is_sequence(user) and not _is_last(user)), None)
+        sizes = tuple(
+            user for user in users if user.op == "size" and user.attrs["axis"] in ((0, 1) if keeps_all else (1,))
+        )
+        odd = odd or next((user for user in users if not (_is_sequence(user) or _is_last(user) or user in sizes)), None)
         if odd is not None:
             raise Refusal(f"its outputs are also used by {odd.name!r}, other than as a sequence")
         sequence, last = tuple(filter(_is_sequence, users)), tuple(filter(_is_last, users))
-        if (not loop.keeps_all(x) and sequence) or (step.zero_output and last):
+        if (not keeps_all and sequence) or (step.zero_output and last):
             raise Refusal("its outputs are not as many as its steps, or its last output may be masked")
         if apart and sequence and last:
             raise Refusal("its last output is used beside all outputs, and may not be its state")
@@ -233,7 +324,7 @@ class _Results:
         }
         if used - set(places):
             raise Refusal("a result that is used is neither an output nor a state")
-        return _Results(sequence, last, {ref: places[ref] for ref in used}, len(cells), apart)
+        return _Results(sequence, last, sizes, {ref: places[ref] for ref in used}, len(cells), apart)
 
 
 def _is_sequence(user: Node) -> bool:
@@ -250,30 +341,29 @@ def _connect(
     calls: Sequence[str],
     cells: Sequence[_Cell],
     results: _Results,
+    several: Sequence[bool],
     size: tuple[Any, ...],
     dtype: str | None,
 ) -> None:
-    """Redirects users of the loop's results to those of the layers; `size`: rows and steps."""
+    """Redirects users of the loop's results to those of the layers; `several`: which layers return several; `size`: rows
+    and steps."""
     for ref, (i, _) in results.states.items():
         view.settle(ref, (size[0], cells[i].units))
     for i, (call, cell) in enumerate(zip(calls, cells, strict=True)):
         shapes = [(*size, cell.units) if results.is_sequence(i) else (size[0], cell.units)]
-        shapes += [(size[0], cell.units)] * len(cell.states) if results.several(i) else []
-        refs = [f"{call}:{place}" for place in range(len(shapes))] if results.several(i) else [call]
+        shapes += [(size[0], cell.units)] * len(cell.states) if several[i] else []
+        refs = [f"{call}:{place}" for place in range(len(shapes))] if several[i] else [call]
         view.learn(view.nodes[call], {ref: (dtype, shape) for ref, shape in zip(refs, shapes, strict=True)})
     view.redirect(
         root,
-        {
-            ref: f"{calls[i]}:{place + 1}" if results.several(i) else calls[i]
-            for ref, (i, place) in results.states.items()
-        },
+        {ref: f"{calls[i]}:{place + 1}" if several[i] else calls[i] for ref, (i, place) in results.states.items()},
     )
-    several, last = results.several(len(cells) - 1), (size[0], cells[-1].units)
+    last = size[0], cells[-1].units
     for nodes, place, shape in (
         (results.sequence, 0, (*size, cells[-1].units)),
         (results.last, 1 if results.sequence and results.last else 0, last),
     ):
         for node in nodes:
             view.settle(node.name, shape)
-            view.alias(node, f"{root.name}:{place}" if several else root.name)
+            view.alias(node, f"{root.name}:{place}" if several[-1] else root.name)
             view.sweep()

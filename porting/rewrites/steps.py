@@ -16,10 +16,14 @@ OF_LAST_AXIS = frozenset({"Linear", "LayerNorm", "RMSNorm", "OffsetRMSNorm", "Em
 
 OF_ROWS = frozenset(
     """Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d BatchNorm MaxPool1d MaxPool2d MaxPool3d
-    AvgPool1d AvgPool2d AvgPool3d GlobalAveragePooling GlobalMaxPooling ZeroPadding Upsample GRU LSTM SimpleRNN
-    ConcatGRU""".split()  # noqa: SIM905
+    AvgPool1d AvgPool2d AvgPool3d GlobalAveragePooling GlobalMaxPooling ZeroPadding Upsample""".split()  # noqa: SIM905
 )
 """Layers that take rows `[n, ...]`, each by itself."""
+
+OF_SEQUENCES = frozenset({"GRU", "LSTM", "SimpleRNN", "ConcatGRU"})
+"""Layers that take rows, their masks and first states, each by itself."""
+
+_BY_ROW = OF_ROWS | OF_SEQUENCES
 
 OF_AXES = frozenset({"concat", "reduce_max", "reduce_mean", "reduce_min", "reduce_sum"})
 """Ops of one or several axes."""
@@ -54,6 +58,7 @@ class _Steps:
     root: Node
     length: int
     values: dict[tuple[Any, ...], _Value] = field(default_factory=dict[tuple[Any, ...], _Value])
+    flats: dict[Any, str] = field(default_factory=dict[Any, str])
 
     def made(self, items: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         """The values that equal nodes make of each step, operands first. Refuses nodes that differ, or mix rows."""
@@ -88,7 +93,7 @@ class _Steps:
         node = self.view.nodes[items[0]]
         operands = [self.value(each) for each in zip(*(self.view.nodes[item].inputs for item in items), strict=True)]
         spec = self.view.modules[str(node.attrs["module"])] if node.op == "module" else None
-        flat = any(operand.flat for operand in operands) or (spec is not None and spec.type in OF_ROWS)
+        flat = any(operand.flat for operand in operands) or (spec is not None and spec.type in _BY_ROW)
         inputs = [self._flat(operand) if flat else operand.ref for operand in operands]
         attrs = {**node.attrs, **_axes(self.view, node)}
         shape = (self.view.shape(node.name) or ())[1:]
@@ -111,8 +116,10 @@ class _Steps:
         shape = self.view.shape(value.ref)
         if value.flat or shape is None or len(shape) < 2:
             return value.ref
-        known = self.view.dtype(value.ref), (None, *shape[2:])
-        return self.view.before(self.root, "reshape", value.ref, -1, *shape[2:], known=known)
+        if value.ref not in self.flats:
+            known = self.view.dtype(value.ref), (None, *shape[2:])
+            self.flats[value.ref] = self.view.before(self.root, "reshape", value.ref, -1, *shape[2:], known=known)
+        return self.flats[value.ref]
 
     def _rows(self) -> tuple[Any, Any]:
         shape = self.view.shape(self.root.name) or (None, None)
@@ -142,9 +149,9 @@ def _law(view: View, node: Node) -> Any:
         return None
     if node.op == "module":
         spec = view.modules[str(node.attrs["module"])]
-        one = len(node.inputs) == 1 and not spec.args.get("return_state")
+        one = (len(node.inputs) == 1 or spec.type in OF_SEQUENCES) and not spec.args.get("return_state")
         held = any(name.startswith(f"{node.attrs['module']}.") for name in view.store)
-        return (held and node.attrs["module"], repr(spec)) if one and spec.type in OF_LAST_AXIS | OF_ROWS else None
+        return (held and node.attrs["module"], repr(spec)) if one and spec.type in OF_LAST_AXIS | _BY_ROW else None
     if node.op in ELEMENTWISE:
         return (node.op, repr(node.attrs)) if all(len(of or ()) == len(shape) for of in shapes) else None
     axes = _axes(view, node)

@@ -94,7 +94,7 @@ def unrolled(view: View, root: Node, match: Match) -> str:
     if results.keys() & _upstream(view, operands):
         raise Refusal("what it reads depends on what it gives")
     layer = Layer.of(view, kind, steps[-1], features, units)
-    live = layer.check_other_uses(view, root, results.keys(), operands)
+    live = layer.check_other_uses(view, [root.name], results.keys(), operands)
     used = {name: place for name, place in results.items() if name in live}
     dtype = view.dtype(root.name)
     if x is None:

@@ -372,6 +372,8 @@ def _sequences(keras: Any, is_3: bool) -> Any:
     ways = layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="ways")(embedded)
     out["ways"] = ways * 1.5
     out["stacked"] = layers.SimpleRNN(3, name="stacked")(ways)
+    sequence, h, c = layers.LSTM(5, return_sequences=True, return_state=True, name="first")(s)
+    out["second"] = layers.LSTM(5, name="second")(sequence, initial_state=[h, c])
     out["gru_relu"] = layers.GRU(5, activation="relu", name="gru_relu")(s * 0.1)
     out["gru_hard"] = layers.GRU(5, recurrent_activation="hard_sigmoid", reset_after=False, name="gru_hard")(s)
     hard = {"activation": "softsign", "recurrent_activation": "hard_sigmoid"}
@@ -387,9 +389,40 @@ def _sequences(keras: Any, is_3: bool) -> Any:
     out["rnn_state"] = layers.SimpleRNN(5, return_state=True, name="rnn_state")(embedded, initial_state=[start])[1]
     # Near misses of these layers.
     out["other_activation"] = layers.GRU(5, activation=tf.sin, name="other_activation")(s)
-    twice = layers.SimpleRNN(5, name="twice")
-    out["once"], out["twice"] = twice(s), twice(-s)
+    cell = layers.GRUCell(5, name="cell")
+    out["forth"] = layers.RNN(cell, name="forth")(s)
+    out["back"] = layers.RNN(cell, go_backwards=True, name="back")(s)
     model = keras.Model({"s": s, "ids": ids}, out)
+    _draw_weights(model, keep=[])
+    return model
+
+
+def _shared_sequences(keras: Any, is_3: bool) -> Any:
+    """Recurrent layers that are called several times: on two inputs, under a mask and without one, on what they give, for all
+    steps of a sequence of sequences."""
+    layers = keras.layers
+    s, words = keras.Input((None, 6), name="s"), keras.Input((2, 4), name="words", dtype="int32")
+    ids = keras.Input((None,), name="ids", dtype="int32")
+    embed = layers.Embedding(20, 6, mask_zero=True, name="embed")
+    embedded, history = embed(ids), embed(words)
+    out: dict[str, Any] = {}
+    twice, masked = layers.SimpleRNN(5, name="twice"), layers.GRU(5, reset_after=False, name="masked")
+    out["once"], out["twice"] = twice(s), twice(-s)
+    out["masked"], out["unmasked"] = masked(embedded), masked(s)
+    again = layers.LSTM(6, return_sequences=True, name="again")
+    out["again"] = again(again(s))
+    cells = [layers.GRUCell(4, name="gru_cell"), layers.LSTMCell(3, name="lstm_cell")]
+    stacked = layers.RNN(layers.StackedRNNCells(cells, name="cells"), name="stacked")
+    out["stacked"], out["stacked_masked"] = stacked(s), stacked(embedded)
+
+    def each(layer: Any, name: str) -> Any:
+        return layers.TimeDistributed(layer, name=name)(history)
+
+    out["each"] = each(layers.GRU(5, name="gru"), "each")
+    out["each_all"] = each(layers.LSTM(5, return_sequences=True, go_backwards=True, name="lstm"), "each_all")
+    out["each_way"] = each(layers.Bidirectional(layers.GRU(3), name="both"), "each_way")
+    out["history"] = layers.GRU(7, name="outer")(out["each"] * 1.0)
+    model = keras.Model({"s": s, "ids": ids, "words": words}, out)
     _draw_weights(model, keep=[])
     return model
 
@@ -407,6 +440,7 @@ GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "group_norms": _group_norms,
     "half_norms": _half_norms,
     "sequences": _sequences,
+    "shared_sequences": _shared_sequences,
 }
 
 

@@ -18,12 +18,12 @@ PRODUCERS = ("keras", "tf_keras")
 LIFTED = {
     "gru": "GRU", "gru_masked": "GRU", "gru_reset_before": "GRU", "gru_back": "GRU",
     "gru_relu": "GRU", "gru_hard": "GRU", "gru_dropout": "GRU", "gru_masked_from": "GRU",
-    "lstm_state": "LSTM", "lstm_from": "LSTM", "lstm_hard": "LSTM", "lstm_dropout": "LSTM", "lstm_cell_state": "LSTM",
+    "lstm_state": "LSTM", "lstm_from": "LSTM", "lstm_hard": "LSTM", "lstm_dropout": "LSTM", "lstm_cell_state": "LSTM", "second": "LSTM",
     "rnn": "SimpleRNN", "stacked": "SimpleRNN", "rnn_linear": "SimpleRNN", "rnn_state": "SimpleRNN",
 }  # fmt: skip
 STAYS = {
     "other_activation": "its step is not that of a GRU, LSTM or SimpleRNN",
-    "twice": "is also used",
+    "forth": "has its weights, and is another layer",
 }
 
 Get = Callable[[str], Exported]
@@ -45,7 +45,7 @@ def test_layers(exported: Get, producer: str) -> None:
     model = exported(f"{producer} sequences")
     assert {name: model.kind(name) for name in LIFTED} == LIFTED
     lifted = model.lifted.counts
-    assert {kind: lifted[kind] for kind in sorted(set(LIFTED.values()))} == {"GRU": 8, "LSTM": 8, "SimpleRNN": 4}
+    assert {kind: lifted[kind] for kind in sorted(set(LIFTED.values()))} == {"GRU": 8, "LSTM": 10, "SimpleRNN": 4}
     for rows, steps in ((5, 6), (1, 1), (7, 3)):
         model.check(sequences(rows, steps))  # sums of up to 8 products in another order, over 6 steps of tanh
 
@@ -116,6 +116,44 @@ def test_gradients_are_tensorflows(exported: Get, producer: str) -> None:
     sum(((value * value).sum() for value in outputs.values()), torch.zeros(())).backward()
     # float32 sums of some hundred products of order 1 in another order, through up to 10 steps
     np.testing.assert_allclose(given["s"].grad.numpy(), expected, rtol=1e-4, atol=2e-5)
+
+
+SHARED = {
+    "twice": "SimpleRNN", "masked": "GRU", "again": "LSTM", "stacked.cells.gru_cell": "GRU", "stacked.cells.lstm_cell": "LSTM",
+    "outer": "GRU",
+}  # fmt: skip
+OF_EACH = {
+    "keras": ("each.gru", "each_all.lstm", "each_way.both.forward_gru", "each_way.both.backward_gru"),
+    "tf_keras": ("each", "each_all", "each_way.forward_gru", "each_way.backward_gru"),
+}
+
+
+def words(rows: int, steps: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(rows)
+    given = {**sequences(rows, steps), "s": rng.normal(0, 1, (rows, steps, 6)).astype(np.float32)}
+    words = rng.integers(1, 20, (rows, 2, 4)) * rng.integers(0, 2, (rows, 2, 4))
+    words[:1, 0] = 0
+    return {**given, "words": words.astype(np.int32)}
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+def test_layers_that_are_called_several_times(exported: Get, producer: str) -> None:
+    model = exported(f"{producer} shared_sequences")
+    found = {name: type(module).__name__ for name, module in model.program.named_modules()}
+    assert {name: found.get(name) for name in SHARED} == SHARED
+    assert all(found[name] in ("GRU", "LSTM") for name in OF_EACH[producer])
+    assert "while_loop" not in model.lifted.remaining
+    calls = [str(node.attrs["module"]) for node in model.lifted.graph.nodes if node.op == "module"]
+    twice = {name for name in calls if calls.count(name) > 1}
+    assert twice == {*SHARED, "embed"} - {"outer"}  # a step of a sequence of sequences is not called alone
+
+
+@pytest.mark.parametrize("producer", PRODUCERS)
+def test_numbers_of_layers_that_are_called_several_times(exported: Get, producer: str) -> None:
+    model = exported(f"{producer} shared_sequences")
+    for rows, steps in ((5, 6), (1, 1), (3, 4)):
+        model.check(words(rows, steps))
+    model.check_gradients_of_ops(words(4, 5))
 
 
 def test_a_sequence_without_steps_is_refused(exported: Get) -> None:
