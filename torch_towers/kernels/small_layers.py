@@ -45,36 +45,29 @@ def attention(
     [n, heads, t, out]`; without heads the axis is left out."""
     if native.layers is None or query.ndim not in (3, 4) or not _fits(query, key, value):
         return None
-    s, width = key.shape[-2], query.shape[-1] + value.shape[-1]
-    if (
-        query.shape[:-2].numel() < _FEW_HEADS
-        or query.shape[-2] * s * query.shape[-1] > _LARGEST_SCORES
-        or s * width > _LARGEST_KEYS
-    ):
-        return None
     if mask is not None:
         if not plain(mask) or not mask.is_cpu or mask.dtype not in (torch.bool, torch.float32):
             return None
-        shape = (*query.shape[:-1], s)
+        shape = (*query.shape[:-1], key.shape[-2])
         if mask.ndim > len(shape) or any(a not in (1, b) for a, b in zip(mask.shape[::-1], shape[::-1], strict=False)):
             return None
         mask = mask.expand(shape)
     if query.ndim == 3:
-        given = (each.unsqueeze(1) for each in (query, key, value))
-        found = _attention(*given, None if mask is None else mask.unsqueeze(1), scale, empty)
-        return found.squeeze(1)
+        mask = None if mask is None else mask.unsqueeze(1)
+        return _attention(query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1), mask, scale, empty).squeeze(1)
     return _attention(query, key, value, mask, scale, empty)
 
 
 def _fits(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    return (
-        all(_float(each) and each.ndim == query.ndim for each in (query, key, value))
-        and plain(query, key, value)
-        and query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
-        and query.shape[-1] == key.shape[-1]
-        and key.shape[-2] == value.shape[-2] > 0
-        and query.numel() > 0
-    )
+    """Whether these are operands of the native attention, few enough and many enough for it."""
+    if not plain(query, key, value) or query.shape[:-2].numel() < _FEW_HEADS:
+        return False
+    if not all(_float(each) and each.ndim == query.ndim and each.numel() for each in (query, key, value)):
+        return False
+    (t, dim), (s, width) = query.shape[-2:], value.shape[-2:]
+    if key.shape != (*query.shape[:-2], s, dim) or value.shape[:-2] != query.shape[:-2]:
+        return False
+    return t * s * dim <= _LARGEST_SCORES and s * (dim + width) <= _LARGEST_KEYS
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, empty: bool) -> Tensor:
