@@ -18,6 +18,7 @@ from torch import Tensor
 from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, zero
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
+from porting.rewrites.embedding import picked_rows
 from torch_towers.graph.graph import Node
 
 
@@ -112,14 +113,11 @@ def _lookup(view: View, stitch: Node) -> Lookup:
 
 def _row_of(view: View, ref: Any) -> tuple[str, Any]:
     """The weight and the ids of `weight[ids]`."""
-    node = view.node(ref)
-    if node is None or node.op != "gather" or node.attrs.get("axis") or node.attrs.get("batch_dims"):
-        raise Refusal("what is stitched are not the rows of tables")
-    table = view.node(node.inputs[0])
+    name, ids = picked_rows(view, ref)
+    table = view.node(name)
     if table is None or table.op != "parameter" or not view.shape(table.name):
         raise Refusal("what is stitched are not the rows of weights")
-    ids = view.node(node.inputs[1])
-    return table.name, ids.inputs[0] if ids is not None and ids.op == "in_range" else node.inputs[1]
+    return table.name, ids
 
 
 def _partition(view: View, refs: Sequence[Any]) -> Node:
