@@ -56,19 +56,27 @@ class Lookup:
 
 @rewrite("", Apply("dynamic_stitch"), forward=True)
 def one_table(view: View, root: Node, match: Match) -> None:
-    """`stitch(part[ids] for each part)` -> `table[ids]`, in every lookup of these parts."""
+    """`stitch(part[ids] for each part)` -> `table[ids]`, in every lookup of these parts.
+
+    The rows of the table are in the order of the first lookup's ids. A lookup by the other strategy counts them in another
+    order: `table[order[ids]]`.
+    """
     lookup = _lookup(view, root)
-    for other in _users(view, lookup.parts):
-        if (found := _lookup(view, other)).parts != lookup.parts or found.strategy != lookup.strategy:
-            raise Refusal("the parts are also looked up in another way")
-    key = ("partitions", lookup.parts)
+    if any(_lookup(view, other).parts != lookup.parts for other in _users(view, lookup.parts)):
+        raise Refusal("some of the parts are also looked up with others")
+    name = _name([view.tensor_name(part) for part in lookup.parts])
+    sizes = [int(view.shape(part)[0]) for part in lookup.parts]  # type: ignore[index]
+    key, order_of = ("partitions", lookup.parts), ("order", lookup.parts)
     if key not in view.layers:
         values = [view.tensor(part) for part in lookup.parts]
-        name = _name([view.tensor_name(part) for part in lookup.parts])
         view.layers[key] = view.weights.join(root, name, lookup.parts, _joined(values, lookup.strategy))
-    rows = sum(view.shape(part)[0] for part in lookup.parts)  # type: ignore[index]
+        view.layers[order_of] = lookup.strategy
     spec = view.dtype(lookup.ids), view.shape(lookup.ids)
-    ids = view.before(root, "in_range", lookup.ids, rows, known=spec)
+    ids = view.before(root, "in_range", lookup.ids, sum(sizes), known=spec)
+    if view.layers[order_of] != lookup.strategy:
+        order = _order(sizes, lookup.strategy, view.layers[order_of])
+        order = view.weights.constant(root, f"{name.removesuffix('.weight')}_order", order)
+        ids = view.before(root, "gather", order, ids, axis=0, batch_dims=0, known=("int64", spec[1]))
     view.rewrite(root, "gather", view.layers[key], ids, axis=0, batch_dims=0)
 
 
@@ -170,6 +178,12 @@ def _joined(parts: Sequence[Tensor], strategy: str) -> Tensor:
     for first, part in enumerate(parts):
         table[first :: len(parts)] = part
     return table
+
+
+def _order(sizes: Sequence[int], strategy: str, other: str) -> Tensor:
+    """For each id of `strategy`, the one of `other` with the same row."""
+    rows = torch.arange(sum(sizes)).split([*sizes])
+    return torch.argsort(_joined(rows, other))[_joined(rows, strategy)]
 
 
 def _name(parts: Sequence[str]) -> str:
