@@ -231,8 +231,8 @@ def _integer_ranges(starts: Any, limits: Any, deltas: Any, dtype: str) -> tuple[
     lengths = np.where((span > 0) == (deltas > 0), -(-np.abs(span) // np.abs(deltas)), 0).astype(np.int64)
     splits = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=splits[1:])
-    columns = np.arange(splits[-1]) - np.repeat(splits[:-1], lengths)
-    values = np.repeat(starts, lengths) + columns * np.repeat(deltas, lengths)
+    columns: Any = np.arange(int(splits[-1])) - np.repeat(splits[:-1], lengths)
+    values: Any = np.repeat(starts, lengths) + columns * np.repeat(deltas, lengths)
     return torch.from_numpy(splits).to(torch_dtype(dtype)), torch.from_numpy(values.astype(starts.dtype))  # type: ignore[reportUnknownMemberType]
 
 
