@@ -1,4 +1,6 @@
-"""GRU, LSTM and SimpleRNN: a loop over a sequence whose step matches their formula."""
+"""GRU, LSTM and SimpleRNN: a loop over a sequence whose step matches their formula. An LSTM with peepholes stays a loop: its
+gates take the cell state too, which no kernel of torch's does. So does one with `num_proj`, whose output has another size
+than its cell state, and a ConvLSTM, whose products are convolutions."""
 
 from __future__ import annotations
 
