@@ -53,9 +53,10 @@ def all_rows(view: View, root: Node, match: Match) -> None:
 @rewrite("PositionEmbedding", Apply("unsqueeze", _TABLE, axis=0))
 def normed_rows(view: View, root: Node, match: Match) -> None:
     """`norm(table)` with an axis of rows in front: the relative positions of DeBERTa, one row for each."""
-    shape = view.shape(root.name) or ()
+    shape = view.shape(root.name)
     means = [user for user in view.consumers(root.name) if user.op == "reduce_mean"]
-    if not means or any(tuple(mean.attrs["axes"]) not in ((-1,), (len(shape) - 1,)) for mean in means):
+    last = -1 if shape is None else len(shape) - 1
+    if shape is None or not means or any(tuple(mean.attrs["axes"]) not in ((-1,), (last,)) for mean in means):
         raise Refusal("its rows are not normalized, so it may be no table of positions")
     args, values = _table(view, match["table"])
     if values:

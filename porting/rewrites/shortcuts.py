@@ -121,7 +121,7 @@ def _written(view: View, root: Node, node: Node) -> str:
     """Writes a node before `root`; returns its name."""
     name = view.before(root, node.op, *node.inputs, known=(None, None), **node.attrs)
     if node.op == "where":  # the rows of the lengths are those of what they end
-        specs = [(view.dtype(node.inputs[1]), view.shape(node.inputs[1]))]
+        specs: list[tuple[Any, Any]] = [(view.dtype(node.inputs[1]), view.shape(node.inputs[1]))]
     else:
         specs = Emitter(()).infer(view.nodes[name], view.known)
     refs = [f"{name}:{i}" if len(specs) > 1 else name for i in range(len(specs))]
