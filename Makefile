@@ -55,7 +55,7 @@ test-sanitized: .venv-runtime/.installed
 	CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
 		.venv-runtime/bin/python setup.py -q build_ext --force --build-lib build/sanitized --build-temp build/sanitized/temp
 	LD_PRELOAD="$(SANITIZER)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc OMP_NUM_THREADS=1 \
-		.venv-runtime/bin/python -m pytest -s -p tests.sanitized $(addprefix tests/torch_towers/kernels/test_,native.py top_k.py)
+		.venv-runtime/bin/python -m pytest -s -p tests.sanitized $(addprefix tests/torch_towers/kernels/test_,native.py top_k.py small_layers.py)
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

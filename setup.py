@@ -20,4 +20,10 @@ def native(name: str, files: str) -> Extension:
     )
 
 
-setup(ext_modules=[native("_native", "native/core/*.[ch]"), native("_scores", "native/scores.[ch]")])
+setup(
+    ext_modules=[
+        native("_native", "native/core/*.[ch]"),
+        native("_scores", "native/scores.[ch]"),
+        native("_layers", "native/layers.[ch]"),
+    ]
+)

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CITIES = [f"city {i}" for i in range(500)]
 USERS, ITEMS, DIM = 20_000, 100_000, 64
 HISTORY = 50
+IMAGE = (32, 32, 3)
+IMAGE_TOWERS = ("mobilenet v2", "efficientnet b0", "resnet50", "vit")
 
 
 def packages() -> list[dict[str, str]]:
@@ -98,6 +100,11 @@ def floats(count: int) -> Columns:
     return {"x": np.random.default_rng(count).standard_normal((count, 100), dtype=np.float32)}
 
 
+def images(count: int) -> Columns:
+    """Small images, as numbers from 0 to 255."""
+    return {"image": np.random.default_rng(count).integers(0, 256, (count, *IMAGE)).astype(np.float32)}
+
+
 INPUTS: dict[str, Callable[[int], Columns]] = {
     "packages query": queries,
     "packages candidate": candidates,
@@ -111,6 +118,7 @@ INPUTS: dict[str, Callable[[int], Columns]] = {
     "bert 2x128": words,
     "bigru": words,
     "history": histories,
+    **dict.fromkeys(IMAGE_TOWERS, images),
 }
 """The inputs of each tower."""
 

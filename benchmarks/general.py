@@ -27,12 +27,10 @@ import numpy as np
 from benchmarks import data
 from benchmarks.engines import port_folder
 from benchmarks.produced import HELD_OUT, Produced, written
-from benchmarks.run import BATCHES, QUIET, processor
+from benchmarks.run import BATCHES, QUIET, TOO_LARGE, processor
 
 LONGEST = 4.0
 """Seconds: sizes whose call would take longer, extrapolated from the previous size, are skipped."""
-TOO_LARGE = {"brute force": 1024}
-"""TensorFlow's index holds the scores of all candidates for all queries at once: 6.5 GB for 16,384 queries."""
 
 
 class RefusedError(Exception):

@@ -1,4 +1,4 @@
-"""Every tower measured by `python -m benchmarks.general`: those of the tests' producers, and the eight of this folder.
+"""Every tower measured by `python -m benchmarks.general`: those of the tests' producers, and those of this folder.
 
 `python -m benchmarks.produced FOLDER` writes the missing SavedModels, in a separate process, since it imports
 TensorFlow. New towers of a producer are measured automatically.
@@ -21,7 +21,7 @@ FAMILIES = {
     "tokenizers": ("sentencepiece", "wordpiece", "fast_bert", "script_words"),
     "numbers": ("mlp", "numbers", "tensors", "einsums", "several_graphs", "control_flow"),
     "sequences": ("attentions", "sequences"),
-    "images": ("images", "convolutions"),
+    "images": ("images", "convolutions", *data.IMAGE_TOWERS),
     "tf.Example": ("serialized examples", "feature_columns", "examples"),
     "indexes": (
         "brute force",

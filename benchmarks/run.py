@@ -30,8 +30,9 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 QUIET["PYTHONDONTWRITEBYTECODE"] = ""  # installed packages have byte code
 QUIET["PYTHONPYCACHEPREFIX"] = str(Path(tempfile.gettempdir()) / "torch_towers_benchmarks" / "pycache")
 OTHERS = ("tensorflow", "onnxruntime")
-TOO_LARGE = {"brute force": 1024}
-"""TensorFlow's index holds the scores of all candidates for all queries at once: 6.5 GB for 16,384 queries."""
+TOO_LARGE = {"brute force": 1024, **dict.fromkeys(data.IMAGE_TOWERS, 1024)}
+"""TensorFlow's index holds the scores of all candidates for all queries at once: 6.5 GB for 16,384 queries. Images take
+minutes."""
 
 
 class Engine:

@@ -231,6 +231,35 @@ def save_history(path: Path) -> None:
     _save(model, lambda columns: {"embedding": model(columns)}, [specs], path)
 
 
+def save_images(path: Path, *, kind: str) -> None:
+    """A network of keras.applications, untrained, over small images."""
+    import keras
+    import tensorflow as tf
+
+    make = getattr(keras.applications, kind)
+    model = make(weights=None, include_top=False, pooling="avg", input_shape=data.IMAGE)
+    _save(
+        model,
+        lambda image: {"embedding": model(image)},
+        [tf.TensorSpec([None, *data.IMAGE], tf.float32, "image")],
+        path,
+    )
+
+
+def save_vit(path: Path) -> None:
+    """A small vision transformer of KerasHub over the same images, pooled by its first token."""
+    import keras_hub
+    import tensorflow as tf
+
+    sizes = {"num_layers": 4, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64}
+    model = keras_hub.models.ViTBackbone(image_shape=data.IMAGE, patch_size=4, dropout_rate=0.0, **sizes)
+
+    def serve(image: Any) -> dict[str, Any]:
+        return {"embedding": model(image)[:, 0]}
+
+    _save(model, serve, [tf.TensorSpec([None, *data.IMAGE], tf.float32, "image")], path)
+
+
 def _save(model: Any, serve: Callable[..., Any], specs: list[Any], path: Path) -> None:
     import tensorflow as tf
 
@@ -250,6 +279,10 @@ PRODUCERS: dict[str, Callable[[Path], None]] = {
     "bert 2x128": partial(save_bert, blocks=2, dim=128, length=128),
     "bigru": save_bigru,
     "history": save_history,
+    "mobilenet v2": partial(save_images, kind="MobileNetV2"),
+    "efficientnet b0": partial(save_images, kind="EfficientNetB0"),
+    "resnet50": partial(save_images, kind="ResNet50"),
+    "vit": save_vit,
 }
 """Towers made here; the demo's two are in examples/."""
 

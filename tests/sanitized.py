@@ -8,4 +8,4 @@ import torch_towers.kernels
 BUILT = Path(__file__).parents[1] / "build" / "sanitized" / "torch_towers" / "kernels"
 torch_towers.kernels.__path__.insert(0, str(BUILT))
 native = importlib.import_module("torch_towers.kernels.native")
-assert str(BUILT) in native.core.__file__ and str(BUILT) in native.scores.__file__
+assert all(str(BUILT) in module.__file__ for module in (native.core, native.scores, native.layers))

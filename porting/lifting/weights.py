@@ -10,6 +10,7 @@ from torch import Tensor
 
 from porting.lifting.editable import EditableGraph
 from porting.lifting.patterns import SOURCES, Refusal
+from torch_towers.graph.dtypes import DTYPE_NAMES
 from torch_towers.graph.graph import Graph, Node, node_of
 from torch_towers.graph.names import numbered
 from torch_towers.program.program import used_names, walk
@@ -55,6 +56,13 @@ class Weights:
         self._store[name], self.origins[name] = value, self.origins.get(tensors[0], tensors[0])
         spec = self._graph.dtype(parts[0]), tuple(value.shape)
         return self._graph.before(root, "parameter", known=spec, tensor=name)
+
+    def constant(self, root: Node, name: str, value: Tensor) -> str:
+        """The reference of a new constant `name`, if that is free, which `root` can read."""
+        name = numbered(name, lambda taken: taken in self._store)
+        self._store[name] = value
+        spec = DTYPE_NAMES[value.dtype], tuple(value.shape)
+        return self._graph.before(root, "constant", known=spec, tensor=name)
 
     def check_free(self, users: Collection[str], tensors: Iterable[str], moved: set[str]) -> None:
         """Refuses weights that a layer, called at the nodes `users`, cannot own. `moved`: those that get another name or

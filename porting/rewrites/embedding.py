@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight, zero
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
@@ -22,3 +24,17 @@ def embedding(view: View, root: Node, match: Match) -> None:
         raise Refusal(f"the ids are {view.dtype(ids) or 'of unknown dtype'}, and nn.Embedding takes int32 and int64")
     args = {"num_embeddings": shape[0], "embedding_dim": shape[1]}
     view.layer(root, "Embedding", args, ids, weights={"weight": table})
+
+
+def picked_rows(view: View, ref: Any) -> tuple[str, str]:
+    """`x` and `ids` of `x[ids]`, ids that are checked too."""
+    node = view.node(ref)
+    if node is None or node.op != "gather" or node.attrs.get("axis") or node.attrs.get("batch_dims"):
+        raise Refusal("what is looked up are not rows that ids pick")
+    return node.inputs[0], unchecked(view, node.inputs[1])[0]  # type: ignore[return-value,arg-type]
+
+
+def unchecked(view: View, ids: str) -> tuple[str, Any]:
+    """What `in_range` checks, and its limit; None where nothing is checked."""
+    node = view.node(ids)
+    return (node.inputs[0], node.inputs[1]) if node is not None and node.op == "in_range" else (ids, None)  # type: ignore[return-value]

@@ -13,6 +13,7 @@ from torch import Tensor
 from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight, zero
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
+from porting.rewrites.embedding import picked_rows, unchecked
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 
@@ -25,7 +26,7 @@ _LOOKED_UP = Apply("gather", Any_("table"), Any_("found"), axis=zero, batch_dims
 def without_unique(view: View, root: Node, match: Match) -> None:
     """The rows of the different ids, picked by their places: the rows of the ids."""
     unique, plan = view.node(match["places"]), view.node(match["chunks"])
-    found, limit = _checked(view, match["found"])
+    found, limit = unchecked(view, match["found"])
     if unique is None or unique.op != "unique" or (found, match["places"]) != _results(unique, 2):
         raise Refusal("the ids are not those of a unique")
     if plan is None or not _is_plan(plan, match) or plan.inputs[0] != match["places"]:
@@ -45,7 +46,7 @@ _POOLED = Apply("sparse_segment_reduce", Any_("table"), Any_("ids"), *_PLAN, nam
 @rewrite("", Apply("where", Any_("mask"), 0.0, _POOLED), keeps=("pooled",))
 def without_dummies(view: View, root: Node, match: Match) -> None:
     """Empty rows that are filled, looked up and then replaced by zeros: bags, of which an empty one is zeros."""
-    ids, limit = _checked(view, match["ids"])
+    ids, limit = unchecked(view, match["ids"])
     filled, plan = view.node(ids), view.node(match["chunks"])
     if filled is None or filled.op != "sparse_fill_empty_rows" or ids != f"{filled.name}:1":
         raise Refusal("the ids are not those of filled rows")
@@ -110,12 +111,6 @@ def _is_plan(plan: Node, match: Match) -> bool:
     return plan.op == "segment_chunks" and _results(plan, 3) == tuple(match[x] for x in ("chunks", "owners", "lengths"))
 
 
-def _checked(view: View, ref: str) -> tuple[str, Any]:
-    """What `in_range` checks, and its limit; None where nothing is checked."""
-    node = view.node(ref)
-    return (node.inputs[0], node.inputs[1]) if node is not None and node.op == "in_range" else (ref, None)  # type: ignore[return-value]
-
-
 def _once(view: View, root: Node, op: str, *inputs: Any, dtype: str | None = "int64", results: int = 1) -> Any:
     """The node `op` in front of `root`, of vectors; the one that is there where lookups share it."""
     key = (op, inputs)
@@ -135,8 +130,8 @@ def _stands_before(view: View, name: str, other: str) -> bool:
 
 def _pruned(view: View, filled: Node) -> tuple[str, str, str]:
     """Indices, values and shape of the sparse tensor of which `filled` has the ids that are not negative."""
-    indices, kept = _gathered(view, filled.inputs[0])
-    values, also = _gathered(view, filled.inputs[1])
+    indices, kept = picked_rows(view, filled.inputs[0])
+    values, also = picked_rows(view, filled.inputs[1])
     node = view.node(kept)
     where = (
         view.node(node.inputs[0]) if node is not None and node.op == "reshape" and node.inputs[1:] == (-1,) else None
@@ -170,14 +165,6 @@ def _as_matrix(view: View, indices: str, shape: Any) -> tuple[str, str]:
     ):
         return before, old  # type: ignore[return-value]
     return indices, shape
-
-
-def _gathered(view: View, ref: Any) -> tuple[str, str]:
-    """`x` and `ids` of `gather(x, ids)` along the first axis, ids that are checked too."""
-    node = view.node(ref)
-    if node is None or node.op != "gather" or node.attrs.get("axis") or node.attrs.get("batch_dims"):
-        raise Refusal("the rows that are filled are not picked")
-    return node.inputs[0], _checked(view, node.inputs[1])[0]  # type: ignore[return-value,arg-type]
 
 
 def _column(view: View, ref: Any) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor
 from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, zero
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
+from porting.rewrites.embedding import picked_rows
 from torch_towers.graph.graph import Node
 
 
@@ -55,19 +56,27 @@ class Lookup:
 
 @rewrite("", Apply("dynamic_stitch"), forward=True)
 def one_table(view: View, root: Node, match: Match) -> None:
-    """`stitch(part[ids] for each part)` -> `table[ids]`, in every lookup of these parts."""
+    """`stitch(part[ids] for each part)` -> `table[ids]`, in every lookup of these parts.
+
+    The rows of the table are in the order of the first lookup's ids. A lookup by the other strategy counts them in another
+    order: `table[order[ids]]`.
+    """
     lookup = _lookup(view, root)
-    for other in _users(view, lookup.parts):
-        if (found := _lookup(view, other)).parts != lookup.parts or found.strategy != lookup.strategy:
-            raise Refusal("the parts are also looked up in another way")
-    key = ("partitions", lookup.parts)
+    if any(_lookup(view, other).parts != lookup.parts for other in _users(view, lookup.parts)):
+        raise Refusal("some of the parts are also looked up with others")
+    name = _name([view.tensor_name(part) for part in lookup.parts])
+    sizes = [int(view.shape(part)[0]) for part in lookup.parts]  # type: ignore[index]
+    key, order_of = ("partitions", lookup.parts), ("order", lookup.parts)
     if key not in view.layers:
         values = [view.tensor(part) for part in lookup.parts]
-        name = _name([view.tensor_name(part) for part in lookup.parts])
         view.layers[key] = view.weights.join(root, name, lookup.parts, _joined(values, lookup.strategy))
-    rows = sum(view.shape(part)[0] for part in lookup.parts)  # type: ignore[index]
+        view.layers[order_of] = lookup.strategy
     spec = view.dtype(lookup.ids), view.shape(lookup.ids)
-    ids = view.before(root, "in_range", lookup.ids, rows, known=spec)
+    ids = view.before(root, "in_range", lookup.ids, sum(sizes), known=spec)
+    if view.layers[order_of] != lookup.strategy:
+        order = _order(sizes, lookup.strategy, view.layers[order_of])
+        order = view.weights.constant(root, f"{name.removesuffix('.weight')}_order", order)
+        ids = view.before(root, "gather", order, ids, axis=0, batch_dims=0, known=("int64", spec[1]))
     view.rewrite(root, "gather", view.layers[key], ids, axis=0, batch_dims=0)
 
 
@@ -112,14 +121,11 @@ def _lookup(view: View, stitch: Node) -> Lookup:
 
 def _row_of(view: View, ref: Any) -> tuple[str, Any]:
     """The weight and the ids of `weight[ids]`."""
-    node = view.node(ref)
-    if node is None or node.op != "gather" or node.attrs.get("axis") or node.attrs.get("batch_dims"):
-        raise Refusal("what is stitched are not the rows of tables")
-    table = view.node(node.inputs[0])
+    name, ids = picked_rows(view, ref)
+    table = view.node(name)
     if table is None or table.op != "parameter" or not view.shape(table.name):
         raise Refusal("what is stitched are not the rows of weights")
-    ids = view.node(node.inputs[1])
-    return table.name, ids.inputs[0] if ids is not None and ids.op == "in_range" else node.inputs[1]
+    return table.name, ids
 
 
 def _partition(view: View, refs: Sequence[Any]) -> Node:
@@ -172,6 +178,12 @@ def _joined(parts: Sequence[Tensor], strategy: str) -> Tensor:
     for first, part in enumerate(parts):
         table[first :: len(parts)] = part
     return table
+
+
+def _order(sizes: Sequence[int], strategy: str, other: str) -> Tensor:
+    """For each id of `strategy`, the one of `other` with the same row."""
+    rows = torch.arange(sum(sizes)).split([*sizes])
+    return torch.argsort(_joined(rows, other))[_joined(rows, strategy)]
 
 
 def _name(parts: Sequence[str]) -> str:

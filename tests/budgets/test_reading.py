@@ -6,6 +6,7 @@ import functools
 import gzip
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -123,5 +124,8 @@ def test_a_good_checkpoint_loads_where_a_process_may_have_3_gb(tmp_path: Path) -
         "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (3_000_000 << 10,) * 2)\n"
         "import torch_towers; print(type(torch_towers.load(sys.argv[1])).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "towers")], capture_output=True, text=True)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # many threads would take more addresses
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "towers")], env=alone, capture_output=True, text=True
+    )
     assert done.stdout == "TwoTower\n", done.stderr

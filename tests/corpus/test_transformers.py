@@ -25,7 +25,7 @@ for package in ("keras", "keras_hub", "tensorflow_text", "transformers", "senten
         )
 
 from tests.corpus.producers import keras_towers  # noqa: E402
-from tests.corpus.producers.hub_towers import TOWERS  # noqa: E402
+from tests.corpus.producers.hub_towers import TOWERS, albert  # noqa: E402
 
 TEXTS = ["the quick brown foxes jumped, Zürich!", "", "[SEP] </s> 日本 " + "cat " * 40]
 
@@ -51,6 +51,25 @@ def test_equal_to_tensorflow_and_to_transformers(
         ids = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
         theirs = [value for value in given.values() if isinstance(value, torch.Tensor) and value.shape == ids.shape]
         assert any(torch.equal(value.long(), ids) for value in theirs)
+
+
+@pytest.mark.parametrize("layers, groups, inner", [(12, 1, 1), (4, 2, 1), (3, 1, 2), (4, 2, 2)])
+def test_albert_with_layers_that_run_again(
+    layers: int, groups: int, inner: int, oracle: Oracle, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig
+
+    albert(layers, groups, inner)(tmp_path / "model")
+    port = port_tower(read(tmp_path / "model"))
+    report = verify_with_tensorflow(port, oracle)
+    assert report.passed, "\n".join(report.lines())
+    tower = port.tower()
+    written = tower.to_transformers(tmp_path / "albert")
+    assert written.model == "AlbertModel" and all(item.passed for item in written.compared)
+    assert not written.tokenizer
+    config = AutoConfig.from_pretrained(tmp_path / "albert")
+    assert (config.num_hidden_layers, config.num_hidden_groups, config.inner_group_num) == (layers, groups, inner)
+    _assert_read(tower, tmp_path / "albert")
 
 
 def test_twelve_layers_of_plain_keras(saved: Callable[..., Path], oracle: Oracle, tmp_path: Path) -> None:

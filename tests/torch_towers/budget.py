@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ def within_budget(code: str, *arguments: str, above: int = 300 << 20, seconds: i
         "spent = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])\n"
         f"resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + {seconds} + 1, int(spent) + {seconds} + 1))\n"
     )
-    done = subprocess.run([sys.executable, "-c", head + code, *arguments], capture_output=True, text=True)
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # many threads would take more addresses
+    done = subprocess.run([sys.executable, "-c", head + code, *arguments], env=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
+
+import numpy as np
 
 from torch_towers.formats.unicode_tables import (
     CANONICAL,
@@ -23,6 +25,8 @@ from torch_towers.formats.unicode_tables import (
     LATER_FOLDS,
     SCRIPTS,
 )
+
+Array = np.ndarray[Any, Any]
 
 
 def _class(characters: Iterable[str], ranges: Iterable[tuple[int, int]]) -> re.Pattern[str]:
@@ -178,13 +182,18 @@ def _pair(first: str, second: str) -> str | None:
 
 # -- scripts --------------------------------------------------------------------------------------------------------------
 
-_STARTS = [start for start, _ in SCRIPTS]
-_KINDS = [kind for _, kind in SCRIPTS]
+_STARTS, _KINDS = np.array([start for start, _ in SCRIPTS]), np.array([kind for _, kind in SCRIPTS])
 
 
 def script(code: int) -> int:
     """A number for the script of a code point, equal iff ICU's scripts are equal; -1 for an invalid code point."""
-    return _KINDS[bisect_right(_STARTS, code) - 1] if 0 <= code <= 0x10FFFF else -1
+    return int(scripts(np.array([code]))[0])
+
+
+def scripts(codes: Array) -> Array:
+    """`script` of each code point."""
+    found = _KINDS[np.searchsorted(_STARTS, codes, "right") - 1]
+    return np.where((codes >= 0) & (codes <= 0x10FFFF), found, -1)
 
 
 WHITE_SPACE = frozenset(

@@ -1,5 +1,5 @@
 """The native code, if built from the sources of today: `core` is the module `torch_towers.kernels._native`, `scores` that
-of exact search; else None.
+of exact search, `layers` that of small layers; else None.
 
 The core's functions return True if they did the work. False means unusual values: the caller falls back to Python,
 which also reports errors.
@@ -19,7 +19,8 @@ from typing import Any
 from zlib import crc32
 
 KERNELS = ("c", "avx2", "avx512")
-"""The variants of exact search, indexed as in `native/scores.c`; a processor runs the first one to three of them."""
+"""The variants of exact search and of small layers, indexed as in `native/scores.c`; a processor runs the first one to
+three of them."""
 
 
 def _asked() -> str:
@@ -51,5 +52,7 @@ def loaded(name: str, sources: str) -> Any:
 allowed = _asked()
 core: Any = loaded("_native", "core/*.[ch]")
 scores: Any = loaded("_scores", "scores.[ch]")
-kernel = -1 if scores is None else min(KERNELS.index(allowed), scores.kernels - 1)
-"""The index of the variant that exact search runs."""
+layers: Any = loaded("_layers", "layers.[ch]")
+_kernels = min((module.kernels for module in (scores, layers) if module is not None), default=0)
+kernel = min(KERNELS.index(allowed), _kernels - 1) if _kernels else -1
+"""The index of the variant that exact search and small layers run."""

@@ -40,7 +40,9 @@ def largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if readable(x) and x.is_floating_point() and n > _SORTED_WHOLE and k > 0 and x.numel():
         values, positions = _largest_of_rows(x.reshape(-1, n), k)
         return values.reshape(*x.shape[:-1], k), positions.reshape(*x.shape[:-1], k)
-    if torch.compiler.is_compiling() and x.dtype == torch.float32 and n > _SORTED_WHOLE:
+    if torch.compiler.is_compiling() and x.dtype == torch.float32 and n > _SORTED_WHOLE and k > 0:
+        if torch.compiler.is_exporting():
+            return _by_comparisons(x, k)
         positions = _by_integer_keys(x, k)
         return torch.gather(x, -1, positions), positions
     return _sorted(x, k)
@@ -146,6 +148,19 @@ def _first_of_equals(x: Tensor, last: Tensor, k: int) -> Tensor:
     room = k - more.sum(1, keepdim=True)
     taken = more | (equal & (equal.cumsum(1) <= room))
     return taken.nonzero()[:, 1].reshape(-1, k)
+
+
+def _by_comparisons(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same for other runtimes, in ops that ONNX has too: it cannot read the bits of a float."""
+    n, last = x.shape[-1], torch.topk(x, k, dim=-1).values[..., -1:]
+    nan, last_nan = x.isnan(), last.isnan()
+    more, equal = (x > last) | (nan & ~last_nan), (x == last) | (nan & last_nan)
+    room = k - more.sum(-1, keepdim=True)
+    taken = more | (equal & (equal.cumsum(-1) <= room))
+    backwards = torch.arange(n, 0, -1, device=x.device)
+    positions = n - torch.topk(torch.where(taken, backwards, 0), k, dim=-1).values
+    values, order = torch.gather(x, -1, positions).sort(dim=-1, descending=True, stable=True)
+    return values, positions.gather(-1, order)
 
 
 def _by_integer_keys(x: Tensor, k: int) -> Tensor:

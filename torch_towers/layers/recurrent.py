@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torch_towers.errors import InputError
 from torch_towers.graph.registry import module
+from torch_towers.kernels import small_layers
 from torch_towers.kernels.fast_path import forward_ad_is_on, readable
 from torch_towers.layers.activations import Activation
 from torch_towers.layers.activations import activation as named_activation
@@ -38,6 +39,7 @@ class Recurrent(nn.Module):
     gate_count = 1
     states = 1
     in_torch = True  # whether torch has a kernel for it
+    cell: small_layers.Cell | None = None  # for the native kernel for few units
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class Recurrent(nn.Module):
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.zero_output = go_backwards, zero_output
         self.bias = bias
-        self.activation, self.act = activation, named_activation(activation, slope)
+        self.activation, self.act, self.slope = activation, named_activation(activation, slope), slope
         self.has_kernel = activation == "tanh"
         self.make_weights(bias)
 
@@ -70,6 +72,11 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None, *state: Tensor) -> Tensor | State:
         if self.go_backwards:
             x, mask = x.flip(1), None if mask is None else mask.flip(1)
+        small = self._small(x, mask, state)
+        if small is not None:
+            sequence, last, state = small
+            result = last if sequence is None else sequence
+            return (result, *state) if self.return_state else result
         state = state or (x.new_zeros(x.shape[0], self.hidden_size),) * self.states
         if mask is None:
             sequence, state = self.run(x, state)
@@ -80,6 +87,14 @@ class Recurrent(nn.Module):
             sequence = torch.where(mask.unsqueeze(-1), sequence, 0.0)
         result = sequence if self.return_sequences else last
         return (result, *state) if self.return_state else result
+
+    def _small(self, x: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor | None, Tensor, State] | None:
+        """The outputs of all steps (or None), the last one and the last states, by the native kernel for few units."""
+        if self.cell is None:
+            return None
+        weights = self.weight_ih, self.weight_hh, self.bias_ih, getattr(self, "bias_hh", None)
+        slow = mask is not None or not self.has_kernel or self.gate_count == 3  # torch has no fused GRU
+        return small_layers.recurrent(self.cell, x, mask, weights, state, sequences=self.return_sequences, slow=slow)
 
     def _masked(self, x: Tensor, mask: Tensor, state: State) -> tuple[Tensor, State]:
         """The output after every step, or after the last one without `return_sequences`, and the last state.
@@ -218,6 +233,10 @@ class SimpleRNN(Recurrent):
     """`h = tanh(W_ih x + W_hh h + b)`, or with another `activation`; operands and results as in `Recurrent`. Source:
     Keras SimpleRNN."""
 
+    def make_weights(self, bias: bool) -> None:
+        super().make_weights(bias)
+        self.cell = small_layers.Cell("rnn", self.activation, "linear", self.zero_output, self.slope, 0.0)
+
     def kernel(self, x: Tensor, state: State, sizes: Tensor | None = None) -> tuple[Tensor, State]:
         found, h = self._called(torch.rnn_tanh, x, state[0].unsqueeze(0), self._weights(), sizes)
         return found, (h[0],)
@@ -280,6 +299,7 @@ class LSTM(Gated):
         super().__init__(input_size, hidden_size, bias, *results, activation, recurrent_activation, slope)
         self.forget_bias = forget_bias
         self.has_kernel = self.has_kernel and (bias or not forget_bias)
+        self.cell = small_layers.Cell("lstm", activation, recurrent_activation, zero_output, slope, forget_bias)
 
     def _forget(self) -> Tensor | None:
         """The number that is added to the forget gate, as a bias."""
@@ -333,6 +353,8 @@ class GRU(Gated):
         self.reset_after = reset_after
         self.has_kernel = self.has_kernel and reset_after
         self.bias_hh = nn.Parameter(torch.zeros(3 * hidden_size)) if bias and reset_after else None
+        kind = "gru reset after" if reset_after else "gru reset before"
+        self.cell = small_layers.Cell(kind, activation, recurrent_activation, zero_output, slope, 0.0)
 
     def kernel(self, x: Tensor, state: State, sizes: Tensor | None = None) -> tuple[Tensor, State]:
         found, h = self._called(torch.gru, x, state[0].unsqueeze(0), self._weights(self.bias_hh), sizes)

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from torch_towers.graph.registry import op
+from torch_towers.kernels import small_layers
 from torch_towers.kernels.fast_path import readable
 
 
@@ -25,6 +26,8 @@ def attention(
     """
     if heads_last:
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    if (small := small_layers.attention(query, key, value, mask, scale, empty)) is not None:
+        return small.transpose(1, 2) if heads_last else small
     some: Tensor | None = None
     if mask is not None and mask.dtype == torch.bool:
         some = mask.any(-1, keepdim=True)

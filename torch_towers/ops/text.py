@@ -9,19 +9,21 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
-from torch_towers.formats.normalization import WHITE_SPACE, case_fold, normalizer, script
+from torch_towers.formats.normalization import WHITE_SPACE, case_fold, normalizer, scripts
 from torch_towers.graph.registry import Number, Spec, Strings, elementwise, op, returns
 from torch_towers.kernels import native
 from torch_towers.ops.re2 import check_groups, compiled
 from torch_towers.ops.regex_classes import classes_of, without_group
 from torch_towers.ops.strings import each, strings
+
+Array = np.ndarray[Any, Any]
 
 FLAT: dict[str, Spec] = {dtype: (dtype, (None,)) for dtype in ("string", "int32", "int64", "uint8", "float32")}
 TOKENS = returns(FLAT["string"], FLAT["int64"], FLAT["int64"], FLAT["int64"])
@@ -152,81 +154,63 @@ def _codepoint_spec(values: Spec, splits: Spec, **attrs: Any) -> list[Spec]:
     return [FLAT["int32"], (splits[0], (None,)), FLAT["int64"], FLAT["int64"], splits]
 
 
-class _Tokens:
-    """Collects tokens of code points: values, the start of each token, and offsets in the text."""
+_Tokens = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
-    def __init__(self) -> None:
-        self.values: list[int] = []
-        self.inner: list[int] = []
-        self.starts: list[int] = []
-        self.limits: list[int] = []
-        self.outer: list[int] = [0]
 
-    def result(self, splits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        inner = torch.tensor([*self.inner, len(self.values)], dtype=splits.dtype)
-        values = torch.tensor(self.values, dtype=torch.int32)
-        return values, inner, int64(self.starts), int64(self.limits), torch.tensor(self.outer, dtype=splits.dtype)
+def _runs(codes: Array, splits: Tensor, changes: Array, kept: Array) -> _Tokens:
+    """Tokens as in `whitespace_tokenize_codepoints`: runs of code points, without those not `kept`.
+
+    A run starts at the start of a text and where `changes`; one without a kept code point is no token.
+    """
+    bounds = splits.numpy() if len(splits) else np.zeros(1, np.int64)
+    kept[: bounds[0]], kept[bounds[-1] :] = False, False
+    changes[bounds[:-1][bounds[:-1] < len(codes)]] = True
+    places = np.flatnonzero(kept)
+    run = np.cumsum(changes)[places]
+    inner = np.flatnonzero(np.diff(run, prepend=-1))
+    first, last = places[inner], places[np.append(inner[1:], len(places))[: len(inner)] - 1]
+    outer = np.searchsorted(first, bounds)
+    start = np.repeat(bounds[:-1], np.diff(outer))
+    found = codes[places].astype(np.int32), np.append(inner, len(places)), first - start, last + 1 - start, outer
+    dtypes = (torch.int32, splits.dtype, torch.int64, torch.int64, splits.dtype)
+    values = (torch.from_numpy(each).to(dtype) for each, dtype in zip(found, dtypes, strict=True))  # type: ignore[reportUnknownMemberType]
+    return cast(_Tokens, tuple(values))
+
+
+def _changes(*kinds: Array) -> Array:
+    """Where one of `kinds` differs from the one before."""
+    changed = [np.diff(kind, prepend=kind[:1]) != 0 for kind in kinds]
+    return np.logical_or.reduce(changed)
+
+
+_SPACES = np.array(sorted(WHITE_SPACE))
 
 
 @op(stage="host", infer=_codepoint_spec)
-def whitespace_tokenize_codepoints(values: Tensor, splits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def whitespace_tokenize_codepoints(values: Tensor, splits: Tensor) -> _Tokens:
     """Splits code points at white space.
 
     `values [c], splits [n + 1] -> code points [k], their token splits [t + 1], starts [t], limits [t], token splits [n
     + 1]`.
     Source: tensorflow_text WhitespaceTokenizeWithOffsets.
     """
-    tokens = _Tokens()
-    codes, bounds = integers(values), integers(splits)
-    for first, last in itertools.pairwise(bounds):
-        inside = False
-        for index in range(first, last):
-            space = codes[index] in WHITE_SPACE
-            if space and inside:
-                tokens.limits.append(index - first)
-            elif not space:
-                if not inside:
-                    tokens.starts.append(index - first)
-                    tokens.inner.append(len(tokens.values))
-                tokens.values.append(codes[index])
-            inside = not space
-        if inside:
-            tokens.limits.append(last - first)
-        tokens.outer.append(len(tokens.starts))
-    return tokens.result(splits)
+    codes = values.numpy()
+    space = np.isin(codes, _SPACES).astype(np.int8)
+    return _runs(codes, splits, _changes(space), space == 0)
 
 
 @op(stage="host", infer=_codepoint_spec)
-def unicode_script_tokenize(
-    values: Tensor, splits: Tensor, *, keep_whitespace: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def unicode_script_tokenize(values: Tensor, splits: Tensor, *, keep_whitespace: bool = False) -> _Tokens:
     """Splits code points by script; results as in `whitespace_tokenize_codepoints`.
 
-    Source: tensorflow_text UnicodeScriptTokenizeWithOffsets.
+    White space that is not kept belongs to no token, but a token may go on after it. Source: tensorflow_text
+    UnicodeScriptTokenizeWithOffsets.
     """
-    tokens = _Tokens()
-    codes, bounds = integers(values), integers(splits)
-    for first, last in itertools.pairwise(bounds):
-        previous, inside, skipped, was_space = -1, False, 0, False
-        for index in range(first, last):
-            code = codes[index]
-            space, kind = code in WHITE_SPACE, script(code)
-            if kind != previous or (keep_whitespace and space != was_space):
-                if inside:
-                    tokens.limits.append(index - first - skipped)
-                previous, inside = kind, False
-            if not space or keep_whitespace:
-                if not inside:
-                    tokens.starts.append(index - first)
-                    tokens.inner.append(len(tokens.values))
-                    inside = True
-                tokens.values.append(code)
-            skipped = skipped + 1 if space and not keep_whitespace else 0
-            was_space = space
-        if inside:
-            tokens.limits.append(last - first - skipped)
-        tokens.outer.append(len(tokens.starts))
-    return tokens.result(splits)
+    codes = values.numpy()
+    space, kinds = np.isin(codes, _SPACES).astype(np.int8), scripts(codes)
+    if keep_whitespace:
+        return _runs(codes, splits, _changes(kinds, space), np.ones(len(codes), np.bool_))
+    return _runs(codes, splits, _changes(kinds), space == 0)
 
 
 @op(stage="host", infer=returns(FLAT["string"], FLAT["int64"], FLAT["int32"], FLAT["int32"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from torch_towers.source.transformer import Transformer, Weights
 
 State = dict[str, Tensor]
+_Shared = tuple[str, ...]
+"""The names of a layer's parts: the same ones for each run of a layer that is run again."""
 Written = tuple[dict[str, Any], State]
 """The arguments of the config, and the weights by their names in the class."""
 
@@ -172,20 +174,31 @@ def _electra(found: Transformer) -> Written:
 
 
 def _albert(found: Transformer) -> Written:
-    _need(found.shared, "its layers are one layer, run again")
+    _need(found.shared, "its layers are run again")
     config, state = _with_projection(found, "encoder.embedding_hidden_mapping_in")
     names = {
         "query": "attention.query", "key": "attention.key", "value": "attention.value", "out": "attention.dense",
         "attention_norm": "attention.LayerNorm", "first": "ffn", "second": "ffn_output", "feed_forward_norm": "full_layer_layer_norm",
     }  # fmt: skip
     run = [tuple(layer.layers.values()) for layer in found.layers]
-    groups = list(dict.fromkeys(run))
-    times = len(run) // len(groups)
-    _need([group for group in groups for _ in range(times)] == run, "each of its layers is run equally often, one after the other")  # fmt: skip
+    groups = _groups(run)
     for i, group in enumerate(groups):
-        prefix = f"encoder.albert_layer_groups.{i}.albert_layers.0."
-        state |= _named(found.weights[run.index(group)], names, prefix)
-    return {**config, "num_hidden_groups": len(groups), "inner_group_num": 1, "classifier_dropout_prob": 0.0}, state
+        for j, layer in enumerate(group):
+            prefix = f"encoder.albert_layer_groups.{i}.albert_layers.{j}."
+            state |= _named(found.weights[run.index(layer)], names, prefix)
+    config["num_hidden_layers"] = len(run) // len(groups[0])  # a layer of its config is a run of a whole group
+    sizes = {"num_hidden_groups": len(groups), "inner_group_num": len(groups[0]), "classifier_dropout_prob": 0.0}
+    return {**config, **sizes}, state
+
+
+def _groups(run: Sequence[_Shared]) -> list[tuple[_Shared, ...]]:
+    """ALBERT's groups of layers, each run whole and equally often, one group after the other."""
+    own = list(dict.fromkeys(run))
+    for size in (size for size in range(1, len(own) + 1) if len(own) % size == 0):
+        groups = [tuple(own[start : start + size]) for start in range(0, len(own), size)]
+        if [layer for group in groups for _ in range(len(run) // len(own)) for layer in group] == [*run]:
+            return groups
+    raise DiffersError("each group of its layers is run equally often, one after the other")
 
 
 # -- norms before what is added: T5, ViT, CLIP ----------------------------------------------------------------------------

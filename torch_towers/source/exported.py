@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -135,10 +136,13 @@ def _onnx(program: Any, tower: Tower, path: Path) -> Runner:
         exporter: Any = torch.onnx
         given = [spec.name for spec in tower.encoder.graph.inputs]  # torch's own names are in lower case
         with _without_warning_of_torchvision():
-            made = exporter.export(program, dynamo=True, input_names=given, output_names=names, verbose=False)
+            made = exporter.export(
+                program, dynamo=True, input_names=given, output_names=names, verbose=False,
+                custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            )  # fmt: skip
         made.save(path)
     except Exception as error:  # the exporter may raise anything
-        raise TorchTowersError(f"this encoder cannot be exported to ONNX: {_first_line(error)}") from error
+        raise TorchTowersError(f"this encoder cannot be exported to ONNX: {_missing_op(error)}") from error
     session: Any = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     wanted = [item.name for item in session.get_inputs()]
 
@@ -147,6 +151,25 @@ def _onnx(program: Any, tower: Tower, path: Path) -> Runner:
         return dict(zip(names, session.run(None, {name: feed[name] for name in wanted}), strict=True))
 
     return run
+
+
+def _stable_sort(x: Any, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """`torch.sort(x, stable=True)`, which the exporter lacks: of equal values, ONNX's TopK gives the lower index first."""
+    op: Any = need("onnxscript", "onnx").opset18
+    size = op.Gather(op.Shape(x), [dim], axis=0)
+    return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
+
+
+def _missing_op(error: BaseException) -> str:
+    """The op that ONNX lacks, from the cause of the exporter's error; else its first line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if found := re.search(
+            r"No ONNX function found for <OpOverload\(op='([\w.]+)', overload='(\w+)'\)>", str(cause)
+        ):
+            return f"ONNX has no op for {found[1]}.{found[2]}"
+        cause = cause.__cause__
+    return _first_line(error)
 
 
 @contextmanager
@@ -187,6 +210,6 @@ def left_behind(tower: Tower) -> str:
     return f"its inputs are computed by the preprocessing, which stays in torch_towers: {', '.join(shown)}{more}"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

@@ -20,6 +20,7 @@ SIZES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 1
 ATTENTION = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
 IMAGES = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8}
 _LENGTH = 24
+_models = keras_hub.models
 
 
 def _random(backbone: Any) -> Any:
@@ -113,6 +114,13 @@ def _sentencepiece(module: tf.Module) -> Callable[[Any], Any]:
     return cut
 
 
+def albert(layers: int, groups: int, inner: int) -> Callable[[Path], None]:
+    """Writes an ALBERT of texts: `layers` runs of `groups` groups, each of `inner` layers."""
+    sizes = {**SIZES, "num_layers": layers, "num_groups": groups, "num_inner_repetitions": inner}
+    make = _models.AlbertBackbone
+    return _of_texts(_wordpiece, lambda: make(vocabulary_size=len(PIECES) + 1, embedding_dim=4, **sizes))
+
+
 def vit(path: Path) -> None:
     """The first token of an image."""
     make = keras_hub.models.ViTBackbone(image_shape=(16, 16, 3), patch_size=8, mlp_dim=16, **IMAGES)
@@ -154,7 +162,6 @@ def _named(name: str, write: Callable[[Path], None]) -> Callable[[Path], None]:
     return write
 
 
-_models = keras_hub.models
 TOWERS: dict[str, tuple[Callable[[Path], None], bool]] = {
     "BertModel": (_of_texts(_wordpiece, lambda: _models.BertBackbone(vocabulary_size=len(PIECES) + 1, **SIZES)), True),
     "DistilBertModel": (_of_ids(lambda: _models.DistilBertBackbone(vocabulary_size=60, **SIZES)), False),

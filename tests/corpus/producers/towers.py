@@ -72,7 +72,7 @@ TOWERS = [
     Built(modules.module, "score#1"),
     Built(
         graphs.variables,
-        lifted={"Linear": 1, "Embedding": 5, "StringLookup": 1, "L2Normalize": 1},
+        lifted={"Linear": 1, "Embedding": 3, "StringLookup": 1, "L2Normalize": 1},
         batches=[
             {"words": ["cat", "\tfish ", "unknown", ""], "ids": np.int64([[0, 3, 10], [4, 5, 6], [7, 8, 9], [1, 2, 0]])}
         ],

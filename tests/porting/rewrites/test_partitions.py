@@ -80,15 +80,15 @@ def lookups(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lookups, PortedTo
 def test_what_becomes_one_table(lookups: tuple[Lookups, PortedTower, PortedTower]) -> None:
     encoder = lookups[1].spec.encoder
     layers = {name: spec.type for name, spec in encoder.modules.items() if "part_" not in name}
-    one = ("mod", "div", "even_mod", "even_div", "shared", "clipped")
+    one = ("mod", "div", "even_mod", "even_div", "shared", "both", "clipped")
     assert (
         layers.items()
         >= {**dict.fromkeys(one, "Embedding"), "sparse_mod": "EmbeddingBag", "sparse_div": "EmbeddingBag"}.items()
     )
-    assert layers.keys().isdisjoint({"both", "uneven", "elsewhere"})
+    assert layers.keys().isdisjoint({"uneven", "elsewhere"})
     assert encoder.modules["mod"].args == {"num_embeddings": 11, "embedding_dim": 3}
     stitched = [node.name for node in encoder.nodes if node.op == "dynamic_stitch"]
-    assert len(stitched) == 4, "both twice, uneven and elsewhere"
+    assert len(stitched) == 2, "uneven and elsewhere"
     weights = lookups[1].tower().encoder.state_dict()
     assert weights["matrix.weight"].shape == (5, 2, 2)
     assert not any(

@@ -345,3 +345,20 @@ def test_wrong_arguments_are_refused() -> None:
         native.scores.top_k(*good)
     with pytest.raises((BufferError, ValueError)):
         native.scores.top_k(q[:, ::-1], *good[1:])
+
+
+class _Largest(torch.nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return largest(x, 40)
+
+
+def test_exported_it_selects_the_same() -> None:
+    """An exported program, which other runtimes run, reads no bits of floats: ties, NaN and zeros of both signs."""
+    x = torch.cat([normal(4, 1000).round(decimals=1), whole_numbers(3, 1000)])
+    x[0, ::300], x[1, 7], x[1, :500:10] = float("nan"), float("nan"), float("inf")
+    x[2], x[3, :990], x[4, ::2] = float("nan"), float("-inf"), -0.0
+    program = torch.export.export(_Largest(), (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    assert not [node for node in program.graph.nodes if "view" in str(node.target)]
+    want, found = torch.sort(x, dim=1, descending=True, stable=True), program.module()(x)
+    assert found[1].equal(want.indices[:, :40])
+    assert found[0].numpy().tobytes() == want.values[:, :40].contiguous().numpy().tobytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,12 +16,13 @@ VOCAB, PLACES = 50, 16
 
 def bert(
     layers: int = 2, dim: int = 8, heads: int = 2, *, form: str = "erf", pooling: str = "mean",
-    eps: float = 1e-12, narrow: int = 0, shared: bool = False, lowest: int = 0,
+    eps: float = 1e-12, narrow: int = 0, run: Sequence[int] = (), lowest: int = 0,
 ) -> Tower:  # fmt: skip
     """`ids, mask [batch, length] -> y [batch, dim]`, of length 1.
 
     `pooling` "pooler" is Google's own spelling: token types, projections around the op, a dense layer with tanh over the first place.
-    `narrow` is the width of embeddings that a product widens, as ELECTRA has them; `shared` is ALBERT's one layer for all;
+    `narrow` is the width of embeddings that a product widens, as ELECTRA has them; `run` is which layer runs at each step, as
+    ALBERT's run again (else `layers` of them, each once);
     `lowest` is the id that its preprocessing makes of all that are lower.
     """
     spelled = pooling == "pooler"
@@ -40,8 +43,8 @@ def bert(
     mask = made.node("allowed", "unsqueeze", row, axis=1)
     sizes = dict.fromkeys(("query_features", "key_features", "value_features", "out_features"), dim)
     sizes |= {"heads": heads, "key_dim": dim // heads, "value_dim": dim // heads}
-    for i in range(layers):
-        at, made.layer = f"layer_{i}", "layer_0" if shared else ""
+    for i, own in enumerate(run or range(layers)):
+        at, made.layer = f"layer_{i}", f"layer_{own}"
         scale = {"scale": (dim // heads) ** -0.5}
         if spelled:
             found = made.projected(f"{at}.attention", heads, scale["scale"], x, mask)
@@ -70,7 +73,7 @@ def bert(
 class _Made:
     def __init__(self, dim: int, eps: float) -> None:
         self.dim, self.eps = dim, eps
-        self.layer = ""  # whose modules all layers are, where they are shared
+        self.layer = ""  # whose modules the layer's are
         self.nodes: list[Node] = []
         self.modules: dict[str, ModuleSpec] = {}
         self.store: dict[str, Tensor] = {}
@@ -83,7 +86,7 @@ class _Made:
     def module(self, name: str, kind: str, args: dict[str, object], *inputs: object) -> str:
         from torch_towers.graph.registry import MODULES
 
-        held = f"{self.layer}.{name.partition('.')[2]}" if self.layer and "." in name else name
+        held = f"{self.layer}.{name.partition('.')[2]}" if "." in name else name
         if held not in self.modules:
             self.modules[held] = ModuleSpec(kind, args)
             for key, value in MODULES[kind].function(**args).state_dict().items():

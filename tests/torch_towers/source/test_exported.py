@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,39 @@ def test_onnx_inputs_have_the_names_of_the_encoders(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "made", query=Side(tower, {}, frozenset()), samples=pack({"query": recorded}))
     found, _ = export(tmp_path / "made", tmp_path / "made.onnx", "onnx")
     assert found[0].passed and found[0].rows == 3
+
+
+def of_one_op(folder: Path, node: Node, inputs: np.ndarray[Any, Any], outputs: Mapping[str, tuple[str, str]]) -> Path:
+    """A tower of one op, with `inputs` as its sample; `outputs` are references and dtypes."""
+    spec = TensorSpec("x", "float32", ("batch", *inputs.shape[1:]))
+    encoder = Graph((spec,), (node,), {name: ref for name, (ref, _) in outputs.items()})
+    same = Graph((spec,), (), {"x": "x"})
+    results = tuple(TensorSpec(name, dtype, None) for name, (_, dtype) in outputs.items())
+    tower = TowerSpec(same, encoder, None, (spec,), results)
+    samples = pack({"query": [Recorded({"x": inputs}, {}, {}, "domain")]})
+    save_checkpoint(folder, query=Side(tower, {}, frozenset()), samples=samples)
+    return folder
+
+
+def test_onnx_selects_as_the_encoder(tmp_path: Path) -> None:
+    """A retrieval index that is ported as it is: exact top k, of equal scores the first."""
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="runs and writes ONNX files: install the extra [onnx]")
+    scores = np.random.default_rng(0).integers(-9, 9, (5, 900)).astype(np.float32)
+    top = Node("top", "top_k", ("x", 50), {"dtype": "int32"})
+    folder = of_one_op(tmp_path / "index", top, scores, {"scores": ("top:0", "float32"), "places": ("top:1", "int32")})
+    found, _ = export(folder, tmp_path / "index.onnx", "onnx")
+    assert len(found) == 2 and not any(item.apart or item.said for item in found)
+
+
+def test_an_op_that_onnx_lacks_is_named(tmp_path: Path) -> None:
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="runs and writes ONNX files: install the extra [onnx]")
+    node = Node("y", "truncate_mantissa", ("x",), {"dtype": "float16"})
+    folder = of_one_op(tmp_path / "bits", node, np.ones((3, 2), np.float32), {"y": ("y", "float16")})
+    with pytest.raises(TorchTowersError, match=r"ONNX has no op for aten\.view\.dtype$"):
+        export(folder, tmp_path / "bits.onnx", "onnx")
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_a_length_that_the_example_fixes_is_said(tmp_path: Path) -> None:

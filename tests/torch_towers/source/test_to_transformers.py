@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "BertModel": {"pooling": "pooler"},
     "RobertaModel": {"pooling": "cls", "eps": 1e-5, "lowest": 2},  # it counts places without its padding, the id 1
     "ElectraModel": {"narrow": 4},
-    "AlbertModel": {"narrow": 4, "shared": True, "pooling": "pooler"},
+    "AlbertModel": {"narrow": 4, "run": (0, 0), "pooling": "pooler"},
 }
 
 
@@ -61,6 +61,24 @@ def test_transformers_reads_it(kind: str, tmp_path: Path) -> None:
     assert listed == ["", "1_Pooling", *(["2_Dense", "3_Normalize"] if pooling == "pooler" else ["2_Normalize"])]
     with pytest.raises(TorchTowersError, match="already exists"):
         tower.to_transformers(tmp_path / "made")
+
+
+RUNS = {(0, 0, 0): (3, 1, 1), (0, 0, 1, 1): (4, 2, 1), (0, 1, 0, 1): (2, 1, 2), (0, 1, 0, 1, 2, 3, 2, 3): (4, 2, 2)}
+"""Which layer runs at each step, and ALBERT's numbers for it: of layers, of groups, and of layers in each group."""
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_layers_that_run_again_are_alberts_groups(run: tuple[int, ...], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="it reads the folder: install the extra [transformers]")
+    written = bert(narrow=4, run=run, pooling="pooler").to_transformers(tmp_path / "made")
+    assert written.model == "AlbertModel" and all(item.passed for item in written.compared)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "made")
+    assert (config.num_hidden_layers, config.num_hidden_groups, config.inner_group_num) == RUNS[run]
+
+
+def test_layers_that_run_unequally_often_are_no_alberts(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="it reads the folder: install the extra [transformers]")
+    assert bert(narrow=4, run=(0, 0, 1)).to_transformers(tmp_path / "made").model == "ElectraModel"
 
 
 def test_padding_within_a_row_is_no_roberta(tmp_path: Path) -> None:

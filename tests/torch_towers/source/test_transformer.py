@@ -37,7 +37,7 @@ def test_the_more_particular_class_comes_first() -> None:
     assert names(bert()) == ["DistilBERT", "BERT"]
     assert names(bert(eps=1e-5)) == ["RoBERTa", "BERT"]
     assert names(bert(narrow=4)) == ["ELECTRA"]
-    assert names(bert(narrow=4, shared=True)) == ["ALBERT", "ELECTRA"]
+    assert names(bert(narrow=4, run=(0, 0))) == ["ALBERT", "ELECTRA"]
 
 
 def altered(tower: Tower, name: str, **args: object) -> Tower:
