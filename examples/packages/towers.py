@@ -22,6 +22,11 @@ def relu(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.0)
 
 
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean over a mask's positions, NaN if it has none: [batch, length, dim], [batch, length] -> [batch, dim]."""
+    return (x * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+
+
 class Normalization(nn.Module):
     """`(x - mean) / std` with precomputed statistics: `[..., features] -> [..., features]`.
 
@@ -54,11 +59,9 @@ class QueryTower(nn.Module):
         self.dense_1 = nn.Linear(160, 64)
 
     def forward(self, words: Tensor) -> Tensor:
-        word_embedding = self.word_embedding(words)  # [batch, 40, 32]
-        mask = words != 0  # [batch, 40]
-        mean_of_words = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
-        concatenate = torch.cat([mean_of_words, relu(self.dense(mean_of_words))], dim=-1)  # [batch, 160]
-        return F.normalize(self.dense_1(concatenate), dim=-1)
+        mean_of_words = masked_mean(self.word_embedding(words), words != 0)  # [batch, 32]
+        features = torch.cat([mean_of_words, relu(self.dense(mean_of_words))], dim=-1)  # [batch, 160]
+        return F.normalize(self.dense_1(features), dim=-1)
 
 
 class CandidateTower(nn.Module):
@@ -86,21 +89,12 @@ class CandidateTower(nn.Module):
     def forward(
         self, size: Tensor, size_bin: Tensor, name_bucket: Tensor, section_id: Tensor, words_3: Tensor, words_1: Tensor
     ) -> Tensor:
-        word_embedding = self.word_embedding(words_1)  # [batch, 40, 32]
-        mask = words_1 != 0  # [batch, 40]
-        mean_of_words = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
         part = words_1[:, :10]  # [batch, 10]
-        word_embedding = self.word_embedding(part)  # [batch, 10, 32]
-        mask = part != 0  # [batch, 10]
-        mean_of_words_3 = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
-        word_embedding = self.word_embedding(words_3)  # [batch, 40, 32]
-        mask = words_3 != 0  # [batch, 40]
-        mean_of_words_5 = (word_embedding * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)  # [batch, 32]
-        concatenate_1 = torch.cat(
+        features = torch.cat(
             [
-                mean_of_words,
-                mean_of_words_3,
-                mean_of_words_5,
+                masked_mean(self.word_embedding(words_1), words_1 != 0),
+                masked_mean(self.word_embedding(part), part != 0),
+                masked_mean(self.word_embedding(words_3), words_3 != 0),
                 self.section_embedding(section_id),
                 self.name_embedding(name_bucket),
                 self.size_embedding(size_bin),
@@ -108,8 +102,8 @@ class CandidateTower(nn.Module):
             ],
             dim=-1,
         )
-        concatenate_2 = torch.cat([concatenate_1, relu(self.dense_2(concatenate_1))], dim=-1)  # [batch, 309]
-        return F.normalize(self.dense_3(concatenate_2), dim=-1)
+        features = torch.cat([features, relu(self.dense_2(features))], dim=-1)  # [batch, 309]
+        return F.normalize(self.dense_3(features), dim=-1)
 
 
 class TwoTower(nn.Module):

@@ -16,9 +16,10 @@ from torch import Tensor
 from porting.samples import samples
 from porting.tower import PortedTower
 from torch_towers.checkpoint.checkpoint import Side, save_checkpoint
+from torch_towers.errors import TorchTowersError
 from torch_towers.parity.answers import answer
 from torch_towers.parity.recorded import Recorded, pack
-from torch_towers.source.check import Batch, Compared, answered, compare, compared, imported, runner
+from torch_towers.source.check import Batch, Compared, answered, compare, compared, imported, require, runner
 from torch_towers.source.exported import free_sizes
 from torch_towers.source.module import source_of
 from torch_towers.tower import Tower
@@ -29,22 +30,46 @@ ROOT = Path(__file__).parents[2]
 def assert_source(ported: PortedTower, folder: Path, name: str) -> Path:
     """The file that the port's source is in, after it gave what the port gives on inputs made from its graph: as it is,
     compiled, and exported with a free batch."""
-    tower = ported.tower()
-    made = samples.batches(ported.tf_graph, ported.model)[:4]
-    recorded = [Recorded(batch.inputs, answer(tower, batch.inputs), {}, batch.kind) for batch in made]
-    checkpoint = folder / "checkpoints" / name
-    checkpoint.parent.mkdir(exist_ok=True)
-    save_checkpoint(checkpoint, query=Side(ported.spec, ported.store, ported.frozen), samples=pack({"query": recorded}))
-    file = folder / "sources" / f"{re.sub(r'[^a-z0-9_]+', '_', name.lower())}.py"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(source_of(checkpoint).text)
-    module = imported(file)
+    checkpoint, recorded = _checkpoint(ported, folder, name)
+    file = _written(checkpoint, folder, name)
+    module, tower = imported(file), ported.tower()
     found = compared(module, checkpoint, edges=True)
     assert all(item.passed for item in found), found
     batches = sorted(answered(tower, recorded), key=lambda batch: -max(map(_rows, batch[0].values()), default=0))
     assert found or not batches or not tower.encoder.graph.outputs, "nothing was compared"
     if batches and tower.encoder.graph.outputs:
         _assert_captured(module.load(checkpoint).query, tower, batches)
+    return file
+
+
+def source_difference(ported: PortedTower, folder: Path, name: str) -> str:
+    """How the port's source differs from the port on inputs made from its graph, or why there is none; "" if they are equal."""
+    checkpoint, _ = _checkpoint(ported, folder, name)
+    try:
+        require(compared(imported(_written(checkpoint, folder, name)), checkpoint, edges=True), "the source")
+    except TorchTowersError as error:
+        return str(error)
+    except Exception as error:  # a generated file may raise anything
+        return f"the source does not run: {type(error).__name__}: {error}"
+    return ""
+
+
+def _checkpoint(ported: PortedTower, folder: Path, name: str) -> tuple[Path, list[Recorded]]:
+    """The checkpoint of a port with its answers to inputs that were made from its graph."""
+    tower = ported.tower()
+    made = samples.batches(ported.tf_graph, ported.model)[:4]
+    recorded = [Recorded(batch.inputs, answer(tower, batch.inputs), {}, batch.kind) for batch in made]
+    checkpoint = folder / "checkpoints" / name
+    checkpoint.parent.mkdir(exist_ok=True)
+    save_checkpoint(checkpoint, query=Side(ported.spec, ported.store, ported.frozen), samples=pack({"query": recorded}))
+    return checkpoint, recorded
+
+
+def _written(checkpoint: Path, folder: Path, name: str) -> Path:
+    """The file with the source of a checkpoint."""
+    file = folder / "sources" / f"{re.sub(r'[^a-z0-9_]+', '_', name.lower())}.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(source_of(checkpoint).text)
     return file
 
 

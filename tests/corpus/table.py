@@ -1,22 +1,26 @@
-"""`make corpus`: ports every SavedModel of the catalogue and prints how equal each is to TensorFlow's recorded outputs."""
+"""`make corpus`: ports every SavedModel of the catalogue and prints how equal each is to TensorFlow's recorded outputs,
+and whether its source, as `torch-towers source` writes it, is equal to the port."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from porting.parity.comparison import verify_with_reference, verify_with_tensorflow
 from porting.parity.oracle import Oracle
 from porting.parity.process import tensorflow_installed
 from porting.parity.report import OutputParity, ParityReport
 from porting.saved_model import read
-from porting.tower import port_tower
+from porting.tower import PortedTower, port_tower
 from tests.corpus.catalog import FOLDER, RECORDED_LATER, REFUSE, SIDE_EFFECTS, Recorded, catalog, entry_of
+from tests.corpus.sources import source_difference
 from torch_towers.errors import TorchTowersError
 
-COLUMNS = "{:<24} {:<26} {:>6} {:>7} {:>6} {:<8} {:>13} {:>7} {:>9} {:>8}  {}"
+COLUMNS = "{:<24} {:<26} {:>6} {:>7} {:>6} {:<8} {:>13} {:>7} {:>9} {:<6} {:>8}  {}"
 
 
 @dataclass
@@ -31,12 +35,17 @@ class Row:
     ported: bool = False
     refused: bool = False
     reports: Sequence[ParityReport] = ()
+    source: str = ""  # how it differs; "" if it is equal
     seconds: float = 0.0
     message: str = ""
 
     @property
     def good(self) -> bool:
         return self.refused or (self.ported and all(report.passed for report in self.reports))
+
+    @property
+    def has_source(self) -> bool:
+        return self.ported and not self.source
 
     def line(self) -> str:
         outputs = [output for report in self.reports for output in report.outputs.values()]
@@ -48,7 +57,8 @@ class Row:
             self.name[:24], self.producer[:26], self.ops, self.left, f"{self.in_layers:.1%}" if self.ported else "-", verdict, _ids(exact),
             f"{max((_ratio(output) for output in floats), default=0.0):.2f}" if floats else "-",
             f"{max((output.worst for output in floats), default=0.0):.1e}" if floats else "-",
-            f"{self.seconds:.1f}", self.message,
+            "-" if not self.ported else "no" if self.source else "equal", f"{self.seconds:.1f}",
+            "; ".join(filter(None, (self.message, self.source))),
         )  # fmt: skip
 
 
@@ -64,6 +74,7 @@ def port_entry(recorded: Recorded, signature: str, oracle: Oracle | None = None)
     """Ports one entry and compares it with what was recorded, and with TensorFlow itself where `oracle` is given."""
     row = Row(f"{recorded.name}", recorded.producer)
     start = time.monotonic()
+    ported: PortedTower | None = None
     try:
         ported = port_tower(read(recorded.path), entry_of(signature) or None)
         row.ported, row.ops = True, len(ported.tf_graph.nodes)
@@ -77,6 +88,9 @@ def port_entry(recorded: Recorded, signature: str, oracle: Oracle | None = None)
     except TorchTowersError as error:
         row.message = str(error).splitlines()[0]
     row.seconds = time.monotonic() - start
+    if ported is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            row.source = source_difference(ported, Path(folder), row.name)
     return row
 
 
@@ -98,15 +112,18 @@ def rows(entries: Sequence[Recorded], oracle: Oracle | None = None) -> list[Row]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the table; 0 if every row is equal or rightly refused. `arguments` select SavedModels by parts of their names."""
+    """Prints the table; 0 if every row is equal, as a port and as source, or rightly refused. `arguments` select SavedModels
+    by parts of their names."""
     entries = [item for item in catalog() if not arguments or any(part in item.name for part in arguments)]
     if not entries:
         print(f"no SavedModels at {FOLDER}: set TORCH_TOWERS_CORPUS to their folder")
         return 2
     print(
-        COLUMNS.format("name", "producer", "ops", "raw ops", "in", "ported", "ids equal", "RMS", "max", "seconds", "")
+        COLUMNS.format(
+            "name", "producer", "ops", "raw ops", "in", "ported", "ids equal", "RMS", "max", "source", "seconds", ""
+        )
     )
-    print(COLUMNS.format("", "(TensorFlow)", "", "left", "layers", "", "", "ratio", "error", "", ""))
+    print(COLUMNS.format("", "(TensorFlow)", "", "left", "layers", "", "", "ratio", "error", "", "", ""))
     if tensorflow_installed():
         with Oracle() as oracle:
             found = rows(entries, oracle)
@@ -114,7 +131,9 @@ def main(arguments: Sequence[str]) -> int:
         found = rows(entries)
     good = sum(row.good for row in found)
     print(f"{good} of {len(found)} entries of {len(entries)} SavedModels: ported and equal, or refused as they must be")
-    return 0 if good == len(found) else 1
+    ported, sources = sum(row.ported for row in found), sum(row.has_source for row in found)
+    print(f"{sources} of {ported} ported entries: their source is equal")
+    return 0 if good == len(found) and sources == ported else 1
 
 
 if __name__ == "__main__":

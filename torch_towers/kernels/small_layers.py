@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.kernels import native
-from torch_towers.kernels.fast_path import plain
+from torch_towers.kernels.fast_path import plain, readable
 from torch_towers.kernels.threads import spread, threads
 
 Array = np.ndarray[Any, Any]
@@ -60,7 +60,7 @@ def attention(
 
 def _fits(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether these are operands of the native attention, few enough and many enough for it."""
-    if not plain(query, key, value) or query.shape[:-2].numel() < _FEW_HEADS:
+    if not readable() or query.shape[:-2].numel() < _FEW_HEADS or not plain(query, key, value):
         return False
     if not all(_float(each) and each.ndim == query.ndim and each.numel() for each in (query, key, value)):
         return False

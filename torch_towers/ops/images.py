@@ -56,7 +56,7 @@ def decode_image(
         )
     if frames == "all" and pixels.ndim == 3:
         pixels = pixels[None]
-    result = torch.as_tensor(np.array(pixels))
+    result = torch.as_tensor(pixels if pixels.flags.writeable and pixels.flags.c_contiguous else np.array(pixels))
     if dtype == "float32":  # TensorFlow decodes PNG with 16 bits for this; the last bit of the float differs
         wide, largest = (
             (result.to(torch.float32) * 257, 65535) if data.startswith(_PNG) else (result.to(torch.float32), 255)

@@ -214,22 +214,26 @@ def ragged_range(starts: Tensor, limits: Tensor, deltas: Tensor, *, dtype: Dtype
     starts, limits, deltas = (x.expand(rows) for x in (starts, limits, deltas))
     if bool((deltas == 0).any()):
         raise InputError("Requires delta != 0")
-    span = limits - starts
-    if starts.is_floating_point():
-        lengths = (span / deltas).ceil().clamp(min=0).to(torch.int64)
-    else:
-        lengths = torch.where((span > 0) == (deltas > 0), -(-span.abs() // deltas.abs()), 0).to(torch.int64)
+    if not starts.is_floating_point():
+        return _integer_ranges(starts.numpy(), limits.numpy(), deltas.numpy(), dtype)
+    lengths = ((limits - starts) / deltas).ceil().clamp(min=0).to(torch.int64)
     splits = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).to(torch_dtype(dtype))
     columns = ranges(lengths)
-    if not starts.is_floating_point():
-        return splits, (starts.repeat_interleave(lengths) + columns * deltas.repeat_interleave(lengths)).to(
-            starts.dtype
-        )
     longest = int(lengths.max()) if rows else 0
     grid = torch.empty((longest, rows), dtype=starts.dtype)
     for column in range(longest):  # TensorFlow adds the step repeatedly, and rounds each time
         grid[column] = grid[column - 1] + deltas if column else starts
     return splits, grid[columns, torch.arange(rows).repeat_interleave(lengths)]
+
+
+def _integer_ranges(starts: Any, limits: Any, deltas: Any, dtype: str) -> tuple[Tensor, Tensor]:
+    span = limits - starts
+    lengths = np.where((span > 0) == (deltas > 0), -(-np.abs(span) // np.abs(deltas)), 0).astype(np.int64)
+    splits = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=splits[1:])
+    columns: Any = np.arange(int(splits[-1])) - np.repeat(splits[:-1], lengths)
+    values: Any = np.repeat(starts, lengths) + columns * np.repeat(deltas, lengths)
+    return torch.from_numpy(splits).to(torch_dtype(dtype)), torch.from_numpy(values.astype(starts.dtype))  # type: ignore[reportUnknownMemberType]
 
 
 def _to_sparse_spec(splits: tuple[Spec, ...], values: Spec) -> list[Spec]:

@@ -57,9 +57,17 @@ class Host(dict[str, Any]):
         return Host, self._made_from
 
 
-def steps_of(graph: Graph, host: Host) -> tuple[Step, ...]:
-    """One step per node, in order."""
-    return tuple((node.name, _step(node, host)) for node in graph.nodes)
+Planner = Callable[[Graph, Host, tuple[Step, ...]], tuple[Step, ...]]
+"""Maps the steps of a graph, one per node, to those of its runs."""
+
+
+def steps_of(graph: Graph, host: Host, plan: Planner | None = None) -> tuple[Step, ...]:
+    """One step per node, in order. `plan`: makes the plans of nested graphs from their steps."""
+    return tuple((node.name, _step(node, host, plan or _as_they_are)) for node in graph.nodes)
+
+
+def _as_they_are(graph: Graph, host: Host, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return steps
 
 
 def getter(operand: Operand) -> Callable[[Env], Any]:
@@ -122,14 +130,14 @@ def descend(root: nn.Module, parts: list[str]) -> nn.Module:
     return root
 
 
-def _step(node: Node, host: Host) -> Run:
+def _step(node: Node, host: Host, plan: Planner) -> Run:
     if node.op in ("parameter", "constant"):
         return _tensor_step(str(node.attrs["tensor"]), host)
     if node.op == "module":
         return _module_step(str(node.attrs["module"]), host, node.inputs)
     entry = OPS[node.op]
     attrs = dict(node.attrs)
-    bodies = {key: _body(value, host) for key, value in attrs.items() if isinstance(value, Graph)}
+    bodies = {key: _body(value, host, plan) for key, value in attrs.items() if isinstance(value, Graph)}
     function, operands = entry.function, _operands(node.inputs)
     if bodies:
 
@@ -172,9 +180,9 @@ def _module_step(name: str, host: Host, inputs: tuple[Operand, ...]) -> Run:
     return lambda root, env: descend(root, parts)(*operands(env))
 
 
-def _body(graph: Graph, host: Host) -> Callable[[nn.Module], Callable[..., tuple[Any, ...]]]:
+def _body(graph: Graph, host: Host, plan: Planner) -> Callable[[nn.Module], Callable[..., tuple[Any, ...]]]:
     """A graph in a node's attributes, as a function from positional operands to a tuple of results."""
-    steps = steps_of(graph, host)
+    steps = plan(graph, host, steps_of(graph, host, plan))
     outputs = tuple(getter(reference) for reference in graph.outputs.values())
     names = tuple(spec.name for spec in graph.inputs)
 

@@ -60,7 +60,8 @@ class Readers:
 
     def module_type(self, node: Node) -> str:
         """The type of the module that a node calls, or an empty string."""
-        return self.graph.modules[str(node.attrs["module"])].type if node.op == "module" else ""
+        spec = self.graph.modules.get(str(node.attrs["module"])) if node.op == "module" else None
+        return "" if spec is None else spec.type
 
 
 def plan_of(graph: Graph, host: Host, steps: Sequence[Step]) -> tuple[Step, ...]:
@@ -198,6 +199,25 @@ def _counted_mask(view: Readers, node: Node) -> Fused | None:
     return Fused((column.name, floats.name), run)
 
 
+def _scaled_integers(view: Readers, node: Node) -> Fused | None:
+    """`cast(integers) * number`, in the memory of the cast: an image of bytes takes one array of floats, not two."""
+    floats = view.only(node.inputs[0]) if node.op == "mul" and isinstance(node.inputs[1], float) else None
+    if floats is None or floats.op != "cast" or not isinstance(floats.inputs[0], str):
+        return None
+    find, dtype, factor = getter(floats.inputs[0]), torch_dtype(str(floats.attrs["dtype"])), node.inputs[1]
+
+    def run(root: nn.Module, env: Env) -> Any:
+        x = find(env)
+        if x.dtype not in _INTEGERS or dtype not in (torch.float32, torch.float64) or not plain(x):
+            return NotImplemented
+        return x.to(dtype).mul_(factor)
+
+    return Fused((floats.name,), run)
+
+
+_INTEGERS = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+
+
 def _text_pipeline(view: Readers, node: Node) -> Fused | None:
     """String ops before split and lookup, in one pass over each text."""
     if view.module_type(node) != "TextVectorization":
@@ -245,6 +265,7 @@ def _change(view: Readers, reference: Any) -> _Change | None:
 _PATTERNS: tuple[Callable[[Readers, Node], Fused | None], ...] = (
     _weighted_embedding,
     _counted_mask,
+    _scaled_integers,
     _dense,
     _convolution,
     _best_of_products,

@@ -59,7 +59,7 @@ class Program(nn.Module):
 
     def _bind(self) -> None:
         """Binds the graph's nodes to calls."""
-        self.steps = steps_of(self.graph, self._host)
+        self.steps = steps_of(self.graph, self._host, plan_of)
         self._plan = plan_of(self.graph, self._host, self.steps)
         self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
         self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))

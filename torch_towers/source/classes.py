@@ -40,10 +40,10 @@ _AFTER_LAYER = frozenset((
 ))  # fmt: skip
 """Ops whose result has the name of the layer, or the weight, before them: activations and other shapes."""
 _PLAIN = {
-    "truediv": "average", "add": "total", "sub": "difference", "mul": "product", "concat": "features", "cast": "weights", "stack": "stacked",
+    "truediv": "average", "add": "total", "sub": "difference", "mul": "product", "concat": "features", "concatenate": "features", "cast": "weights", "stack": "stacked",
     "strided_slice": "part", "reshape": "flat", "expand_dims": "column", "squeeze": "flat", "transpose": "transposed", "pow": "power",
 }  # fmt: skip
-"""Names of values of which TensorFlow says only the op."""
+"""Names of values of which TensorFlow, or Keras by default, says only the op."""
 _LINE = 84  # maximum length of an expression on one line
 _WIDTH = 112  # maximum length of a line inside a method
 
@@ -247,6 +247,7 @@ class _Scope:
     def __init__(self, owner: _Class, graph: Graph, known: Mapping[str, Known], *, reuse_inputs: bool = False) -> None:
         self.owner, self.graph, self.known = owner, graph, known
         self.names: dict[str, str] = {}
+        self.carried = graph.inputs[0].name if reuse_inputs else None  # what each block makes a new one of
         self.taken = {"self", "torch", "nn", "F", "ops", "Tensor"}
         for i, spec in enumerate(graph.inputs):
             wanted = spec.name
@@ -348,6 +349,8 @@ class _Scope:
 
     def _wanted(self, node: Node) -> str:
         """What a value is called: by its use where that says more than its layer, else by its layer, else by its op."""
+        if self._is_next(node):
+            return "x"
         reader = self.readers.get(node.name)
         if reader is not None and reader.op == BLOCKS and self.uses[node.name] == 1 and reader.inputs[0] == node.name:
             return "x"
@@ -360,11 +363,19 @@ class _Scope:
             layer = self.nodes.get(node_of(str(layer.inputs[0])))
         if layer is not None and layer.op in ("module", "parameter", "constant"):
             name = str(layer.attrs["module" if layer.op == "module" else "tensor"])
-            return self.owner.attributes.get(name) or (name if layer.op == "module" else "x").rpartition(".")[2]
+            plainly = re.sub(r"_\d+$", "", name.rpartition(".")[2]) if layer.op == "module" else "x"
+            return self.owner.attributes.get(name) or plainly  # the number of a layer without weights says nothing
         wanted = variable(node.name, self.owner.layers)
         if self.owner.numbered and (wanted := self.owner.numbered.sub("", wanted)) == "":
             return "hidden"  # what a block of no other name gives: the sum after its attention
         return _PLAIN.get(wanted, wanted)
+
+    def _is_next(self, node: Node) -> bool:
+        """Whether a value takes the place of the one that a block carries: of its shape, where nothing reads that any more."""
+        if self.carried is None or self._is_needed("x"):
+            return False
+        known, before = self.known.get(node.name, UNKNOWN), self.known.get(self.carried, UNKNOWN)
+        return known == before and known.dtype in FLOATS and known.dims is not None
 
     def _free(self, clean: str) -> str:
         """A variable of this name that nothing needs any more, or a new one."""

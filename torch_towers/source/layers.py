@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from torch_towers.graph.registry import MODULES
-from torch_towers.source.expression import ATOM, PRODUCT, Expression, literal
+from torch_towers.source.expression import ATOM, Expression, literal
 from torch_towers.source.self_attention import is_self_attention, kind_of_mask, self_attention
 
 
@@ -185,7 +185,7 @@ def layer_source(
         keepdim = ", keepdim=True" if a.raw("keepdim") else ""
         return LayerSource(None, f"{{0:.}}.{_REDUCTIONS[kind]}({literal(tuple(map(int, a.raw('axes'))))}{keepdim})")
     if kind == "MaskedAverage" and a.raw("finite") and not a.raw("floor") and not a.raw("zero_if_empty"):
-        return LayerSource(None, "({0:*} * {1:.}.unsqueeze(-1)).sum(1) / {1:.}.sum(1, keepdim=True)", level=PRODUCT)
+        return LayerSource(None, "masked_mean({0}, {1})")
     if kind == "ZeroPadding":
         sizes = [int(size) for margin in reversed(a.raw("margins")) for size in margin]
         return LayerSource(None, f"F.pad({{args}}, {literal(tuple([0, 0] * bool(a.raw('channels_last')) + sizes))})")

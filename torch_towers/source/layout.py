@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -57,6 +57,11 @@ def layout(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
     Free sizes of different inputs are different ones, but where the encoder takes them only as one: rows of two inputs, or
     lengths of texts.
     """
+    return _with_rows(tower, *_with_shapes(tower))
+
+
+def _with_shapes(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
+    """The layout with the free sizes that give most shapes."""
     sizes = _Sizes()
     best, free = _layout(tower, sizes)
     while not _is_complete(tower, best):
@@ -67,6 +72,23 @@ def layout(tower: Tower) -> tuple[dict[str, Known], list[FreeSize]]:
             return _all_together(tower, best, free)
         best, free, sizes = found, fewer, trial
     return best, free
+
+
+def _with_rows(tower: Tower, found: dict[str, Known], free: list[FreeSize]) -> tuple[dict[str, Known], list[FreeSize]]:
+    """The layout where the rows of the outputs are the batch, also if the preprocessing makes the inputs' rows of ragged
+    values, of which no size is known."""
+    refs, specs = tower.encoder.graph.outputs, {spec.name: spec for spec in tower.spec.outputs}
+    firsts = {(found.get(ref, UNKNOWN).dims or (None,))[0] for name, ref in refs.items()
+              if name in specs and (specs[name].shape or (None,))[0] == BATCH}  # fmt: skip
+    rows = firsts.pop() if len(firsts) == 1 else None
+    if not any(size.name == rows and size.axis == 0 for size in free) or any(size.name == BATCH for size in free):
+        return found, free
+
+    def named(dim: Dim) -> Dim:
+        return BATCH if dim == rows else dim
+
+    layout = {ref: replace(known, dims=known.dims and tuple(map(named, known.dims))) for ref, known in found.items()}
+    return layout, [replace(size, name=BATCH) if size.name == rows else size for size in free]
 
 
 def _is_complete(tower: Tower, found: Layout) -> bool:

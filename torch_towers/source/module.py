@@ -288,10 +288,13 @@ def _loading(entries: list[str]) -> str:
     lines: list[str] = []
     key = "name"
     if entries:
+        whole = entries[0].startswith("**") and len(entries) == 1
         lines += [
-            "NAMES = {",
-            *(f"    {entry}" for entry in entries),
-            "}",
+            *(
+                [f"NAMES = {entries[0].removeprefix('**').removesuffix(',')}"]
+                if whole
+                else ["NAMES = {", *(f"    {entry}" for entry in entries), "}"]
+            ),
             '"""Layers and weights whose names differ in the checkpoint."""',
             "",
             "",

@@ -12,7 +12,7 @@ from torch_towers.graph.names import numbered
 
 _RESERVED = frozenset((
     *dir(builtins), *keyword.kwlist, *keyword.softkwlist, "self", "torch", "nn", "F", "Tensor", "ops", "Path", "load_file", "save_file",
-    "load", "save", "device", "relu", "relu6",
+    "load", "save", "device", "relu", "relu6", "masked_mean",
 ))  # fmt: skip
 _ATTRIBUTES = frozenset(dir(nn.Module()))
 
@@ -46,7 +46,7 @@ def variable(node: str, layers: set[str]) -> str:
     while scopes and _OP.fullmatch(last):
         last = scopes.pop()
     if last not in layers:
-        last = re.sub(r"_\d+$", "", last)
+        last = re.sub(r"(_\d+)+$", "", last)
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", last).lower()
 
 

@@ -10,10 +10,10 @@ _MASKS = {
     "added": "",
     "average": """\
         attended = mask.any(-1, keepdim=True)
-        query, mask = torch.where(attended, query, 0.0), mask | ~attended  # where nothing is: the average of all
+        query, mask = torch.where(attended, query, 0.0), mask | ~attended  # nothing to attend to: the average of all
 """,
     "zero": """\
-        attended = mask.any(-1, keepdim=True)  # where nothing is, the result is 0
+        attended = mask.any(-1, keepdim=True)  # nothing to attend to: the result is 0
 """,
 }
 _CLASS = '''\
@@ -39,8 +39,8 @@ class SelfAttention(nn.Module):
 _SAID = {
     "": "",
     "added": " The mask is added to the scores.",
-    "average": " The mask is true where to look.",
-    "zero": " The mask is true where to look.",
+    "average": " The mask is true where to attend.",
+    "zero": " The mask is true where to attend.",
 }
 
 

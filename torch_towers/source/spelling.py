@@ -171,6 +171,11 @@ def relu6(x: Tensor) -> Tensor:
     """ReLU6, but NaN (the average of nothing) becomes 0, as in TensorFlow with oneDNN."""
     return torch.where(x > 0, x, 0.0).clamp(max=6.0)
 ''',
+    "masked_mean": '''\
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """The mean over a mask's positions, NaN if it has none: [batch, length, dim], [batch, length] -> [batch, dim]."""
+    return (x * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+''',
 }
 """Functions that a file defines where it calls them."""
 

@@ -243,3 +243,23 @@ def test_a_swapped_convolution_is_called() -> None:
     x = torch.randn(2, 5, 5, 4)
     with torch.no_grad():
         assert torch.equal(program(x=x)["y"], x.relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64, torch.float64])
+def test_integers_are_scaled_in_the_memory_of_their_floats(dtype: torch.dtype) -> None:
+    """Also in the body of a loop. The operand stays as it is, and numbers that are floats already are not changed."""
+    nodes = (
+        Node("floats", "cast", ("x",), {"dtype": "float32"}),
+        Node("scaled", "mul", ("floats", 0.003921568859368563)),
+    )
+    graph = Graph((TensorSpec("x", "int64", (None,)),), nodes, {"scaled": "scaled"}, {})
+    program = Program(graph, {})
+    x = torch.tensor([0, 1, 77, 127]).to(dtype)
+    given = x.clone()
+    assert [name for name, _ in program._plan] == ["scaled"]
+    assert torch.equal(program(x=x)["scaled"], one_by_one(program, x=x)["scaled"])
+    assert torch.equal(x, given)
+    body = Graph((TensorSpec("step", "int64", ()), *graph.inputs), nodes, graph.outputs, {})
+    steps = Node("steps", "map_steps", (2, "x"), {"body": body, "results": 1, "threads": False})
+    looped = Program(Graph(graph.inputs, (steps,), {"steps": "steps:0"}, {}), {})(x=x)["steps"]
+    assert all(torch.equal(each, one_by_one(program, x=x)["scaled"]) for each in looped)

@@ -17,6 +17,7 @@ from torch_towers import TwoTower
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.source.check import imported
+from torch_towers.source.layout import layout
 from torch_towers.source.module import Source, source_of, written
 from torch_towers.tower import Tower
 
@@ -136,6 +137,30 @@ def test_blocks_have_one_class(numbering: str, tmp_path: Path) -> None:
         inner = torch.tanh(expected @ store[f"{first}.weight"].T + store[f"{first}.bias"])
         expected = expected + inner @ store[f"{second}.weight"].T + store[f"{second}.bias"]
     torch.testing.assert_close(towers.query(x), expected)
+
+
+def test_a_block_hands_on_what_it_was_given_under_one_name() -> None:
+    """`x = norm(attention(x, mask) + x)`: a value of the carried one's shape, once nothing reads that any more."""
+    text = written(TwoTower(query=bert(12)), {"query": {}}, "bert").text
+    layer = text[text.index("class TransformerLayer") : text.index("class QueryTower")]
+    assert "    x = self.attention_norm(x + self.attention(x, attention_mask))" in layer
+    assert "return self.output_norm(x + self.output(F.gelu(self.intermediate(x))))" in layer
+
+
+def test_a_mean_under_a_mask_is_a_function_of_the_file() -> None:
+    text = source_of(PACKAGES).text
+    assert text.count("masked_mean(self.word_embedding(") == 4 and text.count(".unsqueeze(-1)).sum(1)") == 1
+
+
+def test_rows_that_the_preprocessing_makes_are_the_batch() -> None:
+    """Rows of ragged values have no known number, but the output's are the batch's."""
+    spec = TensorSpec("x", "float32", (None, 4))
+    graph = Graph((spec,), (Node("y", "tanh", ("x",)),), {"y": "y"})
+    same = Graph((spec,), (), {"x": "x"})
+    for rows, first in (("batch", "batch"), (None, "length")):
+        outputs = (TensorSpec("y", "float32", (rows, 4)),)
+        known, free = layout(Tower(TowerSpec(same, graph, None, (spec,), outputs), {}))
+        assert known["y"].dims == known["x"].dims == (first, 4) and [size.name for size in free] == [first]
 
 
 def test_a_bert_of_twelve_layers_is_under_150_lines(tmp_path: Path) -> None:

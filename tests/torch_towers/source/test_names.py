@@ -42,6 +42,7 @@ def test_classes() -> None:
         ("tower.dense_1.MatMul", "dense"),
         ("tower.dense_1.add_3", "dense"),
         ("LayerNorm.truediv", "layer_norm"),
+        ("concatenate_1_1.concat", "concatenate"),
         ("attention.softmaxScores", "softmax_scores"),
     ],
 )
