@@ -18,7 +18,7 @@ FAMILIES = {
     "ids": ("tfrs ids", "root_call", "module-", "query_tower", "two_signatures-user", "variables", "merlin"),
     "features": ("features", "packages candidate", "lookups", "dense_features", "vertex_tower", "ranking"),
     "text": ("packages query", "texts", "candidate_tower", "two_signatures-movie", "hub_1", "towers", "hashed_ngrams"),
-    "tokenizers": ("sentencepiece", "wordpiece", "fast_bert", "script_words"),
+    "tokenizers": ("sentencepiece", "wordpiece", "fast_bert", "script_words", "letters"),
     "numbers": ("mlp", "numbers", "tensors", "einsums", "several_graphs", "control_flow"),
     "sequences": ("attentions", "sequences"),
     "images": ("images", "convolutions", *data.IMAGE_TOWERS),
@@ -33,7 +33,7 @@ FAMILIES = {
 }
 """The families, by prefix or suffix of their towers' names."""
 HELD_OUT = (
-    "variables", "vertex_tower", "hub_1", "script_words", "saved_numbers", "layers of tf_keras attentions",
+    "query_tower", "vertex_tower", "hub_1", "letters", "saved_numbers", "layers of tf_keras attentions",
     "layers of tf_keras convolutions",
     "examples", "streaming",
 )  # fmt: skip

@@ -97,6 +97,19 @@ def script_words(path: Path) -> None:
     _save(path, module, embed)
 
 
+def letters(path: Path) -> None:
+    """The first letters of a text through a convolution, and the largest number of each channel."""
+    module = tf.Module()
+    module.table, module.kernel = _weight("table", 100, 8), _weight("kernel", 3, 8, 16)
+
+    def embed(text: Any) -> dict[str, Any]:
+        codes = tf.strings.unicode_decode(tf.strings.lower(text, encoding="utf-8"), "UTF-8")
+        rows = tf.gather(module.table, tf.math.floormod(codes, 100).to_tensor(shape=[None, 24]))
+        return {"embedding": tf.reduce_max(tf.nn.relu(tf.nn.conv1d(rows, module.kernel, 1, "SAME")), 1)}
+
+    _save(path, module, embed)
+
+
 def hashed_ngrams(path: Path) -> None:
     """Words and pairs of words, hashed, averaged by the square root of their number, and two dense layers."""
     module = tf.Module()

@@ -101,6 +101,7 @@ TOWERS = [
     Built(text_towers.wordpiece),
     Built(text_towers.fast_bert),
     Built(text_towers.script_words, lifted={"StringLookup": 1}),
+    Built(text_towers.letters, lifted={"Embedding": 1, "Conv1d": 1}),
     Built(text_towers.hashed_ngrams),
     Built(modules.ragged_rows, lifted={"Embedding": 1}),
     Built(modules.sparse_rows),
