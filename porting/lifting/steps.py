@@ -42,6 +42,15 @@ def is_mask_of(view: View, mask: str, x: str) -> bool:
     )
 
 
+def mask_of_lengths(view: View, root: Node, x: str, lengths: str) -> str:
+    """The mask `[n, length]` of the `lengths [n]` of the rows of `x [n, length, ...]`, before `root`."""
+    (rows, length, *_), dtype = view.shape(x) or (None, None), view.dtype(lengths)
+    size = view.before(root, "size", x, axis=1, known=("size", ()))
+    steps = view.before(root, "arange", 0, size, 1, dtype=dtype, known=(dtype, (length,)))
+    ends = view.before(root, "unsqueeze", lengths, axis=1, known=(dtype, (rows, 1)))
+    return view.before(root, "less", steps, ends, known=("bool", (rows, length)))
+
+
 def _rows(view: View, ref: str, kept: int) -> tuple[Any, ...] | None:
     """The axes before the `kept` last ones, also those that a reshape has merged; None if they are not known."""
     node, shape = view.node(ref), view.shape(ref)

@@ -8,6 +8,7 @@ from porting.lifting.registry import REWRITES
 ORDER = (
     "identities",
     "tensor_arrays",
+    "shortcuts",
     "recurrent",
     "group_norm",
     "unrolled",

@@ -44,6 +44,8 @@ def standardized(x: Pattern, average: Callable[[Pattern, str], Pattern] = averag
         | x * scaled - mean * scaled
         | x * inv + (_BETA - shift)
         | x * inv - shift
+        | (x - mean) * scaled + _BETA
+        | (x - mean) * scaled
         | centred * _GAMMA + _BETA
         | centred * _GAMMA
         | centred + _BETA

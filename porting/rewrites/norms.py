@@ -34,12 +34,23 @@ def layer_norm(view: View, root: Node, match: Match) -> str:
     }
     count = len(next(iter(axes)))
     if axes == {tuple(range(rank - count, rank))}:
+        if _is_per_channel(view, match, shape, count):
+            lift_groups(view, root, match, 1, (shape[1], 1))
+            return "GroupNorm"
         _lift_layer_norm(view, root, match, count, match["eps"])
         return "LayerNorm"
     if axes != {tuple(range(1, rank - 1))} or not isinstance(shape[-1], int):
         raise Refusal(f"it normalizes over axes {sorted(axes)}, and nn.LayerNorm over the last ones")
     lift_groups(view, root, match, rank - 1, (shape[-1], 1))
     return "GroupNorm"
+
+
+def _is_per_channel(view: View, match: Match, shape: tuple[Any, ...], count: int) -> bool:
+    """Whether the scale and the shift have one number for each channel, on the second axis, before the `count` axes of the
+    space."""
+    found = [match.get(f"{name}_reshaped") or match.get(name) for name in ("gamma", "beta")]
+    shapes = {(view.shape(ref) or ())[-count - 1 :] for ref in found if ref is not None}
+    return len(shape) == count + 2 and isinstance(shape[1], int) and shapes == {(shape[1],) + (1,) * count}
 
 
 _FUSED = Apply(

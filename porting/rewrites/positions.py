@@ -50,6 +50,21 @@ def all_rows(view: View, root: Node, match: Match) -> None:
     view.rewrite(root, "add", match["x"], node)
 
 
+@rewrite("PositionEmbedding", Apply("unsqueeze", _TABLE, axis=0))
+def normed_rows(view: View, root: Node, match: Match) -> None:
+    """`norm(table)` with an axis of rows in front: the relative positions of DeBERTa, one row for each."""
+    shape = view.shape(root.name)
+    means = [user for user in view.consumers(root.name) if user.op == "reduce_mean"]
+    last = -1 if shape is None else len(shape) - 1
+    if shape is None or not means or any(tuple(mean.attrs["axes"]) not in ((-1,), (last,)) for mean in means):
+        raise Refusal("its rows are not normalized, so it may be no table of positions")
+    args, values = _table(view, match["table"])
+    if values:
+        raise Refusal("its table has an extra axis already")
+    view.layer(root, "PositionEmbedding", args, shape[1], weights={"weight": match["table"]})
+    view.then(root, "unsqueeze", known=(view.dtype(root.name), shape[1:]), axis=0)
+
+
 def _table(view: View, table: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of the layer, and the table as a matrix if it had an extra axis."""
     shape = view.shape(table) or ()

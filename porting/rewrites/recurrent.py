@@ -1,4 +1,6 @@
-"""GRU, LSTM and SimpleRNN: a loop over a sequence whose step matches their formula."""
+"""GRU, LSTM and SimpleRNN: a loop over a sequence whose step matches their formula. An LSTM with peepholes stays a loop: its
+gates take the cell state too, which no kernel of torch's does. So does one with `num_proj`, whose output has another size
+than its cell state, and a ConvLSTM, whose products are convolutions."""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from porting.lifting.cells import KINDS, Kind, Layer
 from porting.lifting.loops import Loop, loop_of
 from porting.lifting.patterns import Apply, Match, Refusal
 from porting.lifting.registry import rewrite
-from porting.lifting.steps import is_mask_of
+from porting.lifting.steps import is_mask_of, mask_of_lengths
 from porting.lifting.view import View
 from porting.lifting.weights import in_bodies
 from torch_towers.graph.graph import Node, node_of, references
@@ -87,7 +89,7 @@ class _Reading:
         view, root, cells, x = self.loop.view, self.loop.root, self.cells, self.x
         shape, mask = view.shape(x) or (), self.mask
         if self.step.lengths is not None:
-            mask = _mask_of_lengths(view, root, x, self.step.lengths)
+            mask = mask_of_lengths(view, root, x, self.step.lengths)
         masks = [mask] * len(cells)
         if mask is not None and self.backwards and len(cells) > 1:  # the first layer turns the steps around
             turned = view.before(root, "flip", mask, axes=(1,), known=("bool", shape[:2]))
@@ -198,15 +200,6 @@ def _mask(loop: Loop, step: _Step, x: str, backwards: bool) -> str | None:
     if found or reverse != backwards or not is_mask_of(loop.view, mask, x):
         raise Refusal("its mask does not belong to its sequence")
     return mask
-
-
-def _mask_of_lengths(view: View, root: Node, x: str, lengths: str) -> str:
-    """The mask `[n, length]` of `lengths [n]`, before `root`."""
-    (rows, length, *_), dtype = view.shape(x) or (None, None), view.dtype(lengths)
-    size = view.before(root, "size", x, axis=1, known=("size", ()))
-    steps = view.before(root, "arange", 0, size, 1, dtype=dtype, known=(dtype, (length,)))
-    ends = view.before(root, "unsqueeze", lengths, axis=1, known=(dtype, (rows, 1)))
-    return view.before(root, "less", steps, ends, known=("bool", (rows, length)))
 
 
 def _first_states(loop: Loop, cell: _Cell, rows: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from porting.lifting.cells import KINDS, Kind, Layer
 from porting.lifting.patterns import Match, Nodes, Pattern, Refusal, number
 from porting.lifting.registry import rewrite
-from porting.lifting.steps import replace_stack, sequence_of
+from porting.lifting.steps import mask_of_lengths, replace_stack, sequence_of
 from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node, node_of, references
@@ -87,10 +87,11 @@ def unrolled(view: View, root: Node, match: Match) -> str:
     rows, features = _sizes(view, xs)
     x, backwards = sequence_of(view, xs) or (None, False)
     conditions = _conditions(view, root, steps)
-    mask = _mask(view, conditions, (rows, len(steps)), backwards) if conditions else None
+    lengths = _lengths(view, conditions)
+    mask = _mask(view, conditions, (rows, len(steps)), backwards) if conditions and lengths is None else None
     states = _first_states(view, steps[0], (rows, units))
-    operands = (*(xs if x is None else (x,)), mask, *states)
-    results = _results(view, root, steps, conditions)
+    operands = (*(xs if x is None else (x,)), mask, lengths, *states)
+    results, zero = _results(view, root, steps, conditions)
     if results.keys() & _upstream(view, operands):
         raise Refusal("what it reads depends on what it gives")
     layer = Layer.of(view, kind, steps[-1], features, units)
@@ -99,9 +100,11 @@ def unrolled(view: View, root: Node, match: Match) -> str:
     dtype = view.dtype(root.name)
     if x is None:
         x = view.before(root, "stack", *xs, axis=1, known=(dtype, (rows, len(steps), features)))
+    if lengths is not None:
+        mask = mask_of_lengths(view, root, x, lengths)
     place = view.before(root, "stack", x, axis=0, known=(None, None))  # becomes the call of the layer
     several = not all(isinstance(place, int) for place in used.values())
-    sequence = any(isinstance(place, int) and place < len(steps) - 1 for place in used.values())
+    sequence = any(isinstance(place, int) and (zero or place < len(steps) - 1) for place in used.values())
     layer.write(
         view,
         view.nodes[place],
@@ -109,6 +112,7 @@ def unrolled(view: View, root: Node, match: Match) -> str:
         return_sequences=sequence,
         return_state=several,
         go_backwards=backwards,
+        zero_output=zero,
     )
     refs = [f"{place}:{i}" for i in range(1 + len(kind.formulas))] if several else [place]
     shapes = [(rows, len(steps), units) if sequence else (rows, units)] + [(rows, units)] * (len(refs) - 1)
@@ -136,6 +140,18 @@ def _conditions(view: View, root: Node, steps: Sequence[Match]) -> list[Any]:
     if not all(chosen) or len(last) != 1:
         raise Refusal("not all of its steps are masked")
     return [node.inputs[0] for node in chosen if node is not None] + list(last)
+
+
+def _lengths(view: View, conditions: Sequence[Any]) -> str | None:
+    """The lengths `[n]` of the rows, if the masks of the steps are `lengths > step`."""
+    found: set[Any] = set()
+    for step, condition in enumerate(conditions):
+        column = view.node(condition)
+        longer = view.node(column.inputs[0]) if column is not None and column.op == "unsqueeze" else None
+        if longer is None or longer.op != "greater" or longer.inputs[1] != step or view.rank(longer.inputs[0]) != 1:
+            return None
+        found.add(longer.inputs[0])
+    return found.pop() if len(found) == 1 else None
 
 
 def _mask(view: View, conditions: Sequence[Any], shape: tuple[Any, int], backwards: bool) -> str:
@@ -179,25 +195,35 @@ def _upstream(view: View, operands: Sequence[Any]) -> set[str]:
 # -- results ------------------------------------------------------------------------------------------------------------
 
 
-def _results(view: View, root: Node, steps: Sequence[Match], conditions: Sequence[Any]) -> dict[str, int | str]:
-    """The nodes that give what the layer gives: the step of an output, or the name of a last state, `h` or `c`."""
+def _results(
+    view: View, root: Node, steps: Sequence[Match], conditions: Sequence[Any]
+) -> tuple[dict[str, int | str], bool]:
+    """The nodes that give what the layer gives: the step of an output, or the name of a last state, `h` or `c`; and
+    whether an output is zero, and not the one before, where the mask is off."""
     new = [*(_new(view, step["h"]) for step in steps[1:]), root.name]
     last = steps[-1]
     if not conditions:
-        return {name: step for step, name in enumerate(new)} | ({last["c_next"]: "c"} if "c" in last.found else {})
+        cells = {last["c_next"]: "c"} if "c" in last.found else {}
+        return {name: step for step, name in enumerate(new)} | cells, False
+    kept = [
+        {node.name: node.inputs[2] for node in _masked(view, condition, value)}
+        for condition, value in zip(conditions, new, strict=True)
+    ]
+    zeros = [{name for name, old in olds.items() if number(view, old) == 0} for olds in kept]
+    zero = any(zeros[1:])
     found: dict[str, int | str] = {}
     outputs: set[str] = set()
     states = {steps[0]["h"]}
-    for step, (condition, value) in enumerate(zip(conditions, new, strict=True)):
-        kept = {node.name: node.inputs[2] for node in _masked(view, condition, value)}
-        outputs = {name for name, old in kept.items() if old in outputs or (step == 0 and number(view, old) == 0)}
-        states = {name for name, old in kept.items() if old in states}
+    for step, olds in enumerate(kept):
+        repeated = {name for name, old in olds.items() if old in outputs}
+        outputs = zeros[step] if zero or step == 0 else repeated
+        states = {name for name, old in olds.items() if old in states}
         found |= dict.fromkeys(outputs, step)
     found |= dict.fromkeys(states - outputs, "h")
     if "c" in last.found:
         cells = _masked(view, conditions[-1], last["c_next"])
         found |= {node.name: "c" for node in cells if node.inputs[2] == last["c"]}
-    return found
+    return found, zero
 
 
 def _masked(view: View, condition: Any, value: str) -> list[Node]:

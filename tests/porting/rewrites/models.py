@@ -49,6 +49,9 @@ def build(name: str, folder: Path) -> Path:
     if name.startswith("unrolled "):
         unrolled.write(name.split()[1], path)
         return path
+    if name == "shortcuts":
+        unrolled.write_shortcuts(path)
+        return path
     if name == "stepwise":
         stepwise.write(path)
         return path

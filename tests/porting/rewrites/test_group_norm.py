@@ -146,6 +146,33 @@ def test_an_instance_norm_has_as_many_groups_as_channels() -> None:
     assert (kind, args["num_groups"], args["num_channels"]) == ("GroupNorm", 6, 6)
 
 
+@pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1)], ids=str)
+def test_an_instance_norm_with_the_channels_in_front(shape: tuple[int, ...]) -> None:
+    weights = {"norm.gamma": shape, "norm.beta": shape}
+    found = lifted(lambda t, x, *both: instance(t, x, *both, axes=(2, 3)), FIRST, weights)
+    kind, args = layer(found)
+    assert (kind, args["num_groups"], args["channels_last"]) == ("GroupNorm", 6, False) and ops(found) == ["module"]
+    assert {tuple(value.shape) for value in found.store.values()} == {(6,)}
+
+
+def test_a_scale_of_the_space_is_no_scale_of_channels() -> None:
+    weights = {"norm.gamma": (4, 5), "norm.beta": (4, 5)}
+    found = lifted(lambda t, x, *both: instance(t, x, *both, axes=(2, 3)), FIRST, weights)
+    assert layer(found)[0] == "LayerNorm"
+
+
+@pytest.mark.parametrize("shifts", [True, False])
+def test_a_gain_that_is_scaled_before_it_multiplies(shifts: bool) -> None:
+    def write(t: Any, x: Any, gamma: Any, *beta: Any) -> Any:
+        """`(x - mean) * (inv * gamma)`"""
+        mean, variance = moments(t, x, (3,))
+        scaled = t.mul(t.sub(x, mean), t.mul(inverse(t, variance), gamma))
+        return t.add(scaled, beta[0]) if beta else scaled
+
+    found = lifted(write, X, {"norm.gamma": (6,), "norm.beta": (6,)} if shifts else {"norm.gamma": (6,)})
+    assert layer(found)[0] == "LayerNorm" and ops(found) == ["module"]
+
+
 def assert_stays(write: Callable[..., Any], weights: dict[str, tuple[int, ...]], reason: str) -> None:
     found = lifted(write, X, weights)
     assert "GroupNorm" not in {spec.type for spec in found.graph.modules.values()}

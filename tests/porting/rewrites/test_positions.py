@@ -33,3 +33,21 @@ def test_rows_of_another_shape_are_no_positions() -> None:
 def test_a_length_that_is_no_size_stays_a_slice() -> None:
     found = lifted(lambda t, x, table: t.add(x, t.slice(table, 0, -4, axis=0, step=1)), X, TABLE)
     assert "slice" in ops(found)
+
+
+def normed(t: Any, x: Any, table: Any) -> Any:
+    rows = t.unsqueeze(table, axis=0)
+    mean = t.reduce_mean(rows, axes=(2,), keepdim=True)
+    variance = t.reduce_mean(t.squared_difference(rows, mean), axes=(2,), keepdim=True)
+    return t.add(x, t.mul(t.sub(rows, mean), t.rsqrt(t.add(variance, 1e-5))))
+
+
+def test_a_table_that_is_normalized() -> None:
+    found = lifted(normed, {"x": ("float32", ("n", 7, 4))}, TABLE)
+    assert {spec.type for spec in found.graph.modules.values()} == {"PositionEmbedding", "LayerNorm"}
+    assert set(found.store) == {"positions.weight"}
+
+
+def test_a_table_that_is_not_normalized_is_no_table_of_positions() -> None:
+    found = lifted(lambda t, x, table: t.mul(x, t.unsqueeze(table, axis=0)), {"x": ("float32", ("n", 7, 4))}, TABLE)
+    assert not found.graph.modules

@@ -60,7 +60,17 @@ def test_cells_of_tensorflow_1(exported: Get) -> None:
     found = {name: type(model.program.get_submodule(name)).__name__ for name in
              ("fixed.rnn", "gru.rnn.gru_cell", "lstm.rnn", "rnn.rnn", "ways.bidirectional_rnn.fw", "ways.bidirectional_rnn.bw.gru_cell")}  # fmt: skip
     assert list(found.values()) == ["LSTM", "ConcatGRU", "LSTM", "SimpleRNN", "LSTM", "ConcatGRU"]
-    assert not {"while_loop", "matmul", "tanh", "sigmoid", "stack"} & set(model.lifted.remaining)
+    assert not {"while_loop", "matmul", "tanh", "sigmoid"} & set(model.lifted.remaining)
+    assert model.lifted.remaining["stack"] == 2  # both ways up to a length: steps of a sequence that is reversed
+
+
+def test_cells_of_tensorflow_1_up_to_a_length(exported: Get) -> None:
+    model = exported("unrolled tensorflow_1")
+    found = {name: type(model.program.get_submodule(name)).__name__ for name in
+             ("gru_to.rnn.gru_cell", "lstm_to.rnn", "basic_lstm_to.rnn", "rnn_to.rnn", "last_to.rnn",
+              "ways_to.bidirectional_rnn.fw", "ways_to.bidirectional_rnn.bw.gru_cell")}  # fmt: skip
+    assert list(found.values()) == ["ConcatGRU", "LSTM", "LSTM", "SimpleRNN", "LSTM", "LSTM", "ConcatGRU"]
+    assert not {"cond", "where"} & set(model.lifted.remaining)
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)

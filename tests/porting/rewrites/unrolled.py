@@ -120,6 +120,17 @@ def _static(path: Path) -> None:
             with v1.variable_scope(name):
                 outputs, state = v1.nn.static_rnn(CELLS[name](), xs, dtype=tf.float32)
                 out[name], out[f"{name}_state"] = tf.stack(outputs, 1), tf.nest.flatten(state)[0]
+        for name in ("gru", "lstm", "basic_lstm", "rnn"):
+            with v1.variable_scope(f"{name}_to"):
+                outputs, state = v1.nn.static_rnn(CELLS[name](), xs, dtype=tf.float32, sequence_length=lengths)
+                out[f"{name}_to"], out[f"{name}_to_state"] = tf.stack(outputs, 1), tf.nest.flatten(state)[0]
+        with v1.variable_scope("last_to"):
+            outputs, state = v1.nn.static_rnn(CELLS["lstm"](), xs, dtype=tf.float32, sequence_length=lengths)
+            out["last_to"], out["last_to_state"] = outputs[-1], state.h
+        with v1.variable_scope("ways_to"):
+            cells = CELLS["lstm"](), CELLS["gru"]()
+            outputs, *_ = v1.nn.static_bidirectional_rnn(*cells, xs, dtype=tf.float32, sequence_length=lengths)
+            out["ways_to"] = tf.stack(outputs, 1)
         with v1.variable_scope("ways"):
             outputs, *_ = v1.nn.static_bidirectional_rnn(CELLS["lstm"](), CELLS["gru"](), xs, dtype=tf.float32)
             out["ways"] = tf.stack(outputs, 1)
@@ -128,3 +139,41 @@ def _static(path: Path) -> None:
         for variable in v1.trainable_variables():
             variable.load(rng.normal(0, 0.4, variable.shape).astype(np.float32), session)
         v1.saved_model.simple_save(session, str(path), {"s": s, "lengths": lengths}, out)
+
+
+def write_shortcuts(path: Path) -> None:
+    """Branches by the lengths of rows at step 1, `x` and `old [n, 4]` and `lengths [n]` in: shortcuts, and near misses."""
+    owner = tf.Module()
+    owner.scale = tf.Variable([0.5, 1.0, -2.0, 1.5], name="scale")
+
+    def run(x: Any, old: Any, lengths: Any) -> dict[str, Any]:
+        def new() -> Any:
+            return tf.sin(x * owner.scale)
+
+        def kept(ends: Any = lengths, step: float = 1) -> Any:
+            return tf.where(tf.expand_dims(ends <= step, 1), old, new())
+
+        largest, smallest, floats = tf.reduce_max(lengths), tf.reduce_min(lengths), tf.cast(lengths, tf.float32)
+
+        def without_ends() -> Any:
+            value = new()
+            return tf.cond(smallest > 1, lambda: value, lambda: tf.where(tf.expand_dims(lengths <= 1, 1), old, value))
+
+        value = new()
+        return {
+            "all_ended": tf.cond(largest <= 1, lambda: old, kept),
+            "none_ended": tf.cond(
+                smallest > 1, lambda: value, lambda: tf.where(tf.expand_dims(lengths <= 1, 1), old, value)
+            ),
+            "both": tf.cond(largest <= 1, lambda: old, without_ends),
+            # near misses
+            "other_step": tf.cond(largest <= 1, lambda: old, lambda: kept(step=0)),
+            "other_lengths": tf.cond(largest <= 1, lambda: old, lambda: kept(ends=2 * lengths)),
+            "other_result": tf.cond(largest <= 1, lambda: x, kept),
+            "of_floats": tf.cond(tf.reduce_max(floats) <= 1.0, lambda: old, lambda: kept(floats, 1.0)),
+            "other_test": tf.cond(largest < 1, lambda: old, kept),
+        }
+
+    rows = [tf.TensorSpec([None, 4], name=name) for name in ("x", "old")]
+    function = tf.function(run).get_concrete_function(*rows, tf.TensorSpec([None], tf.int32, name="lengths"))
+    tf.saved_model.save(owner, str(path), signatures=function)
