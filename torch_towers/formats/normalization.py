@@ -185,15 +185,18 @@ def _pair(first: str, second: str) -> str | None:
 _STARTS, _KINDS = np.array([start for start, _ in SCRIPTS]), np.array([kind for _, kind in SCRIPTS])
 
 
-def script(code: int) -> int:
-    """A number for the script of a code point, equal iff ICU's scripts are equal; -1 for an invalid code point."""
-    return int(scripts(np.array([code]))[0])
-
-
 def scripts(codes: Array) -> Array:
-    """`script` of each code point."""
-    found = _KINDS[np.searchsorted(_STARTS, codes, "right") - 1]
-    return np.where((codes >= 0) & (codes <= 0x10FFFF), found, -1)
+    """A number for the script of each code point, equal iff the scripts are equal to tf.text's ICU; -1 for an invalid one.
+
+    TensorFlow's own ICU is older: `ops/unicode.py` has its table.
+    """
+    return of_runs(codes, _STARTS, _KINDS)
+
+
+def of_runs(codes: Array, starts: Array, kinds: Array) -> Array:
+    """The kind of the run that each code point is in, by the first code points of the runs; -1 for an invalid one."""
+    found = kinds[np.searchsorted(starts, codes, "right") - 1]
+    return np.where((codes >= 0) & (codes <= 0x10FFFF), found, kinds.dtype.type(-1))
 
 
 WHITE_SPACE = frozenset(

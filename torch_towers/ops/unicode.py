@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torch_towers.errors import InputError
+from torch_towers.formats.normalization import of_runs
 from torch_towers.formats.unicode_13 import SCRIPT_RUNS
 from torch_towers.graph.dtypes import Dtype
 from torch_towers.graph.registry import Spec, Strings, elementwise, op
@@ -392,7 +393,4 @@ def unicode_script(x: Tensor) -> Tensor:
 
     Source: tf.raw_ops.UnicodeScript.
     """
-    starts, scripts = _scripts()
-    codes = x.cpu().numpy()
-    found = scripts[np.searchsorted(starts, codes, side="right") - 1]
-    return torch.as_tensor(np.where((codes >= 0) & (codes < 0x110000), found, np.int32(-1)))  # type: ignore[reportUnknownMemberType]
+    return torch.as_tensor(of_runs(x.cpu().numpy(), *_scripts()))  # type: ignore[reportUnknownMemberType]

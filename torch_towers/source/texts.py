@@ -7,21 +7,27 @@ import unicodedata
 from collections import defaultdict
 from functools import lru_cache
 
-from torch_towers.formats.normalization import script
+import numpy as np
+
+from torch_towers.formats import normalization
 
 _LAST = 0x30000  # planes 0 to 2: every script
 _SMALLEST = 24  # letters: a script with fewer is left out
+
+
+def _kinds(characters: list[str]) -> list[int]:
+    return normalization.scripts(np.array([*map(ord, characters)])).tolist()
 
 
 @lru_cache(maxsize=1)
 def scripts() -> dict[int, str]:
     """The letters and marks of each script. Shared characters (digits, punctuation, most marks) are in the special texts."""
     found: dict[int, list[str]] = defaultdict(list)
-    for character in map(chr, range(0x41, _LAST)):
-        if unicodedata.category(character)[0] in "LM":
-            found[script(ord(character))].append(character)
-    for shared in ("1", "\u0301"):
-        del found[script(ord(shared))]
+    characters = [each for each in map(chr, range(0x41, _LAST)) if unicodedata.category(each)[0] in "LM"]
+    for kind, character in zip(_kinds(characters), characters, strict=True):
+        found[kind].append(character)
+    for shared in _kinds(["1", "\u0301"]):
+        del found[shared]
     return {kind: "".join(letters) for kind, letters in found.items() if len(letters) >= _SMALLEST}
 
 

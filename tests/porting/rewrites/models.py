@@ -37,37 +37,17 @@ KERAS_3_ACTIVATIONS = ["leaky_relu", "hard_silu", "log_softmax", "celu", "log_si
 def build(name: str, folder: Path) -> Path:
     """Writes the SavedModel called `name` ("keras tensors", "tf_keras lookups", "near_misses", ...) into `folder`."""
     path = folder / name.replace(" ", "_")
-    if name == "near_misses":
-        _near_misses(path)
-        return path
-    if name == "interactions":
-        _interactions(path)
-        return path
-    if name.startswith("transformer "):
-        transformers.write(name.split()[1], path)
-        return path
-    if name.startswith("unrolled "):
-        unrolled.write(name.split()[1], path)
-        return path
-    if name == "shortcuts":
-        unrolled.write_shortcuts(path)
-        return path
-    if name == "stepwise":
-        stepwise.write(path)
-        return path
-    if name == "cells":
-        cells.write(path)
-        return path
-    if name == "near_convolutions":
-        convolutions.near_misses(path)
-        return path
-    producer, group = name.split()
-    keras = _producer(producer)
-    model = GROUPS[group](keras, producer == "keras")
-    if producer == "keras":
-        model.export(str(path), verbose=False)
+    kind, _, group = name.partition(" ")
+    if not group:
+        WRITERS[name](path)
+    elif kind in KINDS:
+        KINDS[kind](group, path)
     else:
-        model.save(str(path))
+        model = GROUPS[group](_producer(kind), kind == "keras")
+        if kind == "keras":
+            model.export(str(path), verbose=False)
+        else:
+            model.save(str(path))
     return path
 
 
@@ -563,3 +543,14 @@ def _near_misses(path: Path) -> None:
 
     module = Almost()
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.__call__})
+
+
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "near_misses": _near_misses,
+    "near_convolutions": convolutions.near_misses,
+    "interactions": _interactions,
+    "shortcuts": unrolled.write_shortcuts,
+    "stepwise": stepwise.write,
+    "cells": cells.write,
+}
+KINDS: dict[str, Callable[[str, Path], Any]] = {"transformer": transformers.write, "unrolled": unrolled.write}
