@@ -17,10 +17,17 @@ from hypothesis import HealthCheck, settings
 
 from porting.parity.oracle import Oracle
 from porting.parity.process import tensorflow_installed
+from tests.afresh import start_afresh
 
 # Machines are shared: how long an example took says nothing about the code.
 settings.register_profile("shared machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machines")
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> None:
+    """No test sees which others ran before it."""
+    start_afresh()
 
 
 @pytest.fixture(scope="session")

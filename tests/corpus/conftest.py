@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.afresh import start_afresh
+
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], None]], Path]:
@@ -16,6 +18,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path]
     def get(write: Callable[[Path], None]) -> Path:
         if write not in made:
             made[write] = tmp_path_factory.mktemp(write.__name__) / "model"
+            start_afresh()
             write(made[write])
         return made[write]
 

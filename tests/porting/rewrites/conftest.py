@@ -17,6 +17,7 @@ from porting.flat_graph.flatten import flatten
 from porting.lifting.lift import Lifted, lift
 from porting.saved_model import read
 from porting.served import Served
+from tests.afresh import start_afresh
 from tests.porting.rewrites.models import build
 from tests.witness import run, tf, to_numpy, to_runtime
 from torch_towers.program.program import Program
@@ -125,6 +126,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
     def get(name: str) -> Exported:
         if name not in made:
+            start_afresh()
             made[name] = _export(build(name, tmp_path_factory.mktemp("exported")))
         return made[name]
 
