@@ -38,6 +38,7 @@ ORDER = (
     "buckets",
     "sentencepiece",
     "integer_ranges",
+    "row_partitions",
     "steps",
     "maps",
 )
