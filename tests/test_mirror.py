@@ -92,6 +92,7 @@ OTHERS = {
     "porting/converters/random": ("porting/flat_graph/test_dropout.py", "porting/flat_graph/test_effects.py"),
     # rewrites that fire on what Keras writes, in one SavedModel for all of them
     "porting/rewrites/buckets": (f"{REWRITES}/test_layers.py", f"{REWRITES}/test_lookups.py"),
+    "porting/rewrites/einsum_dense": (f"{REWRITES}/test_einsum.py",),
     "porting/rewrites/images": (f"{REWRITES}/test_conv.py",),
     **{f"{REWRITES}/{name}": (f"{REWRITES}/test_pools.py",) for name in ("rescaling", "upsampling", "zero_padding")},
     # lifting, by what it lifts

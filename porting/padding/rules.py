@@ -18,6 +18,7 @@ EITHER_WAY = ELEMENTWISE | {
     "transpose",
     "flip",
     "Linear",
+    "EinsumDense",
     "LayerNorm",
     "RMSNorm",
     "L2Normalize",
@@ -345,11 +346,16 @@ def _matmul(call: Call) -> Places:
 
 @rule("einsum")
 def _einsum(call: Call) -> Places:
-    left, _, right = call.node.attrs["equation"].replace(" ", "").partition("->")
+    return _product(call, _letters(call, call.node.attrs["equation"]))
+
+
+def _letters(call: Call, equation: str) -> tuple[str, str, str]:
+    """The axes of two operands and of their product."""
+    left, _, right = equation.replace(" ", "").partition("->")
     parts = left.split(",")
     if len(parts) != 2 or "." in left or not right:
         raise call.depends("its equation does not have two operands with all axes named")
-    return _product(call, (parts[0], parts[1], right))
+    return parts[0], parts[1], right
 
 
 def _labels(a: int, b: int) -> tuple[str, str, str]:
@@ -386,6 +392,20 @@ def _of_each_place(call: Call) -> Places:
     if own & set(part.axes) or len(call.parts) > 1:
         raise call.depends("it mixes positions")
     return Places(dict.fromkeys(part.axes), backwards=part.backwards)
+
+
+@rule("EinsumDense")
+def _einsum_dense(call: Call) -> Places:
+    """A product with a weight whose axes are all of other places, so that nothing of the layer is sliced."""
+    x, kernel, result = _letters(call, call.args["equation"])
+    places = {x[axis] for axis in call.parts[0].axes}
+    if places & set(kernel) or not places <= set(result):
+        raise call.depends("its weight has a part for each position, or it mixes positions")
+    bias = call.args.get("bias_shape") or ()
+    own = {letter for letter, size in zip(reversed(result), reversed(bias), strict=False) if size != 1}
+    if places & own:
+        raise call.depends("its bias has a part for each position")
+    return Places({result.index(label): None for label in places}, backwards=call.parts[0].backwards)
 
 
 @rule("PositionEmbedding")

@@ -17,6 +17,7 @@ ORDER = (
     "zero_padding",
     "interaction",
     "linear",
+    "einsum_dense",
     "einsum",
     "repeats",
     "rotary",

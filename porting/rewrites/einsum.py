@@ -15,13 +15,14 @@ from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node, node_of
 
-_EINSUM = Apply("einsum", Any_("a"), Any_("b"), name="product")
+EINSUM = Apply("einsum", Any_("a"), Any_("b"), name="product")
 _FLAT_KERNEL = Apply("reshape", Weight("kernel"), name="flat_kernel")
 _PRODUCT = Apply("matmul", Any_("x"), _FLAT_KERNEL, name="product")
+PARTED = Apply("reshape", _PRODUCT, name="parted")
 
 
 @dataclass(frozen=True, slots=True)
-class _Projection:
+class Projection:
     """An einsum of values with a kernel: axes by their letters, "." for those of an ellipsis."""
 
     x: str
@@ -40,16 +41,15 @@ class _Projection:
     def new(self) -> str:
         return "".join(letter for letter in self.result if letter not in self.x)
 
-    def check(self) -> None:
-        """Refuses einsums that are not matrix products up to transposes."""
-        if any(len(set(letters)) != len(letters) for letters in (self.x, self.kernel, self.result)):
-            raise Refusal("it takes a diagonal")
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a matrix product up to transposes."""
         if not self.contracted or set(self.contracted) & set(self.result):
-            raise Refusal("it multiplies along an axis that it keeps, or sums along none")
+            return False  # it multiplies along an axis that it keeps, or sums along none
         if set(self.kernel) != {*self.contracted, *self.new} or {*self.kept, *self.new} != set(self.result):
-            raise Refusal("it sums along an axis of one operand alone")
-        if "." in self.x + self.kernel and not (self.turned_x == self.x and self.turned_result == self.result):
-            raise Refusal("it moves axes past those that its ellipsis stands for")
+            return False  # it sums along an axis of one operand alone
+        # nothing may move past the axes that an ellipsis stands for
+        return "." not in self.x + self.kernel or (self.turned_x == self.x and self.turned_result == self.result)
 
     @property
     def turned_x(self) -> str:
@@ -62,27 +62,34 @@ class _Projection:
         return self.kept + self.new
 
 
-@rewrite("Linear", Apply("add", _EINSUM, Weight("bias")))
+@rewrite("Linear", Apply("add", EINSUM, Weight("bias")))
 def einsum_with_bias(view: View, root: Node, match: Match) -> None:
     """`einsum(x, kernel) + bias`, if the bias has the new axes of the kernel."""
-    node, kernel, x, law = _read(view, match)
+    node, kernel, x, law = _read_linear(view, match)
     sizes = _sizes(view, kernel, law)
     wanted = tuple(sizes[letter] for letter in law.new)
     if view.shape(match["bias"]) != wanted or law.turned_result != law.result:
         raise Refusal(f"what is added has shape {list(view.shape(match['bias']) or ())}, expected {list(wanted)}")
-    _check_other_uses(view, node, kernel, match["bias"])
+    check_other_uses(view, node, kernel, match["bias"])
     _write(view, root, law, kernel, x, match["bias"])
 
 
-@rewrite("Linear", _EINSUM)
+@rewrite("Linear", EINSUM)
 def einsum(view: View, root: Node, match: Match) -> None:
     """`einsum(x, kernel)`, without a bias of the kernel's new axes."""
-    node, kernel, x, law = _read(view, match)
-    _check_other_uses(view, node, kernel, None)
+    node, kernel, x, law = _read_linear(view, match)
+    check_other_uses(view, node, kernel, None)
     _write(view, root, law, kernel, x, None)
 
 
-def _read(view: View, match: Match) -> tuple[Node, str, str, _Projection]:
+def _read_linear(view: View, match: Match) -> tuple[Node, str, str, Projection]:
+    node, kernel, x, law = read_einsum(view, match)
+    if not law.is_linear:
+        raise Refusal("it is no matrix product: it keeps an axis that it multiplies along, or drops one of an operand")
+    return node, kernel, x, law
+
+
+def read_einsum(view: View, match: Match) -> tuple[Node, str, str, Projection]:
     """The einsum, its kernel, its other operand, and the letters."""
     node = view.nodes[match["product"]]
     weights = [
@@ -94,18 +101,19 @@ def _read(view: View, match: Match) -> tuple[Node, str, str, _Projection]:
     operands, _, result = str(node.attrs["equation"]).replace(" ", "").replace("...", ".").partition("->")
     letters = operands.split(",")
     at = node.inputs.index(kernel)
-    law = _Projection(letters[1 - at], letters[at], result)
-    law.check()
+    law = Projection(letters[1 - at], letters[at], result)
+    if any(len(set(axes)) != len(axes) for axes in (law.x, law.kernel, law.result)):
+        raise Refusal("it takes a diagonal")
     if view.dtype(kernel) not in FLOATS or len(view.shape(kernel) or ()) != len(law.kernel):
         raise Refusal(f"the weight {kernel!r} is not floats of the axes {law.kernel!r}")
     return node, kernel, node.inputs[1 - at], law
 
 
-def _sizes(view: View, kernel: str, law: _Projection) -> dict[str, int]:
+def _sizes(view: View, kernel: str, law: Projection) -> dict[str, int]:
     return dict(zip(law.kernel, view.shape(kernel) or (), strict=True))
 
 
-def _check_other_uses(view: View, node: Node, kernel: str, bias: str | None) -> None:
+def check_other_uses(view: View, node: Node, kernel: str, bias: str | None) -> None:
     """The kernel changes its layout, so all its users must be lifted, with the same bias."""
     for user in view.consumers(kernel):
         same_place = len(user.inputs) == len(node.inputs) and user.inputs.index(kernel) == node.inputs.index(kernel)
@@ -122,7 +130,7 @@ def _check_same_bias(view: View, user: Node, kernel: str, bias: str | None) -> N
         raise Refusal(f"its kernel {kernel!r} is also used by {user.name!r}, without the same bias")
 
 
-def _write(view: View, root: Node, law: _Projection, kernel: str, x: str, bias: str | None) -> None:
+def _write(view: View, root: Node, law: Projection, kernel: str, x: str, bias: str | None) -> None:
     """Merges the summed axes, calls nn.Linear, and splits the new axes, each only if needed."""
     sizes, dtype = _sizes(view, kernel, law), view.dtype(kernel)
     inner, outer = ([sizes[letter] for letter in letters] for letters in (law.contracted, law.new))
@@ -164,27 +172,32 @@ def _linear(view: View, root: Node, x: str, kernel: str, bias: str | None, layou
 # -------------------------------------------
 
 
-@rewrite("Linear", Apply("add", Apply("reshape", _PRODUCT, name="parted"), Weight("bias")))
+@rewrite("Linear", Apply("add", PARTED, Weight("bias")))
 def flat_kernel_with_bias(view: View, root: Node, match: Match) -> None:
     """`reshape(x @ reshape(kernel)) + bias`, if the last axis is split like the bias."""
     product, sizes = view.nodes[match["product"]], view.shape(match["bias"])
     before, after = view.shape(product.name), view.shape(match["parted"])
     if not sizes or len(sizes) < 2 or before is None or after != (*before[:-1], *sizes):
         raise Refusal(f"what is added has shape {list(sizes or ())}: it is not a bias of the product")
-    order, width = _flat_layout(view, match)
+    order, width = flat_layout(view, match)
+    check_parted_uses(view, match)
+    _linear(view, root, match["x"], match["kernel"], match["bias"], (order, *width))
+    view.then(root, "split_last", known=(view.dtype(match["kernel"]), before), sizes=sizes)
+
+
+def check_parted_uses(view: View, match: Match) -> None:
+    """The kernel changes its layout, so all its products must be split, with the same bias."""
     for user in view.consumers(match["flat_kernel"]):
         parted = view.consumers(user.name)
         if len(parted) != 1 or parted[0].op != "reshape" or view.is_output(user.name):
             raise Refusal(f"its kernel {match['kernel']!r} is also used by {user.name!r}, without the same bias")
         _check_same_bias(view, parted[0], match["kernel"], match["bias"])
-    _linear(view, root, match["x"], match["kernel"], match["bias"], (order, *width))
-    view.then(root, "split_last", known=(view.dtype(match["kernel"]), before), sizes=sizes)
 
 
 @rewrite("Linear", Apply("add", _PRODUCT, Weight("bias")))
 def flat_kernel_with_vector(view: View, root: Node, match: Match) -> None:
     """`x @ reshape(kernel) + bias`, if only the kernel's input axes are merged."""
-    order, width = _flat_layout(view, match)
+    order, width = flat_layout(view, match)
     if view.shape(match["bias"]) != width[1:]:
         raise Refusal(f"what is added has shape {list(view.shape(match['bias']) or ())}, expected [{width[1]}]")
     for user in view.consumers(match["flat_kernel"]):
@@ -195,11 +208,11 @@ def flat_kernel_with_vector(view: View, root: Node, match: Match) -> None:
 @rewrite("Linear", _PRODUCT)
 def flat_kernel(view: View, root: Node, match: Match) -> None:
     """`x @ reshape(kernel)`, with a matrix made from a kernel of higher rank."""
-    order, width = _flat_layout(view, match)
+    order, width = flat_layout(view, match)
     _linear(view, root, match["x"], match["kernel"], None, (order, *width))
 
 
-def _flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
+def flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
     """The kernel's axes in nn.Linear's order, and the sizes of its matrix `[in, out]`."""
     kernel, flat = match["kernel"], view.shape(match["flat_kernel"])
     shape = view.shape(kernel) or ()

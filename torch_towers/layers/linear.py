@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from torch_towers.graph.registry import module
@@ -13,6 +14,29 @@ Linear = module()(nn.Linear)
 
 Source: tf.raw_ops.MatMul and BiasAdd, Keras Dense.
 """
+
+
+@module()
+class EinsumDense(nn.Module):
+    """`einsum(equation, x, weight) + bias`, as in `abc,bcd->abd`, where each place `b` has a matrix of its own.
+
+    `equation` names the axes of `x`, of the weight, whose sizes are `shape`, and of the result. `bias_shape`: that of the
+    bias, which broadcasts to the result; None without a bias. Source: Keras EinsumDense, tf.raw_ops.Einsum.
+    """
+
+    def __init__(self, equation: str, shape: tuple[int, ...], bias_shape: tuple[int, ...] | None = None) -> None:
+        super().__init__()
+        self.equation = equation
+        self.weight = nn.Parameter(torch.zeros(shape))
+        self.bias = None if bias_shape is None else nn.Parameter(torch.zeros(bias_shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        products = torch.einsum(self.equation, x, self.weight)
+        return products if self.bias is None else products + self.bias
+
+    def extra_repr(self) -> str:
+        bias = "" if self.bias is None else f", bias={list(self.bias.shape)}"
+        return f"{self.equation!r}, {list(self.weight.shape)}{bias}"
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torch_towers.graph.graph import Graph, Node
 from torch_towers.layers.attention import MultiHeadAttention
+from torch_towers.layers.linear import EinsumDense
 from torch_towers.layers.recurrent import Recurrent
 from torch_towers.program.binding import descend, path
 from torch_towers.program.program import Program
@@ -55,11 +56,21 @@ def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
         layer = descend(program, path(str(node.attrs["module"])))
         if isinstance(layer, nn.Linear):
             return float(result.numel() * layer.in_features)
+        if isinstance(layer, EinsumDense):
+            return float(result.numel() * _summed(layer))
         if isinstance(layer, Recurrent):
             return layer.multiplications(env[str(node.inputs[0])].shape)
         if isinstance(layer, MultiHeadAttention):
             return layer.multiplications(*(env[str(ref)].shape for ref in node.inputs[:2]))
     return 0.0
+
+
+def _summed(layer: EinsumDense) -> int:
+    """How many products are summed for each number: the sizes of the weight's axes that the result does not have."""
+    operands, _, result = layer.equation.partition("->")
+    letters = operands.partition(",")[2].replace("...", ".")
+    sizes = zip(letters, layer.weight.shape, strict=False)
+    return math.prod(size for letter, size in sizes if letter not in result)
 
 
 def _work(program: Program, node: Node, env: dict[str, Any]) -> float:

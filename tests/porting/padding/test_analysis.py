@@ -71,6 +71,16 @@ def low_scores(t: Emitter, ids: Any, x: Any) -> Any:
     return t.matmul(t.softmax(scores), x)
 
 
+def dense(equation: str, shape: tuple[int, ...], bias: tuple[int, ...]) -> Write:
+    def write(t: Emitter, ids: Any, x: Any) -> Any:
+        name = f"dense_{len(t.store)}"
+        t.store[f"{name}.weight"], t.store[f"{name}.bias"] = tensor(*shape).array, tensor(*bias, seed=1).array
+        args = {"equation": equation, "shape": shape, "bias_shape": bias}
+        return t.module("EinsumDense", name, args, x)
+
+    return write
+
+
 STEPS: dict[str, Write] = {
     "attention": lambda t, ids, x: attended(t, ids, x, t.unsqueeze(mask(t, ids), axis=1)),
     "both": lambda t, ids, x: attended(
@@ -87,7 +97,11 @@ STEPS: dict[str, Write] = {
     "sums": lambda t, ids, x: t.cumsum(x, axis=1),
     "wide": lambda t, ids, x: t.concat(x, x, axis=2),
     "narrow": lambda t, ids, x: t.slice(x, 0, DIM, axis=2, step=1),
+    "by number": dense("abc,c->abc", (DIM,), (1, DIM)),
     # mixes positions with padding
+    "by place": dense("abc,bcd->abd", (LENGTH, DIM, DIM), (DIM,)),
+    "over places": dense("abc,bd->adc", (LENGTH, LENGTH), (1,)),
+    "bias of places": dense("abc,cd->abd", (DIM, DIM), (LENGTH, 1)),
     "open": lambda t, ids, x: attended(t, ids, x, None),
     "later": lambda t, ids, x: attended(t, ids, x, t.unsqueeze(t.equal(ids, 0), axis=1)),
     "own mask": lambda t, ids, x: attended(
@@ -132,7 +146,20 @@ def beside_a_mask(steps: list[str], end: str) -> Callable[[Emitter, Any, Any], A
     return lambda t, ids, x: t.add(chain(steps, end)(t, ids, x), chain(["mixed"], "weighted")(t, ids, x))
 
 
-GOOD = ("attention", "both", "by hand", "positions", "places", "bent", "mixed", "turned", "heads", "masked", "sums")
+GOOD = (
+    "attention",
+    "both",
+    "by hand",
+    "positions",
+    "places",
+    "bent",
+    "mixed",
+    "turned",
+    "heads",
+    "masked",
+    "sums",
+    "by number",
+)
 
 
 @pytest.mark.parametrize("end", ["average", "weighted", "first", "largest"])
@@ -153,6 +180,9 @@ def test_padding_is_left_out(step: str, end: str) -> None:
     (["back"], "average", "start at the end of the row"),
     (["centred"], "average", "padding contributes to it"),
     (["rows"], "average", "merges positions with other axes"),
+    (["by place"], "average", "has a part for each position"),
+    (["over places"], "average", "has a part for each position"),
+    (["bias of places"], "average", "its bias has a part for each position"),
     (["rolled"], "average", "not counted from the first"),
     ([], "mean", "padding contributes to it"),
     ([], "last", "other than the first"),

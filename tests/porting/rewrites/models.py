@@ -211,6 +211,11 @@ EINSUMS: dict[str, dict[str, Any]] = {
     "turned": {"equation": "abc,dec->abed", "output_shape": (None, 3, 2)},
     "head_bias": {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "e"},
     "per_place": {"equation": "abc,bcd->abd", "output_shape": (7, 4), "bias_axes": "d"},
+    "per_place_and_bias": {"equation": "abc,bcd->abd", "output_shape": (7, 4), "bias_axes": "bd"},
+    "per_channel": {"equation": "abc,cd->adc", "output_shape": (3, 16)},
+    "place_bias": {"equation": "abc,cde->abde", "output_shape": (7, 2, 3), "bias_axes": "be"},
+    "turned_bias": {"equation": "abc,dec->abed", "output_shape": (None, 3, 2), "bias_axes": "ed"},
+    "open_places": {"equation": "...bx,bxy->...by", "output_shape": (7, 6), "bias_axes": "y"},
 }
 
 

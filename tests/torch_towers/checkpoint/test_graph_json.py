@@ -81,7 +81,7 @@ def test_every_annotation_of_the_tables_is_understood() -> None:
                 fits(3, hint)
 
 
-FREE = {("einsum", "equation"), ("in_shape", "what"), ("ragged_cross", "order")}
+FREE = {("einsum", "equation"), ("EinsumDense", "equation"), ("in_shape", "what"), ("ragged_cross", "order")}
 """Texts that are a language of their own, or said in an error."""
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from torch_towers.kernels import matmul as module
-from torch_towers.layers.linear import Linear, linear, linear_relu
+from torch_towers.layers.linear import EinsumDense, Linear, linear, linear_relu
 from torch_towers.ops.nn import relu
 
 
@@ -100,3 +100,21 @@ def test_changed_weights_count_at_once(rows: int) -> None:
     layer.bias.data.mul_(2)
     with torch.inference_mode():
         assert torch.equal(linear(layer, x), 2 * before)  # the same code, and 2 changes no rounding
+
+
+@pytest.mark.parametrize("bias", [None, (6,), (5, 1), (5, 6)], ids=str)
+def test_each_place_has_its_own_matrix(bias: tuple[int, ...] | None) -> None:
+    layer = EinsumDense("abc,bcd->abd", (5, 4, 6), bias).double()
+    generator = torch.Generator().manual_seed(0)
+    for weight in layer.parameters():
+        weight.data.normal_(generator=generator)
+    x = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    wanted = torch.stack([x[:, place] @ layer.weight[place] for place in range(5)], 1)
+    torch.testing.assert_close(layer(x), wanted if layer.bias is None else wanted + layer.bias)
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.equal(torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)(x), layer(x))
+
+
+def test_it_prints_its_axes() -> None:
+    assert str(EinsumDense("ab,bc->ac", (2, 3), (3,))) == "EinsumDense('ab,bc->ac', [2, 3], bias=[3])"
+    assert str(EinsumDense("ab,bc->ac", (2, 3))) == "EinsumDense('ab,bc->ac', [2, 3])"

@@ -37,6 +37,15 @@ def test_a_dense_layer_costs_what_its_product_does_and_an_element_what_its_memor
     assert work_of(made, {"x": torch.ones(2, 4)}) == 2 * 4 * 6 + 8 * 2 * 6
 
 
+@pytest.mark.parametrize("equation", ["ab,bc->ac", "...b,bc->...c"])
+def test_a_sum_of_products_costs_what_it_sums_for_each_number(equation: str) -> None:
+    modules = {"dense": ModuleSpec("EinsumDense", {"equation": equation, "shape": (4, 6)})}
+    made = program(
+        Node("y", "module", ("x",), {"module": "dense"}), modules=modules, **{"dense.weight": torch.ones(4, 6)}
+    )
+    assert counted(made, 2) == [2 * 4 * 6]
+
+
 def test_what_is_large_or_not_to_be_told_is_infinite() -> None:
     made = program(Node("y", "einsum", ("x", "x"), {"equation": "ab,cb->ac"}))
     assert work_of(made, {"x": torch.ones(2, 4)}) == math.inf

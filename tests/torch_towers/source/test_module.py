@@ -15,6 +15,7 @@ from tests.torch_towers.ports import checkpoint
 from tests.torch_towers.source.bert import bert
 from torch_towers import TwoTower
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
+from torch_towers.graph.registry import MODULES
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.source.check import imported
 from torch_towers.source.layout import layout
@@ -137,6 +138,36 @@ def test_blocks_have_one_class(numbering: str, tmp_path: Path) -> None:
         inner = torch.tanh(expected @ store[f"{first}.weight"].T + store[f"{first}.bias"])
         expected = expected + inner @ store[f"{second}.weight"].T + store[f"{second}.bias"]
     torch.testing.assert_close(towers.query(x), expected)
+
+
+OWN_LAYERS = {
+    "EinsumDense": {"equation": "abc,bcd->abd", "shape": (5, 4, 6), "bias_shape": (5, 1)},
+}
+"""Layers that torch does not have, and their arguments."""
+
+
+@pytest.mark.parametrize("kind", OWN_LAYERS)
+def test_a_layer_that_torch_lacks_is_a_class_of_the_file(kind: str, tmp_path: Path) -> None:
+    layer = MODULES[kind].function(**OWN_LAYERS[kind])
+    generator = torch.Generator().manual_seed(0)
+    store = {
+        f"inner.{name}": torch.randn(value.shape, generator=generator) for name, value in layer.state_dict().items()
+    }
+    nodes = (Node("y", "module", ("x",), {"module": "inner"}),)
+    graph = Graph(
+        (TensorSpec("x", "float32", ("batch", 5, 4)),), nodes, {"y": "y"}, {"inner": ModuleSpec(kind, OWN_LAYERS[kind])}
+    )
+    source = made(graph, store)
+    assert f"class {kind}(" in source.text and "torch_towers" not in {
+        name.split(".")[0] for name in _imports(ast.parse(source.text))
+    }
+    file = tmp_path / "own.py"
+    file.write_text(source.text)
+    towers = imported(file).TwoTower()
+    towers.load_state_dict({f"query.{name}": value for name, value in store.items()})
+    layer.load_state_dict({name.partition(".")[2]: value for name, value in store.items()})
+    x = torch.randn(3, 5, 4, generator=generator)
+    assert torch.equal(towers.query(x), layer(x))
 
 
 def test_a_block_hands_on_what_it_was_given_under_one_name() -> None:
