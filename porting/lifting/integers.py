@@ -285,7 +285,7 @@ class Integers:
             return None
         ranks = [self._view.rank(ref) for ref in node.inputs]
         lengths = {self.length(ref) for ref, rank in zip(node.inputs, ranks, strict=True) if rank == 1}
-        return lengths.pop() if len(lengths) == 1 and None not in ranks and max(ranks) == 1 else None
+        return lengths.pop() if len(lengths) == 1 and {*ranks} <= {0, 1} else None
 
     def _sum(self, lengths: Any) -> Count:
         """The sum of lengths of rows, at whatever width of integers."""
