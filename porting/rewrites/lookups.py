@@ -25,7 +25,11 @@ _MASK = Source("mask", _CONSTANT) | Number(name="mask_number")
 _MASKED = Apply("where", Apply("equal", _X, _MASK), Number(name="mask_id"), _FOUND)
 _KNOWN = _MASKED | _FOUND
 _BUCKET = Apply("hash_bucket_fast", _X, name="hash") | Apply("floor_mod", _X, Number(name="buckets"))
-_HASHED = Apply("where", Apply("equal", _KNOWN, -1), _BUCKET + Number(name="oov_start") | _BUCKET, _KNOWN)
+_OTHER = _BUCKET + Number(name="oov_start") | _BUCKET
+_HASHED = Apply("where", Apply("equal", _KNOWN, -1), _OTHER, _KNOWN) | Apply(
+    "where", Apply("not_equal", _KNOWN, -1), _KNOWN, _OTHER
+)
+"""Keras, and TensorFlow's own tables with buckets."""
 
 
 @rewrite("Lookup", _HASHED | _MASKED | _FOUND)

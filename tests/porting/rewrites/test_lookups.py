@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from porting.saved_model import read
+from porting.tower import PortedTower, port_tower
 from tests.porting.rewrites.models import LOOKUPS
 from tests.porting.rewrites.test_layers import INTEGERS, PRODUCERS, STRINGS, Get, assert_same, categories
-from tests.witness import run
+from tests.witness import run, tf
+from torch_towers.parity.answers import answer
 
 
 @pytest.mark.parametrize("producer", PRODUCERS)
@@ -50,3 +54,58 @@ def test_lookups_equal_the_ops_on_any_input(exported: Get, data: Any) -> None:
         drawn = data.draw(st.lists(strategy, min_size=batch[name].size, max_size=batch[name].size))
         batch[name] = np.array(drawn, batch[name].dtype).reshape(batch[name].shape)
     assert_same(model, batch)
+
+
+WORDS = [b"red", b"", "größe".encode(), b"a b"]
+
+
+class Buckets(tf.Module):
+    """TensorFlow's own table with hash buckets behind it, of strings and of integers, which it hashes as strings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        numbers = tf.range(len(WORDS), dtype=tf.int64)
+        self.words, self.numbers, self.single = (
+            tf.lookup.StaticVocabularyTable(tf.lookup.KeyValueTensorInitializer(keys, numbers), buckets)
+            for keys, buckets in ((WORDS, 3), (numbers * 7, 2), (WORDS[::-1], 1))
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "t"), tf.TensorSpec([None], tf.int64, "n")])
+    def serve(self, t: Any, n: Any) -> Any:
+        return {"words": self.words.lookup(t), "numbers": self.numbers.lookup(n), "single": self.single.lookup(t)}
+
+
+@pytest.fixture(scope="module")
+def buckets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Buckets, PortedTower]:
+    module, folder = Buckets(), tmp_path_factory.mktemp("buckets") / "model"
+    tf.saved_model.save(module, str(folder), signatures=module.serve)
+    return module, port_tower(read(Path(folder)))
+
+
+def test_buckets_of_tensorflows_tables_are_those_of_the_layer(buckets: tuple[Buckets, PortedTower]) -> None:
+    spec = buckets[1].spec
+    layers = [(layer.type, layer.args.get("oov_buckets")) for layer in spec.preprocess.modules.values()]
+    assert sorted(layers, key=str) == [
+        ("Hashing", None),
+        ("IntegerLookup", None),
+        ("StringLookup", 1),
+        ("StringLookup", 3),
+    ]
+    nodes = [*spec.preprocess.nodes, *spec.encoder.nodes]
+    assert sum(node.op == "where" for node in nodes) == 1, "of the integers, which are hashed as strings"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    words=st.lists(st.one_of(st.sampled_from(WORDS), st.binary(max_size=90)), min_size=1, max_size=5),
+    data=st.data(),
+)
+def test_ids_of_tensorflows_tables(buckets: tuple[Buckets, PortedTower], words: list[bytes], data: Any) -> None:
+    module, ported = buckets
+    integers = st.one_of(st.integers(-40, 40), st.integers(-(2**63), 2**63 - 1))
+    numbers = data.draw(st.lists(integers, min_size=len(words), max_size=len(words)))
+    batch = {"t": np.array(words, object), "n": np.array(numbers, np.int64)}
+    found = answer(ported.tower(), batch)
+    assert isinstance(found, dict)
+    for name, value in module.serve(**{key: tf.constant(value) for key, value in batch.items()}).items():
+        assert np.array_equal(found[name], value.numpy()), name
