@@ -68,7 +68,7 @@ TOWERS = [
     Built(tfrs_towers.two_signatures, "movie_tower", lifted={"L2Normalize": 1, "TextVectorization": 1}),
     Built(modules.root_call, lifted={"Linear": 1, "Embedding": 1, "L2Normalize": 1}),
     Built(modules.module, "query_model.__call__", lifted={"Linear": 1}),
-    Built(modules.module, "words.encode", lifted={"StringLookup": 1, "Hashing": 1}, batches=WORDS),
+    Built(modules.module, "words.encode", lifted={"StringLookup": 1}, batches=WORDS),
     Built(modules.module, "score#1"),
     Built(
         graphs.variables,
@@ -94,7 +94,7 @@ TOWERS = [
     Built(graphs.several_graphs, tags=("serve",), lifted={"Linear": 1}),
     Built(graphs.several_graphs, tags=("serve", "half")),
     Built(graphs.hub_1, lifted={"StringLookup": 1}, batches=[{"default": ["cat dog", "", "CAT  mouse cat", "big!"]}]),
-    Built(graphs.feature_columns, lifted={"EmbeddingBag": 8, "StringLookup": 4, "Hashing": 5, "Discretization": 1}),
+    Built(graphs.feature_columns, lifted={"EmbeddingBag": 8, "StringLookup": 4, "Hashing": 3, "Discretization": 1}),
     Built(graphs.dense_features, lifted={"EmbeddingBag": 1, "StringLookup": 1, "Hashing": 1, "Discretization": 1}),
     Built(modules.merlin, lifted={"Linear": 1, "EmbeddingBag": 3}, batches=LISTS),
     Built(modules.examples, lifted={"Linear": 1, "StringLookup": 1}),
