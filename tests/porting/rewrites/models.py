@@ -230,6 +230,9 @@ def _einsums(keras: Any, is_3: bool) -> Any:
     out["joined"] = joined(out["free_heads"])
     twice = dense("abc,cde->abde", output_shape=(None, 4, 2), bias_axes="de", name="twice")
     out["twice"], out["twice_again"] = twice(free), twice(free * 2.0)
+    at_both = dense("abc,cde->abde", output_shape=(None, 2, 5), bias_axes="de", name="at_both")
+    out["at_both"], out["at_both_open"] = at_both(s), at_both(free)
+    out["joined_fixed"] = joined(out["heads"])
     model = keras.Model({"s": s, "free": free}, out)
     _draw_weights(model, keep=())
     return model
