@@ -64,9 +64,12 @@ def found(write: Callable[[Any, Any], Any]) -> tuple[Match, Program]:
 def test_each_is_found_and_computed(name: str) -> None:
     match, program = found(WRITTEN[name])
     assert match["kind"] == name
-    x = torch.linspace(-5.0, 5.0, 16).reshape(4, 4)
-    ours = activation(name, match.get("slope") or 0.0)(2.0 * x)
-    torch.testing.assert_close(ours, program(x=x)["out"], rtol=0, atol=1e-6)  # silu is one op here and two there
+    x = torch.linspace(-5.0, 5.0, 16).reshape(4, 4).requires_grad_()
+    ours, ops = activation(name, match.get("slope") or 0.0)(2.0 * x), program(x=x)["out"]
+    torch.testing.assert_close(ours, ops, rtol=0, atol=1e-6)  # silu is one op here and two there
+    weights = torch.arange(16.0).reshape(4, 4) / 16
+    gradients = [torch.autograd.grad(value, x, weights)[0] for value in (ours, ops)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=4e-6)  # float32 sums of some terms up to 20
 
 
 def test_near_misses_are_not_activations() -> None:

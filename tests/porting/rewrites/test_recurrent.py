@@ -127,7 +127,6 @@ def test_every_activation_of_keras(exported: Get, producer: str) -> None:
     }
     for rows in (1, 5):
         model.check({"s": sequences(rows, 3)["s"][:, :, :4]})
-    model.check_gradients_of_ops({"s": sequences(4, 3)["s"][:, :, :4]})
 
 
 SHARED = {
