@@ -129,6 +129,12 @@ class EditableGraph:
         self._output_nodes = {node_of(old) for old in self.outputs.values()}
         self._touched.append(root.name)
 
+    def remove(self, root: Node) -> None:
+        """Removes a node without results, such as a check."""
+        for ref in references(self.nodes.pop(root.name).inputs):
+            self._unuse(node_of(ref), root.name)
+            self._touched.append(node_of(ref))
+
     def redirect(self, root: Node, refs: Mapping[str, str]) -> None:
         """Redirects all users of `root`'s results from the references in `refs` to their replacements."""
         for user in self.consumers(root.name):

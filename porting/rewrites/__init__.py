@@ -39,6 +39,7 @@ ORDER = (
     "buckets",
     "sentencepiece",
     "integer_ranges",
+    "row_partitions",
     "steps",
     "maps",
 )

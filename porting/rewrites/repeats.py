@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from porting.lifting.integers import Integers
 from porting.lifting.patterns import Any_, Apply, Match, Refusal
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
@@ -44,6 +45,26 @@ def repeated_by_parts(view: View, root: Node, match: Match) -> None:
     if root.inputs != tuple(f"{parts.name}:{part}" for part in range(num) for _ in range(count)):
         raise Refusal("its parts are not each repeated as often, one after the other")
     _write(view, root, x, count, axis)
+
+
+_COUNTS = Any_("counts")
+_MOST = Apply("maximum", 0, Apply("reduce_max", _COUNTS, axes=(0,), keepdim=False))
+_MASK = Apply("less", Apply("arange", 0, Apply("item", _MOST), 1), Apply("unsqueeze", _COUNTS))
+_TIMES = Apply("stack", 1, _MOST)
+_GRID = Apply("tile", Apply("unsqueeze", _X, axis=1), Apply("item", _TIMES, index=0), Apply("item", _TIMES, index=1))
+_PLACES = Apply("squeeze", Apply("where_true", Apply("reshape", _MASK, -1)))
+_ALL = Apply("size_mul", Apply("size", _GRID), Apply("size", _GRID))
+
+
+@rewrite("", Apply("gather", Apply("reshape", _GRID, _ALL), Apply("in_range", _PLACES, _ALL)), forward=True)
+def repeated_by_counts(view: View, root: Node, match: Match) -> None:
+    """Repeats each element as often as its count says: tf.repeat tiles all as often as the largest, and takes what a mask keeps."""
+    x, counts, integers = str(match["x"]), str(match["counts"]), Integers(view)
+    if view.rank(x) != 1 or view.rank(counts) != 1 or view.rank(root.inputs[0]) != 1:
+        raise Refusal("it is not a vector that is repeated by a vector")
+    if integers.length(x) != integers.length(counts):
+        raise Refusal("its counts are not known to be as many as what they repeat")
+    view.rewrite(root, "repeat_rows", x, counts)
 
 
 def _write(view: View, root: Node, x: str, count: int, axis: int) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from porting.lifting.integers import pieces_of
 from porting.lifting.patterns import Any_, Apply, Match, Number, Refusal, Sum
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
-from porting.rewrites.integer_ranges import pieces_of
 from torch_towers.graph.graph import Node
 
 _TOKENS = Apply("module", Any_("texts"), name="tokens")

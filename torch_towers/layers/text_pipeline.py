@@ -208,8 +208,8 @@ def function_of(name: str, attrs: Mapping[str, Any]) -> Callable[[bytes], bytes]
     if name == "regex_replace":
         return replacer(attrs["pattern"], attrs["rewrite"], attrs.get("replace_global", True))
     if name == "lower":
-        return lower_utf8 if attrs.get("encoding") else bytes.lower
-    return upper_utf8 if attrs.get("encoding") else bytes.upper
+        return (lambda text: lower_utf8([text])[0]) if attrs.get("encoding") else bytes.lower
+    return (lambda text: upper_utf8([text])[0]) if attrs.get("encoding") else bytes.upper
 
 
 _Left = tuple[list[int], list[bytes]]

@@ -29,6 +29,21 @@ def where_true(x: Tensor) -> Tensor:
     return torch.nonzero(x)
 
 
+def _repeat_spec(x: Spec, counts: Spec) -> list[Spec]:
+    return [(x[0], None if x[1] is None else (None, *x[1][1:]))]
+
+
+@op(stage="early", infer=_repeat_spec)
+def repeat_rows(x: Rows, counts: Tensor) -> Rows:
+    """Repeats each row as often as its count says, and not at all below 0: `[n, ...], [n] -> [sum of counts, ...]`.
+
+    Source: tf.repeat.
+    """
+    if isinstance(x, Tensor):
+        return x.repeat_interleave(counts.clamp(min=0), 0)
+    return np.repeat(x, counts.clamp(min=0).numpy(), 0)
+
+
 def _unique_spec(x: Spec, *, axis: int | None, dtype: str) -> list[Spec]:
     at = axis or 0
     shape = None if x[1] is None else tuple(None if i == at % len(x[1]) else size for i, size in enumerate(x[1]))

@@ -8,7 +8,7 @@ import math
 import operator
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, pairwise, repeat
 from typing import Any, Literal
 
@@ -62,13 +62,15 @@ def upper(x: Strings, *, encoding: Literal["", "utf-8"] = "") -> Strings:
     return _cased(upper_utf8, x, upper=True) if encoding else each(bytes.upper, x)
 
 
-def _cased(case: Callable[[bytes], bytes], x: Strings, *, upper: bool) -> Strings:
-    """`case` applied to every element; ASCII texts by the native core."""
+def _cased(case: Callable[[Sequence[bytes]], list[bytes]], x: Strings, *, upper: bool) -> Strings:
+    """`case` of all elements; ASCII texts by the native core."""
+    texts: list[bytes] = x.ravel().tolist()
     if native.core is None:
-        return each(case, x)
+        return strings(case(texts), x.shape)
     cased = native.core.ascii_case(np.ascontiguousarray(x), upper)
-    for row in [row for row, text in enumerate(cased) if text is None] if None in cased else ():
-        cased[row] = case(x.ravel()[row])
+    rows = [row for row, text in enumerate(cased) if text is None] if None in cased else []
+    for row, text in zip(rows, case([texts[row] for row in rows])):
+        cased[row] = text
     return strings(cased, x.shape)
 
 

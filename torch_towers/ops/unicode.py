@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import groupby
 from typing import Annotated, Any, Literal
@@ -33,22 +33,26 @@ _PAMUDPOD = "\u1734"
 # -- case ---------------------------------------------------------------------------------------------------------------
 
 
-def lower_utf8(text: bytes) -> bytes:
-    """Unicode lower case, including final sigma. Invalid UTF-8 becomes U+FFFD, and a NUL ends the text, as in
+def lower_utf8(texts: Sequence[bytes]) -> list[bytes]:
+    """Texts in Unicode's lower case, including final sigma. Invalid UTF-8 becomes U+FFFD, and a NUL ends a text, as in
     TensorFlow."""
-    return _cased(text, bytes.lower, _lower)
+    return _cased(texts, bytes.lower, _lower)
 
 
-def upper_utf8(text: bytes) -> bytes:
-    """Unicode upper case ("ß" becomes "SS"); U+FFFD and NUL as in `lower_utf8`."""
-    return _cased(text, bytes.upper, _upper)
+def upper_utf8(texts: Sequence[bytes]) -> list[bytes]:
+    """Texts in Unicode's upper case ("ß" becomes "SS"); U+FFFD and NUL as in `lower_utf8`."""
+    return _cased(texts, bytes.upper, _upper)
 
 
-def _cased(text: bytes, ascii_case: Callable[[bytes], bytes], case: Callable[[str], str]) -> bytes:
-    if b"\0" in text:
-        text = text[: text.index(b"\0")]
-    if text.isascii():
-        return ascii_case(text)
+def _cased(texts: Sequence[bytes], ascii_case: Callable[[bytes], bytes], case: Callable[[str], str]) -> list[bytes]:
+    if not texts:
+        return []
+    # All texts as one, in which a NUL ends words and broken characters as the end of a text does.
+    joined = b"\0".join([text.partition(b"\0")[0] for text in texts])
+    return (ascii_case(joined) if joined.isascii() else _cased_characters(joined, case)).split(b"\0")
+
+
+def _cased_characters(text: bytes, case: Callable[[str], str]) -> bytes:
     known = text.decode("utf-8", "replace")
     later = _later()
     if later.isdisjoint(known):

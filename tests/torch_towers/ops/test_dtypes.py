@@ -92,7 +92,7 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("space_to_depth", (IMAGE[:, :, :4],), {"block": 2, "channels_last": True}),
     ("space_to_batch", (IMAGE, 0, 0, 1, 0), {"block": (2, 2)}), ("batch_to_space", (KERNEL.reshape(4, 3, 2, 2), 0, 0, 0, 0), {"block": (2, 2)}),
     ("dynamic_stitch", ((IDS,), (X,), torch.tensor([1, 2, 0])), {}), ("dynamic_partition", (X, torch.tensor([0, 1, 0])), {"count": 2}),
-    ("unique", (VALUES,), {"axis": None, "dtype": "int32"}),
+    ("unique", (VALUES,), {"axis": None, "dtype": "int32"}), ("repeat_rows", (X, IDS), {}),
     *((name, (image, 4, 7), {"align_corners": False, "half_pixel_centers": half}) for half in (True, False)
       for name, image in (("resize_bilinear", IMAGE), ("resize_nearest", IMAGE), ("resize_bicubic", IMAGE))),
     ("resize_area", (IMAGE, 4, 3), {"align_corners": False}),

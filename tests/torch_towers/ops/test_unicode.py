@@ -21,10 +21,11 @@ def test_case_of_every_code_point() -> None:
         forms.format(chr(code)) for code in CODES if code < 0x20000 or 0xE0000 <= code < 0xE0200
     ]  # the rest: ideographs, private, nothing
     texts = ["".join(lines[i : i + 64]).encode() for i in range(0, len(lines), 64)]
-    assert [lower_utf8(text) for text in texts] == tf.strings.lower(texts, "utf-8").numpy().tolist()
+    assert lower_utf8(texts) == tf.strings.lower(texts, "utf-8").numpy().tolist()
+    assert [*lower_utf8(texts[:1]), *lower_utf8([])] == lower_utf8(texts)[:1], "one alone, and none"
     texts = ["".join(map(chr, CODES[i : i + 64])).encode() for i in range(0, len(CODES), 64)]
-    assert [lower_utf8(text) for text in texts] == tf.strings.lower(texts, "utf-8").numpy().tolist()
-    assert [upper_utf8(text) for text in texts] == tf.strings.upper(texts, "utf-8").numpy().tolist()
+    assert lower_utf8(texts) == tf.strings.lower(texts, "utf-8").numpy().tolist()
+    assert upper_utf8(texts) == tf.strings.upper(texts, "utf-8").numpy().tolist()
 
 
 def test_script_of_every_code_point() -> None:
@@ -43,8 +44,8 @@ texts = st.lists(pieces, max_size=4).map(b"".join)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=6))
 def test_any_bytes(batch: list[bytes]) -> None:
-    assert [lower_utf8(text) for text in batch] == tf.strings.lower(batch, "utf-8").numpy().tolist()
-    assert [upper_utf8(text) for text in batch] == tf.strings.upper(batch, "utf-8").numpy().tolist()
+    assert lower_utf8(batch) == tf.strings.lower(batch, "utf-8").numpy().tolist()
+    assert upper_utf8(batch) == tf.strings.upper(batch, "utf-8").numpy().tolist()
     x = strings(batch, (len(batch),))
     for encoding in ("UTF-8", "UTF-16-BE", "UTF-16-LE", "UTF-32-BE"):
         ours = unicode_decode(x, input_encoding=encoding, offsets=True)

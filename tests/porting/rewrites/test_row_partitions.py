@@ -1,0 +1,115 @@
+"""What ragged functions of TensorFlow check again is left out where it cannot fail, and checked where it can."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porting.conversion.convert import Context, convert
+from porting.flat_graph.flatten import flatten
+from porting.lifting.lift import Lifted, lift
+from porting.saved_model import read
+from porting.served import Served
+from tests.witness import run, tf, to_numpy
+from torch_towers.errors import InputError
+from torch_towers.program.program import Program
+
+text = pytest.importorskip("tensorflow_text", reason="a producer of these graphs: install requirements-parity.txt")
+
+TEXTS = [["a bb  ccc", "", "größe!"], [""], ["", ""], ["one"], ["x y"] * 4]
+GIVEN = [([1, 2, 3], [2, 0, 1]), ([], []), ([], [0]), ([4, 5], [1, 1])]
+
+
+class Ragged(tf.Module):
+    """Functions on ragged tensors that an op of the graph makes, and on what a caller gives."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "texts")])
+    def made(self, texts: Any) -> Any:
+        words = text.WhitespaceTokenizer().tokenize(texts)
+        characters = tf.strings.unicode_decode(texts, "UTF-8")
+        scripts = text.UnicodeScriptTokenizer().tokenize(texts)
+        starts = text.UnicodeScriptTokenizer().tokenize_with_offsets(texts)[1]
+        lengths = characters.row_lengths()
+        again = tf.RaggedTensor.from_row_lengths(characters.flat_values, lengths)
+        rows = tf.RaggedTensor.from_row_splits(characters.flat_values, tf.concat([[0], tf.cumsum(lengths)], 0))
+        return {
+            "words": words.to_tensor("-"), "scripts": scripts.to_tensor("-"), "starts": starts.to_tensor(-1),
+            "again": again.to_tensor(-1), "rows": rows.to_tensor(-1), "ids": characters.value_rowids(),
+            "repeated": tf.repeat(tf.range(tf.size(lengths)) * 3, lengths), "sums": tf.reduce_sum(characters, 1),
+            "named": tf.repeat(texts, lengths),
+        }  # fmt: skip
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.int32, "values"), tf.TensorSpec([None], tf.int64, "lengths")]
+    )
+    def given(self, values: Any, lengths: Any) -> Any:
+        return {
+            "lengths": tf.RaggedTensor.from_row_lengths(values, lengths).to_tensor(-1),
+            "splits": tf.RaggedTensor.from_row_splits(values, tf.concat([[0], tf.cumsum(lengths)], 0)).to_tensor(-1),
+            "repeated": tf.repeat(lengths, tf.cast(lengths, tf.int32)),
+        }
+
+
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ragged, Path]:
+    module, folder = Ragged(), tmp_path_factory.mktemp("ragged") / "model"
+    tf.saved_model.save(module, str(folder), signatures={"made": module.made, "given": module.given})
+    return module, folder
+
+
+def ported(folder: Path, signature: str) -> tuple[Program, Program, Lifted]:
+    """A signature op by op, and lifted."""
+    model = read(folder)
+    context = Context(model, Served(onednn=False), model.captured(signature))
+    graph, emitter = convert(flatten(model.graph(signature), model.functions), context)
+    lifted = lift(graph, context.store, emitter.known)
+    return Program(graph, context.store), Program(lifted.graph, lifted.store), lifted
+
+
+def test_checks_that_cannot_fail_are_left_out(ragged: tuple[Ragged, Path]) -> None:
+    plain, _, lifted = ported(ragged[1], "made")
+    before, after = (Counter(node.op for node in graph.nodes) for graph in (plain.graph, lifted.graph))
+    assert before["check"] >= 30 and before["where_true"] >= 3
+    assert after["check"] <= before["check"] // 4
+    assert after["where_true"] == 0 and after["repeat_rows"] >= 3
+    assert after.total() < before.total() / 2
+
+
+@pytest.mark.parametrize("texts", TEXTS, ids=str)
+def test_values_are_tensorflows(ragged: tuple[Ragged, Path], texts: list[str]) -> None:
+    module, folder = ragged
+    batch = {"texts": np.array([item.encode() for item in texts], object)}
+    expected = {name: to_numpy(value) for name, value in module.made(tf.constant(batch["texts"])).items()}
+    for program in ported(folder, "made")[:2]:
+        _assert_equal(run(program, batch), expected)
+
+
+@pytest.mark.parametrize(("values", "lengths"), GIVEN, ids=str)
+def test_given_lengths_are_tensorflows(ragged: tuple[Ragged, Path], values: list[int], lengths: list[int]) -> None:
+    module, folder = ragged
+    batch = {"values": np.array(values, np.int32), "lengths": np.array(lengths, np.int64)}
+    expected = module.given(**{name: tf.constant(value) for name, value in batch.items()})
+    for program in ported(folder, "given")[:2]:
+        _assert_equal(run(program, batch), {name: to_numpy(value) for name, value in expected.items()})
+
+
+@pytest.mark.parametrize(("values", "lengths"), [([1, 2, 3], [2, 0]), ([1], [2, -1]), ([1, 2], [1, 2])], ids=str)
+def test_what_is_given_is_checked(ragged: tuple[Ragged, Path], values: list[int], lengths: list[int]) -> None:
+    module, folder = ragged
+    batch = {"values": np.array(values, np.int32), "lengths": np.array(lengths, np.int64)}
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        module.given(**{name: tf.constant(value) for name, value in batch.items()})
+    for program in ported(folder, "given")[:2]:
+        with pytest.raises(InputError):
+            run(program, batch)
+
+
+def _assert_equal(found: Any, expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for name, theirs in expected.items():
+        ours = found[name] if isinstance(found[name], np.ndarray) else found[name].numpy()
+        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), name
