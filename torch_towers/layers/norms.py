@@ -25,7 +25,7 @@ class ShiftedLayerNorm(nn.LayerNorm):
     """
 
     def __init__(self, normalized_shape: tuple[int, ...], eps: float) -> None:
-        super().__init__(normalized_shape, eps, elementwise_affine=False)
+        super().__init__(list(normalized_shape), eps, elementwise_affine=False)  # type: ignore[reportUnknownMemberType]
         self.bias = nn.Parameter(torch.zeros(normalized_shape))
 
     def extra_repr(self) -> str:
