@@ -130,13 +130,18 @@ class Loop:
             raise Refusal("its sequence has the steps in front of the rows")
         return turned.inputs[0], flipped is not None
 
+    def is_mask(self, condition: Any) -> bool:
+        """Whether `condition` says which steps of a row are taken, and not what a step computes."""
+        return self._mask_read(condition) is not None or self.lengths(condition) is not None
+
+    def _mask_read(self, condition: Any) -> Node | None:
+        tiled = self.node(condition, "tile")
+        return self.node(condition if tiled is None else tiled.inputs[0], "list_get")
+
     def mask(self, condition: Any) -> tuple[str, bool]:
         """The mask `[n, length]` of which `condition [n, 1]` or `[n, units]` is one step, and whether it is read from
         the end."""
-        tiled = self.node(condition, "tile")
-        if tiled is not None:
-            condition = tiled.inputs[0]
-        read = self.node(condition, "list_get")
+        read = self._mask_read(condition)
         if read is None:
             raise Refusal("what it keeps of a state does not depend on a mask over the steps")
         column, backwards = self.sequence(*read.inputs)

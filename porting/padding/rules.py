@@ -20,6 +20,7 @@ EITHER_WAY = ELEMENTWISE | {
     "Linear",
     "EinsumDense",
     "LayerNorm",
+    "ShiftedLayerNorm",
     "RMSNorm",
     "L2Normalize",
 }
@@ -380,7 +381,7 @@ def _product(call: Call, labels: tuple[str, str, str]) -> Places:
 # -- layers -------------------------------------------------------------------------------------------------------------
 
 
-@rule("Linear", "LayerNorm", "RMSNorm", "L2Normalize", "Embedding")
+@rule("Linear", "LayerNorm", "ShiftedLayerNorm", "RMSNorm", "L2Normalize", "Embedding")
 def _of_each_place(call: Call) -> Places:
     """Layers over the last axes of each position."""
     args, rank, part = call.args, call.rank(0), call.parts[0]

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, Weight, square
+from porting.lifting.activations import HARD_SIGMOID, WRITTEN_OUT
+from porting.lifting.patterns import Any_, Apply, Match, Number, Pattern, Refusal, Weight
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 
 _X = Any_("x")
-_HALF_X = 0.5 * _X
-_CUBE = Apply("pow", _X, 3) | _X * square(_X) | Apply("pow", _X, 3.0)
-_TANH = Apply("tanh", math.sqrt(2 / math.pi) * (_X + 0.044715 * _CUBE))
-_BY_ROOT_2 = _X * math.sqrt(0.5) | _X / math.sqrt(2)
-_MINUS_BY_ROOT_2 = (-_X) * math.sqrt(0.5) | (-_X) / math.sqrt(2) | _X * -math.sqrt(0.5)
-_HARD = Apply("relu6", _X + 3.0)
-_HARD_SIGMOID = _HARD * (1 / 6) | _HARD / 6.0
 _LINE = _X * Number(name="slope") + Number(name="offset")
-
-
-def _halved(p: Pattern) -> Pattern:
-    """`0.5 * x * p`, in every order."""
-    return _HALF_X * p | _X * (0.5 * p) | 0.5 * (_X * p)
 
 
 def _becomes(op: str, pattern: Pattern, **attrs: Any) -> None:
@@ -39,14 +27,13 @@ def _becomes(op: str, pattern: Pattern, **attrs: Any) -> None:
         view.rewrite(root, op, x, **found)
 
 
-_becomes("gelu", _halved(1.0 + _TANH), form="tanh")
-_becomes("gelu", _halved(1.0 + Apply("erf", _BY_ROOT_2)), form="erf")
-_becomes("gelu", _halved(Apply("erfc", _MINUS_BY_ROOT_2)), form="erfc")
-_becomes("hard_silu", _X * _HARD_SIGMOID)
-_becomes("hard_sigmoid", _HARD_SIGMOID)
-_becomes("silu", _X * Apply("sigmoid", _X))
-_becomes("mish", _X * Apply("tanh", Apply("softplus", _X)))
-_becomes("log_sigmoid", -Apply("softplus", -_X))
+_becomes("gelu", WRITTEN_OUT["gelu_tanh"], form="tanh")
+_becomes("gelu", WRITTEN_OUT["gelu_erf"], form="erf")
+_becomes("gelu", WRITTEN_OUT["gelu"], form="erfc")
+_becomes("hard_silu", WRITTEN_OUT["hard_silu"])
+_becomes("hard_sigmoid", HARD_SIGMOID)
+for _name in ("silu", "mish", "log_sigmoid"):
+    _becomes(_name, WRITTEN_OUT[_name])
 _becomes("clipped_line", Apply("maximum", Apply("minimum", _LINE, 1.0), 0.0)
          | Apply("minimum", Apply("maximum", _LINE, 0.0), 1.0), slope="?slope", offset="?offset")  # fmt: skip
 _becomes("scaled_elu", Apply("where", Apply("greater", _X, 0.0), Apply("elu", _X), Number(name="alpha") * Apply("elu", _X)),

@@ -7,7 +7,9 @@ here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from string import ascii_letters
 
 from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight
 from porting.lifting.registry import rewrite
@@ -17,8 +19,8 @@ from torch_towers.graph.graph import Node, node_of
 
 EINSUM = Apply("einsum", Any_("a"), Any_("b"), name="product")
 _FLAT_KERNEL = Apply("reshape", Weight("kernel"), name="flat_kernel")
-_PRODUCT = Apply("matmul", Any_("x"), _FLAT_KERNEL, name="product")
-PARTED = Apply("reshape", _PRODUCT, name="parted")
+FLAT_PRODUCT = Apply("matmul", Any_("x"), _FLAT_KERNEL, name="product")
+PARTED = Apply("reshape", FLAT_PRODUCT, name="parted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Projection:
     x: str
     kernel: str
     result: str
+
+    @property
+    def equation(self) -> str:
+        """Values first, as torch and TensorFlow spell it."""
+        return f"{self.x},{self.kernel}->{self.result}".replace(".", "...")
 
     @property
     def contracted(self) -> str:
@@ -52,6 +59,15 @@ class Projection:
         return "." not in self.x + self.kernel or (self.turned_x == self.x and self.turned_result == self.result)
 
     @property
+    def layout(self) -> list[int]:
+        """The kernel's axes in the order of nn.Linear's weight: those of the result, then those that are summed."""
+        return [self.kernel.index(letter) for letter in self.new + self.contracted]
+
+    def has_linear_of(self, other: Projection) -> bool:
+        """Whether both are products with the same nn.Linear: the axes that they keep may differ."""
+        return other.is_linear and self.layout == other.layout and len(self.new) == len(other.new)
+
+    @property
     def turned_x(self) -> str:
         """The axes of the values in nn.Linear's order: summed axes last."""
         return self.kept + self.contracted
@@ -65,32 +81,32 @@ class Projection:
 @rewrite("Linear", Apply("add", EINSUM, Weight("bias")))
 def einsum_with_bias(view: View, root: Node, match: Match) -> None:
     """`einsum(x, kernel) + bias`, if the bias has the new axes of the kernel."""
-    node, kernel, x, law = _read_linear(view, match)
+    kernel, x, law = _read_linear(view, match)
     sizes = _sizes(view, kernel, law)
     wanted = tuple(sizes[letter] for letter in law.new)
     if view.shape(match["bias"]) != wanted or law.turned_result != law.result:
         raise Refusal(f"what is added has shape {list(view.shape(match['bias']) or ())}, expected {list(wanted)}")
-    check_other_uses(view, node, kernel, match["bias"])
+    check_other_uses(view, kernel, match["bias"], law.has_linear_of)
     _write(view, root, law, kernel, x, match["bias"])
 
 
 @rewrite("Linear", EINSUM)
 def einsum(view: View, root: Node, match: Match) -> None:
     """`einsum(x, kernel)`, without a bias of the kernel's new axes."""
-    node, kernel, x, law = _read_linear(view, match)
-    check_other_uses(view, node, kernel, None)
+    kernel, x, law = _read_linear(view, match)
+    check_other_uses(view, kernel, None, law.has_linear_of)
     _write(view, root, law, kernel, x, None)
 
 
-def _read_linear(view: View, match: Match) -> tuple[Node, str, str, Projection]:
-    node, kernel, x, law = read_einsum(view, match)
+def _read_linear(view: View, match: Match) -> tuple[str, str, Projection]:
+    kernel, x, law = read_einsum(view, match)
     if not law.is_linear:
         raise Refusal("it is no matrix product: it keeps an axis that it multiplies along, or drops one of an operand")
-    return node, kernel, x, law
+    return kernel, x, law
 
 
-def read_einsum(view: View, match: Match) -> tuple[Node, str, str, Projection]:
-    """The einsum, its kernel, its other operand, and the letters."""
+def read_einsum(view: View, match: Match) -> tuple[str, str, Projection]:
+    """The kernel of an einsum, its other operand, and the letters."""
     node = view.nodes[match["product"]]
     weights = [
         ref for ref in node.inputs if view.nodes.get(node_of(ref)) and view.nodes[node_of(ref)].op == "parameter"
@@ -98,26 +114,33 @@ def read_einsum(view: View, match: Match) -> tuple[Node, str, str, Projection]:
     if len(node.inputs) != 2 or len(weights) != 1:
         raise Refusal("it is not a product of values with one weight")
     kernel = weights[0]
-    operands, _, result = str(node.attrs["equation"]).replace(" ", "").replace("...", ".").partition("->")
-    letters = operands.split(",")
-    at = node.inputs.index(kernel)
-    law = Projection(letters[1 - at], letters[at], result)
+    law = _law(node, kernel)
     if any(len(set(axes)) != len(axes) for axes in (law.x, law.kernel, law.result)):
         raise Refusal("it takes a diagonal")
     if view.dtype(kernel) not in FLOATS or len(view.shape(kernel) or ()) != len(law.kernel):
         raise Refusal(f"the weight {kernel!r} is not floats of the axes {law.kernel!r}")
-    return node, kernel, node.inputs[1 - at], law
+    return kernel, node.inputs[1 - node.inputs.index(kernel)], law
+
+
+def _law(node: Node, kernel: str) -> Projection:
+    """The axes of an einsum of two operands, named anew in order, so that two spellings of one layer are equal."""
+    operands, _, result = str(node.attrs["equation"]).replace(" ", "").replace("...", ".").partition("->")
+    parts, at = operands.split(","), node.inputs.index(kernel)
+    x, kernel = parts[1 - at], parts[at]
+    found = dict.fromkeys(letter for letter in x + kernel if letter.isalpha())
+    names = str.maketrans(dict(zip(found, ascii_letters, strict=False)))
+    return Projection(*(axes.translate(names) for axes in (x, kernel, result)))
 
 
 def _sizes(view: View, kernel: str, law: Projection) -> dict[str, int]:
     return dict(zip(law.kernel, view.shape(kernel) or (), strict=True))
 
 
-def check_other_uses(view: View, node: Node, kernel: str, bias: str | None) -> None:
-    """The kernel changes its layout, so all its users must be lifted, with the same bias."""
+def check_other_uses(view: View, kernel: str, bias: str | None, is_same: Callable[[Projection], bool]) -> None:
+    """All users of the kernel must become calls of the same layer, with the same bias."""
     for user in view.consumers(kernel):
-        same_place = len(user.inputs) == len(node.inputs) and user.inputs.index(kernel) == node.inputs.index(kernel)
-        if user.op != "einsum" or user.attrs != node.attrs or user.inputs.count(kernel) != 1 or not same_place:
+        other = _law(user, kernel) if user.op == "einsum" and user.inputs.count(kernel) == 1 else None
+        if other is None or not is_same(other):
             raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")
         _check_same_bias(view, user, kernel, bias)
 
@@ -137,9 +160,8 @@ def _write(view: View, root: Node, law: Projection, kernel: str, x: str, bias: s
     shape = view.shape(x)
     if shape is None:
         raise Refusal("the shape of its input is not known")
-    order = [law.kernel.index(letter) for letter in law.new + law.contracted]
     width = math.prod(inner), math.prod(outer)
-    _linear(view, root, x, kernel, bias, (order, *width))
+    _linear(view, root, x, kernel, bias, (law.layout, *width))
     turn = [law.x.index(letter) for letter in law.turned_x]
     if law.turned_x != law.x:
         shape = tuple(shape[axis] for axis in turn)
@@ -194,7 +216,7 @@ def check_parted_uses(view: View, match: Match) -> None:
         _check_same_bias(view, parted[0], match["kernel"], match["bias"])
 
 
-@rewrite("Linear", Apply("add", _PRODUCT, Weight("bias")))
+@rewrite("Linear", Apply("add", FLAT_PRODUCT, Weight("bias")))
 def flat_kernel_with_vector(view: View, root: Node, match: Match) -> None:
     """`x @ reshape(kernel) + bias`, if only the kernel's input axes are merged."""
     order, width = flat_layout(view, match)
@@ -205,7 +227,7 @@ def flat_kernel_with_vector(view: View, root: Node, match: Match) -> None:
     _linear(view, root, match["x"], match["kernel"], match["bias"], (order, *width))
 
 
-@rewrite("Linear", _PRODUCT)
+@rewrite("Linear", FLAT_PRODUCT)
 def flat_kernel(view: View, root: Node, match: Match) -> None:
     """`x @ reshape(kernel)`, with a matrix made from a kernel of higher rank."""
     order, width = flat_layout(view, match)
@@ -214,6 +236,18 @@ def flat_kernel(view: View, root: Node, match: Match) -> None:
 
 def flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
     """The kernel's axes in nn.Linear's order, and the sizes of its matrix `[in, out]`."""
+    kernel, inner = match["kernel"], merged_axes(view, match)
+    shape = view.shape(kernel) or ()
+    if len(view.consumers(kernel)) != 1:
+        raise Refusal(f"its kernel {kernel!r} is also used by other ops")
+    for user in view.consumers(match["flat_kernel"]):
+        if user.op != "matmul" or user.inputs[1] != match["flat_kernel"] or (view.rank(user.inputs[0]) or 0) < 2:
+            raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")
+    return [*range(inner, len(shape)), *range(inner)], (math.prod(shape[:inner]), math.prod(shape[inner:]))
+
+
+def merged_axes(view: View, match: Match) -> int:
+    """How many leading axes of the kernel are those that are summed."""
     kernel, flat = match["kernel"], view.shape(match["flat_kernel"])
     shape = view.shape(kernel) or ()
     if view.dtype(kernel) not in FLOATS or flat is None or len(flat) != 2 or len(shape) < 3:
@@ -221,12 +255,7 @@ def flat_layout(view: View, match: Match) -> tuple[list[int], tuple[int, int]]:
     inner = next((count for count in range(1, len(shape)) if math.prod(shape[:count]) == flat[0]), None)
     if inner is None:
         raise Refusal(f"its kernel has the axes {list(shape)}, of which no leading ones multiply to {flat[0]}")
-    if len(view.consumers(kernel)) != 1:
-        raise Refusal(f"its kernel {kernel!r} is also used by other ops")
-    for user in view.consumers(match["flat_kernel"]):
-        if user.op != "matmul" or user.inputs[1] != match["flat_kernel"] or (view.rank(user.inputs[0]) or 0) < 2:
-            raise Refusal(f"its kernel {kernel!r} is also used by {user.op} {user.name!r}")
-    return [*range(inner, len(shape)), *range(inner)], (flat[0], flat[1])
+    return inner
 
 
 @rewrite("", Apply("reshape", Apply("module", Any_("x"), name="linear")))

@@ -14,11 +14,13 @@ from porting.lifting.registry import rewrite
 from porting.lifting.view import View
 from porting.rewrites.einsum import (
     EINSUM,
+    FLAT_PRODUCT,
     PARTED,
     Projection,
     check_other_uses,
     check_parted_uses,
     flat_layout,
+    merged_axes,
     read_einsum,
 )
 from torch_towers.graph.graph import Node
@@ -26,25 +28,36 @@ from torch_towers.graph.graph import Node
 _IS_LINEAR = ""  # the next file lifts it, or says why not
 
 
+@rewrite("", PARTED | FLAT_PRODUCT)
+def einsum_of_a_matrix(view: View, root: Node, match: Match) -> None:
+    """`reshape(x @ reshape(kernel))` is `einsum(x, kernel)` if another einsum has this kernel: Keras 3 writes one call
+    over a fixed and one over an open length in two ways."""
+    kernel = match["kernel"]
+    if all(user.op != "einsum" for user in view.consumers(kernel)):
+        raise Refusal("no einsum has it")
+    law, count = _law_of_matrix(view, match, root.name)
+    view.rewrite(root, "einsum", _parted(view, root, match["x"], kernel, count), kernel, equation=law.equation)
+
+
 @rewrite("EinsumDense", Sum(EINSUM, Weight("bias")))
 def einsum_with_any_bias(view: View, root: Node, match: Match) -> None:
     """`einsum(x, kernel) + bias`, if the bias has axes of the kernel, or is one of the same author's layer."""
-    node, kernel, x, law = read_einsum(view, match)
+    kernel, x, law = read_einsum(view, match)
     bias = match["bias"]
     if law.is_linear and law.turned_result == law.result and view.shape(bias) == _new_sizes(view, kernel, law):
         raise Refusal(_IS_LINEAR)
-    _check_bias(view, node.name, law, kernel, bias)
-    check_other_uses(view, node, kernel, bias)
+    _check_bias(view, match["product"], law, kernel, bias)
+    check_other_uses(view, kernel, bias, law.__eq__)
     _write(view, root, law, kernel, x, bias)
 
 
 @rewrite("EinsumDense", EINSUM)
 def einsum_along_kept_axes(view: View, root: Node, match: Match) -> None:
     """`einsum(x, kernel)`, if it is no matrix product: the kernel has its own part for each place of a kept axis."""
-    node, kernel, x, law = read_einsum(view, match)
+    kernel, x, law = read_einsum(view, match)
     if law.is_linear:
         raise Refusal(_IS_LINEAR)
-    check_other_uses(view, node, kernel, None)
+    check_other_uses(view, kernel, None, law.__eq__)
     _write(view, root, law, kernel, x, None)
 
 
@@ -52,20 +65,32 @@ def einsum_along_kept_axes(view: View, root: Node, match: Match) -> None:
 def flat_kernel_with_any_bias(view: View, root: Node, match: Match) -> None:
     """`reshape(x @ reshape(kernel)) + bias`, as Keras 3 writes the same at fixed sizes."""
     kernel, bias, x = match["kernel"], match["bias"], match["x"]
-    (order, _), sizes, rows = flat_layout(view, match), view.shape(kernel) or (), view.shape(x)
-    count = order[-1] + 1  # of summed axes
-    if rows is None or view.shape(match["parted"]) != (*rows[:-1], *sizes[count:]):
-        raise Refusal("its result is not split into the axes of its kernel")
+    flat_layout(view, match)  # or refuses
+    law, count = _law_of_matrix(view, match, match["parted"])
+    sizes = view.shape(kernel) or ()
     if view.shape(bias) == sizes[count:]:
         raise Refusal(_IS_LINEAR)
-    kept, summed, new = _letters(len(rows) - 1, count, len(sizes) - count)
-    law = Projection(kept + summed, summed + new, kept + new)
     _check_bias(view, match["parted"], law, kernel, bias)
     check_parted_uses(view, match)
-    if count > 1:
-        known = view.dtype(kernel), (*rows[:-1], *sizes[:count])
-        x = view.before(root, "split_last", x, known=known, sizes=sizes[:count])
-    _write(view, root, law, kernel, x, bias)
+    _write(view, root, law, kernel, _parted(view, root, x, kernel, count), bias)
+
+
+def _law_of_matrix(view: View, match: Match, product: str) -> tuple[Projection, int]:
+    """The axes of a product with a kernel as a matrix, and how many of them are summed."""
+    sizes, rows, count = view.shape(match["kernel"]) or (), view.shape(match["x"]), merged_axes(view, match)
+    if rows is None or view.shape(product) != (*rows[:-1], *sizes[count:]):
+        raise Refusal("its result is not split into the axes of its kernel")
+    kept, summed, new = _letters(len(rows) - 1, count, len(sizes) - count)
+    return Projection(kept + summed, summed + new, kept + new), count
+
+
+def _parted(view: View, root: Node, x: str, kernel: str, count: int) -> str:
+    """The values with the last axis split into the first `count` axes of the kernel, which are summed."""
+    if count == 1:
+        return x
+    sizes = (view.shape(kernel) or ())[:count]
+    known = view.dtype(kernel), (*(view.shape(x) or ())[:-1], *sizes)
+    return view.before(root, "split_last", x, known=known, sizes=sizes)
 
 
 def _letters(*counts: int) -> list[str]:
@@ -97,8 +122,7 @@ def _check_bias(view: View, product: str, law: Projection, kernel: str, bias: st
 
 
 def _write(view: View, root: Node, law: Projection, kernel: str, x: str, bias: str | None) -> None:
-    equation = f"{law.x},{law.kernel}->{law.result}".replace(".", "...")
-    args = {"equation": equation, "shape": view.shape(kernel), "bias_shape": None}
+    args = {"equation": law.equation, "shape": view.shape(kernel), "bias_shape": None}
     weights = {"weight": kernel}
     if bias is not None:
         args["bias_shape"], weights["bias"] = view.shape(bias), bias

@@ -37,8 +37,7 @@ def layer_norm(view: View, root: Node, match: Match) -> str:
         if _is_per_channel(view, match, shape, count):
             lift_groups(view, root, match, 1, (shape[1], 1))
             return "GroupNorm"
-        _lift_layer_norm(view, root, match, count, match["eps"])
-        return "LayerNorm"
+        return _lift_layer_norm(view, root, match, count, match["eps"])
     if axes != {tuple(range(1, rank - 1))} or not isinstance(shape[-1], int):
         raise Refusal(f"it normalizes over axes {sorted(axes)}, and nn.LayerNorm over the last ones")
     lift_groups(view, root, match, rank - 1, (shape[-1], 1))
@@ -62,8 +61,8 @@ _FUSED = Apply(
 )
 
 
-@rewrite("LayerNorm", _FUSED * _GAMMA + _BETA | _FUSED * _GAMMA)
-def fused_layer_norm(view: View, root: Node, match: Match) -> None:
+@rewrite("LayerNorm", _FUSED * _GAMMA + _BETA | _FUSED * _GAMMA | _FUSED + _BETA)
+def fused_layer_norm(view: View, root: Node, match: Match) -> str:
     """The formula of tf_keras: rows become channels of an image, normalized with statistics of a fused batch norm."""
     mean, norm = match["mean"], view.nodes[match["norm"]]
     statistics = view.node(mean)
@@ -75,7 +74,7 @@ def fused_layer_norm(view: View, root: Node, match: Match) -> None:
         raise Refusal("its statistics are not those of its own input")
     if rows is None or len(rows) != 4 or rows[0] != 1 or rows[3] != 1 or shape is None:
         raise Refusal("its rows are not reshaped as in tf_keras")
-    count = len(view.shape(match["gamma"]) or ())
+    count = len(view.shape(match.get("gamma") or match["beta"]) or ())
     inner = shape[len(shape) - count :]
     if (
         not all(isinstance(size, int) for size in inner)
@@ -83,26 +82,28 @@ def fused_layer_norm(view: View, root: Node, match: Match) -> None:
         or view.shape(match["back"]) != shape
     ):
         raise Refusal("its rows are not reshaped as in tf_keras")
-    _lift_layer_norm(view, root, match, count, float(norm.attrs["epsilon"]))
+    return _lift_layer_norm(view, root, match, count, float(norm.attrs["epsilon"]))
 
 
-def _lift_layer_norm(view: View, root: Node, match: Match, count: int, eps: float) -> None:
-    """`count` is the number of normalized axes."""
+def _lift_layer_norm(view: View, root: Node, match: Match, count: int, eps: float) -> str:
+    """`count` is the number of normalized axes. A shift without a scale is a class of its own."""
     shape = (view.shape(match["x"]) or ())[-count:]
     gamma, beta = match.get("gamma"), match.get("beta")
     if not all(isinstance(size, int) for size in shape):
         raise Refusal(f"the normalized sizes {list(shape)} are not fixed")
-    if gamma is None and beta is not None:
-        raise Refusal("it has a shift without a scale, which nn.LayerNorm does not support")
     for name in ("gamma", "beta"):
         if match.get(name) is not None:
             _check_fits(view, match, name, shape)
     weights = {part: ref for part, ref in (("weight", gamma), ("bias", beta)) if ref is not None}
+    if list(weights) == ["bias"]:
+        view.layer(root, "ShiftedLayerNorm", {"normalized_shape": shape, "eps": eps}, match["x"], weights=weights)
+        return "ShiftedLayerNorm"
     args = {"normalized_shape": shape, "eps": eps, "elementwise_affine": bool(weights), "bias": beta is not None}
     if weights:
         view.layer(root, "LayerNorm", args, match["x"], weights=weights)
     else:
         view.module(root, "LayerNorm", view.scope(root, "layer_norm"), args, match["x"])
+    return "LayerNorm"
 
 
 def _check_fits(view: View, match: Match, name: str, shape: tuple[Any, ...]) -> None:

@@ -231,6 +231,8 @@ class _Step:
         """
         output = loop.written.inputs[2]
         chosen = loop.node(output, "where")
+        if chosen is not None and not loop.is_mask(chosen.inputs[0]):
+            chosen = None  # it is part of an activation
         conditions: list[Any] = []
         zero, lengths = False, None
         states = loop.states

@@ -11,7 +11,7 @@ from porting.lifting.steps import replace_stack, sequence_of
 from porting.lifting.view import ELEMENTWISE, View
 from torch_towers.graph.graph import Node
 
-OF_LAST_AXIS = frozenset({"Linear", "LayerNorm", "RMSNorm", "OffsetRMSNorm", "Embedding"})
+OF_LAST_AXIS = frozenset({"Linear", "LayerNorm", "ShiftedLayerNorm", "RMSNorm", "OffsetRMSNorm", "Embedding"})
 """Layers that take any number of axes before the last one."""
 
 OF_ROWS = frozenset(

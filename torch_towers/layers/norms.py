@@ -17,6 +17,21 @@ Source: Keras LayerNormalization.
 """
 
 
+@module()
+class ShiftedLayerNorm(nn.LayerNorm):
+    """`nn.LayerNorm` with a shift and no scale, which torch's own class does not make: `[..., *shape] -> [..., *shape]`.
+
+    Source: Keras LayerNormalization with scale=False.
+    """
+
+    def __init__(self, normalized_shape: tuple[int, ...], eps: float) -> None:
+        super().__init__(list(normalized_shape), eps, elementwise_affine=False)  # type: ignore[reportUnknownMemberType]
+        self.bias = nn.Parameter(torch.zeros(normalized_shape))
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps:.6g}, weight=None"
+
+
 RMSNorm = module()(nn.RMSNorm)
 """Divides by the root mean square over the last axes, then scales: `[..., *shape] -> [..., *shape]`.
 

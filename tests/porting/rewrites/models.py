@@ -33,6 +33,10 @@ ACTIVATIONS = [
 ]
 KERAS_3_ACTIVATIONS = ["leaky_relu", "hard_silu", "log_softmax", "celu", "log_sigmoid"]
 
+KERAS_3_SHRINKS = [
+    "hard_tanh", "tanh_shrink", "hard_shrink", "soft_shrink", "sparse_plus", "sparse_sigmoid", "squareplus",
+]  # fmt: skip
+
 
 def build(name: str, folder: Path) -> Path:
     """Writes the SavedModel called `name` ("keras tensors", "tf_keras lookups", "near_misses", ...) into `folder`."""
@@ -81,6 +85,7 @@ def _tensors(keras: Any, is_3: bool) -> Any:
     out["ln"] = layers.LayerNormalization(name="ln")(s)
     out["ln_scale"] = layers.LayerNormalization(name="ln_scale", center=False)(x)
     out["ln_shift"] = layers.LayerNormalization(name="ln_shift", scale=False, epsilon=1e-6)(x)
+    out["ln_shift_3"] = layers.LayerNormalization(name="ln_shift_3", scale=False)(s)
     out["ln_2d"] = layers.LayerNormalization(name="ln_2d", axis=[1, 2])(s)
     out["bn"] = layers.BatchNormalization(name="bn")(x)
     out["bn_shift"] = layers.BatchNormalization(name="bn_shift", scale=False)(s)
@@ -230,6 +235,9 @@ def _einsums(keras: Any, is_3: bool) -> Any:
     out["joined"] = joined(out["free_heads"])
     twice = dense("abc,cde->abde", output_shape=(None, 4, 2), bias_axes="de", name="twice")
     out["twice"], out["twice_again"] = twice(free), twice(free * 2.0)
+    at_both = dense("abc,cde->abde", output_shape=(None, 2, 5), bias_axes="de", name="at_both")
+    out["at_both"], out["at_both_open"] = at_both(s), at_both(free)
+    out["joined_fixed"] = joined(out["heads"])
     model = keras.Model({"s": s, "free": free}, out)
     _draw_weights(model, keep=())
     return model
@@ -385,6 +393,22 @@ def _sequences(keras: Any, is_3: bool) -> Any:
     return model
 
 
+def _activated_sequences(keras: Any, is_3: bool) -> Any:
+    """A recurrent layer with each activation of Keras, and one whose gates have another than usual."""
+    layers, s = keras.layers, keras.Input((3, 4), name="s")
+    names = [*ACTIVATIONS, "softmax", *(KERAS_3_ACTIVATIONS + KERAS_3_SHRINKS if is_3 else [])]
+    small = s * 0.1  # three steps of an exponential are not to overflow
+    out = {
+        name: layers.SimpleRNN(3, activation=name, name=name)(small if name == "exponential" else s) for name in names
+    }
+    out["gelu_tanh"] = layers.SimpleRNN(3, activation=lambda t: tf.nn.gelu(t, approximate=True), name="gelu_tanh")(s)
+    out["lstm_mish"] = layers.LSTM(3, activation="mish", recurrent_activation="softmax", name="lstm_mish")(s)
+    out["gru_gelu"] = layers.GRU(3, activation="gelu", recurrent_activation="exponential", name="gru_gelu")(small)
+    model = keras.Model({"s": s}, out)
+    _draw_weights(model, keep=[])
+    return model
+
+
 def _shared_sequences(keras: Any, is_3: bool) -> Any:
     """Recurrent layers that are called several times: on two inputs, under a mask and without one, on what they give, for all
     steps of a sequence of sequences."""
@@ -429,6 +453,7 @@ GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "half_norms": _half_norms,
     "sequences": _sequences,
     "shared_sequences": _shared_sequences,
+    "activated_sequences": _activated_sequences,
 }
 
 

@@ -17,7 +17,8 @@ PRODUCERS = ("keras", "tf_keras")
 TENSORS = {
     "prelu": "PReLU", "elu_layer": "scaled_elu", "gelu_tanh": "gelu", "act_gelu": "gelu", "act_swish": "silu",
     "act_mish": "mish", "nobias": "Linear", "rank3_nobias": "Linear", "embed": "Embedding",
-    "ln": "LayerNorm", "ln_scale": "LayerNorm", "ln_2d": "LayerNorm", "bn": "BatchNorm", "bn_shift": "BatchNorm",
+    "ln": "LayerNorm", "ln_scale": "LayerNorm", "ln_2d": "LayerNorm", "ln_shift": "ShiftedLayerNorm",
+    "ln_shift_3": "ShiftedLayerNorm", "bn": "BatchNorm", "bn_shift": "BatchNorm",
     "bn_scale": "BatchNorm", "unit": "L2Normalize", "l2": "L2Normalize", "l2_axis": "L2Normalize",
     "norm": "Normalization", "norm_fixed": "Normalization", "discretization": "Discretization",
     "category_multi_hot": "CategoryEncoding", "category_count": "CategoryEncoding",
@@ -45,7 +46,6 @@ def test_tensors(exported: Get, producer: str) -> None:
     again = {"keras": "embed_again", "tf_keras": "embed_1"}[producer]  # tf_keras names outputs after their layers
     expected = {**TENSORS, "act_hard_sigmoid": HARD_SIGMOID[producer], again: "Embedding"}
     assert {name: model.kind(name) for name in expected} == expected
-    assert "it has a shift without a scale" in model.refusal("LayerNorm")
     for rows in (1, 2, 7):
         model.check(numbers(rows))
 
@@ -56,7 +56,15 @@ def test_weights_are_named_after_the_layers(exported: Get, producer: str) -> Non
     state = program.state_dict()
     assert state["dense.weight"].shape == (8, 8)
     assert state["rank3.weight"].shape == (6, 8), "a kernel is [out, in] in PyTorch"
-    assert {"embed.weight", "ln.weight", "ln.bias", "bn.running_mean", "bn.running_var", "prelu.weight"} <= set(state)
+    assert {
+        "embed.weight",
+        "ln.weight",
+        "ln.bias",
+        "ln_shift.bias",
+        "bn.running_mean",
+        "bn.running_var",
+        "prelu.weight",
+    } <= set(state)
     parameters = dict(program.named_parameters())
     assert {"dense.weight", "dense.bias", "embed.weight", "bn.weight", "prelu.weight"} <= set(parameters)
     assert not {"bn.running_mean", "norm.mean", "norm.std"} & set(parameters), "statistics are buffers"

@@ -43,6 +43,23 @@ def test_both_spellings(write: Any) -> None:
     assert (args["elementwise_affine"], args["bias"]) == (True, True)
 
 
+def shifted(t: Any, x: Any, beta: Any) -> Any:
+    mean, variance = moments(t, x)
+    inv = inverse(t, variance)
+    return t.add(t.mul(x, inv), t.sub(beta, t.mul(mean, inv)))
+
+
+def test_a_shift_without_a_scale() -> None:
+    kind, args = layer(lifted(shifted, X, {"norm.beta": (4,)}))
+    assert (kind, set(args), args["normalized_shape"]) == ("ShiftedLayerNorm", {"normalized_shape", "eps"}, (4,))
+
+
+def test_a_shift_of_each_place_is_none() -> None:
+    found = lifted(shifted, X, {"norm.beta": (5, 4)})
+    assert not found.graph.modules
+    assert "its beta has shape [5, 4], expected [4]" in "\n".join(found.refusals)
+
+
 def test_two_axes() -> None:
     found = lifted(
         lambda t, x, gamma, beta: keras(t, x, gamma, beta, (1, 2)), X, {"norm.gamma": (5, 4), "norm.beta": (5, 4)}

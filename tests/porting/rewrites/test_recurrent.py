@@ -118,6 +118,17 @@ def test_gradients_are_tensorflows(exported: Get, producer: str) -> None:
     np.testing.assert_allclose(given["s"].grad.numpy(), expected, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("producer", PRODUCERS)
+def test_every_activation_of_keras(exported: Get, producer: str) -> None:
+    model = exported(f"{producer} activated_sequences")
+    kinds = {"lstm_mish": "LSTM", "gru_gelu": "GRU"}
+    assert {name: model.kind(name) for name in model.lifted.graph.outputs} == {
+        name: kinds.get(name, "SimpleRNN") for name in model.lifted.graph.outputs
+    }
+    for rows in (1, 5):
+        model.check({"s": sequences(rows, 3)["s"][:, :, :4]})
+
+
 SHARED = {
     "twice": "SimpleRNN", "masked": "GRU", "again": "LSTM", "stacked.cells.gru_cell": "GRU", "stacked.cells.lstm_cell": "LSTM",
     "outer": "GRU",

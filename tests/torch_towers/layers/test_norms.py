@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_towers.layers.norms import BatchNorm, GroupNorm
+from torch_towers.layers.norms import BatchNorm, GroupNorm, ShiftedLayerNorm
 
 
 @pytest.mark.parametrize("scale", [True, False])
@@ -74,3 +74,15 @@ def test_a_group_norm_of_values_far_from_zero() -> None:
 def test_a_group_norm_of_no_rows() -> None:
     assert GroupNorm(2, 6, 1e-3)(torch.zeros(0, 4, 6)).shape == (0, 4, 6)
     assert GroupNorm(2, 6, 1e-3)(torch.zeros(3, 0, 6)).shape == (3, 0, 6)
+
+
+def test_a_layer_norm_with_a_shift_alone_is_torchs_with_a_scale_of_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer, torchs = ShiftedLayerNorm((3, 4), 1e-3).double(), nn.LayerNorm((3, 4), 1e-3).double()
+    layer.bias.data.normal_(generator=generator)
+    torchs.bias.data = layer.bias.data
+    x = torch.randn(5, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(layer(x), torchs(x), rtol=0, atol=1e-12)  # two kernels of torch, in float64
+    assert torch.autograd.gradcheck(layer, x)
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+    assert str(layer) == "ShiftedLayerNorm((3, 4), eps=0.001, weight=None)"

@@ -142,6 +142,7 @@ def test_blocks_have_one_class(numbering: str, tmp_path: Path) -> None:
 
 OWN_LAYERS = {
     "EinsumDense": {"equation": "abc,bcd->abd", "shape": (5, 4, 6), "bias_shape": (5, 1)},
+    "ShiftedLayerNorm": {"normalized_shape": (5, 4), "eps": 1e-3},
 }
 """Layers that torch does not have, and their arguments."""
 
