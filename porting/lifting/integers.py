@@ -58,8 +58,6 @@ _KEEPS_VALUES = frozenset(
     {"reshape", "squeeze", "unsqueeze", "transpose", "slice", "select", "broadcast_to", "in_range", "gather"}
 )
 """Ops whose results are values of their first operand."""
-_COUNTS = frozenset({"size", "sizes_tensor", "string_length", "where_true"})
-"""Ops that count from 0, without an end that is known."""
 _MAX_DEPTH = 30
 
 
@@ -162,8 +160,10 @@ class Integers:
         """Whether the values count, from 0, something that is in memory."""
         if self._view.dtype(operand) not in ("int64", "size"):
             return False
-        if node.op in _COUNTS or self.are_splits(operand):
+        if node.op in ("size", "where_true") or self.are_splits(operand):
             return True
+        if node.op == "sizes_tensor":
+            return all(map(self._is_from_zero, node.inputs))
         if node.op == "sub":
             return self.are_splits(splits_behind(self._view, operand))
         return node.op == "cumsum" and self._is_from_zero(node.inputs[0])
@@ -182,7 +182,9 @@ class Integers:
             return False
         if found is not None:
             return self._partitions(node) is not _CODEPOINTS or self.are_splits(node.inputs[1])
-        return self._is_composed(node) or self._is_from_zero(lengths_behind(self._view, operand))
+        if self._is_composed(node):
+            return True
+        return self._view.dtype(operand) == "int64" and self._is_from_zero(lengths_behind(self._view, operand))
 
     def _is_composed(self, node: Node) -> bool:
         """Whether splits are `inner[outer]`: rows of rows, as the rows that they have in all."""
@@ -266,8 +268,9 @@ class Integers:
             return self.count(node.inputs[1])
         if node.op == "broadcast_to" and len(node.inputs) == 2:
             return self.count(node.inputs[1])
-        if node.op == "slice" and node.attrs["step"] == 1 and node.inputs[1:] in ((1, None), (0, -1)):
-            return more_than(self.length(node.inputs[0]), -1)
+        if node.op == "slice" and self._view.rank(vector) == 1 and self.are_splits(node.inputs[0]):  # never empty
+            but_one = node.attrs["step"] == 1 and node.inputs[1:] in ((1, None), (0, -1))
+            return more_than(self.length(node.inputs[0]), -1) if but_one else None
         splits, lengths = splits_behind(self._view, vector), lengths_behind(self._view, vector)
         if splits is not None:
             return more_than(self.length(splits), -1)

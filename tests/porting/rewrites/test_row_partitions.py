@@ -54,6 +54,46 @@ class Ragged(tf.Module):
         }
 
 
+def _asserting(condition: Any, x: Any) -> Any:
+    with tf.control_dependencies([tf.debugging.Assert(condition, [x])]):
+        return {"same": tf.identity(x)}
+
+
+class Wrong(tf.Module):
+    """Checks that look as if they could not fail."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int64, "x")])
+    def axis(self, x: Any) -> Any:
+        return _asserting(tf.equal(tf.shape(x[:, 1:])[0], tf.shape(x)[0] - 1), x)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, "x")])
+    def empty(self, x: Any) -> Any:
+        return _asserting(tf.equal(tf.shape(x[1:])[0], tf.shape(x)[0] - 1), x)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, "x")])
+    def width(self, x: Any) -> Any:
+        return _asserting(tf.reduce_all(tf.concat([[0], tf.cumsum(tf.math.floormod(x, 2**31 - 1))], 0) >= 0), x)
+
+
+WRONG = {
+    "axis": np.ones((3, 2), np.int64),
+    "empty": np.ones(0, np.int64),
+    "width": np.full(3, 2**31 - 2, np.int32),
+}
+
+
+@pytest.mark.parametrize("signature", WRONG)
+def test_checks_that_can_fail_stay(tmp_path: Path, signature: str) -> None:
+    module = Wrong()
+    serve, batch = getattr(module, signature), {"x": WRONG[signature]}
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures={signature: serve})
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        serve(tf.constant(batch["x"]))
+    for program in ported(tmp_path / "model", signature)[:2]:
+        with pytest.raises(InputError):
+            run(program, batch)
+
+
 @pytest.fixture(scope="module")
 def ragged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ragged, Path]:
     module, folder = Ragged(), tmp_path_factory.mktemp("ragged") / "model"
