@@ -6,6 +6,10 @@ Source: tensorflow/core/grappler/optimizers/remapper.cc.
 
 from __future__ import annotations
 
+from functools import cache
+
+import torch
+
 from porting.served.draft import Draft
 from porting.served.finite import Finite
 from torch_towers.graph.graph import Node
@@ -13,14 +17,28 @@ from torch_towers.graph.graph import Node
 _ADDS = ("Add", "AddV2")
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv3D")
 _BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
-_DTYPES = ("float32", "bfloat16")
+
+
+@cache
+def fused_dtypes() -> frozenset[str]:
+    """The floats whose relus oneDNN fuses: float32, and bfloat16 where the processor has instructions for it.
+
+    A port follows the processor on which it is made and compared. Source: IsDataTypeSupportedByOneDNNOnThisCPU
+    (tensorflow/core/util/util.cc).
+    """
+    if hasattr(torch.cpu, "get_capabilities"):  # older versions of torch do not list them
+        has = torch.cpu.get_capabilities()
+        narrow = bool(has.get("avx512_f") or has.get("avx_ne_convert"))
+    else:
+        narrow = "AVX512" in torch.backends.cpu.get_cpu_capability()
+    return frozenset({"float32", "bfloat16"} if narrow else {"float32"})
 
 
 def mark_fused(draft: Draft) -> None:
     """Sets the attribute `no_nan` of every Relu and Relu6 that oneDNN fuses, if its input may be NaN."""
     finite = Finite(draft)
     for name, node in list(draft.nodes.items()):
-        is_relu = node.op in ("Relu", "Relu6") and draft.dtype(name) in _DTYPES
+        is_relu = node.op in ("Relu", "Relu6") and draft.dtype(name) in fused_dtypes()
         if is_relu and is_fused(draft, node) and not finite(node.inputs[0]):
             draft.mark(name, no_nan=True)
 
