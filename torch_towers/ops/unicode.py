@@ -65,10 +65,18 @@ def _cased_characters(text: bytes, case: Callable[[str], str]) -> bytes:
 
 def _lower(text: str) -> str:
     if _PAMUDPOD in text and "Σ" in text:
-        # A mark in Unicode 13 that later became part of a letter: Python ends words at it, so another mark replaces it.
-        mark = next(mark for mark in map(chr, range(0x308, 0x370)) if mark not in text)
-        return text.replace(_PAMUDPOD, mark).lower().replace(mark, _PAMUDPOD)
+        return "\0".join(map(_lower_around_pamudpod, text.split("\0")))
     return text.lower()
+
+
+def _lower_around_pamudpod(text: str) -> str:
+    """Of one text: a mark in Unicode 13 later became part of a letter, and Python ends words at it, so another replaces it."""
+    mark = next(mark for mark in _marks() if mark not in text)
+    return text.replace(_PAMUDPOD, mark).lower().replace(mark, _PAMUDPOD)
+
+
+def _marks() -> Iterator[str]:
+    return (mark for mark in map(chr, range(0x308, 0x110000)) if unicodedata.category(mark) == "Mn")
 
 
 def _upper(text: str) -> str:

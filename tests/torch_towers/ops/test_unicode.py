@@ -28,6 +28,12 @@ def test_case_of_every_code_point() -> None:
     assert upper_utf8(texts) == tf.strings.upper(texts, "utf-8").numpy().tolist()
 
 
+def test_marks_of_other_texts_do_not_matter() -> None:
+    marks = "".join(map(chr, range(0x300, 0x370)))
+    texts = [text.encode() for text in ("AΣ\u1734", f"AΣ\u1734A {marks}", f"Σ{marks}", "\u1734Σ")]
+    assert lower_utf8(texts) == tf.strings.lower(texts, "utf-8").numpy().tolist()
+
+
 def test_script_of_every_code_point() -> None:
     codes = np.arange(-5, 0x110005, dtype=np.int32)
     assert np.array_equal(unicode_script(torch.from_numpy(codes)).numpy(), tf.strings.unicode_script(codes).numpy())
