@@ -24,7 +24,18 @@ from torch_towers.program.sketch import sketch
 _ROWS = 7  # rows of the run that infers shapes
 _FREE = 11
 _WORK = frozenset(
-    """matmul einsum attention Linear EinsumDense MultiHeadAttention GRU LSTM SimpleRNN ConcatGRU""".split()  # noqa: SIM905
+    {
+        "matmul",
+        "einsum",
+        "attention",
+        "Linear",
+        "EinsumDense",
+        "MultiHeadAttention",
+        "GRU",
+        "LSTM",
+        "SimpleRNN",
+        "ConcatGRU",
+    }
 )
 """Layers whose cost per position makes truncation worthwhile. Averages of embeddings are too cheap."""
 

@@ -25,6 +25,13 @@ def given(name: str, texts: list[str]) -> tuple[Any, ...]:
     return (batch,)
 
 
+TOKENIZERS = (
+    "unicode_decode",
+    "unicode_script_tokenize",
+    "whitespace_tokenize_codepoints",
+    "regex_split_with_offsets",
+    "byte_split",
+)
 ATTRS: dict[str, dict[str, Any]] = {
     "unicode_decode": {"input_encoding": "UTF-8", "offsets": True},
     "regex_split_with_offsets": {"delimiter": rb"(\s)", "keep": rb""},
@@ -32,7 +39,7 @@ ATTRS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("texts", TEXTS, ids=str)
-@pytest.mark.parametrize("name", ["unicode_decode", "unicode_script_tokenize", "whitespace_tokenize_codepoints", "regex_split_with_offsets", "byte_split"])  # fmt: skip
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_splits_of_texts(name: str, texts: list[str]) -> None:
     operands = given(name, texts)
     results = OPS[name].function(*operands, **ATTRS.get(name, {}))

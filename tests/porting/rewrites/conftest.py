@@ -127,19 +127,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
     def get(name: str) -> Exported:
         if name not in made:
             start_afresh()
-            made[name] = _export(build(name, tmp_path_factory.mktemp("exported")))
+            made[name] = export(build(name, tmp_path_factory.mktemp("exported")))
         return made[name]
 
     return get
 
 
-def _export(path: Path) -> Exported:
+def export(path: Path, entry: str = "serving_default") -> Exported:
+    """A signature of a SavedModel, and its ports."""
     loaded = tf.saved_model.load(str(path))
     model = read(path)
-    context = Context(model, Served(onednn=False), model.captured("serving_default"))
-    graph, emitter = convert(flatten(model.graph("serving_default"), model.functions), context)
+    context = Context(model, Served(onednn=False), model.captured(entry))
+    graph, emitter = convert(flatten(model.graph(entry), model.functions), context)
     lifted = lift(graph, context.store, emitter.known)
-    signature = loaded.signatures["serving_default"]
+    signature = loaded.signatures[entry]
     signature.model = loaded  # a signature does not keep its model alive
     with torch.no_grad():
         return Exported(signature, Program(graph, context.store), Program(lifted.graph, lifted.store), lifted)

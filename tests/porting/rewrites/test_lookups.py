@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ class Buckets(tf.Module):
 def buckets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Buckets, PortedTower]:
     module, folder = Buckets(), tmp_path_factory.mktemp("buckets") / "model"
     tf.saved_model.save(module, str(folder), signatures=module.serve)
-    return module, port_tower(read(Path(folder)))
+    return module, port_tower(read(folder))
 
 
 def test_buckets_of_tensorflows_tables_are_those_of_the_layer(buckets: tuple[Buckets, PortedTower]) -> None:

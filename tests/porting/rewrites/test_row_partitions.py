@@ -9,19 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from porting.conversion.convert import Context, convert
-from porting.flat_graph.flatten import flatten
-from porting.lifting.lift import Lifted, lift
-from porting.saved_model import read
-from porting.served import Served
-from tests.witness import run, tf, to_numpy
+from tests.porting.rewrites.conftest import Exported, export
+from tests.witness import run, tf
 from torch_towers.errors import InputError
-from torch_towers.program.program import Program
 
 text = pytest.importorskip("tensorflow_text", reason="a producer of these graphs: install requirements-parity.txt")
 
 TEXTS = [["a bb  ccc", "", "größe!"], [""], ["", ""], ["one"], ["x y"] * 4]
 GIVEN = [([1, 2, 3], [2, 0, 1]), ([], []), ([], [0]), ([4, 5], [1, 1])]
+REFUSED = [([1, 2, 3], [2, 0]), ([1], [2, -1]), ([1, 2], [1, 2])]
 
 
 class Ragged(tf.Module):
@@ -82,74 +78,47 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("signature", WRONG)
-def test_checks_that_can_fail_stay(tmp_path: Path, signature: str) -> None:
-    module = Wrong()
-    serve, batch = getattr(module, signature), {"x": WRONG[signature]}
-    tf.saved_model.save(module, str(tmp_path / "model"), signatures={signature: serve})
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    module, folder = Ragged(), tmp_path_factory.mktemp("ragged") / "model"
+    tf.saved_model.save(module, str(folder), signatures={"made": module.made, "given": module.given})
+    return folder
+
+
+def assert_refused(model: Exported, batch: dict[str, np.ndarray]) -> None:
+    """By TensorFlow, op by op, and lifted."""
     with pytest.raises(tf.errors.InvalidArgumentError):
-        serve(tf.constant(batch["x"]))
-    for program in ported(tmp_path / "model", signature)[:2]:
+        model.tensorflow(batch)
+    for program in (model.plain, model.program):
         with pytest.raises(InputError):
             run(program, batch)
 
 
-@pytest.fixture(scope="module")
-def ragged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ragged, Path]:
-    module, folder = Ragged(), tmp_path_factory.mktemp("ragged") / "model"
-    tf.saved_model.save(module, str(folder), signatures={"made": module.made, "given": module.given})
-    return module, folder
-
-
-def ported(folder: Path, signature: str) -> tuple[Program, Program, Lifted]:
-    """A signature op by op, and lifted."""
-    model = read(folder)
-    context = Context(model, Served(onednn=False), model.captured(signature))
-    graph, emitter = convert(flatten(model.graph(signature), model.functions), context)
-    lifted = lift(graph, context.store, emitter.known)
-    return Program(graph, context.store), Program(lifted.graph, lifted.store), lifted
-
-
-def test_checks_that_cannot_fail_are_left_out(ragged: tuple[Ragged, Path]) -> None:
-    plain, _, lifted = ported(ragged[1], "made")
-    before, after = (Counter(node.op for node in graph.nodes) for graph in (plain.graph, lifted.graph))
+def test_checks_that_cannot_fail_are_left_out(ragged: Path) -> None:
+    model = export(ragged, "made")
+    before, after = (Counter(node.op for node in graph.nodes) for graph in (model.plain.graph, model.lifted.graph))
     assert before["check"] >= 30 and before["where_true"] >= 3
     assert after["check"] <= before["check"] // 4
     assert after["where_true"] == 0 and after["repeat_rows"] >= 3
     assert after.total() < before.total() / 2
 
 
-@pytest.mark.parametrize("texts", TEXTS, ids=str)
-def test_values_are_tensorflows(ragged: tuple[Ragged, Path], texts: list[str]) -> None:
-    module, folder = ragged
-    batch = {"texts": np.array([item.encode() for item in texts], object)}
-    expected = {name: to_numpy(value) for name, value in module.made(tf.constant(batch["texts"])).items()}
-    for program in ported(folder, "made")[:2]:
-        _assert_equal(run(program, batch), expected)
+def test_values_are_tensorflows(ragged: Path) -> None:
+    model = export(ragged, "made")
+    for texts in TEXTS:
+        model.check({"texts": np.array([item.encode() for item in texts], object)})
 
 
-@pytest.mark.parametrize(("values", "lengths"), GIVEN, ids=str)
-def test_given_lengths_are_tensorflows(ragged: tuple[Ragged, Path], values: list[int], lengths: list[int]) -> None:
-    module, folder = ragged
-    batch = {"values": np.array(values, np.int32), "lengths": np.array(lengths, np.int64)}
-    expected = module.given(**{name: tf.constant(value) for name, value in batch.items()})
-    for program in ported(folder, "given")[:2]:
-        _assert_equal(run(program, batch), {name: to_numpy(value) for name, value in expected.items()})
+def test_what_is_given_is_checked(ragged: Path) -> None:
+    model = export(ragged, "given")
+    for values, lengths in GIVEN:
+        model.check({"values": np.array(values, np.int32), "lengths": np.array(lengths, np.int64)})
+    for values, lengths in REFUSED:
+        assert_refused(model, {"values": np.array(values, np.int32), "lengths": np.array(lengths, np.int64)})
 
 
-@pytest.mark.parametrize(("values", "lengths"), [([1, 2, 3], [2, 0]), ([1], [2, -1]), ([1, 2], [1, 2])], ids=str)
-def test_what_is_given_is_checked(ragged: tuple[Ragged, Path], values: list[int], lengths: list[int]) -> None:
-    module, folder = ragged
-    batch = {"values": np.array(values, np.int32), "lengths": np.array(lengths, np.int64)}
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        module.given(**{name: tf.constant(value) for name, value in batch.items()})
-    for program in ported(folder, "given")[:2]:
-        with pytest.raises(InputError):
-            run(program, batch)
-
-
-def _assert_equal(found: Any, expected: dict[str, Any]) -> None:
-    assert found.keys() == expected.keys()
-    for name, theirs in expected.items():
-        ours = found[name] if isinstance(found[name], np.ndarray) else found[name].numpy()
-        assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), name
+@pytest.mark.parametrize("signature", WRONG)
+def test_checks_that_can_fail_stay(tmp_path: Path, signature: str) -> None:
+    module = Wrong()
+    tf.saved_model.save(module, str(tmp_path / "model"), signatures={signature: getattr(module, signature)})
+    assert_refused(export(tmp_path / "model", signature), {"x": WRONG[signature]})
