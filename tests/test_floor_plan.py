@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = {
     "torch_towers": (
-        "errors", "extras", "machine", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
+        "errors", "extras", "machine", "memory", "graph", "formats", "kernels", "ops", "layers", "program", "inputs", "checkpoint", "search", "tower",
         "two_tower", "", "info", "parity", "source", "testing", "bulk", "commands", "cli",
     ),
     "porting": (

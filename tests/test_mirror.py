@@ -73,6 +73,8 @@ OTHERS = {
     "torch_towers/kernels/matmul": ("torch_towers/layers/test_linear.py", "torch_towers/kernels/test_top_k.py"),
     "torch_towers/kernels/encodings": ("torch_towers/kernels/test_native_ops.py",),
     "torch_towers/kernels/sparse": ("torch_towers/kernels/test_native_ops.py",),
+    # names alone, by what is said of each
+    "torch_towers/graph/elementwise": ("torch_towers/program/test_rows.py",),
     # an exception alone
     "torch_towers/bulk/errors": ("torch_towers/bulk/test_manifest.py",),
     # the stages of one generated file, which only together say whether it runs and gives the checkpoint's numbers

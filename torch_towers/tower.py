@@ -7,7 +7,8 @@ How `tower.encode(["edit photos", "play chess"])` of the demo's query tower runs
     _computed     on the caller's thread if the batch is small (`program/cost.py`)
     _prepared     the graph `preprocess`, on the CPU: {"words": int64 [2, 40]}
     _encode       the graph `encoder`, on the device: {"output_0": float32 [2, 64]}; a tower that skips padding runs on
-                  the positions of the longest row only (`program/padding.py`)
+                  the positions of the longest row only (`program/padding.py`), and a large batch that keeps rows apart
+                  in parts that fit the caches (`program/rows.py`)
     _outputs_of   the graph `postprocess`, if outputs are strings: here there is none
 
 If a kernel fails, `_explained` runs rows alone to find the one to blame (`program/blame.py`).
@@ -43,6 +44,7 @@ from torch_towers.program.padding import budget_of, run_cut
 from torch_towers.program.precision import full_precision
 from torch_towers.program.program import Program
 from torch_towers.program.refusals import KERNEL_ERRORS, refusal
+from torch_towers.program.rows import RowParts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Outputs = dict[str, "Tensor | Strings"]
@@ -87,6 +89,7 @@ class Tower(nn.Module):
         self._encoder_inputs = {item.name: item.dtype == "float32" for item in spec.encoder.inputs}
         self._batched = {item.name for item in spec.inputs if is_batched(item)}
         self._row_work: float | None = None  # counted at the first run
+        self._parts = RowParts()
         self._place_work: float | None = None  # of one place of a row, where padding is skipped
         self.eval()
 
@@ -242,7 +245,7 @@ class Tower(nn.Module):
         encoder = self.spec.encoder
         wanted = {only} if only is not None and only in encoder.outputs else set(encoder.outputs)
         if not self._skips() or any(wanted - set(each.outputs) for each in self.spec.padding):
-            return self.encoder(**self.on_device(prepared))
+            return self._parts(self.encoder, self.on_device(prepared))
         given = {name: prepared[name] for name in self._encoder_inputs}
         if self._place_work is None:
             self._place_work = self._work_of_place(given)

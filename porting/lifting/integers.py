@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from porting.lifting.patterns import number
-from porting.lifting.view import ELEMENTWISE, View
+from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
+from torch_towers.graph.elementwise import ELEMENTWISE
 from torch_towers.graph.graph import ModuleSpec, Node, node_of
 from torch_towers.layers.sentencepiece import SentencepieceIds
 

@@ -31,15 +31,6 @@ FREE = frozenset(
 """Ops that a layer may recompute although their results have other users: equal nodes are deduplicated, so
 unrelated layers share them."""
 
-ELEMENTWISE = frozenset(
-    """abs add cast ceil clipped_line div div_no_nan elu equal erf erfc exp expm1 floor floor_div floor_mod gelu greater
-    greater_equal hard_sigmoid hard_silu identity isfinite isinf isnan leaky_relu less less_equal log log1p log_sigmoid logical_and
-    logical_not logical_or maximum minimum mish mul mul_no_nan neg not_equal ones_like pow reciprocal relu relu6 round rsqrt
-    scaled_elu selu sigmoid sign silu softplus softsign sqrt square squared_difference sub tanh where wrap_negative xdivy xlogy
-    zeros_like""".split()  # noqa: SIM905
-)
-"""Ops of each number by itself, with broadcasting."""
-
 
 class View(EditableGraph):
     """A graph under lifting, with its modules, and its weights and constants in `store`."""

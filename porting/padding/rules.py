@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from math import inf, prod
 from typing import Any
 
-from porting.lifting.view import ELEMENTWISE
 from porting.padding.places import LOW, WHOLE, DependsError, Places, elementwise
+from torch_towers.graph.elementwise import ELEMENTWISE
 from torch_towers.graph.graph import Node
 
 EITHER_WAY = ELEMENTWISE | {

@@ -8,7 +8,8 @@ from typing import Any
 from porting.lifting.patterns import SOURCES, Apply, Match, Refusal
 from porting.lifting.registry import rewrite
 from porting.lifting.steps import replace_stack, sequence_of
-from porting.lifting.view import ELEMENTWISE, View
+from porting.lifting.view import View
+from torch_towers.graph.elementwise import ELEMENTWISE
 from torch_towers.graph.graph import Node
 
 OF_LAST_AXIS = frozenset({"Linear", "LayerNorm", "ShiftedLayerNorm", "RMSNorm", "OffsetRMSNorm", "Embedding"})

@@ -20,6 +20,7 @@ from torch_towers.graph.graph import Graph, ModuleSpec, Node
 from torch_towers.graph.registry import MODULES, Op
 from torch_towers.program.binding import Env, Host, Store, descend, getter, is_layer, is_stored, path, steps_of
 from torch_towers.program.fusion import plan_of
+from torch_towers.program.liveness import forgetting
 from torch_towers.program.precision import float_graph
 from torch_towers.program.shown import shown
 
@@ -60,7 +61,7 @@ class Program(nn.Module):
     def _bind(self) -> None:
         """Binds the graph's nodes to calls."""
         self.steps = steps_of(self.graph, self._host, plan_of)
-        self._plan = plan_of(self.graph, self._host, self.steps)
+        self._plan = forgetting(self.graph, plan_of(self.graph, self._host, self.steps))
         self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
         self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))
 

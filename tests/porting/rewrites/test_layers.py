@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.porting.rewrites.conftest import Exported
 from tests.witness import run
+from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of, references
+from torch_towers.program.program import Program
+from torch_towers.program.rows import memory_of
 
 PRODUCERS = ("keras", "tf_keras")
 
@@ -125,3 +129,48 @@ def test_no_rows(exported: Get) -> None:
 def assert_shapes(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         assert (tuple(found[name].shape), found[name].dtype) == (tuple(value.shape), value.dtype), name
+
+
+@pytest.mark.parametrize("name", ["tensors", "attentions", "convolutions", "sequences", "einsums"])
+@pytest.mark.parametrize("keras", PRODUCERS)
+def test_rows_do_not_meet(exported: Get, keras: str, name: str) -> None:
+    """Every output of a model whose rows are said not to meet: each of seven rows alone has the numbers of all."""
+    program = exported(f"{keras} {name}").program
+    draw = torch.Generator().manual_seed(0)
+    proven: list[str] = []
+    for output in program.graph.outputs:
+        given = {spec.name: _drawn(spec, draw) for spec in program.graph.inputs}
+        single = Program(_only(program.graph, output), program.tensors() | dict(program._host)).double()
+        given = {spec.name: given[spec.name] for spec in single.graph.inputs}
+        with torch.no_grad():
+            if memory_of(single, given) is None:
+                continue
+            whole = single(**given)[output]
+            alone = [single(**{key: value[i : i + 1] for key, value in given.items()})[output] for i in range(7)]
+        torch.testing.assert_close(torch.cat(alone), whole, rtol=1e-9, atol=1e-9)
+        proven.append(output)
+    assert len(proven) > len(program.graph.outputs) / 2, proven
+
+
+def _drawn(spec: TensorSpec, draw: torch.Generator) -> Tensor:
+    """Seven rows of an input."""
+    sizes = [7, *(size if isinstance(size, int) else 6 for size in (spec.shape or ())[1:])]
+    if spec.dtype.startswith("float"):
+        return torch.randn(sizes, generator=draw).double()
+    if spec.dtype == "bool":
+        return torch.rand(sizes, generator=draw) < 0.7
+    return torch.randint(0, 4, sizes, generator=draw).to(getattr(torch, spec.dtype))
+
+
+def _only(whole: Graph, output: str) -> Graph:
+    """What one output of a graph needs."""
+    wanted, nodes = {node_of(whole.outputs[output])}, list[Node]()
+    for node in reversed(whole.nodes):
+        if node.name in wanted:
+            nodes.insert(0, node)
+            wanted |= set(map(node_of, references(node.inputs)))
+    used = {str(node.attrs.get("module")) for node in nodes}
+    return Graph(
+        tuple(spec for spec in whole.inputs if spec.name in wanted), tuple(nodes), {output: whole.outputs[output]},
+        {name: spec for name, spec in whole.modules.items() if name in used},
+    )  # fmt: skip
