@@ -22,7 +22,7 @@ from torch_towers.graph.registry import MODULES
 from torch_towers.kernels.fast_path import plain, untouched
 from torch_towers.program.binding import descend, is_layer, path
 from torch_towers.program.cost import each
-from torch_towers.program.program import Program, modules
+from torch_towers.program.program import Program, graphs, modules
 from torch_towers.program.refusals import KERNEL_ERRORS
 
 PART = 24 << 20
@@ -89,6 +89,8 @@ class Memory(NamedTuple):
 
 def memory_of(program: Program, inputs: Mapping[str, Any]) -> Memory | None:
     """What a row of `inputs` takes; None if rows may depend on others. Runs the first two rows."""
+    if len(graphs(program.graph)) > 1:
+        return None  # a branch decides for all rows, and a loop may take its time
     by_row = _by_row(program)
     few = {name: value[:_FEW] if name in by_row else value for name, value in inputs.items()}
     kinds = {name: Kind.ROWS if name in by_row else Kind.SHARED for name in inputs}
@@ -129,6 +131,8 @@ def _rows(program: Any, inputs: Mapping[str, Any]) -> int:
     """The number of rows that may run in parts: 0 if anything could observe it, or where inputs differ in it."""
     if torch.is_grad_enabled() or type(program) is not Program or program.training or not untouched(program, Program):
         return 0
+    if not all(isinstance(value, (Tensor, int)) for value in inputs.values()):
+        return 0  # lists of tensors
     values = [inputs[name] for name in _by_row(program)]
     if not values or not all(isinstance(x, Tensor) and x.ndim and x.is_cpu for x in values) or not plain(*values):
         return 0

@@ -152,6 +152,14 @@ def test_whoever_could_see_it_gets_the_whole() -> None:
 
 
 @torch.no_grad()
+def test_lists_of_tensors_get_the_whole() -> None:
+    inputs = (TensorSpec("x", "float32", (None, 4)), TensorSpec("items", "variant", ()))
+    sizes = Node("count", "list_length", ("items",))
+    program = Program(graph(sizes, Node("y", "mul", ("x", "count")), inputs=inputs), {})
+    assert RowParts()(program, {"x": X, "items": [X, X]})["y"].tolist() == (X * 2).tolist()
+
+
+@torch.no_grad()
 def test_a_swapped_layer_gets_the_whole() -> None:
     nodes = (Node("h", "module", ("x",), {"module": "h"}), Node("y", "reduce_sum", ("h",), {"axes": (1,)}))
     spec = ModuleSpec("Linear", {"in_features": 4, "out_features": 100_000, "bias": False})
