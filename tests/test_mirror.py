@@ -75,6 +75,8 @@ OTHERS = {
     "torch_towers/kernels/sparse": ("torch_towers/kernels/test_native_ops.py",),
     # names alone, by what is said of each
     "torch_towers/graph/elementwise": ("torch_towers/program/test_rows.py",),
+    # the rules of a dataflow, by what they say of whole graphs
+    "torch_towers/program/row_rules": ("torch_towers/program/test_rows.py", f"{REWRITES}/test_layers.py"),
     # an exception alone
     "torch_towers/bulk/errors": ("torch_towers/bulk/test_manifest.py",),
     # the stages of one generated file, which only together say whether it runs and gives the checkpoint's numbers

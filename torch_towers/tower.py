@@ -100,7 +100,7 @@ class Tower(nn.Module):
     # -- running ------------------------------------------------------------------------------------------------------
 
     def forward(self, inputs: Any) -> Outputs:
-        """Every output by name, for all rows at once: tensors on the tower's device, strings as arrays of bytes.
+        """Every output by name, for all rows: tensors on the tower's device, strings as arrays of bytes.
 
         Tensors carry gradients after `train()`, and none after `eval()`, the state after loading. Errors: `InputError`
         names the feature and the row.
