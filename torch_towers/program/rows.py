@@ -66,15 +66,16 @@ def part_of(program: Program, inputs: Mapping[str, Any]) -> int:
     found = memory_of(program, inputs)
     if found is None or found.outputs * _SHARE > found.largest:
         return ALL  # in the latter case most of the memory is that of the result, in parts or not
-    weights = sum(value.nbytes for value in program.parameters())  # each part reads them all
-    return max(1, int(max(PART, weights) / found.largest))
+    weights = sum(value.nbytes for value in program.parameters())
+    return max(1, int(max(PART, weights + found.shared) / found.largest))  # each part reads and computes these anew
 
 
 class Memory(NamedTuple):
-    """Bytes per row of the largest value of a node, and of all outputs."""
+    """Bytes per row of the largest value of a node, and of all outputs; and of all values that are computed from weights alone."""
 
     largest: float
     outputs: float
+    shared: int
 
 
 def memory_of(program: Program, inputs: Mapping[str, Any]) -> Memory | None:
@@ -84,20 +85,22 @@ def memory_of(program: Program, inputs: Mapping[str, Any]) -> Memory | None:
     by_row = _by_row(program)
     few = {name: value[:_FEW] if name in by_row else value for name, value in inputs.items()}
     kinds = {name: Kind.ROWS if name in by_row else Kind.SHARED for name in inputs}
-    sizes = dict.fromkeys(inputs, 0)
+    sizes, shared = dict.fromkeys(inputs, 0), 0
     try:
         for node, env in each(program, few):
             found = kind_of(program.graph, node, kinds, env, _FEW)
             if found is None:
                 return None
-            kinds[node.name], value = found, env[node.name]
-            sizes[node.name] = sum(part.nbytes for part in several(value)) if found is Kind.ROWS else 0
+            kinds[node.name] = found
+            size = sum(part.nbytes for part in several(env[node.name]) if isinstance(part, Tensor))
+            sizes[node.name] = size if found is Kind.ROWS else 0
+            shared += size if found is Kind.SHARED and node.op not in ("parameter", "constant") else 0
     except KERNEL_ERRORS:  # a graph that needs more rows, or these rows are refused: the whole batch says so
         return None
     given = {node_of(ref) for ref in program.graph.outputs.values()}
     if any(kinds[name] is not Kind.ROWS for name in given):
         return None
-    return Memory(max(1, *sizes.values()) / _FEW, sum(sizes[name] for name in given) / _FEW)
+    return Memory(max(1, *sizes.values()) / _FEW, sum(sizes[name] for name in given) / _FEW, shared)
 
 
 def _by_row(program: Program) -> set[str]:

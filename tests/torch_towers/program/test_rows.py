@@ -133,6 +133,21 @@ def test_each_part_is_worth_reading_the_weights() -> None:
 
 
 @torch.no_grad()
+def test_each_part_is_worth_what_is_computed_from_weights_alone() -> None:
+    """The squares of 40 MB of weights, for rows that take 0.4 MB."""
+    nodes = (
+        Node("w", "parameter", (), {"tensor": "w"}), Node("v", "parameter", (), {"tensor": "v"}),
+        Node("squares", "square", ("v",)), Node("total", "reduce_sum", ("squares",), {"axes": (0,)}),
+        Node("z", "matmul", ("x", "w")), Node("s", "reduce_sum", ("z",), {"axes": (1,), "keepdim": True}),
+        Node("y", "add", ("s", "total")),
+    )  # fmt: skip
+    program = Program(
+        graph(*nodes), {"w": torch.ones(4, 100_000), "v": torch.ones(10_000_000)}, frozen=frozenset({"v", "w"})
+    )
+    assert part_of(program, {"x": X}) == (40_000_004 // 400_000) == 100
+
+
+@torch.no_grad()
 def test_outputs_that_are_the_largest_values_are_not_parted() -> None:
     """Then parts would be joined by copying most of what was computed."""
     program = Program(graph(Node("z", "square", ("x",)), Node("y", "neg", ("z",))), {})
