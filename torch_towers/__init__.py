@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from torch_towers.machine import prepare
-from torch_towers.memory import keep
 
 if TYPE_CHECKING:
     from torch_towers import layers, ops
@@ -45,7 +44,6 @@ _HOMES = {
 }  # fmt: skip
 
 prepare()  # before torch is imported
-keep()
 
 
 def __getattr__(name: str) -> Any:

@@ -89,7 +89,7 @@ class Tower(nn.Module):
         self._encoder_inputs = {item.name: item.dtype == "float32" for item in spec.encoder.inputs}
         self._batched = {item.name for item in spec.inputs if is_batched(item)}
         self._row_work: float | None = None  # counted at the first run
-        self._parts = RowParts()
+        self._parts = RowParts(spec.encoder)
         self._place_work: float | None = None  # of one place of a row, where padding is skipped
         self.eval()
 

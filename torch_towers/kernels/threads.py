@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from torch_towers import machine
+from torch_towers import machine, memory
 from torch_towers.kernels.fast_path import readable
 
 torch.get_num_threads()  # makes OpenMP read its environment
 machine.restore()
+memory.keep()
 
 T = TypeVar("T")
 

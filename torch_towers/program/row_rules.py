@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from torch_towers.graph.elementwise import ELEMENTWISE
-from torch_towers.graph.graph import Graph, Node, node_of
+from torch_towers.graph.graph import Graph, Node, node_of, references
+from torch_towers.program.binding import Env, getter
 
 
 class Kind(Enum):
@@ -49,16 +50,16 @@ class Call:
         return self.kinds[i] is Kind.SHARED and (self.rank(i) < rank or len(self.values[i]) == 1)
 
 
-def kind_of(graph: Graph, node: Node, kinds: Mapping[str, Kind], env: Mapping[str, Any], rows: int) -> Kind | None:
+def kind_of(graph: Graph, node: Node, kinds: Mapping[str, Kind], env: Env, rows: int) -> Kind | None:
     """The kind of a node's result in a run of `rows` rows, None if its rows may depend on others."""
-    flat = list(_flat(node.inputs))
-    of = [kinds[node_of(ref)] if isinstance(ref, str) else Kind.SHARED for ref in flat]
-    if all(kind is Kind.SHARED for kind in of):
+    if all(kinds[node_of(ref)] is Kind.SHARED for ref in references(node.inputs)):
         return Kind.SHARED
+    if any(isinstance(operand, tuple) for operand in node.inputs):
+        return None
+    of = [kinds[node_of(ref)] if isinstance(ref, str) else Kind.SHARED for ref in node.inputs]
     spec = graph.modules[str(node.attrs["module"])] if node.op == "module" else None
-    values = [_value(env, ref) if isinstance(ref, str) else ref for ref in flat]
     key, args = (spec.type, spec.args) if spec is not None else (node.op, node.attrs)
-    call = Call(node, of, values, env[node.name], args)
+    call = Call(node, of, [getter(operand)(env) for operand in node.inputs], env[node.name], args)
     if key == "size":
         return Kind.COUNT if call.args["axis"] % call.rank() == 0 else Kind.SHARED
     rule = _RULES.get(key)
@@ -66,19 +67,6 @@ def kind_of(graph: Graph, node: Node, kinds: Mapping[str, Kind], env: Mapping[st
         return None
     whole = all(isinstance(part, Tensor) and part.ndim and len(part) == rows for part in several(call.result))
     return Kind.ROWS if whole else None
-
-
-def _flat(operands: tuple[Any, ...]) -> Iterable[Any]:
-    for operand in operands:
-        if isinstance(operand, tuple):
-            yield from _flat(operand)  # type: ignore[reportUnknownArgumentType]
-        else:
-            yield operand
-
-
-def _value(env: Mapping[str, Any], ref: str) -> Any:
-    name, _, index = ref.partition(":")
-    return env[name][int(index)] if index else env[name]
 
 
 def several(value: Any) -> tuple[Any, ...]:
@@ -133,7 +121,7 @@ def _attention_layer(call: Call) -> bool:
     return all(map(call.rows, range(3))) and (mask is None or call.rows(3) or len(mask) == 1)
 
 
-@_rule("GRU", "LSTM", "SimpleRNN", "ConcatGRU", "MaskedAverage", "weighted_sum", "DotInteraction")  # fmt: skip
+@_rule("GRU", "LSTM", "SimpleRNN", "ConcatGRU", "MaskedAverage", "weighted_sum", "DotInteraction")
 def _all_by_row(call: Call) -> bool:
     """Operands of rows each, or none: values, masks, states."""
     given = [i for i, value in enumerate(call.values) if value is not None]

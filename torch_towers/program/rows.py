@@ -7,15 +7,15 @@ allocator keeps. They are computed in parts only where every op is known to keep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torch_towers.graph.graph import node_of
+from torch_towers.graph.graph import Graph, node_of
 from torch_towers.graph.registry import MODULES
-from torch_towers.kernels.fast_path import plain, untouched
+from torch_towers.kernels.fast_path import plain, readable, untouched
 from torch_towers.program.binding import descend, is_layer, path
 from torch_towers.program.cost import each
 from torch_towers.program.program import Program, graphs, modules
@@ -39,15 +39,23 @@ _FEW = 2  # rows of the run that tells the ranks and sizes of values
 class RowParts:
     """Runs an encoder on some rows at a time, where that is faster and nothing can observe it."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: Graph) -> None:
+        self._by_row = _by_row(encoder)
         self._sizes: dict[Any, int] = {}  # by what the sizes of values depend on
 
     def __call__(self, encoder: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         """`encoder(**inputs)`."""
-        rows = _rows(encoder, inputs)
-        if rows >= MANY and _as_made(encoder) and (size := self._size(encoder, inputs)) < rows:
-            return _run(encoder, inputs, size)
-        return encoder(**inputs)
+        rows = self._rows(inputs) if readable() else 0  # a captured graph must not compare its sizes
+        if rows < MANY or not _unseen(encoder, inputs):  # in this order: calls of few rows take microseconds
+            return encoder(**inputs)
+        size = self._size(encoder, inputs)
+        return _run(encoder, inputs, self._by_row, size) if size < rows and _as_made(encoder) else encoder(**inputs)
+
+    def _rows(self, inputs: Mapping[str, Any]) -> int:
+        """The number of rows, 0 where there are none or inputs differ in it."""
+        values = [inputs[name] for name in self._by_row]
+        sizes = {len(x) if isinstance(x, Tensor) and x.ndim else 0 for x in values}
+        return sizes.pop() if len(sizes) == 1 else 0
 
     def _size(self, encoder: Program, inputs: Mapping[str, Any]) -> int:
         """How many rows of such inputs run together."""
@@ -55,6 +63,8 @@ class RowParts:
         key = encoder.dtype, own
         size = self._sizes.get(key)
         if size is None:
+            if not _as_made(encoder):
+                return ALL  # as long as it is so
             if len(self._sizes) >= _KEPT:
                 self._sizes.clear()
             size = self._sizes[key] = part_of(encoder, inputs)
@@ -82,7 +92,7 @@ def memory_of(program: Program, inputs: Mapping[str, Any]) -> Memory | None:
     """What a row of `inputs` takes; None if rows may depend on others. Runs the first two rows."""
     if len(graphs(program.graph)) > 1:
         return None  # a branch decides for all rows, and a loop may take its time
-    by_row = _by_row(program)
+    by_row = _by_row(program.graph)
     few = {name: value[:_FEW] if name in by_row else value for name, value in inputs.items()}
     kinds = {name: Kind.ROWS if name in by_row else Kind.SHARED for name in inputs}
     sizes, shared = dict.fromkeys(inputs, 0), 0
@@ -103,14 +113,14 @@ def memory_of(program: Program, inputs: Mapping[str, Any]) -> Memory | None:
     return Memory(max(1, *sizes.values()) / _FEW, sum(sizes[name] for name in given) / _FEW, shared)
 
 
-def _by_row(program: Program) -> set[str]:
-    return {spec.name for spec in program.graph.inputs if spec.shape and spec.shape[0] is None}
+def _by_row(graph: Graph) -> tuple[str, ...]:
+    """The inputs with a free first size."""
+    return tuple(spec.name for spec in graph.inputs if spec.shape and spec.shape[0] is None)
 
 
-def _run(program: Program, inputs: dict[str, Any], size: int) -> dict[str, Any]:
+def _run(program: Program, inputs: dict[str, Any], by_row: Sequence[str], size: int) -> dict[str, Any]:
     """The outputs of parts of at most `size` rows, all of nearly the same size."""
-    by_row = _by_row(program)
-    rows = max(len(inputs[name]) for name in by_row)
+    rows = len(inputs[by_row[0]])
     count = -(-rows // size)
     ends = [rows * (i + 1) // count for i in range(count)]
     parts = [
@@ -120,17 +130,12 @@ def _run(program: Program, inputs: dict[str, Any], size: int) -> dict[str, Any]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _rows(program: Any, inputs: Mapping[str, Any]) -> int:
-    """The number of rows that may run in parts: 0 if anything could observe it, or where inputs differ in it."""
-    if torch.is_grad_enabled() or type(program) is not Program or program.training or not untouched(program, Program):
-        return 0
-    if not all(isinstance(value, (Tensor, int)) for value in inputs.values()):
-        return 0  # lists of tensors
-    values = [inputs[name] for name in _by_row(program)]
-    if not values or not all(isinstance(x, Tensor) and x.ndim and x.is_cpu for x in values) or not plain(*values):
-        return 0
-    sizes = {len(value) for value in values}
-    return sizes.pop() if len(sizes) == 1 else 0
+def _unseen(encoder: Any, inputs: Mapping[str, Any]) -> bool:
+    """Whether nothing could tell parts from the whole: no gradients, hooks, modes, training, or encoder of the user's."""
+    if torch.is_grad_enabled() or not untouched(encoder, Program) or encoder.training:
+        return False
+    tensors = [value for value in inputs.values() if not isinstance(value, int)]
+    return all(isinstance(x, Tensor) and x.is_cpu for x in tensors) and plain(*tensors)  # others are lists of tensors
 
 
 def _as_made(program: Program) -> bool:

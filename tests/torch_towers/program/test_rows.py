@@ -113,7 +113,7 @@ def calls(program: Program, inputs: dict[str, Any]) -> tuple[list[int], Any]:
         return run(root, env)
 
     program._plan = tuple((name, counted if name == "z" else step) for name, step in program._plan)
-    return seen, RowParts()(program, inputs)["y"]
+    return seen, RowParts(program.graph)(program, inputs)["y"]
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def test_lists_of_tensors_get_the_whole() -> None:
     inputs = (TensorSpec("x", "float32", (None, 4)), TensorSpec("items", "variant", ()))
     sizes = Node("count", "list_length", ("items",))
     program = Program(graph(sizes, Node("y", "mul", ("x", "count")), inputs=inputs), {})
-    assert RowParts()(program, {"x": X, "items": [X, X]})["y"].tolist() == (X * 2).tolist()
+    assert RowParts(program.graph)(program, {"x": X, "items": [X, X]})["y"].tolist() == (X * 2).tolist()
 
 
 @torch.no_grad()
@@ -188,5 +188,5 @@ def test_a_swapped_layer_gets_the_whole() -> None:
 
     program = Program(graph(*nodes, h=spec), {"h.weight": torch.ones(100_000, 4)})
     program.h = Counted(4, 100_000)
-    RowParts()(program, {"x": X})
+    RowParts(program.graph)(program, {"x": X})
     assert seen == [MANY]
