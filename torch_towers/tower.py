@@ -33,7 +33,7 @@ from torch_towers.graph.graph import TensorSpec, is_batched
 from torch_towers.graph.registry import Strings
 from torch_towers.graph.spec import TowerSpec
 from torch_towers.inputs.reader import Columns, InputReader
-from torch_towers.kernels.fast_path import readable
+from torch_towers.kernels.fast_path import readable, untouched
 from torch_towers.kernels.threads import forked, on_one_thread, without_waiting
 from torch_towers.program.batches import run_batches
 from torch_towers.program.binding import Env, Store
@@ -44,7 +44,7 @@ from torch_towers.program.padding import budget_of, run_cut
 from torch_towers.program.precision import full_precision
 from torch_towers.program.program import Program
 from torch_towers.program.refusals import KERNEL_ERRORS, refusal
-from torch_towers.program.rows import RowParts
+from torch_towers.program.route import Route
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Outputs = dict[str, "Tensor | Strings"]
@@ -86,11 +86,8 @@ class Tower(nn.Module):
         self._store = store
         self._reader = InputReader(spec.inputs, self.defaults)
         self._renamed = spec.renamed()
-        self._encoder_inputs = {item.name: item.dtype == "float32" for item in spec.encoder.inputs}
         self._batched = {item.name for item in spec.inputs if is_batched(item)}
-        self._row_work: float | None = None  # counted at the first run
-        self._parts = RowParts(spec.encoder)
-        self._place_work: float | None = None  # of one place of a row, where padding is skipped
+        self._routes: dict[str | None, Route] = {None: Route(spec)}  # by the only output that they lead to
         self.eval()
 
     if TYPE_CHECKING:
@@ -125,7 +122,7 @@ class Tower(nn.Module):
         columns = {self._renamed.get(name, name): value for name, value in columns.items()}
         traced = {"preprocess": self._preprocess.values(**columns)}
         given = self._preprocess.outputs_of(traced["preprocess"])
-        traced["encoder"] = self.encoder.values(**self.on_device({name: given[name] for name in self._encoder_inputs}))
+        traced["encoder"] = self.encoder.values(**self.on_device(given))
         if self._postprocess is not None:
             given |= self.encoder.outputs_of(traced["encoder"])
             wanted = {spec.name: _hosted(given[spec.name], spec.dtype) for spec in self._postprocess.graph.inputs}
@@ -204,31 +201,47 @@ class Tower(nn.Module):
             raise self._explained(error, columns, rows) from error
 
     def _computed(self, columns: Columns, only: str | None = None, rows: int | None = None) -> Outputs:
-        if forked() or (rows and self._is_small(columns, rows)):
-            return on_one_thread(self._outputs_of, columns, only)
-        return self._outputs_of(columns, only)
+        route = self._route(only)
+        if forked() or (rows and self._is_small(columns, rows, route)):
+            return on_one_thread(self._outputs_of, columns, only, route)
+        return self._outputs_of(columns, only, route)
 
-    def _is_small(self, columns: Columns, rows: int) -> bool:
+    def _route(self, only: str | None) -> Route:
+        """The shortest way to an output; that of all outputs where the encoder is the user's, or would tell the difference."""
+        outputs = self.spec.encoder.outputs
+        if only not in outputs or len(outputs) == 1 or not self._is_narrow(self.encoder):
+            return self._routes[None]
+        if only not in self._routes:
+            self._routes[only] = Route(self.spec, only)
+        return self._routes[only]
+
+    def _is_narrow(self, encoder: Any) -> bool:
+        """Whether the encoder may run in part: the tower's own, neither in training, hooked nor compiled by the user."""
+        if not untouched(encoder, Program) or encoder.training or encoder._compiled_call_impl is not None:
+            return False
+        return encoder.is_of(self.spec.encoder)
+
+    def _is_small(self, columns: Columns, rows: int, route: Route) -> bool:
         """Whether one thread is faster than several; depends only on the graph and the number of rows."""
         if self.device.type != "cpu" or self._skips():
             return False
-        if self._row_work is None:
+        if route.row_work is None:
             if not self._splittable or self._whole(columns, rows):
                 return False
             try:
-                prepared = self._prepared(self._cut(columns, 0, 1))
-                self._row_work = work_of(self.encoder, self.on_device(prepared))
+                prepared = self._prepared(self._cut(columns, 0, 1), route)
+                route.row_work = work_of(route.encoder(self.encoder), self.on_device(prepared, route))
             except KERNEL_ERRORS:  # a bad row, or a graph that needs more than one
                 return False
-        return rows * self._row_work <= SMALL
+        return rows * route.row_work <= SMALL
 
-    def _outputs_of(self, columns: Columns, only: str | None) -> Outputs:
-        prepared = self._prepared(columns)
+    def _outputs_of(self, columns: Columns, only: str | None, route: Route) -> Outputs:
+        prepared = self._prepared(columns, route)
         if self.device.type == "cuda":
             with full_precision():
-                encoded = self._encode(prepared, only)
+                encoded = self._encode(prepared, only, route)
         else:
-            encoded = self._encode(prepared, only)
+            encoded = self._encode(prepared, only, route)
         if only is not None and only in encoded:
             return {only: encoded[only]}
         if self._postprocess is None:
@@ -240,52 +253,53 @@ class Tower(nn.Module):
         both.update(after)
         return {spec.name: both[spec.name] for spec in self.outputs}
 
-    def _encode(self, prepared: Columns, only: str | None) -> Outputs:
+    def _encode(self, prepared: Columns, only: str | None, route: Route) -> Outputs:
         """The encoder's outputs; skips padding if the requested outputs do not depend on it."""
-        encoder = self.spec.encoder
-        wanted = {only} if only is not None and only in encoder.outputs else set(encoder.outputs)
-        if not self._skips() or any(wanted - set(each.outputs) for each in self.spec.padding):
-            return self._parts(self.encoder, self.on_device(prepared))
-        given = {name: prepared[name] for name in self._encoder_inputs}
-        if self._place_work is None:
-            self._place_work = self._work_of_place(given)
+        encoder = route.encoder(self.encoder)
+        if not (route.skips(only) and self._skips()):
+            return route.parts(encoder, self.on_device(prepared, route))
+        given = {name: prepared[name] for name in route.inputs}
+        if route.place_work is None:
+            route.place_work = self._work_of_place(given, route)
+        work = route.place_work
 
         def run(inputs: Columns, places: float) -> Outputs:
-            inputs = self.on_device(inputs)
-            if self.device.type == "cpu" and places * cast(float, self._place_work) <= SMALL:
-                found = on_one_thread(functools.partial(self.encoder, **inputs))
+            inputs = self.on_device(inputs, route)
+            if self.device.type == "cpu" and places * work <= SMALL:
+                found = on_one_thread(functools.partial(encoder, **inputs))
             else:
-                found = self.encoder(**inputs)
-            return {name: found[name] for name in wanted}
+                found = encoder(**inputs)
+            return found if only not in found else {cast(str, only): found[only]}
 
-        return run_cut(run, given, self.spec.padding, budget=budget_of(self._place_work), splittable=self._splittable)
+        return run_cut(run, given, route.padding, budget=budget_of(work), splittable=self._splittable)
 
     def _skips(self) -> bool:
         """Whether padding is skipped now: not under gradients, a compiler or a torch mode."""
         return bool(self.skip_padding and self.spec.padding) and not torch.is_grad_enabled() and readable()
 
-    def _work_of_place(self, given: Columns) -> float:
+    def _work_of_place(self, given: Columns, route: Route) -> float:
         """FLOPs of one position of a row, estimated on a few positions of the first row; infinite if unknown."""
         few = {name: value[:1] if isinstance(value, Tensor) and value.ndim else value for name, value in given.items()}
-        count = min(8, *(few[each.input].shape[1] for each in self.spec.padding))
-        for each in self.spec.padding:
+        count = min(8, *(few[each.input].shape[1] for each in route.padding))
+        for each in route.padding:
             few |= {name: few[name][:, :count] for name in each.along}
         try:
-            return work_of(self.encoder, self.on_device(few)) / (count * len(self.spec.padding))
+            return work_of(route.encoder(self.encoder), self.on_device(few, route)) / (count * len(route.padding))
         except (*KERNEL_ERRORS, AttributeError):  # a graph that needs more than one row, or a user's own encoder
             return math.inf
 
-    def _prepared(self, columns: Columns) -> Columns:
+    def _prepared(self, columns: Columns, route: Route | None = None) -> Columns:
+        preprocess = self._preprocess if route is None else route.preprocess(self._preprocess)
         if self._renamed:
             columns = {self._renamed[name]: value for name, value in columns.items()}
         if not torch.is_grad_enabled():
-            return self._preprocess.forward(**columns)
+            return preprocess.forward(**columns)
         with torch.no_grad():
-            return self._preprocess.forward(**columns)
+            return preprocess.forward(**columns)
 
-    def on_device(self, prepared: Columns) -> dict[str, Any]:
+    def on_device(self, prepared: Columns, route: Route | None = None) -> dict[str, Any]:
         """Moves the result of `preprocess` to the encoder's device, floats in its dtype."""
-        names = self._encoder_inputs
+        names = (route or self._routes[None]).inputs
         if self.dtype == torch.float32 and self.device.type == "cpu":
             return prepared if prepared.keys() == names.keys() else {name: prepared[name] for name in names}
         return {name: self._moved(prepared[name], floats) for name, floats in names.items()}

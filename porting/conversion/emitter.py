@@ -16,7 +16,6 @@ import torch
 
 from porting import budget
 from porting.conversion import folding
-from porting.conversion.effects import EFFECTS, has_effect
 from porting.conversion.inference import SizeExpressions, equal_rows, infer, positional, takes_literal
 from porting.conversion.values import Constant, Operand, Sizes, Value, constant
 from porting.errors import PortingError
@@ -24,6 +23,7 @@ from porting.names import Namer, clean
 from torch_towers import layers as _layers  # noqa: F401  (fills MODULES)
 from torch_towers import ops as _ops  # noqa: F401  (fills OPS)
 from torch_towers.graph.dtypes import TORCH_DTYPES
+from torch_towers.graph.effects import EFFECTS, has_effect
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, Size, TensorSpec, node_of, references
 from torch_towers.graph.registry import MODULES, OPS, Op
 from torch_towers.program.program import walk

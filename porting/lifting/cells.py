@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.conversion.effects import has_effect
 from porting.lifting.activations import Activation
 from porting.lifting.patterns import Any_, Apply, Match, Nodes, Number, Pattern, Refusal, Weight
 from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
+from torch_towers.graph.effects import has_effect
 from torch_towers.graph.graph import Node, node_of, references
 
 FLOAT_TYPES = frozenset(TORCH_DTYPES[name] for name in FLOATS)

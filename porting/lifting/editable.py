@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from porting.conversion.effects import has_effect
 from porting.conversion.emitter import Emitter
 from porting.conversion.values import Value
+from torch_towers.graph.effects import has_effect
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, Size, node_of, references
 from torch_towers.graph.names import numbered
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from porting.conversion.effects import has_effect
 from porting.lifting.editable import renamed
 from porting.lifting.loops import Loop, loop_of
 from porting.lifting.patterns import Apply, Match, Refusal
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
+from torch_towers.graph.effects import has_effect
 from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of, references
 from torch_towers.graph.names import numbered
 

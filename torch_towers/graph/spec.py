@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch_towers.errors import CheckpointError
-from torch_towers.graph.graph import Graph, TensorSpec, node_of, references
+from torch_towers.graph.graph import Graph, TensorSpec, node_of
+from torch_towers.graph.narrow import upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,7 @@ class TowerSpec:
         for graph in (self.postprocess, self.encoder, self.preprocess):
             if graph is None:
                 continue
-            found = {node_of(ref) for name, ref in graph.outputs.items() if name in wanted}
-            for node in reversed(graph.nodes):
-                if node.name in found:
-                    found |= {node_of(ref) for ref in references(node.inputs)}
+            found = upstream(graph, (node_of(ref) for name, ref in graph.outputs.items() if name in wanted))
             inputs = {spec.name for spec in graph.inputs}
             wanted = (wanted - graph.outputs.keys()) | (found & inputs)
         return wanted

@@ -17,6 +17,7 @@ from torch_towers import layers as _layers  # noqa: F401  # pyright: ignore[repo
 from torch_towers import ops as _ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills OPS)
 from torch_towers.graph.dtypes import DTYPE_NAMES, FLOATS
 from torch_towers.graph.graph import Graph, ModuleSpec, Node
+from torch_towers.graph.narrow import narrowed as narrow
 from torch_towers.graph.registry import MODULES, Op
 from torch_towers.program.binding import Env, Host, Store, descend, getter, is_layer, is_stored, path, steps_of
 from torch_towers.program.fusion import plan_of
@@ -64,6 +65,29 @@ class Program(nn.Module):
         self._plan = forgetting(self.graph, plan_of(self.graph, self._host, self.steps))
         self._outputs = tuple((name, getter(reference)) for name, reference in self.graph.outputs.items())
         self._named = _with_signature(tuple(spec.name for spec in self.graph.inputs))
+        self._narrowed: dict[frozenset[str], Program | None] = {}  # None: the program itself, without a cycle
+
+    def narrowed(self, outputs: frozenset[str]) -> Program:
+        """A view of this program that computes these outputs alone, and the checks: the same layers, weights and hooks.
+
+        It holds until the program moves to another dtype, and does not follow its `train()`.
+        """
+        if outputs not in self._narrowed:
+            graph = narrow(self.graph, outputs)
+            whole = len(graph.nodes) == len(self.graph.nodes) and len(graph.outputs) == len(self.graph.outputs)
+            self._narrowed[outputs] = None if whole else self._view(graph)
+        return self._narrowed[outputs] or self
+
+    def is_of(self, graph: Graph) -> bool:
+        """Whether this runs `graph`, in any precision."""
+        return self._written is graph
+
+    def _view(self, graph: Graph) -> Program:
+        view = object.__new__(Program)
+        view.__dict__.update(self.__dict__)  # the dictionaries of layers, weights and hooks are the same ones
+        view.graph = graph
+        view._bind()
+        return view
 
     def values(self, **inputs: Any) -> Env:
         """The value of every node by name, including inputs, for inspecting a run step by step."""
@@ -164,7 +188,9 @@ class Program(nn.Module):
         return {name: get(env) for name, get in self._outputs}
 
 
-_BOUND = frozenset({"steps", "_plan", "_outputs", "_named"})  # derived from the graph: neither copied nor pickled
+_BOUND = frozenset(
+    {"steps", "_plan", "_outputs", "_named", "_narrowed"}
+)  # derived from the graph: neither copied nor pickled
 
 
 @functools.cache

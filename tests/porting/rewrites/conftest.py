@@ -38,10 +38,12 @@ class Exported:
         return {name: to_numpy(value) for name, value in found.items()}
 
     def check(self, batch: Mapping[str, np.ndarray], ulp: float = 64) -> dict[str, np.ndarray]:
-        """All three agree: ids, strings and shapes exactly, floats within `ulp` of the largest value in an output."""
+        """All agree: ids, strings and shapes exactly, floats within `ulp` of the largest value in an output."""
         expected, plain, found = self.tensorflow(batch), run(self.plain, batch), run(self.program, batch)
         for name, theirs in expected.items():
-            for which, ours in (("op by op", plain[name]), ("lifted", found[name])):
+            alone = run(self.program.narrowed(frozenset({name})), batch)
+            assert alone.keys() == {name}
+            for which, ours in (("op by op", plain[name]), ("lifted", found[name]), ("alone", alone[name])):
                 mine = ours.detach().numpy() if isinstance(ours, Tensor) else ours
                 assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype), f"{which}: {name}"
                 if mine.dtype.kind != "f":

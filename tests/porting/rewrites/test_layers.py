@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tests.porting.rewrites.conftest import Exported
 from tests.witness import run
-from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of, references
+from torch_towers.graph.graph import TensorSpec
+from torch_towers.graph.narrow import narrowed
 from torch_towers.program.program import Program
 from torch_towers.program.rows import memory_of
 
@@ -141,7 +142,7 @@ def test_rows_do_not_meet(exported: Get, keras: str, name: str) -> None:
     proven: list[str] = []
     for output in program.graph.outputs:
         given = {spec.name: _drawn(spec, draw) for spec in program.graph.inputs}
-        single = Program(_only(program.graph, output), store).double()
+        single = Program(narrowed(program.graph, {output}), store).double()
         given = {spec.name: given[spec.name] for spec in single.graph.inputs}
         with torch.no_grad():
             if memory_of(single, given) is None:
@@ -161,17 +162,3 @@ def _drawn(spec: TensorSpec, draw: torch.Generator) -> Tensor:
     if spec.dtype == "bool":
         return torch.rand(sizes, generator=draw) < 0.7
     return torch.randint(0, 4, sizes, generator=draw).to(getattr(torch, spec.dtype))
-
-
-def _only(whole: Graph, output: str) -> Graph:
-    """What one output of a graph needs."""
-    wanted, nodes = {node_of(whole.outputs[output])}, list[Node]()
-    for node in reversed(whole.nodes):
-        if node.name in wanted:
-            nodes.insert(0, node)
-            wanted |= set(map(node_of, references(node.inputs)))
-    used = {str(node.attrs.get("module")) for node in nodes}
-    return Graph(
-        tuple(spec for spec in whole.inputs if spec.name in wanted), tuple(nodes), {output: whole.outputs[output]},
-        {name: spec for name, spec in whole.modules.items() if name in used},
-    )  # fmt: skip

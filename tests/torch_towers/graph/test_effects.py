@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from porting.conversion.effects import has_effect
+from torch_towers.graph.effects import has_effect
 from torch_towers.graph.graph import Graph, Node, TensorSpec
 
 X = TensorSpec("x", "float32", (None,))
