@@ -50,24 +50,24 @@ class TwoTower(nn.Module):
 
     @overload
     def encode_query(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: Literal[False] = False, normalize_embeddings: bool = False,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def encode_query(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: Literal[True], normalize_embeddings: bool = False,
     ) -> Array: ...  # fmt: skip
     @overload
     def encode_query(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: bool, normalize_embeddings: bool = False,
     ) -> Tensor | Array: ...  # fmt: skip
     def encode_query(
         self,
         inputs: Any,
         *,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         show_progress_bar: bool = False,
         convert_to_numpy: bool = False,
         normalize_embeddings: bool = False,
@@ -80,24 +80,24 @@ class TwoTower(nn.Module):
 
     @overload
     def encode_candidate(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: Literal[False] = False, normalize_embeddings: bool = False,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def encode_candidate(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: Literal[True], normalize_embeddings: bool = False,
     ) -> Array: ...  # fmt: skip
     @overload
     def encode_candidate(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: bool, normalize_embeddings: bool = False,
     ) -> Tensor | Array: ...  # fmt: skip
     def encode_candidate(
         self,
         inputs: Any,
         *,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         show_progress_bar: bool = False,
         convert_to_numpy: bool = False,
         normalize_embeddings: bool = False,
@@ -110,24 +110,24 @@ class TwoTower(nn.Module):
 
     @overload
     def encode_document(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: Literal[False] = False, normalize_embeddings: bool = False,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def encode_document(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: Literal[True], normalize_embeddings: bool = False,
     ) -> Array: ...  # fmt: skip
     @overload
     def encode_document(
-        self, inputs: Any, *, batch_size: int = 1024, show_progress_bar: bool = False,
+        self, inputs: Any, *, batch_size: int | None = None, show_progress_bar: bool = False,
         convert_to_numpy: bool, normalize_embeddings: bool = False,
     ) -> Tensor | Array: ...  # fmt: skip
     def encode_document(
         self,
         inputs: Any,
         *,
-        batch_size: int = 1024,
+        batch_size: int | None = None,
         show_progress_bar: bool = False,
         convert_to_numpy: bool = False,
         normalize_embeddings: bool = False,

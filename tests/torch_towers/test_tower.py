@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from tests.torch_towers.towers import (
 )
 from torch_towers import CheckpointError, InputError, Tower, TowerSpec, load
 from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.program.cost import BATCH
+from torch_towers.program.program import Program
 
 
 def by_hand(rows: dict[str, list[Any]], seed: int = 0) -> torch.Tensor:
@@ -65,6 +69,65 @@ def test_batches_change_nothing(batch_size: int) -> None:
     assert word_tower().encode(ROWS, batch_size=batch_size).allclose(by_hand(ROWS), rtol=1e-6, atol=1e-6)
     rows = [{"word": w, "size": s} for w, s in zip(ROWS["word"], ROWS["size"], strict=True)]
     assert word_tower().encode(rows, batch_size=batch_size).allclose(by_hand(ROWS), rtol=1e-6, atol=1e-6)
+
+
+def test_rows_that_take_little_run_in_batches_of_more_than_1024(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where the user says how many, and not where a row may be padded to the length of another."""
+    seen: list[int] = []
+    run = Program.run
+
+    def counted(program: Program, **inputs: Any) -> dict[str, Any]:
+        seen.append(len(next(iter(inputs.values()))))
+        return run(program, **inputs)
+
+    rows = {name: column * 1000 for name, column in ROWS.items()}
+    count = len(rows["size"])
+    tower = word_tower()
+    monkeypatch.setattr(tower.encoder, "forward", lambda **inputs: counted(tower.encoder, **inputs))
+    found = tower.encode(rows)
+    assert seen == [count] and count > 2 * BATCH
+    assert near(found, by_hand(rows))
+    seen.clear()
+    assert tower.encode(rows, batch_size=count // 2).equal(found)
+    assert seen == [count // 2] * 2
+    seen.clear()
+    spec = word_spec()
+    free = replace(spec.encoder, inputs=(*spec.encoder.inputs[:1], TensorSpec("column", "float32", ("batch", None))))
+    tower = Tower(replace(spec, encoder=free), word_store())
+    monkeypatch.setattr(tower.encoder, "forward", lambda **inputs: counted(tower.encoder, **inputs))
+    tower.encode(rows)
+    assert max(seen) == BATCH
+
+
+def test_encode_computes_one_output() -> None:
+    """The checks stay; an encoder that is hooked, trained or swapped computes all."""
+    spec = id_spec()
+    nodes = (
+        *spec.encoder.nodes[:2], Node("twice", "mul", ("rows", 2.0)), Node("signs", "greater", ("row", 0)),
+        Node("positive", "reduce_all", ("signs",), {"axes": (0,)}),
+        Node("check", "check", ("positive", "row")), Node("other", "add", ("twice", 1.0)),
+    )  # fmt: skip
+    encoder = replace(spec.encoder, nodes=nodes, outputs={"embedding": "twice", "other": "other"})
+    outputs = tuple(TensorSpec(name, "float32", ("batch", DIM)) for name in encoder.outputs)
+    tower = Tower(TowerSpec(spec.preprocess, encoder, None, spec.inputs, outputs, "embedding"), id_store())
+    table = id_store()["table"]
+    assert tower.encode([1, 2]).equal(2 * table[[1, 2]])
+    one = tower.encoder.narrowed(frozenset({"embedding"}))
+    assert [node.name for node in one.graph.nodes] == [n.name for n in nodes if n.name != "other"]
+    assert one is tower.encoder.narrowed(frozenset({"embedding"}))
+    assert tower.encoder.narrowed(frozenset(encoder.outputs)) is tower.encoder
+    with pytest.raises(InputError, match="assertion failed"):
+        tower.encode([0])
+    with torch.no_grad():
+        tower.encoder.table.fill_(1.0)
+    assert tower.encode([1]).equal(torch.full((1, DIM), 2.0)), "the weights are the same ones"
+    assert tower.to(torch.float64).encode([1]).dtype == torch.float64
+    assert copy.deepcopy(tower).encode([3]).equal(torch.full((1, DIM), 2.0, dtype=torch.float64))
+    seen: list[set[str]] = []
+    hook = tower.encoder.register_forward_hook(lambda _, __, found: seen.append(set(found)))
+    tower.encode([1])
+    hook.remove()
+    assert seen == [{"embedding", "other"}]
 
 
 def test_options_of_encode(capsys: pytest.CaptureFixture[str]) -> None:

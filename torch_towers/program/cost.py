@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -19,7 +20,42 @@ SMALL = 1e8
 """Multiplications that take one core about a millisecond; waking a thread costs some hundredths of that, for each
 op."""
 
+BATCH = 1024
+"""Rows of a batch, unless they take little."""
+
+_LARGEST_BATCH = 16 * BATCH
+_BATCH_WORK = 10 * SMALL  # some ten milliseconds: a hundred times what a call costs beside its rows
+_BATCH_MEMORY = 256 << 20  # bytes
+
 _ELEMENT = 8  # multiplications that cost as much as reading or writing a number
+
+
+class Cost(NamedTuple):
+    """What a row takes: multiplications in the encoder, and bytes before it."""
+
+    work: float
+    memory: float
+
+    @property
+    def batch(self) -> int:
+        """How many such rows run together."""
+        most = min(_BATCH_WORK / max(self.work, 1.0), _BATCH_MEMORY / max(self.memory, 1.0), _LARGEST_BATCH)
+        return max(BATCH, int(most))
+
+
+UNKNOWN = Cost(math.inf, math.inf)
+
+
+def memory_of(graph: Graph, values: Mapping[str, Any]) -> float:
+    """Bytes of what the nodes of a graph compute: tensors, strings and lists of them."""
+    return sum(_memory(values[node.name]) for node in graph.nodes if node.op not in ("parameter", "constant"))
+
+
+def _memory(value: Any) -> float:
+    if isinstance(value, (list, tuple)):
+        return sum(map(_memory, cast("list[Any]", value)))
+    strings = sum(map(sys.getsizeof, value.ravel())) if str(getattr(value, "dtype", None)) == "object" else 0
+    return strings + float(getattr(value, "nbytes", 0))
 
 
 def work_of(program: Program, inputs: dict[str, Any]) -> float:

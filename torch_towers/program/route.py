@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch_towers.graph.graph import Size
 from torch_towers.graph.narrow import narrowed
 from torch_towers.graph.spec import TowerSpec
+from torch_towers.program.cost import Cost
 from torch_towers.program.program import Program
 from torch_towers.program.rows import RowParts
 
@@ -28,7 +30,8 @@ class Route:
         self.inputs = {item.name: item.dtype == "float32" for item in spec.encoder.inputs if item.name in read}
         self._read = frozenset(self.inputs)
         self.parts = RowParts(graph)
-        self.row_work: float | None = None  # multiplications of a row, counted at the first run
+        self.same_lengths = all(_fixed(item.shape) for item in spec.encoder.inputs if item.name in read)
+        self.cost: Cost | None = None  # of a row, found at the first run
         self.place_work: float | None = None  # of one position of a row, where padding is skipped
 
     def skips(self, only: str | None) -> bool:
@@ -42,3 +45,8 @@ class Route:
     def encoder(self, program: Any) -> Any:
         """What of the encoder runs."""
         return program if self._outputs is None else program.narrowed(self._outputs)
+
+
+def _fixed(shape: tuple[Size, ...] | None) -> bool:
+    """Whether no row can be padded to the length of another."""
+    return shape is not None and all(isinstance(size, int) for size in shape[1:])

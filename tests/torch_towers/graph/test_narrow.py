@@ -10,7 +10,7 @@ GRAPH = Graph(
     (
         Node("pair", "split_sizes", ("x",), {"sizes": (1, 1), "axis": 0}), Node("sum", "add", ("pair:1", "y")),
         Node("stack", "stack", (("sum", "x"),), {"axis": 0}), Node("limit", "greater", ("z", 0.0)),
-        Node("check", "check", ("limit", "z"), {"message": "z is positive"}),
+        Node("check", "check", ("limit", "z")),
     ),
     {"first": "pair", "sum": "sum", "stack": "stack"},
 )  # fmt: skip

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
-from torch_towers.program.cost import SMALL, each, multiplications, work_of
+from torch_towers.program.cost import BATCH, SMALL, UNKNOWN, Cost, each, memory_of, multiplications, work_of
 from torch_towers.program.program import Program
 
 X = TensorSpec("x", "float32", ("batch", 4))
@@ -55,3 +57,21 @@ def test_what_is_large_or_not_to_be_told_is_infinite() -> None:
     rows = int(SMALL / 4000)
     assert work_of(square, {"x": torch.ones(rows, 4)}) == pytest.approx(SMALL)
     assert work_of(square, {"x": torch.ones(rows + 1, 4)}) == math.inf
+
+
+def test_rows_of_little_work_and_memory_run_in_larger_batches() -> None:
+    assert Cost(1.0, 8.0).batch == 16 * BATCH
+    assert Cost(10 * SMALL / 5000, 8.0).batch == 5000
+    assert Cost(1.0, (256 << 20) / 3000).batch == 3000
+    assert Cost(SMALL, 8.0).batch == Cost(1.0, 1e9).batch == UNKNOWN.batch == BATCH
+
+
+def test_memory_is_that_of_what_is_computed() -> None:
+    graph = Graph(
+        (X,),
+        (Node("w", "constant", (), {"tensor": "w"}), Node("y", "add", ("x", "w")), Node("z", "abs", ("y",))),
+        {"y": "z"},
+    )
+    strings = np.array([b"abc", b""], object)
+    values = {"x": torch.ones(9), "w": torch.ones(99), "y": torch.ones(3), "z": [torch.ones(2), (strings, None)]}
+    assert memory_of(graph, values) == 12 + 8 + 2 * 8 + sum(map(sys.getsizeof, strings))
