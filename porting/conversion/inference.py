@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -107,11 +107,12 @@ def _is_whole(spec: tuple[Any, Any]) -> bool:
 def _probed(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], expressions: SizeExpressions) -> Specs | None:
     symbols = list(dict.fromkeys(_symbols(operands)))
     leaves = list(dict.fromkeys(leaf for symbol in symbols for leaf in expressions.leaves(symbol)))
-    for free in (_distinct(leaves), _equal(leaves), _pinned(leaves, operands)):
+    for free in (_distinct(leaves), _equal(leaves), _pinned(leaves, operands), *_single_pins(leaves, operands)):
         sizes = [{**sizing, **{symbol: expressions.evaluate(symbol, sizing) for symbol in symbols}} for sizing in free]
         probes = [_probe(entry, operands, attrs, sizing) for sizing in (sizes if symbols else sizes[:1])]
         if all(probe is not None for probe in probes):
-            return _merge(probes if symbols else probes * 2, sizes, len(set(free[0].values())) == len(leaves))
+            distinct = len(set(zip(free[0].values(), free[1].values(), strict=True))) == len(leaves)
+            return _merge(probes if symbols else probes * 2, sizes, distinct)
     return None
 
 
@@ -208,6 +209,16 @@ def _pinned(symbols: list[str], operands: Sequence[Any]) -> list[dict[str, int]]
             if isinstance(size, str) and isinstance(number, int) and number != 1:
                 numbers.setdefault(size, number)
     return [{**sizing, **{name: n for name, n in numbers.items() if name in sizing}} for sizing in _distinct(symbols)]
+
+
+def _single_pins(symbols: list[str], operands: Sequence[Any]) -> Iterator[list[dict[str, int]]]:
+    """Pairs of assignments in which one dynamic size equals a fixed one of another operand at any axis: as the inner sizes of
+    a product do, the channels of a convolution, or the letters of an einsum."""
+    shapes = [operand.shape for operand in _tensors(operands)]
+    for symbol in symbols:
+        others = [shape for shape in shapes if symbol not in shape]
+        for number in dict.fromkeys(size for shape in others for size in shape if isinstance(size, int) and size > 1):
+            yield [{**sizing, symbol: number} for sizing in _distinct(symbols)]
 
 
 def _probe(entry: Op, operands: Sequence[Any], attrs: dict[str, Any], sizing: dict[str, int]) -> Any:

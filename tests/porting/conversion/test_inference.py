@@ -32,6 +32,13 @@ def value(name: str, *shape: int | str, dtype: str = "float32") -> Value:
         ),
         ("concat", [value("x", "a", "h", 3), value("y", "a", 5, 2)], {"axis": 2}, [("float32", ("a", 5, 5))]),
         ("add", [value("x", "a", "h", 3), value("y", 7, 1)], {}, [("float32", ("a", 7, 3))]),
+        ("matmul", [value("x", "a", "k"), value("w", 25, 16)], {}, [("float32", ("a", 16))]),
+        (
+            "einsum",
+            [value("x", "a", "b", "k"), value("w", 5, 2, 6)],
+            {"equation": "abk,khd->abhd"},
+            [("float32", ("a", "b", 2, 6))],
+        ),
     ],
 )
 def test_a_size_that_follows_a_free_one_carries_its_name(op: str, operands: list, attrs: dict, expected: list) -> None:
