@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from porting.lifting.patterns import Any_, Apply, Match, Number, Refusal, Weight
+from porting.lifting.patterns import SOURCES, Any_, Apply, Match, Number, Refusal, Weight
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
-from torch_towers.graph.graph import Node
+from torch_towers.graph.graph import Node, references
+from torch_towers.graph.narrow import upstream
 
 _INTEGERS = ("int32", "int64", "size")
 
@@ -46,3 +47,27 @@ def matmul_of_rows(view: View, root: Node, match: Match) -> None:
     if x[-1] != kernel[0] or flat[1] != kernel[0] or result != (*x[:-1], kernel[1]) or None in x:
         raise Refusal("the rows are not split as they were merged")
     view.rewrite(root, "matmul", match["x"], match["kernel"])
+
+
+@rewrite("", Apply("size", Any_("x")))
+def size_behind_the_bias(view: View, root: Node, match: Match) -> None:
+    """A size of `x` is read of `x + weight`, where the weight has no such axis: nothing then stands between a product and
+    its bias."""
+    axis, rank = int(root.attrs["axis"]), view.rank(match["x"]) or 0
+    for user in view.consumers(match["x"]):
+        others = [ref for ref in references(user.inputs) if ref != match["x"]]
+        if user.op not in ("add", "bias_add") or len(others) != 1 or not _is_weight(view, others[0]):
+            continue
+        if (view.rank(others[0]) or rank) < rank - axis and root.name not in upstream(view.graph(), [user.name]):
+            view.rewrite(root, "size", user.name, axis=axis)
+            view.sort()
+            return
+    raise Refusal("its value has no bias")
+
+
+def _is_weight(view: View, ref: str) -> bool:
+    """Whether it is a weight or constant, in whatever shape."""
+    node = view.node(ref)
+    while node is not None and node.op in ("reshape", "squeeze", "unsqueeze"):
+        node = view.node(node.inputs[0])
+    return node is not None and node.op in SOURCES

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from porting.lifting.patterns import Any_, Apply, Match, Refusal, Weight
+from porting.lifting.patterns import Any_, Apply, Match, Refusal, Size, Weight
 from porting.lifting.registry import rewrite
 from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS
 from torch_towers.graph.graph import Node
 
-_TABLE, _LENGTH = Weight("table"), Any_("length")
+_TABLE, _LENGTH = Weight("table"), Size("length")
 _FROM_START = Apply("slice", _TABLE, 0, _LENGTH, axis=lambda axis: axis in (0, 1), step=1, name="cut")
 
 
@@ -65,6 +65,12 @@ def normed_rows(view: View, root: Node, match: Match) -> None:
     view.then(root, "unsqueeze", known=(view.dtype(root.name), shape[1:]), axis=0)
 
 
+def _is_added(view: View, root: Node) -> bool:
+    """Whether all that reads it adds it to something, with an axis of rows in front or without."""
+    users = view.consumers(root.name)
+    return bool(users) and all(user.op == "add" or (user.op == "unsqueeze" and _is_added(view, user)) for user in users)
+
+
 def _table(view: View, table: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arguments of the layer, and the table as a matrix if it had an extra axis."""
     shape = view.shape(table) or ()
@@ -86,6 +92,8 @@ def _lift(view: View, root: Node, match: Match, *, strict: bool) -> None:
     fixed = isinstance(match["length"], int) and 0 <= match["length"] <= args["num_embeddings"]
     if not fixed and (length is None or length.op != "size"):
         raise Refusal("the number of rows is not the size of something, so it may be negative")
+    if fixed and not _is_added(view, root):
+        raise Refusal("its first rows are not added to anything, so they may be no positions")
     result = view.shape(root.name)
     view.layer(root, "PositionEmbedding", args, match["length"], weights={"weight": table}, values=values)
     if values and result is not None:  # it had a leading axis of length one, which the sum adds again

@@ -28,3 +28,19 @@ def test_rows_that_are_parted_otherwise_stay() -> None:
         return rows(t, x, kernel, (3, 6, 5))
 
     assert ops(lifted(write, {"x": ("float32", (3, 5, 4))}, {"dense.weight": (4, 6)})).count("reshape") == 2
+
+
+def sized(t: Any, x: Any, kernel: Any, bias: Any) -> Any:
+    """The two halves of each row as rows, through a product whose size is read before its bias."""
+    product = t.conv(t.reshape(x, -1, 2, 2), kernel, strides=(1,), padding="SAME", dilations=(1,), channels_last=True)
+    return t.tanh(t.reshape(t.add(product, bias), t.size(product, axis=0), 12))
+
+
+def test_a_size_is_read_behind_the_bias() -> None:
+    found = lifted(sized, X, {"conv.weight": (3, 2, 6), "conv.bias": (6,)})
+    assert "add" not in ops(found)
+    assert found.counts["Conv1d"] == 1
+
+
+def test_a_size_that_the_bias_may_change_stays() -> None:
+    assert "add" in ops(lifted(sized, X, {"conv.weight": (3, 2, 6), "conv.bias": (1, 1, 6)}))

@@ -19,6 +19,19 @@ def test_as_many_rows_as_places() -> None:
     assert layer(found) == ("PositionEmbedding", {"num_embeddings": 7, "embedding_dim": 4})
 
 
+def test_the_first_rows_for_places_of_a_fixed_number() -> None:
+    found = lifted(
+        lambda t, x, table: t.add(x, t.slice(table, 0, 5, axis=0, step=1)), {"x": ("float32", ("n", 5, 4))}, TABLE
+    )
+    assert layer(found) == ("PositionEmbedding", {"num_embeddings": 7, "embedding_dim": 4})
+
+
+def test_first_rows_that_are_added_to_nothing_are_no_positions() -> None:
+    found = lifted(lambda t, x, table: t.matmul(x, t.slice(table, 0, 4, axis=0, step=1)), X, TABLE)
+    assert "slice" in ops(found)
+    assert "they may be no positions" in "\n".join(found.refusals)
+
+
 def test_all_rows() -> None:
     found = lifted(lambda t, x, table: t.add(x, table), {"x": ("float32", ("n", 7, 4))}, TABLE)
     assert layer(found)[0] == "PositionEmbedding"
