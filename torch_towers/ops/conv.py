@@ -115,6 +115,8 @@ def convolve(
     """`x` convolved in PyTorch's layouts with TensorFlow's padding: `[batch, in, *space], [out, in / groups, *kernel]
     -> [batch, out, *space']`."""
     kernel = weight.shape[2:]
+    if len(kernel) == 1 and x.stride(1) == 1 and readable(x):
+        return _convolve_row(x, weight, bias, strides, padding, dilations, groups)
     reach = [window_reach(k, d) for k, d in zip(kernel, dilations, strict=True)]
     margins = window_margins(x.shape[2:], reach, strides, padding)
     if all(
@@ -130,6 +132,15 @@ def convolve(
     if any(0 < need - size < 2 * stride for size, need, stride in zip(sizes, reach, strides, strict=True)):
         return _nothing(x, weight.shape[0], sizes, reach, strides)
     return _CONVOLVE[len(kernel)](x, weight, bias, strides, added, dilations, groups)
+
+
+def _convolve_row(
+    x: Tensor, weight: Tensor, bias: Tensor | None, strides: Sequence[int], padding: Padding, dilations: Sequence[int], groups: int
+) -> Tensor:  # fmt: skip
+    """A sequence as an image of one row: torch has no channels-last format for sequences, and would copy them."""
+    padding = padding if isinstance(padding, str) else ((0, 0), *padding)
+    y = convolve(x.unsqueeze(2), weight.unsqueeze(2), bias, (1, *strides), padding, (1, *dilations), groups)
+    return y.squeeze(2)
 
 
 @op(infer=_infer_conv)

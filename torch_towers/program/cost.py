@@ -17,7 +17,7 @@ from torch_towers.program.binding import descend, path
 from torch_towers.program.program import Program
 
 SMALL = 1e8
-"""Multiplications that take one core about a millisecond; waking a thread costs some hundredths of that, for each
+"""Multiplications that take one core some milliseconds; waking a thread costs some hundredths of one, for each
 op."""
 
 BATCH = 1024
@@ -28,6 +28,10 @@ _BATCH_WORK = 10 * SMALL  # some ten milliseconds: a hundred times what a call c
 _BATCH_MEMORY = 256 << 20  # bytes
 
 _ELEMENT = 8  # multiplications that cost as much as reading or writing a number
+_CONVOLVED = 3  # multiplications of a matrix product that cost as much as one of a convolution
+_CONVOLUTIONS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
 
 
 class Cost(NamedTuple):
@@ -90,6 +94,9 @@ def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
         return float((env[node.inputs[0]].numel() + result.numel()) * keys.shape[1 if node.attrs["heads_last"] else -2])
     if node.op == "module":
         layer = descend(program, path(str(node.attrs["module"])))
+        if isinstance(layer, _CONVOLUTIONS):
+            of = env[str(node.inputs[0])] if layer.transposed else result
+            return _CONVOLVED * float(of.numel() * layer.weight[0].numel())
         if isinstance(layer, nn.Linear):
             return float(result.numel() * layer.in_features)
         if isinstance(layer, EinsumDense):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from tests.porting.rewrites.conftest import Exported
 from tests.witness import run
+from torch_towers.graph.effects import has_effect
 from torch_towers.graph.graph import TensorSpec
 from torch_towers.graph.narrow import narrowed
 from torch_towers.program.program import Program
@@ -135,14 +137,16 @@ def assert_shapes(found: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["tensors", "attentions", "convolutions", "sequences", "einsums"])
 @pytest.mark.parametrize("keras", PRODUCERS)
 def test_rows_do_not_meet(exported: Get, keras: str, name: str) -> None:
-    """Every output of a model whose rows are said not to meet: each of seven rows alone has the numbers of all."""
+    """Every output of a model whose rows are said not to meet: each of seven rows alone has the numbers of all. In checks rows
+    always may, so they are left out."""
     program = exported(f"{keras} {name}").program
+    graph = replace(program.graph, nodes=tuple(node for node in program.graph.nodes if not has_effect(node)))
     store = {key: value.detach().clone() for key, value in program.tensors().items()} | dict(program._host)
     draw = torch.Generator().manual_seed(0)
     proven: list[str] = []
     for output in program.graph.outputs:
         given = {spec.name: _drawn(spec, draw) for spec in program.graph.inputs}
-        single = Program(narrowed(program.graph, {output}), store).double()
+        single = Program(narrowed(graph, {output}), store).double()
         given = {spec.name: given[spec.name] for spec in single.graph.inputs}
         with torch.no_grad():
             if memory_of(single, given) is None:

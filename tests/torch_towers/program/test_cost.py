@@ -39,6 +39,25 @@ def test_a_dense_layer_costs_what_its_product_does_and_an_element_what_its_memor
     assert work_of(made, {"x": torch.ones(2, 4)}) == 2 * 4 * 6 + 8 * 2 * 6
 
 
+@pytest.mark.parametrize(
+    ("kind", "kernel", "places"),
+    [("Conv1d", (3,), 5), ("ConvTranspose1d", (3,), 7), ("Conv2d", (3, 1), 5)],
+)
+def test_a_convolution_costs_its_kernel_at_each_place_and_three_times_a_product(
+    kind: str, kernel: tuple[int, ...], places: int
+) -> None:
+    """Seven positions of four numbers, to six numbers at each of five, or back from each of the seven."""
+    spec = ModuleSpec(kind, {"in_channels": 4, "out_channels": 6, "kernel_size": kernel, "bias": False})
+    back = kind.startswith("ConvTranspose")
+    x = TensorSpec("x", "float32", ("batch", 7, *[1] * (len(kernel) - 1), 4))
+    graph = Graph(
+        (x,), (Node("y", "module", ("x", 9) if back else ("x",), {"module": "conv"}),), {"y": "y"}, {"conv": spec}
+    )
+    made = Program(graph, {"conv.weight": torch.ones(4, 6, *kernel) if back else torch.ones(6, 4, *kernel)})
+    rows = torch.ones(2, *x.shape[1:])  # type: ignore[misc]
+    assert [multiplications(made, node, env) for node, env in each(made, {"x": rows})] == [3 * 2 * places * 3 * 4 * 6]
+
+
 @pytest.mark.parametrize("equation", ["ab,bc->ac", "...b,bc->...c"])
 def test_a_sum_of_products_costs_what_it_sums_for_each_number(equation: str) -> None:
     modules = {"dense": ModuleSpec("EinsumDense", {"equation": equation, "shape": (4, 6)})}
