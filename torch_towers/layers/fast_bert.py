@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -200,15 +200,15 @@ class FastWordpieceTokenizer:
 
     def __call__(self, texts: Strings) -> tuple[Strings, Tensor, Tensor, Tensor, Tensor]:
         """If a space always ends a word, texts are split at spaces, and each distinct word is matched once."""
-        rows = [text.split(b" ") if self._parts else [text] for text in texts.ravel().tolist()]
-        words = list(chain.from_iterable(rows))
-        if not words:
+        rows: list[bytes] = texts.ravel().tolist()
+        if not rows:
             return strings([], (0,)), int64([]), int64([0]), int64([]), int64([])
+        words = b" ".join(rows).split(b" ") if self._parts else rows  # a list per text would wake the garbage collector
         found = self._memo(words)
         each, taken = found.lengths, found.taken
         ends = each.cumsum()
         sizes = np.fromiter(map(len, words), np.int64, len(words)) + 1
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        lengths = np.fromiter([row.count(b" ") + 1 if self._parts else 1 for row in rows], np.int64, len(rows))
         lasts = lengths.cumsum()
         before = sizes.cumsum() - sizes
         moved = np.repeat(before - np.repeat(before[lasts - lengths], lengths), each)
