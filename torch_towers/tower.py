@@ -218,9 +218,7 @@ class Tower(nn.Module):
 
     def _is_narrow(self, encoder: Any) -> bool:
         """Whether the encoder may run in part: the tower's own, neither in training, hooked nor compiled by the user."""
-        if not untouched(encoder, Program) or encoder.training or encoder._compiled_call_impl is not None:
-            return False
-        return encoder.is_of(self.spec.encoder)
+        return untouched(encoder, Program) and encoder.runs(self.spec.encoder)
 
     def _is_small(self, columns: Columns, rows: int, route: Route) -> bool:
         """Whether one thread is faster than several; depends only on the graph and the number of rows."""

@@ -128,6 +128,7 @@ def test_encode_computes_one_output() -> None:
     tower.encode([1])
     hook.remove()
     assert seen == [{"embedding", "other"}]
+    assert tower.encoder.runs(tower.spec.encoder) and not tower.encoder.train().runs(tower.spec.encoder)
 
 
 def test_options_of_encode(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def resolve(entry: Op, args: Mapping[str, Any], store: Store) -> dict[str, Any]:
 
 
 _TAKEN = frozenset((*dir(nn.Module()), "device", "dtype", "graph", "run", "tensors"))
-_TAKEN_AT_ROOT = _TAKEN | {"is_of", "narrowed", "steps", "values", "outputs_of", "_anchor", "_bind", "_host", "_named", "_narrowed", "_outputs",
+_TAKEN_AT_ROOT = _TAKEN | {"narrowed", "runs", "steps", "values", "outputs_of", "_anchor", "_bind", "_host", "_named", "_narrowed", "_outputs",
                            "_own", "_plan", "_rewrite", "_view", "_written"}  # fmt: skip
 """Attributes of every module, and of a `Program`, the root module (compared by
 `tests/torch_towers/program/test_binding.py`)."""

@@ -78,9 +78,10 @@ class Program(nn.Module):
             self._narrowed[outputs] = None if whole else self._view(graph)
         return self._narrowed[outputs] or self
 
-    def is_of(self, graph: Graph) -> bool:
-        """Whether this runs `graph`, in any precision."""
-        return self._written is graph
+    def runs(self, graph: Graph) -> bool:
+        """Whether a call just runs `graph`, in any precision: not in training, nor compiled."""
+        compiled: object = self._compiled_call_impl  # type: ignore[reportUnknownMemberType]
+        return self._written is graph and not self.training and compiled is None
 
     def _view(self, graph: Graph) -> Program:
         view = object.__new__(Program)
