@@ -12,6 +12,7 @@ from torch_towers.errors import InputError
 from torch_towers.graph.registry import module
 from torch_towers.kernels import small_layers
 from torch_towers.kernels.fast_path import forward_ad_is_on, readable
+from torch_towers.kernels.threads import on_one_thread
 from torch_towers.layers.activations import Activation
 from torch_towers.layers.activations import activation as named_activation
 
@@ -190,7 +191,11 @@ class Recurrent(nn.Module):
 
     def _called(self, function: Any, x: Tensor, state: Any, weights: list[Tensor], sizes: Tensor | None) -> Any:
         options = (weights, self.bias_ih is not None, 1, 0.0, False, False)
-        return function(x, state, *options, True) if sizes is None else function(x, sizes, state, *options)
+        operands = (x, state, *options, True) if sizes is None else (x, sizes, state, *options)
+        rows = x.shape[0] if sizes is None else int(sizes[0])
+        if not readable(x) or not x.is_cpu or rows * self.weight_hh.numel() >= _SHARED:
+            return function(*operands)
+        return on_one_thread(function, *operands)
 
     def inputs(self, x: Tensor) -> Tensor:
         """What all steps take from the sequence: `[n, length, input_size] -> [n, length, gates * hidden_size]`."""
@@ -221,6 +226,10 @@ class Recurrent(nn.Module):
         given += [] if self.activation == "tanh" else [f"activation={self.activation!r}"]
         bias = [] if self.bias else ["bias=False"]
         return ", ".join([str(self.input_size), str(self.hidden_size), *bias, *given])
+
+
+_SHARED = 8e6
+"""Multiplications of a step from which threads share it: each step wakes them some five times, for a twentieth of a ms."""
 
 
 def _steps(x: Tensor, places: Tensor) -> Tensor:

@@ -62,3 +62,16 @@ def test_another_activation_is_computed_step_by_step() -> None:
     assert layer(torch.ones(1, 4, 1)).flatten().tolist() == [1.0, 3.0, 7.0, 15.0]
     with pytest.raises(ValueError, match="no activation is called 'sine'"):
         GRU(1, 1, recurrent_activation="sine")
+
+
+def test_threads_share_large_steps_only() -> None:
+    """A kernel wakes them at each of its steps."""
+    layer, everyone = LSTM(8, 64), torch.get_num_threads()
+
+    def count(x: torch.Tensor, sizes: torch.Tensor | None = None) -> int:
+        return layer._called(lambda *_: torch.get_num_threads(), x, (), [], sizes)
+
+    assert count(torch.zeros(4, 3, 8)) == 1
+    assert count(torch.zeros(1024, 3, 8)) == everyone, "1,024 rows of 64 x 256 multiplications"
+    assert count(torch.zeros(1024, 8), torch.tensor([4, 2])) == 1, "packed: as many rows as the first step has"
+    assert torch.get_num_threads() == everyone
