@@ -235,10 +235,10 @@ class Tower(nn.Module):
     def _cost_of_row(self, columns: Columns, rows: int, route: Route) -> Cost:
         """What a row takes, found by running the first; infinite if that is not to be told."""
         if route.cost is None:
-            if not self._splittable or self._whole(columns, rows):
+            if self._whole(columns, rows):
                 return UNKNOWN
             try:
-                first = self._cut(columns, 0, 1)
+                first = self._cut(columns, 0, 1) if self._splittable else _first_of(columns, rows)
                 if self._renamed:
                     first = {self._renamed[name]: value for name, value in first.items()}
                 preprocess = route.preprocess(self._preprocess)
@@ -536,6 +536,11 @@ def _trainable(value: Tensor | Strings, name: str, frozen: frozenset[str]) -> Te
     ):
         return value
     return nn.Parameter(value)
+
+
+def _first_of(columns: Columns, rows: int) -> Columns:
+    """The first row of all that seems to have as many, where the signature does not say so: good enough to tell a cost."""
+    return {name: value[:1] if value.shape[:1] == (rows,) else value for name, value in columns.items()}
 
 
 def _hosted(value: Any, dtype: str) -> Any:

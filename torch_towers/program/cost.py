@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_towers.graph.graph import Graph, Node
 from torch_towers.layers.attention import MultiHeadAttention
 from torch_towers.layers.linear import EinsumDense
 from torch_towers.layers.recurrent import Recurrent
-from torch_towers.program.binding import descend, path
+from torch_towers.program.binding import descend, getter, path
 from torch_towers.program.program import Program
+from torch_towers.program.row_rules import several
 
 SMALL = 1e8
 """Multiplications that take one core some milliseconds; waking a thread costs some hundredths of one, for each
@@ -29,6 +31,7 @@ _BATCH_MEMORY = 256 << 20  # bytes
 
 _ELEMENT = 8  # multiplications that cost as much as reading or writing a number
 _CONVOLVED = 3  # multiplications of a matrix product that cost as much as one of a convolution
+_MULTIPLYING = frozenset({"matmul", "einsum", "conv", "conv_transpose", "attention", "module"})
 _CONVOLUTIONS = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
@@ -64,12 +67,35 @@ def _memory(value: Any) -> float:
 
 def work_of(program: Program, inputs: dict[str, Any]) -> float:
     """Multiplications of a run over `inputs`, counted by running it; infinite above `SMALL`, or if unknown."""
-    total = 0.0
-    for node, env in each(program, inputs):
-        total += _work(program, node, env)
+    total, env = 0.0, dict(inputs)
+    for node, (name, run) in zip(program.graph.nodes, program.steps, strict=True):
+        if any(isinstance(value, Graph) for value in node.attrs.values()):
+            with _Counting() as counted:
+                env[name] = run(program, env)
+            total += counted.work
+        else:
+            env[name] = run(program, env)
+            total += _work(program, node, env)
         if total > SMALL:
             return math.inf
     return total
+
+
+class _Counting(TorchDispatchMode):
+    """Counts what torch computes: in loops and branches, which no count by node can tell."""
+
+    work = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        factor = _FACTORS.get(func.overloadpacket.__name__)
+        each = _ELEMENT if factor is None else args[factor].shape[-1]
+        self.work += sum(float(x.numel() * each) for x in several(result) if isinstance(x, Tensor))
+        return result
+
+
+_FACTORS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
+"""The first factor of torch's products of matrices, by its place among their operands."""
 
 
 def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[str, Any]]]:
@@ -82,38 +108,48 @@ def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[
 
 def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
     """The multiplications of a node that multiplies matrices, 0 for others; infinite if unknown."""
-    if node.op.startswith("conv") or node.op == "einsum" or any(isinstance(v, Graph) for v in node.attrs.values()):
+    if any(isinstance(value, Graph) for value in node.attrs.values()):
         return math.inf
-    result = env[node.name]
-    if not isinstance(result, Tensor):
+    if node.op not in _MULTIPLYING:
         return 0.0
+    result, operands = env[node.name], [getter(operand)(env) for operand in node.inputs]
     if node.op == "matmul":
-        return float(result.numel() * env[node.inputs[0]].shape[-1])
+        return float(result.numel() * operands[0].shape[-1])
+    if node.op == "einsum":
+        return float(result.numel() * _summed(str(node.attrs["equation"]), [x.shape for x in operands]))
+    if node.op == "conv":
+        depthwise = node.attrs.get("depthwise", False)
+        return _CONVOLVED * float(result.numel() * operands[1].shape[: -2 if depthwise else -1].numel())
+    if node.op == "conv_transpose":
+        return _CONVOLVED * float(operands[0].numel() * operands[1].shape[:-1].numel())
     if node.op == "attention":
-        keys = env[node.inputs[1]]
-        return float((env[node.inputs[0]].numel() + result.numel()) * keys.shape[1 if node.attrs["heads_last"] else -2])
-    if node.op == "module":
-        layer = descend(program, path(str(node.attrs["module"])))
-        if isinstance(layer, _CONVOLUTIONS):
-            of = env[str(node.inputs[0])] if layer.transposed else result
-            return _CONVOLVED * float(of.numel() * layer.weight[0].numel())
-        if isinstance(layer, nn.Linear):
-            return float(result.numel() * layer.in_features)
-        if isinstance(layer, EinsumDense):
-            return float(result.numel() * _summed(layer))
-        if isinstance(layer, Recurrent):
-            return layer.multiplications(env[str(node.inputs[0])].shape)
-        if isinstance(layer, MultiHeadAttention):
-            return layer.multiplications(*(env[str(ref)].shape for ref in node.inputs[:2]))
+        keys = operands[1].shape[1 if node.attrs["heads_last"] else -2]
+        return float((operands[0].numel() + result.numel()) * keys)
+    return _multiplications_of(descend(program, path(str(node.attrs["module"]))), operands, result)
+
+
+def _multiplications_of(layer: nn.Module, operands: list[Any], result: Any) -> float:
+    if isinstance(layer, _CONVOLUTIONS):
+        return _CONVOLVED * float((operands[0] if layer.transposed else result).numel() * layer.weight[0].numel())
+    if isinstance(layer, nn.Linear):
+        return float(result.numel() * layer.in_features)
+    if isinstance(layer, EinsumDense):
+        return float(result.numel() * _summed(layer.equation, [(), layer.weight.shape]))
+    if isinstance(layer, Recurrent):
+        return layer.multiplications(operands[0].shape)
+    if isinstance(layer, MultiHeadAttention):
+        return layer.multiplications(*(operand.shape for operand in operands[:2]))
     return 0.0
 
 
-def _summed(layer: EinsumDense) -> int:
-    """How many products are summed for each number: the sizes of the weight's axes that the result does not have."""
-    operands, _, result = layer.equation.partition("->")
-    letters = operands.partition(",")[2].replace("...", ".")
-    sizes = zip(letters, layer.weight.shape, strict=False)
-    return math.prod(size for letter, size in sizes if letter not in result)
+def _summed(equation: str, shapes: Sequence[Sequence[int]]) -> int:
+    """How many products are summed for each number: the sizes of the axes that the result does not have."""
+    operands, _, result = equation.replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    for term, shape in zip(operands.split(","), shapes, strict=False):
+        before, _, after = term.partition("...")
+        sizes |= dict(zip(before, shape, strict=False)) | dict(zip(reversed(after), reversed(shape), strict=False))
+    return math.prod(size for letter, size in sizes.items() if letter not in result)
 
 
 def _work(program: Program, node: Node, env: dict[str, Any]) -> float:

@@ -67,9 +67,46 @@ def test_a_sum_of_products_costs_what_it_sums_for_each_number(equation: str) -> 
     assert counted(made, 2) == [2 * 4 * 6]
 
 
-def test_what_is_large_or_not_to_be_told_is_infinite() -> None:
-    made = program(Node("y", "einsum", ("x", "x"), {"equation": "ab,cb->ac"}))
-    assert work_of(made, {"x": torch.ones(2, 4)}) == math.inf
+@pytest.mark.parametrize("equation", ["ab,bc->ac", "...b,bc->...c", "ab, bc -> ac"])
+def test_an_einsum_costs_what_it_sums_for_each_number(equation: str) -> None:
+    w = Node("w", "parameter", (), {"tensor": "w"})
+    made = program(w, Node("y", "einsum", ("x", "w"), {"equation": equation}), w=torch.ones(4, 6))
+    assert counted(made, 2) == [0.0, 2 * 4 * 6]
+
+
+@pytest.mark.parametrize(("depthwise", "outputs"), [(False, 6), (True, 24)])
+def test_a_convolution_of_a_weight_costs_as_its_layer(depthwise: bool, outputs: int) -> None:
+    x = TensorSpec("x", "float32", ("batch", 7, 4))
+    attrs = {"strides": (1,), "padding": "VALID", "dilations": (1,), "channels_last": True, "depthwise": depthwise}
+    nodes = (Node("w", "parameter", (), {"tensor": "w"}), Node("y", "conv", ("x", "w"), attrs))
+    made = Program(Graph((x,), nodes, {"y": "y"}), {"w": torch.ones(3, 4, 6)})
+    found = [multiplications(made, node, env) for node, env in each(made, {"x": torch.ones(2, 7, 4)})]
+    assert found == [0.0, 3 * 2 * 5 * outputs * 3 * (1 if depthwise else 4)]
+
+
+def test_a_layer_of_one_of_several_results() -> None:
+    modules = {"dense": ModuleSpec("EinsumDense", {"equation": "ab,bc->ac", "shape": (2, 6)})}
+    halves = Node("halves", "chunk", ("x",), {"num": 2, "axis": 1})
+    made = program(
+        halves,
+        Node("y", "module", ("halves:1",), {"module": "dense"}),
+        modules=modules,
+        **{"dense.weight": torch.ones(2, 6)},
+    )
+    assert counted(made, 3) == [0.0, 3 * 2 * 6]
+
+
+@torch.inference_mode()
+def test_what_a_branch_computes_is_counted() -> None:
+    """A product and a sum with the result."""
+    inner = (Node("t", "matrix_transpose", ("x",)), Node("p", "matmul", ("x", "t")), Node("s", "add", ("p", 1.0)))
+    then, other = Graph((X,), inner, {"out": "s"}), Graph((X,), (), {"out": "x"})
+    made = program(Node("y", "cond", (True, "x"), {"then_branch": then, "else_branch": other}))
+    assert work_of(made, {"x": torch.ones(3, 4)}) >= 3 * 3 * 4 + 8 * 3 * 3
+    assert work_of(made, {"x": torch.ones(6, 4)}) > 2 * work_of(made, {"x": torch.ones(3, 4)})
+
+
+def test_what_is_large_is_infinite() -> None:
     square = program(
         Node("w", "parameter", (), {"tensor": "w"}), Node("y", "matmul", ("x", "w")), w=torch.ones(4, 1000)
     )
