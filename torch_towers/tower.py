@@ -4,6 +4,7 @@ How `tower.encode(["edit photos", "play chess"])` of the demo's query tower runs
 
     _reader       the rows as columns: {"text": array of 2 byte strings}, 2 rows
     _encoded      in batches (`program/batches.py`), since each row's embedding depends on that row alone
+    _route        what of the graphs runs for the output that is asked for (`program/route.py`)
     _computed     on the caller's thread if the batch is small (`program/cost.py`)
     _prepared     the graph `preprocess`, on the CPU: {"words": int64 [2, 40]}
     _encode       the graph `encoder`, on the device: {"output_0": float32 [2, 64]}; a tower that skips padding runs on
@@ -119,7 +120,7 @@ class Tower(nn.Module):
         Each stage runs node by node, layers too, for debugging. Errors: `InputError`, and those of torch.
         """
         columns, _ = self._reader(inputs)
-        columns = {self._renamed.get(name, name): value for name, value in columns.items()}
+        columns = self._as_named_inside(columns)
         traced = {"preprocess": self._preprocess.values(**columns)}
         given = self._preprocess.outputs_of(traced["preprocess"])
         traced["encoder"] = self.encoder.values(**self.on_device(given))
@@ -210,15 +211,13 @@ class Tower(nn.Module):
     def _route(self, only: str | None) -> Route:
         """The shortest way to an output; that of all outputs where the encoder is the user's, or would tell the difference."""
         outputs = self.spec.encoder.outputs
-        if only not in outputs or len(outputs) == 1 or not self._is_narrow(self.encoder):
+        if only not in outputs or len(outputs) == 1:
             return self._routes[None]
+        if not untouched(self.encoder, Program) or not self.encoder.runs(self.spec.encoder):
+            return self._routes[None]  # swapped, hooked, compiled or in training
         if only not in self._routes:
             self._routes[only] = Route(self.spec, only)
         return self._routes[only]
-
-    def _is_narrow(self, encoder: Any) -> bool:
-        """Whether the encoder may run in part: the tower's own, neither in training, hooked nor compiled by the user."""
-        return untouched(encoder, Program) and encoder.runs(self.spec.encoder)
 
     def _is_small(self, columns: Columns, rows: int, route: Route) -> bool:
         """Whether one thread is faster than several; depends only on the graph and the number of rows."""
@@ -239,11 +238,9 @@ class Tower(nn.Module):
                 return UNKNOWN
             try:
                 first = self._cut(columns, 0, 1) if self._splittable else _first_of(columns, rows)
-                if self._renamed:
-                    first = {self._renamed[name]: value for name, value in first.items()}
                 preprocess = route.preprocess(self._preprocess)
                 with torch.no_grad():
-                    values = preprocess.values(**first)
+                    values = preprocess.values(**self._as_named_inside(first))
                 prepared = self.on_device(preprocess.outputs_of(values), route)
                 route.cost = Cost(work_of(route.encoder(self.encoder), prepared), memory_of(preprocess.graph, values))
             except KERNEL_ERRORS:  # a bad row, or a graph that needs more than one
@@ -305,12 +302,15 @@ class Tower(nn.Module):
 
     def _prepared(self, columns: Columns, route: Route | None = None) -> Columns:
         preprocess = self._preprocess if route is None else route.preprocess(self._preprocess)
-        if self._renamed:
-            columns = {self._renamed[name]: value for name, value in columns.items()}
+        columns = self._as_named_inside(columns)
         if not torch.is_grad_enabled():
             return preprocess.forward(**columns)
         with torch.no_grad():
             return preprocess.forward(**columns)
+
+    def _as_named_inside(self, columns: Columns) -> Columns:
+        """The columns under the names that the preprocessing has for them."""
+        return {self._renamed[name]: value for name, value in columns.items()} if self._renamed else columns
 
     def on_device(self, prepared: Columns, route: Route | None = None) -> dict[str, Any]:
         """Moves the result of `preprocess` to the encoder's device, floats in its dtype."""
@@ -428,8 +428,7 @@ class Tower(nn.Module):
         """`error` in TensorFlow's words or ours: the graph's own message, or the inputs of the node that failed."""
         if isinstance(error, InputError) or self.device.type != "cpu":
             return str(error)  # on a device the error may be the device's
-        if self._renamed:
-            columns = {self._renamed[name]: value for name, value in columns.items()}
+        columns = self._as_named_inside(columns)
         values = dict(columns)
         with torch.no_grad():
             for program in self.parts.values():

@@ -6,7 +6,7 @@ op without a converter may have an effect, which dataflow follows; of our ops on
 
 from __future__ import annotations
 
-from torch_towers.graph.graph import Graph, Node
+from torch_towers.graph.graph import Node, bodies
 
 EFFECTS = frozenset({"check"})
 """Ops that are live without a reader: TensorFlow's assertions."""
@@ -14,5 +14,4 @@ EFFECTS = frozenset({"check"})
 
 def has_effect(node: Node) -> bool:
     """Whether `node` is a check, or a branch or loop that contains one."""
-    bodies = [value for value in node.attrs.values() if isinstance(value, Graph)]
-    return node.op in EFFECTS or any(has_effect(inner) for body in bodies for inner in body.nodes)
+    return node.op in EFFECTS or any(has_effect(inner) for body in bodies(node) for inner in body.nodes)

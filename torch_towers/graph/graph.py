@@ -79,6 +79,11 @@ def references(operands: tuple[Operand, ...]) -> Iterator[str]:
             yield from references(operand)  # type: ignore[reportUnknownArgumentType]
 
 
+def bodies(node: Node) -> list[Graph]:
+    """The graphs in a node's attributes: the bodies of a loop or branch."""
+    return [value for value in node.attrs.values() if isinstance(value, Graph)]
+
+
 def node_of(reference: str) -> str:
     """The name of the node that `reference` names: "top_k" for "top_k:1"."""
     return reference.split(":", 1)[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from torch_towers.graph.graph import Graph, Node, node_of, references
+from torch_towers.graph.graph import Graph, Node, bodies, node_of, references
 from torch_towers.graph.registry import MODULES
 from torch_towers.program.binding import is_layer
 
@@ -110,7 +110,7 @@ def _tokens(order: Sequence[Node], graph: Graph) -> list[int]:
 
 
 def _law(node: Node, graph: Graph) -> Any:
-    if any(isinstance(value, Graph) for value in node.attrs.values()):
+    if bodies(node):
         return node.name
     attrs: Any = graph.modules[_called(node)] if node.op == "module" else sorted(node.attrs.items())
     return node.op, repr(attrs), repr(_without_names(node.inputs))

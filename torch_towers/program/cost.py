@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_towers.graph.graph import Graph, Node
+from torch_towers.graph.graph import Graph, Node, bodies
 from torch_towers.layers.attention import MultiHeadAttention
 from torch_towers.layers.linear import EinsumDense
 from torch_towers.layers.recurrent import Recurrent
@@ -69,7 +69,7 @@ def work_of(program: Program, inputs: dict[str, Any]) -> float:
     """Multiplications of a run over `inputs`, counted by running it; infinite above `SMALL`, or if unknown."""
     total, env = 0.0, dict(inputs)
     for node, (name, run) in zip(program.graph.nodes, program.steps, strict=True):
-        if any(isinstance(value, Graph) for value in node.attrs.values()):
+        if bodies(node):
             with _Counting() as counted:
                 env[name] = run(program, env)
             total += counted.work
@@ -108,7 +108,7 @@ def each(program: Program, inputs: dict[str, Any]) -> Iterator[tuple[Node, dict[
 
 def multiplications(program: Program, node: Node, env: dict[str, Any]) -> float:
     """The multiplications of a node that multiplies matrices, 0 for others; infinite if unknown."""
-    if any(isinstance(value, Graph) for value in node.attrs.values()):
+    if bodies(node):
         return math.inf
     if node.op not in _MULTIPLYING:
         return 0.0

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch_towers import layers as _layers  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills MODULES)
 from torch_towers import ops as _ops  # noqa: F401  # pyright: ignore[reportUnusedImport]  (fills OPS)
 from torch_towers.graph.dtypes import DTYPE_NAMES, FLOATS
-from torch_towers.graph.graph import Graph, ModuleSpec, Node
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, bodies
 from torch_towers.graph.narrow import narrowed as narrow
 from torch_towers.graph.registry import MODULES, Op
 from torch_towers.program.binding import Env, Host, Store, descend, getter, is_layer, is_stored, path, steps_of
@@ -290,7 +290,7 @@ def graphs(graph: Graph) -> list[Graph]:
     """`graph` and all nested graphs (bodies of loops and branches)."""
     found = [graph]
     for one in found:
-        found += [value for node in one.nodes for value in node.attrs.values() if isinstance(value, Graph)]
+        found += [body for node in one.nodes for body in bodies(node)]
     return found
 
 

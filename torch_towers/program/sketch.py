@@ -11,7 +11,7 @@ from torch.func import functional_call  # type: ignore[reportUnknownVariableType
 
 from torch_towers.graph.dtypes import TORCH_DTYPES
 from torch_towers.graph.dtypes import dtype_name as name_of
-from torch_towers.graph.graph import Graph, Node, TensorSpec
+from torch_towers.graph.graph import Node, TensorSpec, bodies
 from torch_towers.graph.registry import MODULES, OPS, Op
 from torch_towers.program.binding import descend, path
 from torch_towers.program.program import Program
@@ -81,7 +81,7 @@ def _value(program: Program, node: Node, operands: list[Any]) -> Any:
         entry = MODULES[spec.type]
         return _told(entry, operands, spec.args) if entry.infer else _layer(descend(program, path(name)), operands)
     entry = OPS[node.op]
-    if any(isinstance(value, Graph) for value in node.attrs.values()):
+    if bodies(node):
         return UNKNOWN
     if entry.infer is None:
         return _run(entry, operands, node.attrs)

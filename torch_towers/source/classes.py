@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torch_towers.errors import TorchTowersError
 from torch_towers.graph.dtypes import FLOATS, dtype_name
-from torch_towers.graph.graph import Graph, Node, TensorSpec, node_of, references
+from torch_towers.graph.graph import Graph, Node, TensorSpec, bodies, node_of, references
 from torch_towers.graph.names import numbered
 from torch_towers.graph.registry import MODULES, OPS
 from torch_towers.program.binding import is_stored
@@ -483,7 +483,7 @@ def _masks(name: str, node: Node, graph: Graph) -> bool:
 
 
 def _has_bodies(node: Node) -> bool:
-    return any(isinstance(value, Graph) for value in node.attrs.values())
+    return bool(bodies(node))
 
 
 def literal_tuple(items: Sequence[Expression]) -> Expression:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch_towers.graph.graph import Graph, ModuleSpec, Node, node_of, references
+from torch_towers.graph.graph import Graph, ModuleSpec, Node, bodies, node_of, references
 from torch_towers.graph.names import numbered
 from torch_towers.source.layout import FreeSize, Known, Layout, layout
 from torch_towers.tower import Tower
@@ -170,7 +170,7 @@ def _without_repetition(graph: Graph) -> Graph:
             names[node.name] = node.inputs[0]
             continue
         key = (node.op, repr(node.inputs), tuple(sorted((k, repr(v)) for k, v in node.attrs.items())))
-        if any(isinstance(value, Graph) for value in node.attrs.values()):
+        if bodies(node):
             key = (node.name,)
         known = seen.setdefault(key, node.name)
         if known != node.name:

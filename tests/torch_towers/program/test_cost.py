@@ -49,12 +49,13 @@ def test_a_convolution_costs_its_kernel_at_each_place_and_three_times_a_product(
     """Seven positions of four numbers, to six numbers at each of five, or back from each of the seven."""
     spec = ModuleSpec(kind, {"in_channels": 4, "out_channels": 6, "kernel_size": kernel, "bias": False})
     back = kind.startswith("ConvTranspose")
-    x = TensorSpec("x", "float32", ("batch", 7, *[1] * (len(kernel) - 1), 4))
+    sizes = (7, *[1] * (len(kernel) - 1), 4)
+    x = TensorSpec("x", "float32", ("batch", *sizes))
     graph = Graph(
         (x,), (Node("y", "module", ("x", 9) if back else ("x",), {"module": "conv"}),), {"y": "y"}, {"conv": spec}
     )
     made = Program(graph, {"conv.weight": torch.ones(4, 6, *kernel) if back else torch.ones(6, 4, *kernel)})
-    rows = torch.ones(2, *x.shape[1:])  # type: ignore[misc]
+    rows = torch.ones(2, *sizes)
     assert [multiplications(made, node, env) for node, env in each(made, {"x": rows})] == [3 * 2 * places * 3 * 4 * 6]
 
 
