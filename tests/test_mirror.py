@@ -101,6 +101,7 @@ OTHERS = {
     **{f"{REWRITES}/{name}": (f"{REWRITES}/test_pools.py",) for name in ("rescaling", "upsampling", "zero_padding")},
     # lifting, by what it lifts
     "porting/lifting/lift": ("porting/lifting/test_patterns.py", f"{REWRITES}/test_layers.py"),
+    "porting/lifting/cell_layers": (f"{REWRITES}/test_recurrent.py", f"{REWRITES}/test_tensor_arrays.py"),
     "porting/lifting/cells": (f"{REWRITES}/test_recurrent.py", f"{REWRITES}/test_tensor_arrays.py"),
     "porting/lifting/steps": (f"{REWRITES}/test_steps.py", f"{REWRITES}/test_unrolled.py"),
     "porting/lifting/loops": (f"{REWRITES}/test_recurrent.py",),

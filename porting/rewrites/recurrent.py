@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from porting.lifting.cells import KINDS, Kind, Layer
+from porting.lifting.cell_layers import Layer
+from porting.lifting.cells import KINDS, Kind
 from porting.lifting.loops import Loop, loop_of
 from porting.lifting.patterns import Apply, Match, Refusal
 from porting.lifting.registry import rewrite

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from porting.lifting.cells import KINDS, Kind, Layer
+from porting.lifting.cell_layers import Layer
+from porting.lifting.cells import KINDS, Kind
 from porting.lifting.patterns import Match, Nodes, Pattern, Refusal, number
 from porting.lifting.registry import rewrite
 from porting.lifting.steps import mask_of_lengths, replace_stack, sequence_of
