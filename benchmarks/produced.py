@@ -38,7 +38,17 @@ HELD_OUT = (
     "examples", "streaming",
 )  # fmt: skip
 """One tower of each family on which nothing was tuned: it should have gained as much as the others."""
-LAYERS = ("tensors", "lookups", "texts", "towers", "einsums", "attentions", "convolutions", "sequences")
+LAYERS = (
+    "tensors",
+    "lookups",
+    "texts",
+    "towers",
+    "einsums",
+    "attentions",
+    "convolutions",
+    "sequences",
+    "image_sequences",
+)
 
 
 class Produced(NamedTuple):

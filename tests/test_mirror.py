@@ -50,6 +50,7 @@ LAYERS = {
     "attention": (f"{REWRITES}/test_attention.py",),
     "buckets": (f"{REWRITES}/test_layers.py", f"{REWRITES}/test_lookups.py"),
     "conv": (f"{REWRITES}/test_conv.py",),
+    "conv_lstm": (f"{REWRITES}/test_conv_lstm.py",),
     "embedding": (f"{REWRITES}/test_embedding.py", f"{REWRITES}/test_positions.py"),
     "fast_sentencepiece": (f"{CONVERTERS}/test_text_fast.py",),
     "images": (f"{REWRITES}/test_pools.py",),

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from porting.lifting.cells import Kind
+from porting.lifting.cells import FUSED, INPUTS, STATES, Kind
 from porting.lifting.patterns import Match, Nodes, Refusal
 from porting.lifting.view import View
 from torch_towers.graph.dtypes import FLOATS, TORCH_DTYPES
 from torch_towers.graph.effects import has_effect
 from torch_towers.graph.graph import Node, node_of, references
+from torch_towers.ops.conv import torch_kernel
 
 _FLOAT_TYPES = frozenset(TORCH_DTYPES[name] for name in FLOATS)
 
@@ -22,7 +23,8 @@ _FLOAT_TYPES = frozenset(TORCH_DTYPES[name] for name in FLOATS)
 @dataclass(frozen=True)
 class Layer:
     """The layer of a cell: its kind, the match of its formula, its sizes, its name, and its weights by its own names:
-    the names of their variables, and their values in torch's order."""
+    the names of their variables, and their values in torch's order. `convolution`: its other arguments, if its products are
+    convolutions."""
 
     kind: Kind
     found: Match
@@ -31,16 +33,22 @@ class Layer:
     names: dict[str, str]
     values: dict[str, Tensor]
     called: str
+    convolution: dict[str, Any]
 
     @staticmethod
     def of(nodes: Nodes, kind: Kind, found: Match, features: int, units: int) -> Layer:
         """Errors: `Refusal` if a weight does not have the size of the cell's."""
-        names, values = _weights(nodes, found, kind, features, units)
-        return Layer(kind, found, features, units, names, values, _scope(nodes, names))
+        if kind.layer == "ConvLSTM":
+            convolution, (names, values) = _convolution(nodes, found), _kernels(nodes, found, kind, features, units)
+        else:
+            convolution, (names, values) = {}, _weights(nodes, found, kind, features, units)
+        return Layer(kind, found, features, units, names, values, _scope(nodes, names), convolution)
 
     def is_like(self, other: Layer) -> bool:
         """Whether the other one is the same layer, with the same weights."""
-        mine, theirs = ((each.kind, each.features, each.units, _activations(each.found)) for each in (self, other))
+        mine, theirs = (
+            (each.kind, each.features, each.units, _activations(each.found), each.convolution) for each in (self, other)
+        )
         return mine == theirs and self.names == other.names
 
     def check_other_uses(
@@ -85,6 +93,7 @@ class Layer:
             **flags,
             **_activations(self.found),
             **({"reset_after": self.kind.reset_after} if self.kind.reset_after is not None else {}),
+            **self.convolution,
         }
         view.lifted[root.name] = self.kind.layer
         if made is not None:
@@ -123,10 +132,7 @@ def _weights(
         "candidate": (joint, units),
         "candidate_bias": (units,),
     }
-    own = {part: str(nodes.nodes[node_of(found[part])].attrs["tensor"]) for part in shapes if found.get(part)}
-    for part, name in own.items():
-        if tuple(store[name].shape) != shapes[part] or store[name].dtype not in _FLOAT_TYPES:
-            raise Refusal(f"its weight {name!r} is not of floats {list(shapes[part])}")
+    own = _tensors(nodes, found, shapes)
     if "gates" in own:
         return _of_cells(store, own)
     if "joint" in own:
@@ -143,6 +149,56 @@ def _weights(
         biases = {part: _gates(row, kind.gates) for part, row in zip(("bias_ih", "bias_hh"), rows, strict=False)}
         names, values = names | dict.fromkeys(biases, own["bias"]), values | biases
     return names, values
+
+
+def _tensors(nodes: Nodes, found: Match, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The weights that a match has found, by their part of the formula. Errors: `Refusal` if one has another shape."""
+    own = {part: str(nodes.nodes[node_of(found[part])].attrs["tensor"]) for part in shapes if found.get(part)}
+    for part, name in own.items():
+        if tuple(nodes.store[name].shape) != shapes[part] or nodes.store[name].dtype not in _FLOAT_TYPES:
+            raise Refusal(f"its weight {name!r} is not of floats {list(shapes[part])}")
+    return own
+
+
+def _convolution(nodes: Nodes, found: Match) -> dict[str, Any]:
+    """The arguments of a layer whose products are convolutions; sequences are convolved as images of one row."""
+    rank = nodes.store[_parameter(nodes, found["kernel"])].ndim - 2
+    taken = [_arguments(nodes.nodes[found[f"{INPUTS}{gate}"]], rank) for gate in range(4)]
+    kept = [_arguments(nodes.nodes[found[f"{STATES}{gate}"]], rank) for gate in range(4)]
+    once = {"stride": (1,) * rank, "padding": "SAME"}
+    if any(each != taken[0] for each in taken) or any(each != once for each in kept):
+        raise Refusal("its gates are convolved differently, or its state with strides")
+    kernel = tuple(nodes.store[_parameter(nodes, found["kernel"])].shape[:rank])
+    fused = {"no_nan": True} if found.get(FUSED) else {}
+    if fused and found["activation"] != "relu":
+        raise Refusal("what it adds is a relu, and what it gives is not")
+    return {"kernel_size": kernel, **taken[0], **fused}
+
+
+def _arguments(node: Node, rank: int) -> dict[str, Any]:
+    attrs = node.attrs
+    if not attrs["channels_last"] or attrs.get("depthwise") or set(attrs["dilations"]) != {1}:
+        raise Refusal("its convolutions do not have the channels last, are depthwise, or dilated")
+    padding = attrs["padding"] if isinstance(attrs["padding"], str) else tuple(attrs["padding"])[-rank:]
+    return {"stride": tuple(attrs["strides"])[-rank:], "padding": padding}
+
+
+def _kernels(
+    nodes: Nodes, found: Match, kind: Kind, features: int, units: int
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The same of a layer whose products are convolutions."""
+    space, width = tuple(nodes.store[_parameter(nodes, found["kernel"])].shape[:-2]), units * len(kind.gates)
+    shapes = {"kernel": (*space, features, width), "recurrent": (*space, units, width), "bias": (width,)}
+    own = _tensors(nodes, found, shapes)
+    names = {"weight_ih": own["kernel"], "weight_hh": own["recurrent"]}
+    values = {part: torch_kernel(nodes.store[name], False).contiguous() for part, name in names.items()}
+    if "bias" in own:
+        names["bias_ih"], values["bias_ih"] = own["bias"], nodes.store[own["bias"]]
+    return names, values
+
+
+def _parameter(nodes: Nodes, ref: str) -> str:
+    return str(nodes.nodes[node_of(ref)].attrs["tensor"])
 
 
 def _of_cells(store: Mapping[str, Any], own: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from porting.lifting.activations import Activation
@@ -68,6 +68,9 @@ def _kept(p: Pattern) -> Pattern:
     """`p`, possibly times the ones of a dropout that is off."""
     return p * 1.0 | p
 
+
+INPUTS, STATES, FUSED = "convolved_x", "convolved_h", "fused"
+"""The names of the convolutions of a `ConvLSTM`, each with its gate behind it, and that of a relu which oneDNN fuses with one."""
 
 _X, _H, _C = Any_("x"), Any_("h"), Any_("c")
 _KERNEL, _RECURRENT, _BIAS = Weight("kernel"), Weight("recurrent"), Weight("bias")
@@ -179,6 +182,39 @@ def _lstm(units: int) -> Pattern:
     return _gate(_part_of_sum(3, units)) * _new(Any_("c_next"))
 
 
+def _is_row(axis: int) -> bool:
+    return axis in (1, -3)
+
+
+def _convolved(x: Pattern, kernel: Pattern, name: str) -> Pattern:
+    """A convolution, named so; of sequences as images of one row."""
+    row = Apply("conv", Apply("unsqueeze", x, axis=_is_row), Apply("unsqueeze", kernel, axis=0), name=name)
+    return Apply("conv", x, kernel, name=name) | Apply(
+        "squeeze", row, axes=lambda axes: len(axes) == 1 and _is_row(axes[0])
+    )
+
+
+def _convolved_part(index: int, rank: int, units: int) -> Pattern:
+    """One gate of an LSTM over images of `rank` spatial axes; its two convolutions are named by their place."""
+    kernel, recurrent = (Part(weight, index, 4, units, axes=(rank + 1, -1)) for weight in (_KERNEL, _RECURRENT))
+    bias = Part(_BIAS, index, 4, units, axes=(0, -1))
+    by_channel = bias | Apply("reshape", bias, *[1] * (rank + 1), units)
+    x = _convolved(_X, kernel, f"{INPUTS}{index}")
+    h = _convolved(_H, recurrent, f"{STATES}{index}")
+    return (x + by_channel) + h | x + h
+
+
+@cache
+def _conv_lstm_cell(rank: int, units: int) -> Pattern:
+    i, f, g = (_convolved_part(index, rank, units) for index in range(3))
+    return _gate(f) * _C + _gate(i) * (_new(g) | Apply("relu", g, no_nan=True, name=FUSED))
+
+
+@cache
+def _conv_lstm(rank: int, units: int) -> Pattern:
+    return _gate(_convolved_part(3, rank, units)) * _new(Any_("c_next"))
+
+
 @dataclass(frozen=True)
 class Kind:
     """A layer: its type, the formulas of its states (the output's first), and the permutation from Keras's to torch's
@@ -204,4 +240,8 @@ KINDS = (
     Kind("LSTM", (_lstm, _lstm_cell), (0, 1, 2, 3)),
     Kind("LSTM", (_joint_lstm, _joint_lstm_cell), (0, 2, 1, 3)),
     Kind("SimpleRNN", (_rnn,), (0,)),
+    *(
+        Kind("ConvLSTM", (partial(_conv_lstm, rank), partial(_conv_lstm_cell, rank)), (0, 1, 2, 3))
+        for rank in (1, 2, 3)
+    ),
 )

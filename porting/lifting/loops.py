@@ -8,6 +8,7 @@ from typing import Any
 
 from porting.lifting.editable import renamed
 from porting.lifting.patterns import Any_, Apply, Match, Refusal, Size, number
+from porting.lifting.steps import turns_steps
 from porting.lifting.view import View
 from torch_towers.graph.graph import Graph, Node, node_of
 
@@ -126,7 +127,7 @@ class Loop:
         if flipped is not None and tuple(flipped.attrs["axes"]) == (0,):
             ref = flipped.inputs[0]
         turned = self.node(ref, "transpose")
-        if turned is None or tuple(turned.attrs["perm"]) != (1, 0, 2):
+        if turned is None or not turns_steps(turned):
             raise Refusal("its sequence has the steps in front of the rows")
         return turned.inputs[0], flipped is not None
 

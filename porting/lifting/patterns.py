@@ -349,8 +349,11 @@ def number(nodes: Nodes, operand: Any) -> float | None:
     node = nodes.nodes.get(node_of(operand)) if isinstance(operand, str) else None
     if node is not None and node.op in ("zeros_like", "ones_like"):
         return int(node.op == "ones_like")
-    if node is not None and node.op in ("broadcast_to", "reshape"):
+    if node is not None and node.op in ("broadcast_to", "reshape", "squeeze", "unsqueeze"):
         return number(nodes, node.inputs[0])
+    if node is not None and node.op in ("reduce_sum", "conv"):
+        parts = node.inputs[: 2 if node.op == "conv" else 1]
+        return 0 if all(number(nodes, part) == 0 for part in parts) else None
     value = constant(nodes, operand)
     if not isinstance(value, Tensor) or not value.numel() or value.is_complex():
         return None

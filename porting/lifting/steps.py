@@ -25,7 +25,7 @@ def sequence_of(view: View, items: Sequence[str]) -> tuple[str, bool] | None:
         return None
     if axis == 0:
         turned = view.node(source)
-        if turned is None or not _turns_steps(turned):
+        if turned is None or not turns_steps(turned):
             return None
         source = turned.inputs[0]
     return source, places != steps
@@ -65,7 +65,7 @@ def _from_start(place: object, length: int) -> object:
     return place + length if isinstance(place, int) and place < 0 else place
 
 
-def _turns_steps(node: Node) -> bool:
+def turns_steps(node: Node) -> bool:
     """Whether a node exchanges rows and steps, and nothing else."""
     return node.op == "transpose" and tuple(node.attrs["perm"]) == (1, 0, *range(2, len(node.attrs["perm"])))
 
@@ -78,5 +78,5 @@ def replace_stack(view: View, stack: Node, sequence: str) -> None:
     rank = view.rank(sequence) or 0
     view.rewrite(stack, "transpose", sequence, perm=(1, 0, *range(2, rank)))
     for user in view.consumers(stack.name):
-        if _turns_steps(user):
+        if turns_steps(user):
             view.alias(user, sequence)

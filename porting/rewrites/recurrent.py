@@ -1,6 +1,6 @@
-"""GRU, LSTM and SimpleRNN: a loop over a sequence whose step matches their formula. An LSTM with peepholes stays a loop: its
+"""GRU, LSTM, SimpleRNN and ConvLSTM: a loop over a sequence whose step matches their formula. An LSTM with peepholes stays a loop: its
 gates take the cell state too, which no kernel of torch's does. So does one with `num_proj`, whose output has another size
-than its cell state, and a ConvLSTM, whose products are convolutions."""
+than its cell state, and a ConvLSTM with a mask or a dilation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from porting.lifting.cells import KINDS, Kind
 from porting.lifting.loops import Loop, loop_of
 from porting.lifting.patterns import Apply, Match, Refusal
 from porting.lifting.registry import rewrite
-from porting.lifting.steps import is_mask_of, mask_of_lengths
+from porting.lifting.steps import is_mask_of, mask_of_lengths, turns_steps
 from porting.lifting.view import View
 from porting.lifting.weights import in_bodies
 from torch_towers.graph.graph import Node, node_of, references
@@ -62,8 +62,8 @@ class _Reading:
         x, backwards = loop.read(cells[0].found["x"])
         loop.check_length(x, step.lengths if step.zero_output else None)
         shape = view.shape(x)
-        if shape is None or len(shape) != 3 or not isinstance(shape[2], int) or shape[0] is None:
-            raise Refusal("its sequence is not known to be [n, length, features]")
+        if shape is None or len(shape) < 3 or not isinstance(shape[-1], int) or shape[0] is None:
+            raise Refusal("its sequence is not known to be [n, length, ..., features]")
         mask = _mask(loop, step, x, backwards)
         states = [_first_states(loop, cell, shape[0]) for cell in cells]
         apart = (mask is not None or step.lengths is not None) and bool(states[-1])
@@ -78,7 +78,7 @@ class _Reading:
         return (self.x, self.mask, self.step.lengths, *(ref for refs in self.states for ref in refs))
 
     def layers(self) -> list[Layer]:
-        features = [(self.loop.view.shape(self.x) or (None, None, 0))[2], *(cell.units for cell in self.cells)]
+        features = [(self.loop.view.shape(self.x) or (0,))[-1], *(cell.units for cell in self.cells)]
         return [
             Layer.of(self.loop, cell.kind, cell.found, size, cell.units)
             for size, cell in zip(features, self.cells, strict=False)
@@ -158,7 +158,12 @@ class _Cell:
     kind: Kind
     found: Match
     states: tuple[str, ...]
-    units: int
+    size: tuple[Any, ...]
+    """That of a row of its states: `(units,)`, or with spatial axes before the channels."""
+
+    @property
+    def units(self) -> int:
+        return int(self.size[-1])
 
 
 def _cells(loop: Loop, step: _Step) -> list[_Cell]:
@@ -182,15 +187,16 @@ def _cell(loop: Loop, new: Mapping[str, Any], output: Any) -> _Cell:
     if not heads:
         raise Refusal("its output is not one of its states")
     for name in heads:
-        units = (loop.view.shape(loop.place(name)) or (None,))[-1]
+        size = (loop.view.shape(loop.place(name)) or (None,))[1:]
+        units = size[-1] if size else None
         if not isinstance(units, int):
             raise Refusal("the size of its states is not known")
         for kind in KINDS:
             for found in kind.matches(loop, output, units, Match({"h": name})):
                 states = (name, found["c"]) if "c" in found.found else (name,)
                 if len(states) == 1 or (states[1] != name and new.get(states[1]) == found["c_next"]):
-                    return _Cell(kind, found, states, units)
-    raise Refusal("its step is not that of a GRU, LSTM or SimpleRNN")
+                    return _Cell(kind, found, states, size)
+    raise Refusal("its step is not that of a GRU, LSTM, SimpleRNN or ConvLSTM")
 
 
 def _mask(loop: Loop, step: _Step, x: str, backwards: bool) -> str | None:
@@ -208,7 +214,7 @@ def _first_states(loop: Loop, cell: _Cell, rows: Any) -> list[Any]:
     states = [loop.before[name] for name in cell.states]
     if all(map(loop.is_zero, states)):
         return []
-    if any(loop.view.shape(ref) != (rows, cell.units) for ref in states):
+    if any(loop.view.shape(ref) != (rows, *cell.size) or None in cell.size for ref in states):
         raise Refusal("its initial state is not known to be [n, units]")
     return states
 
@@ -324,7 +330,7 @@ class _Results:
 
 
 def _is_sequence(user: Node) -> bool:
-    return user.op == "transpose" and tuple(user.attrs["perm"]) == (1, 0, 2)
+    return turns_steps(user)
 
 
 def _is_last(user: Node) -> bool:
@@ -344,19 +350,19 @@ def _connect(
     """Redirects users of the loop's results to those of the layers; `several`: which layers return several; `size`: rows
     and steps."""
     for ref, (i, _) in results.states.items():
-        view.settle(ref, (size[0], cells[i].units))
+        view.settle(ref, (size[0], *cells[i].size))
     for i, (call, cell) in enumerate(zip(calls, cells, strict=True)):
-        shapes = [(*size, cell.units) if results.is_sequence(i) else (size[0], cell.units)]
-        shapes += [(size[0], cell.units)] * len(cell.states) if several[i] else []
+        shapes = [(*size, *cell.size) if results.is_sequence(i) else (size[0], *cell.size)]
+        shapes += [(size[0], *cell.size)] * len(cell.states) if several[i] else []
         refs = [f"{call}:{place}" for place in range(len(shapes))] if several[i] else [call]
         view.learn(view.nodes[call], {ref: (dtype, shape) for ref, shape in zip(refs, shapes, strict=True)})
     view.redirect(
         root,
         {ref: f"{calls[i]}:{place + 1}" if several[i] else calls[i] for ref, (i, place) in results.states.items()},
     )
-    last = size[0], cells[-1].units
+    last = size[0], *cells[-1].size
     for nodes, place, shape in (
-        (results.sequence, 0, (*size, cells[-1].units)),
+        (results.sequence, 0, (*size, *cells[-1].size)),
         (results.last, 1 if results.sequence and results.last else 0, last),
     ):
         for node in nodes:

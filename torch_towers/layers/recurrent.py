@@ -78,16 +78,20 @@ class Recurrent(nn.Module):
             sequence, last, state = small
             result = last if sequence is None else sequence
             return (result, *state) if self.return_state else result
-        state = state or (x.new_zeros(x.shape[0], self.hidden_size),) * self.states
+        state = state or (self.zero_state(x),) * self.states
         if mask is None:
             sequence, state = self.run(x, state)
         else:
             sequence, state = self._masked(x, mask, state)
         last = state[0] if mask is None else sequence[:, -1]
         if mask is not None and self.return_sequences and self.zero_output:
-            sequence = torch.where(mask.unsqueeze(-1), sequence, 0.0)
+            sequence = torch.where(_beside(mask, sequence), sequence, 0.0)
         result = sequence if self.return_sequences else last
         return (result, *state) if self.return_state else result
+
+    def zero_state(self, x: Tensor) -> Tensor:
+        """The first state, if none is given, of the sequence `x`."""
+        return x.new_zeros(x.shape[0], self.hidden_size)
 
     def _small(self, x: Tensor, mask: Tensor | None, state: State) -> tuple[Tensor | None, Tensor, State] | None:
         """The outputs of all steps (or None), the last one and the last states, by the native kernel for few units."""
@@ -166,7 +170,7 @@ class Recurrent(nn.Module):
         new = self.step(inputs, *state)
         if on is None:
             return (new[0], *new)
-        on = on.unsqueeze(-1)
+        on = _beside(on, new[0])
         kept = (torch.where(on, after, before) for after, before in zip(new, state, strict=True))
         return (torch.where(on, new[0], output), *kept)
 
@@ -233,8 +237,14 @@ _SHARED = 8e6
 
 
 def _steps(x: Tensor, places: Tensor) -> Tensor:
-    """The steps of each row at the given positions: `[n, length, dim], [n, m] -> [n, m, dim]`."""
-    return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[2]))  # `take_along_dim` fixes an exported length
+    """The steps of each row at the given positions: `[n, length, ...], [n, m] -> [n, m, ...]`."""
+    index = _beside(places, x).expand(-1, -1, *x.shape[2:])
+    return x.gather(1, index)  # `take_along_dim` fixes an exported length
+
+
+def _beside(x: Tensor, values: Tensor) -> Tensor:
+    """`x` with axes of size 1 behind its own, for as many as `values` has."""
+    return x.reshape(*x.shape, *[1] * (values.ndim - x.ndim))
 
 
 @module()

@@ -66,9 +66,12 @@ def _is(size: Any, number: int) -> bool:
     return isinstance(size, int) and size == number
 
 
-def _out_size(size: Any, reach: int, stride: int, padding: Padding, axis: int) -> int | None:
-    if not isinstance(size, int):
-        return None
+def window_sizes(sizes: Sequence[int], reach: Sequence[int], strides: Sequence[int], padding: Padding) -> list[int]:
+    """The spatial sizes of the result."""
+    return [_out_size(size, reach[axis], strides[axis], padding, axis) for axis, size in enumerate(sizes)]
+
+
+def _out_size(size: int, reach: int, stride: int, padding: Padding, axis: int) -> int:
     if padding == "SAME":
         return -(-size // stride)
     before, after = padding[axis] if isinstance(padding, tuple) else (0, 0)
@@ -82,7 +85,10 @@ def _spec(
     if x[1] is None or any(not isinstance(size, int) for size in reach):
         return [(x[0], (None,) * (len(reach) + 2))]
     space = x[1][1:-1] if channels_last else x[1][2:]
-    sizes = [_out_size(size, reach[axis], strides[axis], padding, axis) for axis, size in enumerate(space)]
+    sizes = [
+        _out_size(size, reach[axis], strides[axis], padding, axis) if isinstance(size, int) else None
+        for axis, size in enumerate(space)
+    ]
     return [(x[0], (x[1][0], *sizes, channels) if channels_last else (x[1][0], channels, *sizes))]
 
 

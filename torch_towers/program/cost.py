@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_towers.graph.graph import Graph, Node, bodies
 from torch_towers.layers.attention import MultiHeadAttention
+from torch_towers.layers.conv_lstm import ConvLSTM
 from torch_towers.layers.linear import EinsumDense
 from torch_towers.layers.recurrent import Recurrent
 from torch_towers.program.binding import descend, getter, path
@@ -136,7 +137,7 @@ def _multiplications_of(layer: nn.Module, operands: list[Any], result: Any) -> f
     if isinstance(layer, EinsumDense):
         return float(result.numel() * _summed(layer.equation, [(), layer.weight.shape]))
     if isinstance(layer, Recurrent):
-        return layer.multiplications(operands[0].shape)
+        return (_CONVOLVED if isinstance(layer, ConvLSTM) else 1) * layer.multiplications(operands[0].shape)
     if isinstance(layer, MultiHeadAttention):
         return layer.multiplications(*(operand.shape for operand in operands[:2]))
     return 0.0

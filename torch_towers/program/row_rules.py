@@ -121,7 +121,7 @@ def _attention_layer(call: Call) -> bool:
     return all(map(call.rows, range(3))) and (mask is None or call.rows(3) or len(mask) == 1)
 
 
-@_rule("GRU", "LSTM", "SimpleRNN", "ConcatGRU", "MaskedAverage", "weighted_sum", "DotInteraction")
+@_rule("GRU", "LSTM", "SimpleRNN", "ConcatGRU", "ConvLSTM", "MaskedAverage", "weighted_sum", "DotInteraction")
 def _all_by_row(call: Call) -> bool:
     """Operands of rows each, or none: values, masks, states."""
     given = [i for i, value in enumerate(call.values) if value is not None]

@@ -439,6 +439,32 @@ def _shared_sequences(keras: Any, is_3: bool) -> Any:
     return model
 
 
+def _image_sequences(keras: Any, is_3: bool) -> Any:
+    """ConvLSTM over lines, images and volumes: strides, directions, states."""
+    layers = keras.layers
+    s, x = keras.Input((None, 8, 3), name="s"), keras.Input((None, 6, 7, 3), name="x")
+    v, on = keras.Input((2, 4, 5, 3, 2), name="v"), keras.Input((None,), dtype="bool", name="on")
+    out: dict[str, Any] = {}
+    frames = layers.ConvLSTM2D(4, 3, padding="same", return_sequences=True, name="frames")(x)
+    out["frames"] = frames
+    out["last"] = layers.ConvLSTM2D(5, 3, use_bias=False, name="last")(frames)
+    hard = {"activation": "relu", "recurrent_activation": "hard_sigmoid"}
+    out["strided"] = layers.ConvLSTM2D(4, (3, 2), strides=2, padding="same", **hard, name="strided")(x * 0.1)
+    line, h, c = layers.ConvLSTM1D(4, 3, go_backwards=True, return_state=True, name="line")(s)
+    out["line"] = line
+    out["line_from"] = layers.ConvLSTM1D(4, 2, strides=2, padding="same", name="started")(
+        s, initial_state=[h[:, :4], c[:, :4]]
+    )
+    out["line_cell"] = c * 1.0
+    out["volume"] = layers.ConvLSTM3D(3, 2, name="volume")(v)
+    # Near misses of these layers.
+    out["masked"] = layers.ConvLSTM2D(4, 3, name="masked")(x, mask=on)
+    out["dilated"] = layers.ConvLSTM2D(4, (2, 3), dilation_rate=2, name="dilated")(x)
+    model = keras.Model({"s": s, "x": x, "v": v, "on": on}, out)
+    _draw_weights(model, keep=[])
+    return model
+
+
 GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "tensors": _tensors,
     "lookups": _lookups,
@@ -454,6 +480,7 @@ GROUPS: dict[str, Callable[[Any, bool], Any]] = {
     "sequences": _sequences,
     "shared_sequences": _shared_sequences,
     "activated_sequences": _activated_sequences,
+    "image_sequences": _image_sequences,
 }
 
 

@@ -22,7 +22,7 @@ LIFTED = {
     "rnn": "SimpleRNN", "stacked": "SimpleRNN", "rnn_linear": "SimpleRNN", "rnn_state": "SimpleRNN",
 }  # fmt: skip
 STAYS = {
-    "other_activation": "its step is not that of a GRU, LSTM or SimpleRNN",
+    "other_activation": "its step is not that of a GRU, LSTM, SimpleRNN or ConvLSTM",
     "forth": "has its weights, and is another layer",
 }
 
