@@ -14,7 +14,7 @@ from typing import Any
 from porting.conversion.values import Value
 from porting.lifting.editable import renamed, renamed_ref
 from porting.lifting.frozen import with_weights
-from porting.lifting.naming import layer_scope
+from porting.lifting.naming import layer_scope, with_constants_apart
 from porting.lifting.patterns import SOURCES, Match, Refusal
 from porting.lifting.registry import REWRITES, Rewrite
 from porting.lifting.view import View
@@ -67,11 +67,10 @@ def lift(graph: Graph, store: Mapping[str, Any], known: Mapping[str, Value]) -> 
     counts = _counts(view)
     still = [name for name in refusals if name in view.nodes and not _was_lifted(view, name, refusals[name])]
     lifted, names = _named(view.graph())
+    lifted, found = with_constants_apart(lifted, view.store)
     values = _known(lifted, view.known, names)
     refused = tuple(refusals[name] for name in still)
-    return Lifted(
-        lifted, used(lifted, view.store), values, counts, remaining, refused, view.weights.origins, names, frozen
-    )
+    return Lifted(lifted, used(lifted, found), values, counts, remaining, refused, view.weights.origins, names, frozen)
 
 
 def _try(view: View, item: Rewrite, node: Node, refusals: dict[str, str]) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from porting.lifting.editable import EditableGraph
 from porting.names import identifier, place, spaced
-from torch_towers.graph.graph import ModuleSpec, Node
+from torch_towers.graph.graph import Graph, ModuleSpec, Node
 from torch_towers.graph.registry import MODULES
 from torch_towers.program.binding import is_layer
-from torch_towers.program.program import stored_names
+from torch_towers.program.program import empty_layer, modules, stored_names, walk
 
 _INNER = re.compile(
     r"(None_Lookup|hash_table_Lookup|string_lookup|integer_lookup|RaggedToTensor|StringSplit|StringNGrams|bincount|l2_normalize"
@@ -127,6 +129,47 @@ class ModuleNames:
         """Whether a layer with weights would be inside of it."""
         inside = [spec for other, spec in self._graph.modules.items() if other.startswith(f"{name}.")]
         return any(is_layer(MODULES[spec.type]) for spec in inside)
+
+
+def with_constants_apart(graph: Graph, store: Mapping[str, Any]) -> tuple[Graph, dict[str, Any]]:
+    """The graph and its store, with other names for constants that lie in a layer and are called as an attribute of it is:
+    `gru.cell.epsilon`, where a `GRU` has a `cell`, is `gru.cell_.epsilon`."""
+    layers = {
+        name: empty_layer(MODULES[spec.type], spec.args)
+        for name, spec in modules(graph).items()
+        if is_layer(MODULES[spec.type])
+    }
+    tensors = {str(node.attrs["tensor"]) for node in walk(graph) if node.op == "constant"}
+    new = {tensor: apart for tensor in tensors if (apart := _apart(tensor, layers)) != tensor}
+    if not new:
+        return graph, dict(store)
+    return _with_tensors(graph, new), {new.get(name, name): value for name, value in store.items()}
+
+
+def _apart(tensor: str, layers: Mapping[str, nn.Module]) -> str:
+    parts = tensor.split(".")
+    for end in range(1, len(parts)):
+        layer = layers.get(".".join(parts[:end]))
+        if layer is not None and hasattr(layer, parts[end]) and parts[end] not in dict(layer.named_children()):
+            parts[end] += "_"
+    return ".".join(parts)
+
+
+def _with_tensors(graph: Graph, new: Mapping[str, str]) -> Graph:
+    """The graph, and those in it, with other names of tensors."""
+    nodes = [
+        replace(
+            node,
+            attrs={
+                key: _with_tensors(value, new) if isinstance(value, Graph) else value
+                for key, value in node.attrs.items()
+            },
+        )
+        if node.op != "constant"
+        else replace(node, attrs={**node.attrs, "tensor": new.get(str(node.attrs["tensor"]), node.attrs["tensor"])})
+        for node in graph.nodes
+    ]
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _scopes(graph: EditableGraph) -> set[str]:

@@ -46,7 +46,8 @@ class ConvLSTM(Gated):
     ) -> None:
         results = (return_sequences, return_state, go_backwards, zero_output)
         super().__init__(input_size, hidden_size, bias, *results, activation, recurrent_activation, slope)
-        self.kernel_size, self.stride, self.margins = kernel_size, stride, checked_padding(padding)
+        self.kernel_size, self.stride = kernel_size, stride
+        self.margins: Padding = checked_padding(padding)
         self.once, self.no_nan = (1,) * len(kernel_size), no_nan
         rows = self.gate_count * hidden_size
         self.weight_ih = nn.Parameter(torch.zeros(rows, input_size, *kernel_size))
@@ -68,12 +69,14 @@ class ConvLSTM(Gated):
         hidden_size]`."""
         images = x.flatten(0, 1).movedim(-1, 1)
         y = convolve(images, self.weight_ih, self.bias_ih, self.stride, self.margins, self.once, 1)
-        return y.movedim(1, -1).unflatten(0, x.shape[:2])
+        y = y.movedim(1, -1)
+        return y.reshape(*x.shape[:2], *y.shape[1:])
 
     def step(self, inputs: Tensor, *state: Tensor) -> State:
         h, c = state
         y = convolve(h.movedim(-1, 1), self.weight_hh, None, self.once, "SAME", self.once, 1)
-        gates = (inputs + y.movedim(1, -1)).unflatten(-1, (4, self.hidden_size))
+        gates = inputs + y.movedim(1, -1)
+        gates = gates.reshape(*gates.shape[:-1], 4, self.hidden_size)
         g = gates[..., 2, :].contiguous()
         i, f, _, o = self.gate(gates).unbind(-2)  # that of `g` too: they lie in one piece
         c = f * c + i * (relu(g, no_nan=True) if self.no_nan else self.act(g))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from porting.lifting.naming import layer_scope
+from porting.lifting.naming import layer_scope, with_constants_apart
 from porting.lifting.view import View
 from torch_towers.graph.graph import Graph, ModuleSpec, Node, TensorSpec
+from torch_towers.program.program import Program
 
 X = TensorSpec("x", "string", (None,))
 LOOKUP = {"first_id": 1, "oov_id": 0}
@@ -77,3 +78,22 @@ def test_what_takes_the_place_of_a_module_takes_its_name() -> None:
     assert graph.name_in_place_of("lookup") == "lookup_2"  # it is still called
     graph.rewrite(graph.nodes["lookup.call"], "lower", "x")
     assert graph.name_in_place_of("lookup") == "lookup"
+
+
+def test_a_constant_in_a_layer_is_not_called_as_an_attribute_of_it() -> None:
+    """Also where it is used in the body of a branch; a constant in no layer keeps its name."""
+    gru = ModuleSpec("GRU", {"input_size": 2, "hidden_size": 2, "bias": False})
+    names = ("gru.cell.one", "gru.run", "gru.mine.one", "cell.one")
+    constants = tuple(Node(name, "constant", (), {"tensor": name}) for name in names)
+    inner = Graph((), constants[:1], {"out": "gru.cell.one"}, {})
+    branch = Node("if", "cond", ("on",), {"then_branch": inner, "else_branch": inner})
+    call = Node("gru", "module", ("x",), {"module": "gru"})
+    inputs = TensorSpec("x", "float32", (None, None, 2)), TensorSpec("on", "bool", ())
+    graph = Graph(inputs, (*constants, call, branch), {"y": "gru", "run": "gru.run", "chosen": "if:0"}, {"gru": gru})
+    store = {name: torch.full((), float(i)) for i, name in enumerate(names)}
+    store |= {f"gru.weight_{part}": torch.zeros(6, 2) for part in ("ih", "hh")}
+    apart, stored = with_constants_apart(graph, store)
+    assert stored.keys() - store.keys() == {"gru.cell_.one", "gru.run_"}
+    assert store.keys() - stored.keys() == {"gru.cell.one", "gru.run"}
+    found = Program(apart, stored)(x=torch.zeros(1, 1, 2), on=torch.tensor(True))
+    assert (found["run"].item(), found["chosen"].item()) == (1.0, 0.0)
